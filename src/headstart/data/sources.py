@@ -1,0 +1,152 @@
+"""Where the bytes of one image are: a file, a cell of a Parquet file, or the program's own memory."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from PIL import Image
+
+from headstart.data.images import DEFAULT_LIMITS, array_of
+from headstart.errors import ImageError
+
+CACHED_BYTES = 128 << 20  # of row groups in memory; CIFAR-10's are 2 MB each, Hugging Face's own up to some 100 MB
+CACHED_AT_LEAST = 2  # row groups: threads that read in order stand on both sides of one boundary
+
+
+class Source(Protocol):
+    """One image, unread."""
+
+    def read(self) -> bytes | NDArray[Any]:
+        """The encoded bytes, or an array as `images.load` takes it. Raises ImageError with a reason."""
+        ...
+
+
+class Row(NamedTuple):
+    """One image as a reader of folders or manifests found it; "" = no label, no group."""
+
+    name: str
+    source: Source
+    label: str
+    split: str
+    group: str = ""
+
+
+class Found(NamedTuple):
+    """What a reader made of a folder or manifest."""
+
+    rows: list[Row]
+    notes: list[str]
+    layout: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileSource:
+    """An image file."""
+
+    path: str
+
+    def read(self) -> bytes:
+        try:
+            with open(self.path, "rb", opener=_open_without_waiting) as file:
+                status = os.fstat(file.fileno())
+                if not stat.S_ISREG(status.st_mode):
+                    raise ImageError("not a regular file")
+                DEFAULT_LIMITS.check_bytes(status.st_size)
+                return file.read()
+        except FileNotFoundError:
+            raise ImageError("the file does not exist") from None
+        except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            raise ImageError(f"the file cannot be read ({reason})") from error
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Opening a named pipe would wait for a writer for ever."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ArraySource:
+    """An image that the program handed over as an array."""
+
+    array: NDArray[Any]
+
+    def read(self) -> NDArray[Any]:
+        return self.array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PictureSource:
+    """An image that the program handed over as a Pillow image; converted when it is read."""
+
+    picture: Image.Image
+
+    def read(self) -> NDArray[np.uint8]:
+        return array_of(self.picture)
+
+
+@dataclass(frozen=True, slots=True)
+class CellSource:
+    """One row of a Parquet file's image column."""
+
+    groups: RowGroups
+    file: int
+    row_group: int
+    row: int
+
+    def read(self) -> bytes:
+        return self.groups.read(self.file, self.row_group, self.row)
+
+
+class RowGroups:
+    """The image columns of some Parquet files, with the row groups last used kept in memory; safe on several threads.
+
+    column: name of a struct column with the field `bytes` and maybe `path`. A null `bytes` beside a `path` means an
+    image file of that path, relative to the Parquet file. Memory: CACHED_BYTES, or the CACHED_AT_LEAST last row groups
+    where those are larger. Reading in order decodes each row group once.
+    """
+
+    def __init__(self, files: list[Path], column: str) -> None:
+        self._files = files
+        self._column = column
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[tuple[int, int], pa.StructArray] = OrderedDict()
+
+    def read(self, file: int, row_group: int, row: int) -> bytes:
+        cell = self._cells(file, row_group)[row].as_py() or {}
+        data = cell.get("bytes")
+        if data is not None:
+            DEFAULT_LIMITS.check_bytes(len(data))
+            return bytes(data)
+        if cell.get("path"):
+            return FileSource(str(self._files[file].parent / cell["path"])).read()
+        raise ImageError("the row holds no image bytes")
+
+    def _cells(self, file: int, row_group: int) -> pa.StructArray:
+        with self._lock:
+            key = (file, row_group)
+            if key not in self._kept:
+                self._kept[key] = self._decode(file, row_group)
+                while len(self._kept) > CACHED_AT_LEAST and sum(c.nbytes for c in self._kept.values()) > CACHED_BYTES:
+                    self._kept.popitem(last=False)
+            self._kept.move_to_end(key)
+            return self._kept[key]
+
+    def _decode(self, file: int, row_group: int) -> pa.StructArray:
+        path = self._files[file]
+        try:
+            with pq.ParquetFile(path) as parquet:
+                column = parquet.read_row_group(row_group, columns=[self._column]).column(0)
+        except (OSError, pa.ArrowException) as error:
+            raise ImageError(f"row group {row_group} of {path.name} cannot be read ({error})") from error
+        return pa.concat_arrays(column.chunks) if column.num_chunks != 1 else column.chunk(0)

@@ -1,0 +1,187 @@
+"""Images with their labels, splits and groups, unread: the table that every command starts from.
+
+| what is given | how it is read |
+|---|---|
+| a folder of folders | one class per folder; images in folders inside a class folder belong to it |
+| a folder with train, val and test inside (training, valid, validation, testing; any letter case) | splits, classes |
+| a .csv or .parquet file with the columns path,label[,split][,group] | a manifest; paths relative to its folder |
+| a .parquet file, or a folder of train-*, validation-*, test-* .parquet files | the images are inside (Hugging Face) |
+
+Rows stand in the order of their names, compared bytewise, whatever the file system says. Class names are the folder
+names to the letter. What was passed over, and why, is in `notes`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from headstart.data.folders import Walk, read_folder, shown
+from headstart.data.manifests import parquet_files, read_csv, read_parquet, read_parquet_folder
+from headstart.data.sources import ArraySource, FileSource, Found, PictureSource, Row, Source
+from headstart.errors import DataError
+
+SPLITS = ("train", "validation", "test", "none")
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """One row per image.
+
+    names (image,): path or name as shown to the user; below the folder that was read, or as written in the manifest.
+    labels (image,): class name, "" = none. splits (image,): one of SPLITS. groups (image,): the user's own, "" = none.
+    All four are object arrays of str. notes: what was ignored and why. layout: one line, what it was read as.
+    """
+
+    names: NDArray[np.object_]
+    labels: NDArray[np.object_]
+    splits: NDArray[np.object_]
+    groups: NDArray[np.object_]
+    sources: tuple[Source, ...]
+    notes: tuple[str, ...]
+    layout: str
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def read(self, row: int) -> bytes | NDArray[Any]:
+        """The encoded bytes or the array of one image. Raises ImageError with a reason."""
+        return self.sources[row].read()
+
+    def take(self, rows: NDArray[Any] | Sequence[int]) -> Table:
+        """The table of these row numbers, in this order; or of the rows where a boolean array (image,) is true."""
+        index = np.asarray(rows)
+        index = np.flatnonzero(index) if index.dtype == np.bool_ else index.astype(np.intp)
+        return Table(
+            self.names[index],
+            self.labels[index],
+            self.splits[index],
+            self.groups[index],
+            tuple(self.sources[i] for i in index),
+            self.notes,
+            self.layout,
+        )
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The sorted names of the labels to train on: of the rows in split train or none, else of all rows."""
+        training = np.isin(self.splits.astype(str), ("train", "none"))
+        labels = self.labels[training] if training.any() else self.labels
+        return tuple(sorted(set(labels) - {""}))
+
+
+def read_table(path: str | Path, min_classes: int = 2) -> Table:
+    """A labelled folder, manifest or Parquet set, as in the table above.
+
+    min_classes: fewer than this many training classes are refused; 1 is enough to evaluate. Raises DataError.
+    """
+    place = Path(path)
+    if place.is_dir():
+        inside = parquet_files(place)
+        found = read_parquet_folder(place, inside) if inside else read_folder(place, min_classes)
+    elif not place.exists():
+        raise DataError(f"{shown(str(path))} does not exist: name a folder with one folder of images per class")
+    elif place.suffix.lower() in (".csv", ".tsv"):
+        found = read_csv(place)
+    elif place.suffix.lower() == ".parquet":
+        found = read_parquet(place)
+    else:
+        raise DataError(
+            f"{shown(str(path))} is neither a folder nor a manifest: name a folder with one folder of images per "
+            "class, or a .csv or .parquet file with the columns path,label"
+        )
+    table = _table(found)
+    if len(table.classes) < min_classes:
+        named = f", {table.classes[0]!r}" if table.classes else ""
+        raise DataError(
+            f"{shown(str(path))} has {len(table.classes)} labelled classes{named}: at least {min_classes} needed"
+        )
+    _check_trained(table, shown(str(path)))
+    return table
+
+
+def _check_trained(table: Table, where: str) -> None:
+    """Raises DataError on a class that is to be judged and was never to be trained on."""
+    known = {*table.classes, ""}
+    for label, split in zip(table.labels, table.splits, strict=True):
+        if label not in known:
+            raise DataError(
+                f"class {label!r} is in the {split} split of {where} but not in its train split: add training "
+                f"images of it, or remove it from {split}"
+            )
+
+
+def table_of(
+    images: Iterable[str | Path | NDArray[Any] | Image.Image], labels: Iterable[object] | None = None
+) -> Table:
+    """Images that a program holds: paths, arrays as `images.load` takes them, Pillow images, or a mixture.
+
+    labels: one for each image, turned into text; None and NaN are no label. Raises DataError.
+    """
+    if isinstance(images, str | Path):
+        raise DataError(f"{shown(str(images))!r} is one path: give a list of images, or read a folder with read_table")
+    named = [_named(image, position) for position, image in enumerate(images)]
+    texts = [""] * len(named) if labels is None else [_text(label) for label in labels]
+    if len(texts) != len(named):
+        raise DataError(f"{len(named)} images but {len(texts)} labels: give one label for each image")
+    if not named:
+        raise DataError("no images were given: an empty list")
+    rows = [Row(name, source, text, "none") for (name, source), text in zip(named, texts, strict=True)]
+    return _table(Found(rows, [], f"{len(rows)} images handed over by the program"))
+
+
+def list_images(paths: Sequence[str | Path]) -> Table:
+    """Files and folders, searched at any depth, without labels. A file named here is always kept. Raises DataError."""
+    rows, notes = [], []
+    for path in (os.fspath(path) for path in paths):
+        if Path(path).is_dir():
+            walk = Walk(path)
+            rows += [Row(shown(e.path), FileSource(e.path), "", "none") for e in walk.below(path)]
+            notes += walk.passed_over()
+        elif os.path.lexists(path):
+            rows.append(Row(shown(path), FileSource(path), "", "none"))
+        else:
+            raise DataError(f"{shown(path)} does not exist: name image files, or folders that hold some")
+    if not rows:
+        raise DataError(f"no images found in {shown(', '.join(map(str, paths))) or 'an empty list'}")
+    return _table(Found(rows, notes, f"{len(rows)} images without labels"))
+
+
+def _named(image: object, position: int) -> tuple[str, Source]:
+    if isinstance(image, str | Path):
+        return shown(str(image)), FileSource(str(image))
+    if isinstance(image, Image.Image):
+        return f"image {position}", PictureSource(image)
+    if isinstance(image, np.ndarray):
+        return f"image {position}", ArraySource(image)
+    raise DataError(
+        f"image {position} is of type {type(image).__name__}: allowed are paths, numpy arrays and Pillow images"
+    )
+
+
+def _text(label: object) -> str:
+    return "" if label is None or label != label else str(label)  # NaN is the one value that differs from itself
+
+
+def _table(found: Found) -> Table:
+    def column(values: list[str]) -> NDArray[np.object_]:
+        array = np.empty(len(values), object)
+        array[:] = values
+        return array
+
+    return Table(
+        column([row.name for row in found.rows]),
+        column([row.label for row in found.rows]),
+        column([row.split for row in found.rows]),
+        column([row.group for row in found.rows]),
+        tuple(row.source for row in found.rows),
+        tuple(found.notes),
+        found.layout,
+    )

@@ -1,0 +1,1 @@
+"""How good, how sure: scores with intervals, cross-validation, calibration, suspected labels."""

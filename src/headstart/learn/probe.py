@@ -1,0 +1,183 @@
+"""The frozen model: heads on tap sets, chosen or averaged by leave-one-out log-loss, calibrated.
+
+Every member is linear in its prepared features, and the average of log-probabilities equals, up to a constant per
+image, the average of the scores: so the result, whatever it averages, is one linear head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from headstart.data.splits import folds
+from headstart.learn import recipe
+from headstart.learn.calibrate import best_scale, calibrate, log_loss, log_softmax
+from headstart.learn.heads import Logistic, Ridge, ShrunkLDA, lda_left_out, linear_scores, ridge_left_out
+from headstart.learn.spectrum import Doubles, Floats, Spectrum, decompose
+from headstart.learn.taps import Part, TapSet
+
+Ints = npt.NDArray[np.integer]
+Blocks = Mapping[str, npt.NDArray[np.floating]]
+
+CHOICE_ROWS = 5000  # images on which penalties are compared: a log-loss is then known to within 1 %
+WORTH = 0.002  # share of the log-loss that a further member of an average must save, or the simpler average stays
+MOST_MEMBERS = 6  # of an average, repeats counted (Caruana et al. 2004)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A head on a tap set with its best penalty, and what its left-out predictions are worth."""
+
+    taps: str
+    head: str
+    l2: float  # in units of the mean squared length of a centred row
+    log_loss: float
+    accuracy: float
+    weight: float = 0.0  # share in the final average
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A linear head on prepared features: probabilities = softmax(prepared @ coef' + intercept)."""
+
+    parts: tuple[Part, ...]
+    coef: Doubles  # (class, feature), over the parts side by side
+    intercept: Doubles  # (class,)
+    candidates: tuple[Candidate, ...]
+    left_out: Doubles  # (image, class): log-probabilities of the training images by fits without them
+
+    def log_probabilities(self, blocks: Blocks) -> Doubles:
+        """(image, class)."""
+        n = len(blocks[self.parts[0].block])
+        scores = np.tile(self.intercept, (n, 1))
+        start = 0
+        for part in self.parts:
+            width = blocks[part.block].shape[1]
+            weights = self.coef[:, start : start + width]
+            for at in range(0, n, recipe.SMALL):
+                here = slice(at, at + recipe.SMALL)
+                scores[here] += linear_scores(part.of(blocks[part.block][here]), weights, np.zeros(len(weights)))
+            start += width
+        return log_softmax(scores)
+
+
+@dataclass(frozen=True)
+class _Member:
+    candidate: Candidate
+    tap_set: TapSet
+    coef: Doubles
+    intercept: Doubles
+    left_out: Doubles  # calibrated scores (image, class)
+
+
+def fit_probe(
+    blocks: Blocks,
+    y: Ints,
+    groups: Ints,
+    tap_sets: tuple[TapSet, ...],
+    heads: tuple[str, ...],
+    seed: int = 0,
+    grams: Mapping[str, Doubles] | None = None,
+) -> Probe:
+    """Fit every head on every tap set and average those that help.
+
+    blocks: block -> (image, feature); y (image,) class numbers, each class present; groups (image,) are left out
+    together. `grams`: tap set -> (image, image) products of the prepared features, if they are known already.
+    """
+    members: list[_Member] = []
+    for tap_set in tap_sets:
+        spectrum = decompose(tap_set.of(blocks), (grams or {}).get(tap_set.name))
+        members += [_fit_member(head, tap_set, spectrum, y, groups, seed) for head in heads]
+    order = sorted(range(len(members)), key=lambda k: members[k].candidate.log_loss)
+    weights = _average([members[k] for k in order], y)
+    chosen = [(members[k], w) for k, w in zip(order, weights, strict=True)]
+    return _merge([(m, w) for m, w in chosen if w], y, tuple(replace(m.candidate, weight=w) for m, w in chosen))
+
+
+def _fit_member(head: str, tap_set: TapSet, spectrum: Spectrum, y: Ints, groups: Ints, seed: int) -> _Member:
+    if head == "logistic":
+        l2, scores, coef, intercept = _fit_logistic(spectrum, y, groups, seed)
+    else:
+        left_out, kind = (ridge_left_out, Ridge) if head == "ridge" else (lda_left_out, ShrunkLDA)
+        penalties = [spectrum.scale * p for p in recipe.PENALTIES]
+        rows = _choice_rows(y, groups, seed)
+        path = left_out(spectrum, y, penalties, groups, rows)
+        best = int(np.argmin([best_scale(scores, y[rows])[1] for scores in path]))
+        l2 = recipe.PENALTIES[best]
+        fitted = kind(penalties[best]).fit(spectrum.features, y, groups, spectrum)
+        scores, coef, intercept = fitted.leave_one_out_, fitted.coef_, fitted.intercept_
+    known = _knowable(y, groups)
+    scale, offsets = calibrate(scores[known], y[known])
+    calibrated = scale * scores + offsets
+    accuracy = float((scores.argmax(axis=1) == y).mean())
+    candidate = Candidate(tap_set.name, head, l2, log_loss(calibrated[known], y[known]), accuracy)
+    return _Member(candidate, tap_set, scale * coef, scale * intercept + offsets, calibrated)
+
+
+def _fit_logistic(spectrum: Spectrum, y: Ints, groups: Ints, seed: int) -> tuple[float, Doubles, Doubles, Doubles]:
+    """(penalty, out-of-fold scores, coef, intercept) of the best logistic regression, in singular coordinates."""
+    z = spectrum.rows(slice(None)) * np.sqrt(spectrum.values)  # (image, component)
+    n_classes = int(y.max()) + 1
+    fold = folds(y, groups, 5, seed, [f"{i:09d}" for i in range(len(y))])
+    paths = [_logistic_path(z[fold != k], y[fold != k], n_classes, spectrum.scale) for k in np.unique(fold)]
+    scores = np.zeros((len(recipe.LOGISTIC_PENALTIES), len(y), n_classes))
+    for k, path in zip(np.unique(fold), paths, strict=True):
+        for p, head in enumerate(path):
+            scores[p, fold == k] = head.decision_function(z[fold == k])
+    best = int(np.argmin([best_scale(s, y)[1] for s in scores]))
+    final = _logistic_path(z, y, n_classes, spectrum.scale)[best]
+    coef = spectrum.coefficients(final.coef_.T).T
+    return recipe.LOGISTIC_PENALTIES[best], scores[best], coef, final.intercept_ - coef @ spectrum.mean
+
+
+def _logistic_path(z: Floats, y: Ints, n_classes: int, scale: float) -> list[Logistic]:
+    """Strong to weak penalty, each fit started from the last."""
+    path: list[Logistic] = []
+    for penalty in recipe.LOGISTIC_PENALTIES:
+        start = (path[-1].coef_, path[-1].intercept_) if path else None
+        path.append(Logistic(penalty * scale, start=start).fit(z, y, n_classes))
+    return path
+
+
+def _average(members: list[_Member], y: Ints) -> list[float]:
+    """Shares of the members (best first) in the average with the least left-out log-loss: greedy, with repeats."""
+    counts = np.zeros(len(members))
+    counts[0], total, best = 1, members[0].left_out, members[0].candidate.log_loss
+    while counts.sum() < MOST_MEMBERS:
+        losses = [best_scale((total + m.left_out) / (counts.sum() + 1), y)[1] for m in members]
+        k = int(np.argmin(losses))
+        if losses[k] > best * (1 - WORTH):
+            break
+        counts[k], total, best = counts[k] + 1, total + members[k].left_out, losses[k]
+    return [float(c) for c in counts / counts.sum()]
+
+
+def _merge(members: list[tuple[_Member, float]], y: Ints, candidates: tuple[Candidate, ...]) -> Probe:
+    """One linear head over the parts of all members."""
+    left_out = sum(w * m.left_out for m, w in members)
+    assert not isinstance(left_out, int)
+    scale = best_scale(left_out, y)[0] if len(members) > 1 else 1.0
+    intercept = sum(w * m.intercept for m, w in members)
+    sets: dict[str, tuple[TapSet, Doubles]] = {}
+    for m, w in members:
+        previous = sets[m.tap_set.name][1] if m.tap_set.name in sets else 0
+        sets[m.tap_set.name] = (m.tap_set, previous + w * m.coef)
+    coef = np.concatenate([c for _, c in sets.values()], axis=1)
+    parts = tuple(part for tap_set, _ in sets.values() for part in tap_set.parts)
+    return Probe(parts, scale * coef, np.asarray(scale * intercept), candidates, log_softmax(scale * left_out))
+
+
+def _choice_rows(y: Ints, groups: Ints, seed: int) -> npt.NDArray[np.intp]:
+    """The images on which penalties are compared: all that a fit without them can know, at most CHOICE_ROWS."""
+    rows = np.flatnonzero(_knowable(y, groups))
+    return rows if len(rows) <= CHOICE_ROWS else np.sort(np.random.default_rng(seed).choice(rows, CHOICE_ROWS, replace=False))
+
+
+def _knowable(y: Ints, groups: Ints) -> npt.NDArray[np.bool_]:
+    """Images whose class keeps another image when their group is left out; all, if there are none."""
+    pairs = np.unique(np.stack([y, groups]), axis=1)
+    known = np.bincount(pairs[0], minlength=int(y.max()) + 1)[y] > 1
+    return known if known.any() else np.ones_like(known)

@@ -1,0 +1,207 @@
+"""How good the frozen model is: the headline, the baselines, the learning curve. What chose a setting never scores it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from headstart.judge.evaluate import cross_validate, learning_curve
+from headstart.judge.metrics import accuracy_interval, paired_difference, score
+from headstart.learn import recipe
+from headstart.learn.plan import Plan
+from headstart.learn.probe import Probe, fit_probe
+from headstart.learn.spectrum import Doubles
+from headstart.learn.taps import Part, TapSet, plain, tap_sets
+
+Ints = npt.NDArray[np.int64]
+Blocks = Mapping[str, npt.NDArray[np.floating]]
+Progress = Callable[[int, int], None]
+Fit = Callable[[Ints], Callable[[Ints], Doubles]]
+
+CURVE_IMAGES = 3000  # above, the curve is drawn on a stratified part: its largest fits would cost more than the rest
+PIXELS = TapSet("pixels", (Part("pixels", root=False, unit=False),))
+
+
+@dataclass(frozen=True)
+class Material:
+    """Features with their labels. blocks: block -> (image, feature); y, groups (image,); keys (image,) content hashes."""
+
+    blocks: Blocks
+    y: Ints
+    groups: Ints
+    keys: tuple[str, ...]
+    classes: tuple[str, ...]
+    seed: int
+
+    def at(self, rows: Ints) -> dict[str, npt.NDArray[np.floating]]:
+        return {name: block[rows] for name, block in self.blocks.items()}
+
+    def part(self, rows: Ints) -> Material:
+        keys = tuple(self.keys[row] for row in rows)
+        return Material(self.at(rows), self.y[rows], self.groups[rows], keys, self.classes, self.seed)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A score with the predictions behind it: probabilities (row, class) for `rows` of the features."""
+
+    score: dict[str, Any]
+    rows: Ints
+    probabilities: Doubles
+
+
+@dataclass(frozen=True)
+class Baseline:
+    kind: str  # "most frequent", "raw pixels" or "random weights"
+    accuracy: dict[str, Any]
+    n: int
+    difference: dict[str, Any] | None  # the model's accuracy minus this one's, on the same images
+
+
+def fitter(material: Material, sets: tuple[TapSet, ...], heads: tuple[str, ...] | None = None) -> Fit:
+    """A `fit` for cross-validation: everything is chosen anew from the rows it is given.
+
+    The products of the prepared features of all images are made once, and each fit picks its own rows of them: they
+    hold nothing of labels, and preparation looks at one image at a time.
+    """
+    n = len(material.y)
+    grams: dict[str, Doubles] = {}
+    for tap_set in sets:
+        x = tap_set.of(material.blocks)
+        if n * 0.8 <= x.shape[1]:  # the folds will be solved in the dual
+            grams[tap_set.name] = (x.astype(np.float64) if n <= 1000 else x) @ x.T
+
+    def fit(rows: Ints) -> Callable[[Ints], Doubles]:
+        mine = material.part(rows)
+        chosen = heads or recipe.heads(len(rows), len(material.classes))
+        inner = {name: gram[np.ix_(rows, rows)].astype(np.float64) for name, gram in grams.items()}
+        probe = fit_probe(mine.blocks, mine.y, mine.groups, sets, chosen, material.seed, inner)
+        return lambda other: np.exp(probe.log_probabilities(material.at(other)))
+
+    return fit
+
+
+def final_probe(material: Material, plan: Plan, sets: tuple[TapSet, ...]) -> Probe:
+    """The model that is handed over, from all training rows."""
+    mine = material.part(plan.train)
+    return fit_probe(
+        mine.blocks, mine.y, mine.groups, sets, recipe.heads(len(mine.y), len(mine.classes)), material.seed
+    )
+
+
+def judge(material: Material, plan: Plan, probe: Probe, sets: tuple[TapSet, ...], progress: Progress | None) -> Verdict:
+    """The headline: the probe on the rows held out for it, or cross-validation of all that led to it."""
+    if plan.judge is not None:
+        return judge_rows(material, probe, plan.judge)
+    mine = material.part(plan.train)
+    folds, repeats = recipe.cross_validation(len(mine.y))
+    found = cross_validate(
+        fitter(mine, sets), mine.y, mine.groups, mine.keys, mine.classes, folds, repeats, material.seed, progress
+    )
+    return Verdict(found.score, plan.train, found.probabilities)
+
+
+def judge_rows(material: Material, probe: Probe, rows: Ints) -> Verdict:
+    probabilities = np.exp(probe.log_probabilities(material.at(rows)))
+    scored = score(material.y[rows], probabilities, material.classes, material.groups[rows], material.seed)
+    return Verdict(scored, rows, probabilities)
+
+
+def timm_view(material: Material, plan: Plan) -> tuple[Probe, Verdict]:
+    """The best head that fits inside the network itself, judged as the headline is (one repeat)."""
+    probe = final_probe(material, plan, (plain(),))
+    if plan.judge is not None:
+        return probe, judge_rows(material, probe, plan.judge)
+    return probe, _one_repeat(material.part(plan.train), (plain(),), plan.train)
+
+
+def most_frequent(material: Material, plan: Plan, verdict: Verdict) -> Baseline:
+    common = np.bincount(material.y[plan.train], minlength=len(material.classes))
+    constant = np.tile(common / common.sum(), (len(verdict.rows), 1))
+    return _baseline("most frequent", material, verdict, verdict.rows, constant)
+
+
+def raw_pixels(material: Material, plan: Plan, verdict: Verdict, thumbnails: npt.NDArray[np.uint8]) -> Baseline:
+    """The same heads on 16 x 16 pixels: what needs no network."""
+    pixels = thumbnails.reshape(len(thumbnails), -1).astype(np.float32) / 255
+    bare = Material({"pixels": pixels}, material.y, material.groups, material.keys, material.classes, material.seed)
+    return _baseline("raw pixels", material, verdict, *_quick(bare, plan, (PIXELS,)))
+
+
+def random_weights(material: Material, plan: Plan, verdict: Verdict, drawn: Ints, blocks: Blocks) -> Baseline:
+    """The same network with random weights, on the rows `drawn`; blocks: block -> (drawn, feature)."""
+    part = material.part(drawn)
+    bare = Material(blocks, part.y, part.groups, part.keys, part.classes, material.seed)
+    place = {int(row): k for k, row in enumerate(drawn)}
+
+    def inside(rows: Ints | None) -> Ints | None:
+        return None if rows is None else np.array([place[int(r)] for r in rows if int(r) in place], dtype=np.int64)
+
+    train = inside(plan.train)
+    assert train is not None
+    small = Plan(plan.source, train, inside(plan.judge), None, plan.splits[drawn])
+    rows, probabilities = _quick(bare, small, tap_sets("all", tuple(blocks)))
+    return _baseline("random weights", material, verdict, drawn[rows], probabilities)
+
+
+def draw_for_baseline(material: Material, plan: Plan) -> Ints:
+    """Rows for the random-weights baseline: a stratified part of the training rows and of the judged rows."""
+    from headstart.data.splits import nested_order
+
+    def some(rows: Ints, most: int) -> Ints:
+        order = nested_order(material.y[rows], material.seed, [material.keys[r] for r in rows])
+        return np.sort(rows[order[:most]])
+
+    if plan.judge is None:
+        return some(plan.train, recipe.baseline_images(len(plan.train)))
+    most = recipe.baseline_images(len(plan.train) + len(plan.judge))
+    judged = some(plan.judge, max(most // 2, most - len(plan.train)))
+    return np.sort(np.concatenate([some(plan.train, most - len(judged)), judged]))
+
+
+def curve(material: Material, plan: Plan, probe: Probe) -> list[dict[str, Any]]:
+    """Accuracy against the number of training images, with ridge on the tap set of the best candidate."""
+    best = max(probe.candidates, key=lambda c: c.weight)
+    known = (*tap_sets("auto", tuple(material.blocks)), plain())
+    chosen = next(t for t in known if t.name == best.taps)
+    rows = plan.train
+    if len(rows) > CURVE_IMAGES:
+        from headstart.data.splits import nested_order
+
+        order = nested_order(material.y[rows], material.seed, [material.keys[r] for r in rows])
+        rows = np.sort(rows[order[:CURVE_IMAGES]])
+    part = material.part(rows)
+    fit = fitter(part, (chosen,), ("ridge",))
+    return learning_curve(
+        fit, part.y, part.groups, part.keys, part.classes, draws=2 if len(rows) <= 1000 else 1, seed=material.seed
+    )
+
+
+def _quick(material: Material, plan: Plan, sets: tuple[TapSet, ...]) -> tuple[Ints, Doubles]:
+    """(rows, probabilities) of ridge alone, on the judged rows or by one cross-validation of the training rows."""
+    if plan.judge is not None:
+        return plan.judge, fitter(material, sets, ("ridge",))(plan.train)(plan.judge)
+    verdict = _one_repeat(material.part(plan.train), sets, plan.train, ("ridge",))
+    return verdict.rows, verdict.probabilities
+
+
+def _one_repeat(
+    material: Material, sets: tuple[TapSet, ...], rows: Ints, heads: tuple[str, ...] | None = None
+) -> Verdict:
+    fit = fitter(material, sets, heads)
+    folds, _ = recipe.cross_validation(len(material.y))
+    found = cross_validate(fit, material.y, material.groups, material.keys, material.classes, folds, 1, material.seed)
+    return Verdict(found.score, rows, found.probabilities)
+
+
+def _baseline(kind: str, material: Material, verdict: Verdict, rows: Ints, probabilities: Doubles) -> Baseline:
+    """Compared with the verdict on the rows that both judged."""
+    place = {int(row): k for k, row in enumerate(verdict.rows)}
+    same = verdict.probabilities[[place[int(row)] for row in rows]]
+    y, groups = material.y[rows], material.groups[rows]
+    accuracy = accuracy_interval(probabilities.argmax(axis=1) == y, groups)
+    return Baseline(kind, accuracy, len(rows), paired_difference(y, same, probabilities, groups))

@@ -1,0 +1,267 @@
+"""The whole story: a table of images ... a bundle and a report.
+
+    table -> backbone at the right size -> features (one pass) -> duplicates -> who teaches, who judges
+          -> heads, chosen by leave-one-out -> the headline and its baselines -> bundle and report
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from headstart.bundle import check_writable, read_bundle
+from headstart.data import images
+from headstart.data.duplicates import DuplicateSet, find_duplicates, tie_groups
+from headstart.data.table import Table
+from headstart.errors import DataError, ImageError, OptionError
+from headstart.judge.labels import Suspect, suspected_labels
+from headstart.judge.metrics import score
+from headstart.learn import recipe, trial
+from headstart.learn.plan import Plan, check_classes, make_plan
+from headstart.learn.probe import Probe
+from headstart.learn.taps import LAST, tap_sets
+from headstart.ship.package import Loaded, unpack
+from headstart.ship.predict import Predictions, predict
+from headstart.trunk.backbone import DEFAULT, Backbone, block_names, open_backbone
+from headstart.trunk.engine import Engine, compile_trunk
+from headstart.trunk.features import Features, extract, store_key
+from headstart.trunk.store import Store, cache_root
+
+SIZE_SAMPLE = 64  # image headers looked at to choose the input size: their median short side is known to a few percent
+
+Say = Callable[[str], None]
+Bar = Callable[[str, int], Callable[[int], None]]  # (stage, total) -> called with the number done since the last call
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user may set; every other setting comes from the recipe."""
+
+    backbone: str = DEFAULT
+    weights: str = "auto"  # or "none", or a file
+    taps: str = "auto"  # or "last", "all"
+    size: int | None = None  # px; None: learn.recipe.input_side
+    precision: str = "auto"  # or "bf16", "f32"
+    cache: str | None = None  # folder; None: HEADSTART_CACHE or the platform's
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """How a run tells of itself: nothing by default; the command line prints."""
+
+    say: Say = field(default=lambda text: None)
+    bar: Bar = field(default=lambda stage, total: lambda done: None)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the network saw: the material that everything later is made of."""
+
+    table: Table  # the rows that could be read
+    backbone: Backbone
+    engine: Engine
+    features: Features
+    classes: tuple[str, ...]
+    y: npt.NDArray[np.int64]  # (image,) class numbers
+    duplicates: list[DuplicateSet]
+    groups: npt.NDArray[np.int64]  # (image,)
+    enlarged: bool
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Everything that a fit found."""
+
+    seen: Seen
+    plan: Plan
+    probe: Probe
+    verdict: trial.Verdict
+    view: Probe  # the head of the timm view
+    view_verdict: trial.Verdict
+    validation: dict[str, Any] | None
+    baselines: tuple[trial.Baseline, ...]
+    curve: list[dict[str, Any]]
+    suspects: list[Suspect]  # rows of the features
+    leak_free: dict[str, Any] | None  # the score without judged images that have a copy among the training images
+    seconds: dict[str, float]
+    options: Options
+
+
+def fit(table: Table, options: Options, watch: Watcher = Watcher()) -> Fitted:  # noqa: B008 - frozen
+    """Fit and judge the frozen model. Raises HeadstartError."""
+    clock = Clock()
+    with clock("open the network"):
+        if options.seed < 0:
+            raise OptionError(f"seed {options.seed} is not allowed: a whole number, 0 or more")
+        sets = tap_sets(options.taps, (LAST,))  # refuses a wrong --taps before anything slow
+        backbone = sized(open_backbone(options.backbone, options.weights, options.seed), table, options)
+        engine = compile_trunk(backbone, options.precision)
+    with clock("read images and run the network"):
+        features = see(table, backbone, engine, options, watch.bar("network", len(table)))
+    with clock("find duplicates"):
+        seen = _look(table, backbone, engine, features)
+        plan = make_plan(seen.table.splits, seen.y, seen.groups, features.hashes, options.seed)
+        check_classes(seen.y, seen.classes, plan)
+    material = trial.Material(features.blocks, seen.y, seen.groups, features.hashes, seen.classes, options.seed)
+    sets = tap_sets(options.taps, block_names(backbone))
+    with clock("fit heads"):
+        probe = trial.final_probe(material, plan, sets)
+    with clock("judge"):
+        done = watch.bar("judge", 1)
+        verdict = trial.judge(material, plan, probe, sets, None)
+        validation = None if plan.validation is None else trial.judge_rows(material, probe, plan.validation).score
+        view, view_verdict = (probe, verdict) if options.taps == "last" else trial.timm_view(material, plan)
+        done(1)
+    with clock("baselines"):
+        baselines = _baselines(seen, plan, material, verdict, options, watch)
+    with clock("learning curve"):
+        curve = trial.curve(material, plan, probe)
+    suspects = _suspects(seen, plan, probe, verdict)
+    leak_free = _without_leaks(seen, plan, verdict)
+    return Fitted(
+        seen, plan, probe, verdict, view, view_verdict, validation, baselines, curve, suspects, leak_free, clock.seconds, options
+    )
+
+
+def sized(backbone: Backbone, table: Table, options: Options) -> Backbone:
+    """The backbone with the input size that the recipe or the user gives."""
+    if options.size is not None:
+        if not 16 <= options.size <= 1024:
+            raise OptionError(f"size {options.size} px is not allowed: 16 to 1024")
+        side, crop = options.size, True
+        crop = _short_side(table) > 256
+    else:
+        side, crop = recipe.input_side(_short_side(table), backbone.native_size, len(table))
+    own = backbone.preprocess
+    return backbone.resized(replace(own, size=(side, side), crop_fraction=own.crop_fraction if crop else 1.0))
+
+
+def _short_side(table: Table) -> float:
+    """Median short side in px of some images, by their headers; that of a photograph if none can be read."""
+    sides = []
+    for row in np.unique(np.linspace(0, len(table) - 1, min(len(table), SIZE_SAMPLE)).astype(int)):
+        try:
+            sides.append(min(images.size_of(table.read(int(row)))))
+        except ImageError:
+            continue
+    return float(np.median(sides)) if sides else 256.0
+
+
+def see(table: Table, backbone: Backbone, engine: Engine, options: Options, done: Callable[[int], None]) -> Features:
+    """The features of the table, from the store or the network. Raises DataError if no image can be read."""
+    store = Store(cache_root(options.cache), store_key(backbone, engine))
+    features = extract(table, backbone, engine, store, done)
+    if not len(features):
+        name, reason = features.set_aside[0]
+        raise DataError(f"none of {len(table)} images can be read; the first, {name}: {reason}")
+    return features
+
+
+def _look(table: Table, backbone: Backbone, engine: Engine, features: Features) -> Seen:
+    kept = table.take(features.kept)
+    classes = table.classes
+    number = {name: k for k, name in enumerate(classes)}
+    unknown = sorted({str(label) for label in kept.labels if label not in number})
+    if unknown:
+        raise DataError(f"label {unknown[0]!r} is not among the training classes {', '.join(classes[:10])}")
+    y = np.array([number[label] for label in kept.labels], dtype=np.int64)
+    duplicates = find_duplicates(features.hashes, features.blocks[LAST], features.thumbnails)
+    groups = tie_groups(len(kept), duplicates, kept.groups)
+    enlarged = backbone.preprocess.crop_fraction == 1.0
+    return Seen(kept, backbone, engine, features, classes, y, duplicates, groups, enlarged)
+
+
+def _baselines(
+    seen: Seen, plan: Plan, material: trial.Material, verdict: trial.Verdict, options: Options, watch: Watcher
+) -> tuple[trial.Baseline, ...]:
+    found = [trial.most_frequent(material, plan, verdict), trial.raw_pixels(material, plan, verdict, seen.features.thumbnails)]
+    if options.weights != "none":
+        drawn = trial.draw_for_baseline(material, plan)
+        random = open_backbone(options.backbone, "none", options.seed).resized(seen.backbone.preprocess)
+        engine = compile_trunk(random, options.precision)
+        features = see(seen.table.take(drawn), random, engine, options, watch.bar("random weights", len(drawn)))
+        found.append(trial.random_weights(material, plan, verdict, drawn, features.blocks))
+    return tuple(found)
+
+
+def _suspects(seen: Seen, plan: Plan, probe: Probe, verdict: trial.Verdict) -> list[Suspect]:
+    """Suspected labels of the training images (left-out predictions) and of the judged ones."""
+    probabilities = np.full((len(seen.y), len(seen.classes)), np.nan)
+    probabilities[plan.train] = np.exp(probe.left_out)
+    probabilities[verdict.rows] = verdict.probabilities
+    rows = np.flatnonzero(~np.isnan(probabilities[:, 0]))
+    found = suspected_labels(seen.y[rows], probabilities[rows], seen.classes)
+    return [Suspect(int(rows[s.row]), s.suggested, s.score) for s in found]
+
+
+def _without_leaks(seen: Seen, plan: Plan, verdict: trial.Verdict) -> dict[str, Any] | None:
+    """The score of the judged images without those that share a group with a training image; None if there are none."""
+    if plan.judge is None:
+        return None
+    clean = ~np.isin(seen.groups[plan.judge], seen.groups[plan.train])
+    if clean.all() or not clean.any():
+        return None
+    rows = plan.judge[clean]
+    return score(seen.y[rows], verdict.probabilities[clean], seen.classes, seen.groups[rows])
+
+
+def load(folder: str | Path) -> Loaded:
+    """A saved model. Raises BundleError."""
+    return unpack(read_bundle(folder))
+
+
+def evaluate(model: Loaded, table: Table, seed: int = 0, watch: Watcher = Watcher()) -> tuple[dict[str, Any], Predictions]:  # noqa: B008
+    """The score of a saved model on labelled images; classes are matched by name.
+
+    Raises DataError for a label that the model does not know, and where no image can be read.
+    """
+    labels = {str(label) for label in table.labels}
+    unknown = sorted(labels - set(model.classes) - {""})
+    if unknown or "" in labels:
+        what = f"class {unknown[0]!r}, which" if unknown else "images without a label, which"
+        known = ", ".join(model.classes[:20])
+        raise DataError(f"{len(unknown) or 'some'} unknown: the data hold {what} the model does not know; it knows {known}")
+    found = predict(model, table, progress=watch.bar("network", len(table)))
+    rows = np.flatnonzero(found.readable)
+    if not len(rows):
+        raise DataError(f"none of {len(table)} images can be read; the first, {found.names[0]}: {found.errors[0]}")
+    number = {name: k for k, name in enumerate(model.classes)}
+    y = np.array([number[str(label)] for label in table.labels[rows]], dtype=np.int64)
+    groups = tie_groups(len(rows), [], table.groups[rows])
+    return score(y, found.probabilities[rows].astype(np.float64), model.classes, groups, seed), found
+
+
+def inspect(table: Table, options: Options, watch: Watcher = Watcher()) -> tuple[Seen, list[tuple[str, str]]]:  # noqa: B008
+    """Broken files, duplicates, leaks and conflicts, before anything is trained."""
+    backbone = sized(open_backbone(options.backbone, options.weights, options.seed), table, options)
+    engine = compile_trunk(backbone, options.precision)
+    features = see(table, backbone, engine, options, watch.bar("network", len(table)))
+    return _look(table, backbone, engine, features), list(features.set_aside)
+
+
+class Clock:
+    """Wall-clock seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
+def check_output(folder: str | Path) -> None:
+    """Raises OutputError, before any long work, where a model cannot be written."""
+    check_writable(folder)

@@ -1,0 +1,40 @@
+"""Results in, pages out: one self-contained HTML file, and the model card of the bundle.
+
+`ReportData` is plain data that the pipeline fills; `render_report` and `render_card` are pure functions of it.
+"""
+
+from __future__ import annotations
+
+from headstart.report.card import render_card
+from headstart.report.content import (
+    Baseline,
+    Candidate,
+    Copy,
+    CurvePoint,
+    DuplicateGroup,
+    Measured,
+    Network,
+    Picture,
+    ReliabilityBin,
+    ReportData,
+    Setting,
+    TimmView,
+)
+from headstart.report.page import render_report
+
+__all__ = [
+    "Baseline",
+    "Candidate",
+    "Copy",
+    "CurvePoint",
+    "DuplicateGroup",
+    "Measured",
+    "Network",
+    "Picture",
+    "ReliabilityBin",
+    "ReportData",
+    "Setting",
+    "TimmView",
+    "render_card",
+    "render_report",
+]

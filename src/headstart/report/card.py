@@ -1,0 +1,112 @@
+"""Report data -> the model card README.md of a bundle, with the front matter that the Hugging Face Hub reads."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from markupsafe import Markup
+
+from headstart.report import numbers, page, words
+from headstart.report.content import Measured, ReportData
+from headstart.report.numbers import estimate
+
+# SPDX names (small letters) that the Hub knows under the same word; any other licence is told in the text alone.
+HUB_LICENCES = {
+    "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0",
+    "cc-by-nc-sa-4.0", "gpl-3.0", "agpl-3.0", "lgpl-3.0", "unlicense",
+}  # fmt: skip
+METRICS = {  # metric of a score -> (Hub metric, name shown)
+    "accuracy": ("accuracy", "Accuracy"),
+    "macro_precision": ("precision", "Precision, mean of the classes"),
+    "macro_recall": ("recall", "Recall, mean of the classes"),
+    "macro_f1": ("f1", "F1, mean of the classes"),
+}
+LISTED_CLASSES = 30  # named in the first lines; more are in headstart.json
+
+
+def render_card(data: ReportData) -> str:
+    """The model card as Markdown (UTF-8) with YAML front matter whose values are JSON."""
+    env = page.environment()
+    env.filters.update(code=code, md=markdown)
+    score = data.headline.score
+    shared = page.shared_parts(data)
+    for key in ("model", "model_python", "timm_python"):
+        shared[key] = Markup(
+            " ".join(str(shared[key]).splitlines())
+        )  # in a fenced block, where Markdown reads no entities
+    names = [str(code(name)) for name in data.classes]
+    text = env.get_template("card.md.jinja").render(
+        data=data,
+        front=Markup(front_matter(data)),  # JSON: nothing in it can end the front matter
+        headline=words.headline(data),
+        how=words.how_measured(data.headline),
+        classes=Markup(words.listing(names, LISTED_CLASSES)),  # each name is a code span already
+        verdict=words.verdict(data),
+        warnings=words.warnings(data),
+        accuracy=words.accuracy_of(data.headline),
+        n=int(score["n"]),
+        **shared,
+        parameters=numbers.millions(data.network.parameters) if data.network else "",
+        versions=", ".join(f"{name} {value}" for name, value in data.versions.items()),
+    )
+    return re.sub(r"\n{3,}", "\n\n", page.clean(text))
+
+
+def front_matter(data: ReportData) -> str:
+    """The lines between the two `---`: one key a line, each value JSON, which is YAML too."""
+    licence = data.network.licence.lower() if data.network is not None and data.network.pretrained else ""
+    results = [_result(m, data.title) for m in (data.headline, *data.also)]
+    front: dict[str, Any] = {
+        "library_name": "headstart",
+        "pipeline_tag": "image-classification",
+        "tags": ["image-classification", "transfer-learning", "headstart", "timm"],
+        **({"license": licence} if licence in HUB_LICENCES else {}),
+        "metrics": [metric["type"] for metric in results[0]["metrics"]],
+        "model-index": [{"name": data.title, "results": results}],
+    }
+    return "\n".join(f"{key}: {_yaml(value)}" for key, value in front.items())
+
+
+def _yaml(value: Any) -> str:
+    """JSON, without what YAML 1.2 does not allow inside quotes."""
+    text = json.dumps(_clean(value), ensure_ascii=False, allow_nan=False)
+    return text.replace("\u2028", " ").replace("\u2029", " ")
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return page.clean(value)
+    if isinstance(value, dict):
+        return {key: _clean(item) for key, item in value.items()}
+    return [_clean(item) for item in value] if isinstance(value, list) else value
+
+
+def _result(measured: Measured, title: str) -> dict[str, Any]:
+    found = [(key, estimate(measured.score.get(key))) for key in METRICS]
+    return {
+        "task": {"type": "image-classification", "name": "Image classification"},
+        "dataset": {"type": "imagefolder", "name": title, "split": words.source_name(measured).removeprefix("your ")},
+        "metrics": [
+            {"type": METRICS[key][0], "name": METRICS[key][1], "value": est.value}
+            for key, est in found
+            if est is not None
+        ],
+    }
+
+
+def code(text: str) -> Markup:
+    """A code span that shows the text as it is, whatever it holds; safe in a table."""
+    line = " ".join(str(text).split()) or " "
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
+    pad = " " if line.startswith("`") or line.endswith("`") else ""
+    return Markup(f"{fence}{pad}{line}{pad}{fence}".replace("|", "\\|"))
+
+
+def markdown(text: str) -> Markup:
+    """Free text on one line with the signs of Markdown and HTML made harmless."""
+    line = " ".join(str(text).split())
+    return Markup(
+        re.sub(r"([\\`*\[\]|#]|\b_|_\b|(?<!\w)_(?!\w))", r"\\\1", line).replace("&", "&amp;").replace("<", "&lt;")
+    )

@@ -1,0 +1,198 @@
+"""What a report is made of: frozen, plain data, filled by the pipeline and read by the page and the card.
+
+A score `S` is the mapping of metrics.json: `n`; `accuracy` and its like as `{"value", "low", "high"}` (95 % interval,
+fractions of 1); `per_class`; `confusion` (rows truth, columns predicted, in the order of `ReportData.classes`).
+A metric may also be a bare number: it is then shown without an interval. What is None or empty is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Score = Mapping[str, Any]
+Metric = Mapping[str, float] | float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A score and the images it was measured on."""
+
+    score: Score
+    source: Literal["cross-validation", "test split", "test folder", "validation folder"]
+    n_train: int = 0  # images that the scored model learned from (cross-validation: in one fold); 0 = not told
+    folds: int = 5  # cross-validation only
+    repeats: int = 1  # cross-validation only
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What an answer without transfer gets, on its own `n` images."""
+
+    kind: Literal["most frequent", "raw pixels", "random weights"]
+    accuracy: Metric
+    n: int
+    difference: Metric | None = None  # accuracy of the model minus this baseline's, paired on the same images
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image with what was said of it; for a suspected label `predicted` is the suggested class."""
+
+    jpeg: bytes  # a small preview; empty, or above page.MAX_JPEG_BYTES, gives a box in its place
+    name: str
+    label: str
+    predicted: str
+    probability: float  # of `predicted`, 0..1; for a suspected label its score as in suspected_labels.csv
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Copy:
+    """One member of a duplicate group."""
+
+    jpeg: bytes
+    name: str
+    label: str
+    split: str  # the user's: train, validation, test or none
+
+
+@dataclass(frozen=True)
+class DuplicateGroup:
+    kind: Literal["exact", "near"]
+    copies: tuple[Copy, ...]
+
+    @property
+    def leak(self) -> bool:
+        """Whether copies stand in more than one of the user's splits."""
+        return len({c.split for c in self.copies} - {"none", ""}) > 1
+
+    @property
+    def conflict(self) -> bool:
+        """Whether copies carry different labels."""
+        return len({c.label for c in self.copies} - {""}) > 1
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    n: int  # training images
+    accuracy: Metric
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    confidence: float  # mean probability of the answers in the bin, 0..1
+    accuracy: float  # share of them that is right, 0..1
+    n: int
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A head that was tried, judged on the training images alone by leave-one-out."""
+
+    name: str
+    log_loss: float  # nats per image
+    accuracy: float  # 0..1
+    chosen: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One line of the recipe."""
+
+    name: str
+    value: str
+    reason: str  # where the value comes from: a paper and section, or a measurement
+
+
+@dataclass(frozen=True)
+class Network:
+    """The backbone and how it was run."""
+
+    name: str
+    weights: str  # where they come from in words; "" when `pretrained` is False
+    pretrained: bool
+    licence: str = ""  # of the weights, as an SPDX name
+    parameters: int = 0  # 0 = not told
+    size: tuple[int, int] = (0, 0)  # input height and width, px
+    engine: str = ""  # "OpenVINO 2026.4 on CPU"
+    precision: str = ""  # "bfloat16"
+    taps: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TimmView:
+    """The saved folder as a plain timm network with a linear top."""
+
+    same: bool  # whether it gives the same probabilities as headstart
+    accuracy: Metric | None = None  # of the timm view, on the headline's images
+    n: int = 0
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything that the report and the card say."""
+
+    title: str  # what the data is called, such as the folder's name
+    model: str  # path of the saved model as the user would type it
+    classes: tuple[str, ...]
+    headline: Measured
+    also: tuple[Measured, ...] = ()  # further scores, shown in the table beside the headline
+    baselines: tuple[Baseline, ...] = ()
+    warnings: tuple[str, ...] = ()  # more than what words.warnings derives from this data
+
+    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # split -> class -> images used
+    layout: str = ""  # what the data was read as, one line
+    notes: tuple[str, ...] = ()  # what was ignored and why
+    fingerprint: str = ""
+    set_aside: tuple[tuple[str, str], ...] = ()  # (file, reason)
+
+    worst: tuple[Picture, ...] = ()  # most confident mistakes first
+    least_certain: tuple[Picture, ...] = ()
+    most_certain: tuple[Picture, ...] = ()  # certain and right
+    suspects: tuple[Picture, ...] = ()
+    n_suspects: int | None = None  # of all images; None = len(suspects)
+    duplicates: tuple[DuplicateGroup, ...] = ()
+    n_duplicates: int | None = None  # groups in all; None = len(duplicates)
+    n_leaks: int | None = None  # groups across the user's splits; None = counted in `duplicates`
+    n_conflicts: int | None = None  # groups with different labels; None = counted in `duplicates`
+
+    curve: tuple[CurvePoint, ...] = ()
+    gain: Metric | None = None  # accuracy of the last point minus the last but one, paired if it can be
+    reliability: tuple[ReliabilityBin, ...] = ()
+    temperature: float | None = None
+
+    network: Network | None = None
+    candidates: tuple[Candidate, ...] = ()
+    recipe: tuple[Setting, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)  # stage -> wall-clock seconds
+    machine: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    seed: int | None = None
+    command: str = ""
+    created: str = ""  # ISO date and time
+    timm: TimmView | None = None
+
+    @property
+    def suspect_count(self) -> int:
+        return len(self.suspects) if self.n_suspects is None else self.n_suspects
+
+    @property
+    def duplicate_count(self) -> int:
+        return len(self.duplicates) if self.n_duplicates is None else self.n_duplicates
+
+    @property
+    def leak_count(self) -> int:
+        return sum(g.leak for g in self.duplicates) if self.n_leaks is None else self.n_leaks
+
+    @property
+    def conflict_count(self) -> int:
+        return sum(g.conflict for g in self.duplicates) if self.n_conflicts is None else self.n_conflicts
+
+    @property
+    def images_by_class(self) -> dict[str, int]:
+        """Training images of each class (all splits where there is none called train or none)."""
+        chosen = [self.counts[s] for s in ("train", "none") if s in self.counts] or list(self.counts.values())
+        return {c: sum(int(split.get(c, 0)) for split in chosen) for c in self.classes} if chosen else {}

@@ -1,0 +1,180 @@
+"""Small inline SVG drawings: no library, no script, no fixed colour (the page's CSS gives light, dark and print).
+
+Bars stretch with their table cell and carry no text, so they stay readable at any width; the numbers stand beside them.
+Charts with text are drawn 360 units wide, the width of a small phone, so that their text never shrinks below 11 px.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from markupsafe import Markup, escape
+from numpy.typing import NDArray
+
+from headstart.report.content import CurvePoint, ReliabilityBin
+from headstart.report.numbers import Estimate, count, estimate, share
+
+WIDTH, HEIGHT = 360, 220  # of a chart with text, user units
+LEFT, RIGHT, TOP, BOTTOM = 38, 14, 12, 34  # its margins: room for labels of the axes
+HEAT_CELLS = 100  # a heat map has at most 100 x 100 cells: finer ones cannot be told apart on a phone
+HEAT_LEVELS = 5  # shades; more cannot be told apart
+
+
+def bar(est: Estimate | None, mark: str = "", top: float = 1.0) -> Markup:
+    """A horizontal bar from 0 to `top` with its interval as a whisker; `mark` is a CSS class of the fill."""
+    if est is None or top <= 0:
+        return Markup("")
+    scaled = [
+        None if x is None else round(100 * min(max(x / top, 0.0), 1.0), 2) for x in (est.value, est.low, est.high)
+    ]
+    value, low, high = scaled
+    whisker = ""
+    if low is not None and high is not None:
+        whisker = f'<path class="whisker" d="M{low} 5H{high}M{low} 2.5V7.5M{high} 2.5V7.5"/>'
+    return Markup(  # numbers and CSS classes of our own only
+        '<svg class="bar" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true" focusable="false">'
+        f'<rect class="track" width="100" height="10"/><rect class="fill {escape(mark)}" width="{value}" height="10"/>'
+        f"{whisker}</svg>"
+    )
+
+
+def stacked(parts: Sequence[tuple[str, int]], top: int) -> Markup:
+    """A horizontal bar of (CSS class, count) parts from 0 to `top`."""
+    x, pieces = 0.0, []
+    for mark, number in parts:
+        width = 100 * number / max(top, 1)
+        pieces.append(f'<rect class="fill {escape(mark)}" x="{x:.2f}" width="{width:.2f}" height="10"/>')
+        x += width
+    return Markup(
+        '<svg class="bar" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true" focusable="false">'
+        f'<rect class="track" width="100" height="10"/>{"".join(pieces)}</svg>'
+    )
+
+
+def skyline(counts: Sequence[int], label: str) -> Markup:
+    """Images per class, largest first, one column a class: the shape of a data set of many classes."""
+    heights = sorted(counts, reverse=True)
+    top = max(heights, default=0) or 1
+    steps = "".join(f"V{60 - 60 * h / top:.1f}h1" for h in heights)
+    return Markup(
+        f'<svg class="skyline" viewBox="0 0 {len(heights)} 60" preserveAspectRatio="none" role="img" '
+        f'aria-label="{escape(label)}"><path class="fill" d="M0 60{steps}V60z"/></svg>'
+    )
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Three to six round values from `low` to `high` (fractions of 1)."""
+    for step in (0.01, 0.02, 0.05, 0.1, 0.2):
+        first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+        if last - first <= 5:
+            break
+    first = min(first, last - 1)
+    return [k * step for k in range(first, last + 1)]
+
+
+def _axes(ticks: Sequence[float], y: list[float], x: Sequence[tuple[float, str]], x_title: str) -> str:
+    lines = [
+        f'<path class="grid" d="M{LEFT} {v:.1f}H{WIDTH - RIGHT}"/><text x="{LEFT - 5}" y="{v + 4:.1f}" '
+        f'text-anchor="end">{100 * t:.0f}</text>'
+        for t, v in zip(ticks, y, strict=True)
+    ]
+    lines += [
+        f'<text x="{v:.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">{escape(text)}</text>' for v, text in x
+    ]
+    lines.append(
+        f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}" text-anchor="middle">{escape(x_title)}</text>'
+    )
+    return "".join(lines)
+
+
+def learning_curve(curve: Sequence[CurvePoint]) -> Markup:
+    """Accuracy (percent, upwards) against training images (log scale) with the 95 % band; "" below two points."""
+    found = [(p.n, estimate(p.accuracy)) for p in curve if p.n > 0]
+    points = [(n, est) for n, est in found if est is not None]
+    if len({n for n, _ in points}) < 2:
+        return Markup("")
+    lows = [est.value if est.low is None else est.low for _, est in points]
+    highs = [est.value if est.high is None else est.high for _, est in points]
+    ticks = _ticks(min(lows), max(highs))
+    start, end = math.log(min(n for n, _ in points)), math.log(max(n for n, _ in points))
+    xs = [LEFT + 12 + (WIDTH - RIGHT - LEFT - 28) * (math.log(n) - start) / (end - start) for n, _ in points]
+
+    def y(value: float) -> float:
+        return TOP + (HEIGHT - TOP - BOTTOM) * (ticks[-1] - value) / (ticks[-1] - ticks[0])
+
+    band = " ".join(
+        f"{x:.1f},{y(v):.1f}" for x, v in [*zip(xs, highs, strict=True), *reversed([*zip(xs, lows, strict=True)])]
+    )
+    line = " ".join(f"{x:.1f},{y(est.value):.1f}" for x, (_, est) in zip(xs, points, strict=True))
+    dots = "".join(
+        f'<circle class="dot" cx="{x:.1f}" cy="{y(est.value):.1f}" r="3.5"/>'
+        for x, (_, est) in zip(xs, points, strict=True)
+    )
+    labels, free = [], -99.0
+    for x, (n, _) in zip(xs, points, strict=True):
+        if x - free > 38:  # a label of six characters
+            labels.append((x, count(n)))
+            free = x
+    said = "; ".join(f"{count(n)} images: {share(est.value)} %" for n, est in points)
+    return Markup(
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Learning curve. {escape(said)}">'
+        f"{_axes(ticks, [y(t) for t in ticks], labels, 'training images (log scale)')}"
+        f'<polygon class="band" points="{band}"/><polyline class="line" points="{line}"/>{dots}</svg>'
+    )
+
+
+def reliability(bins: Sequence[ReliabilityBin]) -> Markup:
+    """Share of right answers against stated probability, both in percent; the area of a dot is its number of images."""
+    used = [b for b in bins if b.n > 0]
+    if not used:
+        return Markup("")
+    ticks = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    wide, high = WIDTH - LEFT - RIGHT - 16, HEIGHT - TOP - BOTTOM
+
+    def at(confidence: float, accuracy: float) -> tuple[float, float]:
+        return LEFT + 8 + wide * confidence, TOP + high * (1 - accuracy)
+
+    largest = max(b.n for b in used)
+    dots = []
+    for b in used:
+        x, y = at(b.confidence, b.accuracy)
+        dots.append(
+            f'<circle class="dot see-through" cx="{x:.1f}" cy="{y:.1f}" r="{2.5 + 9 * math.sqrt(b.n / largest):.1f}"/>'
+        )
+    (x0, y0), (x1, y1) = at(0, 0), at(1, 1)
+    said = "; ".join(f"stated {share(b.confidence)} %, right {share(b.accuracy)} %, {count(b.n)} images" for b in used)
+    labels = [(at(t, 0)[0], f"{100 * t:.0f}") for t in ticks]
+    return Markup(
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Reliability. {escape(said)}">'
+        f"{_axes(ticks, [at(0, t)[1] for t in ticks], labels, 'stated probability, %')}"
+        f'<path class="diagonal" d="M{x0:.1f} {y0:.1f}L{x1:.1f} {y1:.1f}"/>{"".join(dots)}</svg>'
+    )
+
+
+def level(fraction: float) -> int:
+    """The shade of a share of a row: 0 for none, then 1..HEAT_LEVELS, finer at the low end where mistakes live."""
+    return 0 if fraction <= 0 else min(HEAT_LEVELS, 1 + int(HEAT_LEVELS * math.sqrt(min(fraction, 1.0))))
+
+
+def heat_map(confusion: NDArray[np.float64], label: str) -> Markup:
+    """A confusion matrix (truth downwards, predicted to the right) in at most HEAT_CELLS squared shaded cells.
+
+    With more classes neighbours in class order share a cell. A cell's shade is its share of its row; cells on the
+    diagonal have their own colour.
+    """
+    k = len(confusion)
+    cells = min(k, HEAT_CELLS)
+    edges = np.linspace(0, k, cells + 1).astype(int)[:-1]
+    small = np.add.reduceat(np.add.reduceat(confusion, edges, axis=0), edges, axis=1)
+    shares = small / np.maximum(small.sum(axis=1, keepdims=True), 1e-12)
+    paths: dict[str, list[str]] = {}
+    for row, column in zip(*np.nonzero(shares), strict=True):
+        kind = "right" if row == column else "wrong"
+        paths.setdefault(f"{kind} q{level(float(shares[row, column]))}", []).append(f"M{column} {row}h1v1h-1z")
+    drawn = "".join(f'<path class="{mark}" d="{"".join(parts)}"/>' for mark, parts in sorted(paths.items()))
+    return Markup(
+        f'<svg class="heat" viewBox="0 0 {cells} {cells}" role="img" aria-label="{escape(label)}" '
+        f'shape-rendering="crispEdges"><rect class="track" width="{cells}" height="{cells}"/>{drawn}</svg>'
+    )

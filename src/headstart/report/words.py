@@ -1,0 +1,310 @@
+"""The sentences of the report: pure functions of its data, in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from headstart.report.content import Baseline, Measured, ReportData
+from headstart.report.numbers import (
+    Estimate,
+    count,
+    decimal,
+    estimate,
+    full,
+    interval,
+    percent,
+    plural,
+    points,
+    points_full,
+    share,
+)
+
+FEW_IMAGES = 100  # below this n a 95 % interval around 90 % is wider than 12 points (Wilson)
+FEW_PER_CLASS = 10  # below this one image moves a class's recall by more than 10 points
+IMBALANCE = 10.0  # largest class over smallest; from here on accuracy says little about the small classes
+WIDE = 0.10  # an interval wider than 10 points cannot tell a good model from a fair one
+SMALL_GAIN = 0.01  # a learning curve whose last step surely gains less than one point is called flat
+CONFUSED = 0.25  # a pair of classes with a quarter of all mistakes is worth a sentence
+
+BASELINES = {
+    "most frequent": ("Most frequent class", "always the same answer"),
+    "raw pixels": ("Raw 16\u00d716 pixels", "the same kind of head on tiny pictures, no network"),
+    "random weights": ("Same network, random weights", "nothing learned from other images"),
+}
+
+
+@dataclass(frozen=True)
+class Advice:
+    """One answer of the verdict: `mood` is good, unsure or bad."""
+
+    question: str
+    answer: str
+    mood: str
+
+
+def accuracy_of(measured: Measured) -> Estimate:
+    """The accuracy of a score, which every score has."""
+    found = estimate(measured.score["accuracy"])
+    if found is None:
+        raise ValueError("a report needs a finite accuracy in its headline score")
+    return found
+
+
+def source_name(measured: Measured) -> str:
+    """What a score was measured on, short, for a table."""
+    if measured.source == "cross-validation":
+        times = f", {measured.repeats} times" if measured.repeats > 1 else ""
+        return f"{measured.folds}-fold cross-validation{times}"
+    return {"test split": "held-out test set", "test folder": "your test images"}.get(
+        measured.source, "your validation folder"
+    )
+
+
+def how_measured(measured: Measured) -> str:
+    """What the headline was measured on, one sentence."""
+    n = plural(measured.score["n"], "image")
+    if measured.source == "cross-validation":
+        again = f", repeated {measured.repeats} times with new folds" if measured.repeats > 1 else ""
+        return (
+            f"Measured by {measured.folds}-fold cross-validation on {n}{again}: every image was judged by a model that "
+            "had not seen it, and everything was chosen inside the fold."
+        )
+    return {
+        "test split": f"Measured on a held-out test set of {n} that nothing was chosen on and that was used once.",
+        "test folder": f"Measured on your own test set of {n}, used once, after everything had been chosen.",
+        "validation folder": f"Measured on your own validation folder of {n}, used once: "
+        "everything was chosen on the training images alone.",
+    }[measured.source]
+
+
+def headline(data: ReportData) -> str:
+    """The result in one sentence."""
+    accuracy, n = accuracy_of(data.headline), data.headline.score["n"]
+    return f"The model gives the right class for {full(accuracy, n)} of images that it has never seen."
+
+
+def confused_pairs(confusion: Any, most: int) -> list[tuple[int, int, float, float]]:
+    """The largest off-diagonal cells of a confusion matrix (truth, predicted), both ways of a pair apart.
+
+    Returns (truth, predicted, images, share of the truth's images), largest count first; single images only where no
+    pair has more.
+    """
+    matrix = np.array(confusion, dtype=float)
+    rows = matrix.sum(axis=1)
+    np.fill_diagonal(matrix, 0.0)
+    order = np.argsort(-matrix, axis=None, kind="stable")[:most]
+    truth, predicted = np.unravel_index(order, matrix.shape)
+    least = 1.0 if matrix.max(initial=0.0) > 1 else 0.0  # single mistakes say little where there are others
+    return [
+        (int(t), int(p), float(matrix[t, p]), float(matrix[t, p] / rows[t]))
+        for t, p in zip(truth, predicted, strict=True)
+        if matrix[t, p] > least
+    ]
+
+
+def verdict(data: ReportData) -> list[Advice]:
+    """Does transfer help, is the result usable: each with its reason."""
+    return [advice for advice in (_transfer(data), _usable(data)) if advice is not None]
+
+
+def _transfer(data: ReportData) -> Advice | None:
+    question = "Does transfer help?"
+    if data.network is not None and not data.network.pretrained:
+        return Advice(question, "Nothing was transferred: the network has random weights.", "unsure")
+    rival = next((b for b in data.baselines if b.kind == "random weights"), None)
+    if rival is None:
+        return None
+    name = "the same network with random weights"
+    gain = estimate(rival.difference)
+    if gain is not None and gain.low is not None and gain.high is not None:
+        said = f"{points_full(gain)} against {name}, on the same images"
+        if gain.low > 0:
+            return Advice(question, f"Yes: {said}.", "good")
+        if gain.high < 0:
+            return Advice(question, f"No, it harms: {said}. Try another backbone.", "bad")
+        return Advice(question, f"Not shown: {said}; the interval includes zero.", "unsure")
+    return _transfer_unpaired(data, rival, question, name)
+
+
+def _transfer_unpaired(data: ReportData, rival: Baseline, question: str, name: str) -> Advice | None:
+    mine, other = accuracy_of(data.headline), estimate(rival.accuracy)
+    if other is None or mine.low is None or mine.high is None or other.low is None or other.high is None:
+        return None
+    said = f"{points(mine.value - other.value)} against {name}"
+    if mine.low > other.high:
+        return Advice(question, f"Yes: {said}; the two intervals do not touch.", "good")
+    if mine.high < other.low:
+        return Advice(question, f"No, it harms: {said}. Try another backbone.", "bad")
+    return Advice(question, f"Not shown: {said}; the two intervals overlap.", "unsure")
+
+
+def _usable(data: ReportData) -> Advice:
+    question, accuracy = "Is it usable?", accuracy_of(data.headline)
+    low, high = (accuracy.value if end is None else end for end in (accuracy.low, accuracy.high))
+    guess = next((estimate(b.accuracy) for b in data.baselines if b.kind == "most frequent"), None)
+    if guess is not None and low <= guess.value:
+        return Advice(
+            question,
+            f"No: it is not shown to be better than always answering the most frequent class ({percent(guess.value)}).",
+            "bad",
+        )
+    wrong = f"between {share(1 - high)} and {share(1 - low)}" if low < high else f"about {share(1 - accuracy.value)}"
+    answer = f"If {wrong} wrong answers in 100 are acceptable, yes, on images like these."
+    weak = _weakest(data)
+    if weak is not None and len(data.classes) > 1:
+        recall = estimate(weak["recall"])
+        answer += f" The weakest class is {weak['class']}: {full(recall, weak['n'])} of its images are found."
+    wide = accuracy.low is not None and accuracy.high is not None and accuracy.high - accuracy.low > WIDE
+    return Advice(question, answer, "unsure" if wide else "good")
+
+
+def _weakest(data: ReportData) -> Any:
+    """The row of `per_class` with the lowest recall, or None."""
+    rows = [(est.value, row) for row in data.headline.score.get("per_class", ()) if (est := estimate(row["recall"]))]
+    return min(rows, key=lambda pair: pair[0], default=(0.0, None))[1]
+
+
+def next_steps(data: ReportData) -> list[str]:
+    """What to do now, most useful first."""
+    steps = [*_look_at_data(data), *_confused(data), *_more_images(data)]
+    steps.append(
+        "Try it on images from the place where it will be used: these numbers hold for images like yours, "
+        "not for another camera, season or hospital."
+    )
+    return steps
+
+
+def _look_at_data(data: ReportData) -> list[str]:
+    steps = []
+    if data.leak_count:
+        groups = plural(data.leak_count, "duplicate group")
+        steps.append(f"Take the copies of {groups} out of one of your splits and fit again: they flatter the score.")
+    if data.suspect_count:
+        labels = plural(data.suspect_count, "label")
+        verb = "looks" if data.suspect_count == 1 else "look"
+        steps.append(f"{labels} {verb} wrong: check {'it' if data.suspect_count == 1 else 'those'} first.")
+    if data.conflict_count:
+        steps.append(f"{plural(data.conflict_count, 'group')} of the same picture with different labels: decide which.")
+    return steps
+
+
+def _confused(data: ReportData) -> list[str]:
+    confusion = data.headline.score.get("confusion")
+    if confusion is None or len(data.classes) < 3:
+        return []
+    matrix = np.asarray(confusion, dtype=float)
+    both = np.triu(matrix + matrix.T, 1)
+    mistakes = float(both.sum())
+    if mistakes == 0 or both.max() < CONFUSED * mistakes or both.max() < 3:
+        return []
+    first, second = np.unravel_index(int(both.argmax()), both.shape)
+    return [
+        f"{data.classes[first]} and {data.classes[second]} are taken for each other in {count(float(both.max()))} of "
+        f"{plural(mistakes, 'mistake')}: more or clearer images of these two pay most."
+    ]
+
+
+def _more_images(data: ReportData) -> list[str]:
+    steps = []
+    sentence = curve_sentence(data)
+    if sentence:
+        steps.append(sentence)
+    accuracy, n = accuracy_of(data.headline), int(data.headline.score["n"])
+    if accuracy.low is not None and accuracy.high is not None and accuracy.high - accuracy.low > WIDE:
+        steps.append(
+            f"The interval of {interval(accuracy)} % is wide because n = {count(n)} is small: "
+            "judge on more images before you compare models."
+        )
+    return steps
+
+
+def curve_sentence(data: ReportData) -> str:
+    """Would more images help? From the last segment of the learning curve; "" without one."""
+    if len(data.curve) < 2:
+        return ""
+    before, after = data.curve[-2:]
+    first, second = estimate(before.accuracy), estimate(after.accuracy)
+    if first is None or second is None:
+        return ""
+    gain = estimate(data.gain) or Estimate(second.value - first.value)
+    change = points_full(gain).removeprefix("+")
+    moved = f"changed the accuracy by {change}" if gain.value <= 0 else f"gained {change}"
+    said = f"going from {count(before.n)} to {plural(after.n, 'training image')} {moved}"
+    if gain.low is None or gain.high is None:
+        return f"{said[0].upper()}{said[1:]}; there is no interval for this step, so read the curve with care."
+    if gain.low > 0:
+        return f"More images would probably help, the curve still rises: {said}."
+    if gain.high < SMALL_GAIN:
+        return f"More images of the same kind would help little: {said}."
+    return f"Whether more images would help is not clear: {said}."
+
+
+def warnings(data: ReportData) -> list[str]:
+    """What makes the numbers weaker than they look, worst first; the pipeline's own warnings last."""
+    found: list[str] = []
+    if data.leak_count:
+        groups = plural(data.leak_count, "duplicate group")
+        found.append(f"{groups} across your splits: test images were seen in training, so the score is too high.")
+    if data.network is not None and not data.network.pretrained:
+        found.append("Random weights were used: this model has learned nothing from other images.")
+    n = int(data.headline.score["n"])
+    if n < FEW_IMAGES:
+        found.append(
+            f"Only {plural(n, 'image')} judged: one image more or less moves the accuracy by {share(1 / n)} %."
+        )
+    found += _class_warnings(data.images_by_class)
+    if data.set_aside:
+        verb = "was" if len(data.set_aside) == 1 else "were"
+        found.append(f"{plural(len(data.set_aside), 'file')} could not be used and {verb} set aside.")
+    return [*found, *data.warnings]
+
+
+def _class_warnings(by_class: dict[str, int]) -> list[str]:
+    found = []
+    few = sorted(c for c, images in by_class.items() if images < FEW_PER_CLASS)
+    if few:
+        names = listing(few, 3)
+        found.append(
+            f"{plural(len(few), 'class', 'classes')} with fewer than {FEW_PER_CLASS} training images: {names}."
+        )
+    if by_class and min(by_class.values()) > 0:
+        large, small = max(by_class, key=lambda c: by_class[c]), min(by_class, key=lambda c: by_class[c])
+        if by_class[large] >= IMBALANCE * by_class[small]:
+            found.append(
+                f"Unequal classes: {large} has {plural(by_class[large], 'image')}, {small} has "
+                f"{count(by_class[small])}; read the balanced accuracy and the class table, not the accuracy alone."
+            )
+    return found
+
+
+def listing(names: Sequence[str], most: int) -> str:
+    """The first names of a list and how many more there are."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {count(rest)} more" if rest > 0 else "")
+
+
+def calibration_sentences(score: Any, temperature: float | None) -> list[str]:
+    """ECE and log-loss in plain words."""
+    said = []
+    ece, log_loss = estimate(score.get("ece")), estimate(score.get("log_loss"))
+    if ece is not None:
+        ends = interval(ece)
+        sure = f" (95 % interval {ends})" if ends else ""
+        said.append(
+            f"On average the stated probability is {share(ece.value)} points away from the share of right answers{sure}"
+            ": the expected calibration error. Zero would be perfect."
+        )
+    if log_loss is not None:
+        chance = float(np.exp(-log_loss.value))
+        ends = "" if log_loss.low is None else f" (95 % interval {decimal(log_loss.low)} to {decimal(log_loss.high)})"
+        said.append(
+            f"The log-loss is {decimal(log_loss.value)} nats{ends}: the right class gets a probability of "
+            f"{percent(chance)} in the geometric mean."
+        )
+    if temperature is not None:
+        said.append(f"Probabilities were set with a temperature of {decimal(temperature)}, fitted on training images.")
+    return said

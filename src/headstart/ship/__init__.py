@@ -1,0 +1,1 @@
+"""Keep a model and use it."""

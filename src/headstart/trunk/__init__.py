@@ -1,0 +1,1 @@
+"""A pre-trained network, and what it says of images."""

@@ -1,0 +1,171 @@
+"""A trunk compiled for this machine. The one door to OpenVINO.
+
+On a CPU: OpenVINO, asynchronous with the throughput hint, in bfloat16 where the CPU has it (measured 12 times eager
+float32 torch for EfficientNet-Lite0: benchmarks/). On CUDA and MPS, and where OpenVINO cannot take a network: torch,
+channels-last, autocast.
+
+Batch shapes are static and the last batch is padded by its caller, so that a row does not depend on its batch mates.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+# OpenVINO's tools report their use over the network where this package is present: this import finds it absent.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
+import numpy as np
+import numpy.typing as npt
+import openvino
+import torch
+
+from headstart.errors import OptionError
+from headstart.trunk.backbone import Backbone, Trunk
+
+log = logging.getLogger(__name__)
+
+Bytes = npt.NDArray[np.uint8]
+Blocks = list[npt.NDArray[np.float32]]
+Deliver = Callable[[Any, Blocks], None]
+
+# Images a request on a CPU: 4 was the fastest of 1, 2, 4, 8, 16 at 224 px on 2 cores (benchmarks/extraction.py).
+CPU_BATCH = 4
+GPU_BATCH = 128
+PRECISIONS = ("auto", "bf16", "f32")
+
+
+class Engine(Protocol):
+    """Runs batches of exactly `batch` images; hands each result to `deliver` with the tag that came with it."""
+
+    name: str
+    precision: str
+    batch: int
+
+    def run(self, batches: Iterable[tuple[Any, Bytes]], deliver: Deliver) -> None:
+        """Every pixels (batch, height, width, 3) -> blocks, each (batch, feature) float32. `deliver` is called from one thread at a time."""
+
+
+def compile_trunk(backbone: Backbone, precision: str = "auto") -> Engine:
+    """The fastest engine on this machine that takes the network. Raises OptionError for an unknown precision."""
+    if precision not in PRECISIONS:
+        raise OptionError(f"precision {precision!r} is not known: one of {', '.join(PRECISIONS)}")
+    device = _accelerator()
+    if device:
+        return TorchEngine(backbone, device, "bf16" if precision == "auto" else precision)
+    chosen = ("bf16" if cpu_has_bf16() else "f32") if precision == "auto" else precision
+    try:
+        return OpenVinoEngine(backbone, chosen)
+    except RuntimeError as error:
+        log.warning("OpenVINO cannot take %s (%s): torch runs it", backbone.name, str(error).splitlines()[0][:160])
+        return TorchEngine(backbone, "cpu", chosen)
+
+
+def cpu_has_bf16() -> bool:
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def n_cores() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def _accelerator() -> str | None:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else None
+
+
+class OpenVinoEngine:
+    """A static-shape graph with as many requests in flight as the throughput hint asks for."""
+
+    def __init__(self, backbone: Backbone, precision: str, batch: int = CPU_BATCH) -> None:
+        self.name, self.precision, self.batch = f"openvino {openvino.__version__.split('-')[0]}", precision, batch
+        model = to_openvino(backbone, batch)
+        config = {
+            "PERFORMANCE_HINT": "THROUGHPUT",
+            "INFERENCE_PRECISION_HINT": precision,
+            "INFERENCE_NUM_THREADS": n_cores(),
+        }
+        self._compiled = openvino.Core().compile_model(model, "CPU", config)
+
+    def run(self, batches: Iterable[tuple[Any, Bytes]], deliver: Deliver) -> None:
+        failures: list[BaseException] = []
+        queue = openvino.AsyncInferQueue(self._compiled)
+        n_outputs = len(self._compiled.outputs)
+
+        def done(request: Any, tag: Any) -> None:
+            try:
+                deliver(tag, [request.get_output_tensor(k).data.copy() for k in range(n_outputs)])
+            except BaseException as error:  # a callback's exception would be lost in the queue's own thread
+                failures.append(error)
+
+        queue.set_callback(done)
+        try:
+            for tag, pixels in batches:
+                if failures:
+                    break
+                queue.start_async({0: pixels}, tag)
+        finally:
+            queue.wait_all()
+        if failures:
+            raise failures[0]
+
+
+class TorchEngine:
+    """The trunk in torch: channels-last, autocast to bfloat16 where that is the precision."""
+
+    def __init__(self, backbone: Backbone, device: str, precision: str, batch: int | None = None) -> None:
+        self.name, self.precision = f"torch {torch.__version__} {device}", precision
+        self.batch = batch or (CPU_BATCH if device == "cpu" else GPU_BATCH)
+        self._device = device
+        self._trunk = Trunk(backbone).to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+
+    def run(self, batches: Iterable[tuple[Any, Bytes]], deliver: Deliver) -> None:
+        with torch.inference_mode(), torch.autocast(self._device, torch.bfloat16, enabled=self.precision == "bf16"):
+            for tag, pixels in batches:
+                blocks = self._trunk(torch.from_numpy(pixels).to(self._device, non_blocking=True))
+                deliver(tag, [block.float().cpu().numpy() for block in blocks])
+
+
+def to_openvino(backbone: Backbone, batch: int) -> Any:
+    """The trunk as an OpenVINO graph: uint8 (batch, height, width, 3) in, normalisation inside.
+
+    It goes through the frontend itself, not `openvino.convert_model`, which would report its use over the network.
+    """
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    shape = [batch, *backbone.preprocess.size, 3]
+    trunk = Trunk(backbone).eval()
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # tracing warns of every Python number in a network
+        decoder = TorchScriptPythonDecoder(
+            trunk, example_input=torch.zeros(shape, dtype=torch.uint8), trace_kwargs={"check_trace": False}
+        )
+    frontend = FrontEndManager().load_by_framework("pytorch")
+    model = frontend.convert(frontend.load(decoder))
+    pixels = model.inputs[0].get_node()
+    pixels.set_partial_shape(openvino.PartialShape(shape))
+    pixels.set_element_type(openvino.Type.u8)
+    model.validate_nodes_and_infer_types()
+    return model
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the run's record says of the machine."""
+
+    cores: int
+    processor: str
+    accelerator: str
+
+
+def this_machine() -> Machine:
+    accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else (_accelerator() or "none")
+    return Machine(n_cores(), str(openvino.Core().get_property("CPU", "FULL_DEVICE_NAME")), accelerator)

@@ -1,0 +1,199 @@
+"""Table x Backbone -> Features: one row an image, one block a tap. A frozen network sees each image once.
+
+Threads read, hash and decode runs of images; the calling thread stacks pixels into batches for the engine; finished
+batches gather into shards of the store. An image that the store knows is hashed but not decoded.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from headstart.data import images
+from headstart.data.table import Table
+from headstart.errors import ImageError
+from headstart.trunk.backbone import MAX_FLOAT16, Backbone, block_names
+from headstart.trunk.engine import Blocks, Bytes, Engine, n_cores
+from headstart.trunk.store import SHARD_ROWS, Halves, Store
+
+RUN = 16  # images a task: long enough that handing tasks to threads costs under 1 % of a decode
+AHEAD = 4  # tasks waiting per thread: bounds the decoded pixels in memory (2 cores, 224 px: 2 x 4 x 16 x 147 KB = 19 MB)
+
+Progress = Callable[[int], None]
+Decoded = tuple[int, str, images.Pixels]  # row, content hash, pixels
+Read = tuple[int, str, images.Pixels | ImageError | None]  # None where the store has the image already
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the network says of the images that could be read.
+
+    `blocks`: "TAP/mean", "TAP/std", "pre_logits" -> float16 (image, feature); `thumbnails` uint8 (image, 16, 16, 3);
+    `hashes` (image,) content hashes; `kept` (image,) rows of the table; `set_aside` (name, reason) of the rest;
+    `n_forward`: images that went through the network in this run, the rest came from the store.
+    """
+
+    blocks: dict[str, Halves]
+    thumbnails: npt.NDArray[np.uint8]
+    hashes: tuple[str, ...]
+    kept: npt.NDArray[np.intp]
+    set_aside: tuple[tuple[str, str], ...]
+    n_forward: int
+
+    def __len__(self) -> int:
+        return len(self.hashes)
+
+
+def store_key(backbone: Backbone, engine: Engine) -> dict[str, object]:
+    """Everything that a stored row depends on beside the image itself."""
+    return {
+        "backbone": backbone.name,
+        "weights": backbone.weights_hash,
+        "preprocess": backbone.preprocess.to_json(),
+        "decoder": images.DECODER_VERSION,
+        "engine": engine.name,
+        "precision": engine.precision,
+        "batch": engine.batch,
+        "blocks": list(block_names(backbone)),
+    }
+
+
+def extract(table: Table, backbone: Backbone, engine: Engine, store: Store, progress: Progress | None = None) -> Features:
+    """The features of every image of the table that can be read; the others are set aside with their reason.
+
+    `progress` is called with the number of images done since the last call.
+    """
+    hashes: list[str | None] = [None] * len(table)
+    set_aside: list[tuple[str, str]] = []
+    writer = _ShardWriter(store, block_names(backbone))
+
+    def fresh() -> Iterator[Decoded]:
+        pending: set[str] = set()
+        for row, content_hash, found in _read_all(table, backbone, store):
+            if isinstance(found, ImageError):
+                set_aside.append((str(table.names[row]), str(found)))
+            else:
+                hashes[row] = content_hash
+            if isinstance(found, images.Pixels) and content_hash not in pending:
+                pending.add(content_hash)
+                yield row, content_hash, found
+            elif progress:
+                progress(1)
+
+    def deliver(tag: list[Decoded], blocks: Blocks) -> None:
+        writer.add(tag, blocks)
+        if progress:
+            progress(len(tag))
+
+    try:
+        engine.run(_batches(fresh(), engine.batch), deliver)
+    finally:
+        writer.flush()  # what is done stays done, an interrupt included
+    kept = np.array([row for row, h in enumerate(hashes) if h is not None], dtype=np.intp)
+    names = tuple(h for h in hashes if h is not None)
+    found = store.read(names)
+    if found is None:  # a shard was lost between writing and reading: once more for its images
+        return extract(table, backbone, engine, store)
+    return Features(found.blocks, found.thumbnails, names, kept, tuple(set_aside), writer.n_added)
+
+
+def stream(
+    table: Table,
+    backbone: Backbone,
+    engine: Engine,
+    deliver: Callable[[list[int], dict[str, Halves]], None],
+    failed: Callable[[int, ImageError], None],
+) -> None:
+    """The features of a table without a store: `deliver(rows, blocks)` for what can be read, `failed(row, error)` for the rest.
+
+    The values equal those of `extract` bit for bit. Batches finish in any order.
+    """
+    names = block_names(backbone)
+
+    def fresh() -> Iterator[Decoded]:
+        for row, content_hash, found in _read_all(table, backbone, None):
+            if isinstance(found, images.Pixels):
+                yield row, content_hash, found
+            elif found is not None:
+                failed(row, found)
+
+    def finished(tag: list[Decoded], blocks: Blocks) -> None:
+        deliver([row for row, _, _ in tag], dict(zip(names, (halves(b[: len(tag)]) for b in blocks), strict=True)))
+
+    engine.run(_batches(fresh(), engine.batch), finished)
+
+
+def halves(block: npt.NDArray[np.float32]) -> Halves:
+    """float16, clipped to its range; what is no number becomes 0."""
+    finite = np.nan_to_num(block, nan=0.0, posinf=MAX_FLOAT16, neginf=-MAX_FLOAT16)
+    return np.clip(finite, -MAX_FLOAT16, MAX_FLOAT16).astype(np.float16)
+
+
+def _read_all(table: Table, backbone: Backbone, store: Store | None) -> Iterator[Read]:
+    """Every row, in order, read by as many threads as there are processors."""
+
+    def read(rows: range) -> list[Read]:
+        return [_read_one(table, row, backbone, store) for row in rows]
+
+    runs = (range(start, min(start + RUN, len(table))) for start in range(0, len(table), RUN))
+    n_threads = n_cores()
+    with ThreadPoolExecutor(n_threads, thread_name_prefix="decode") as pool:
+        waiting = deque(pool.submit(read, rows) for rows in itertools.islice(runs, n_threads * AHEAD))
+        try:
+            while waiting:
+                done = waiting.popleft().result()
+                waiting.extend(pool.submit(read, rows) for rows in itertools.islice(runs, 1))
+                yield from done
+        finally:
+            for task in waiting:
+                task.cancel()
+
+
+def _read_one(table: Table, row: int, backbone: Backbone, store: Store | None) -> Read:
+    content_hash = ""
+    try:
+        source = table.read(row)
+        content_hash = images.content_hash(source)
+        known = store is not None and content_hash in store
+        return row, content_hash, None if known else images.load(source, backbone.preprocess)
+    except ImageError as error:
+        return row, content_hash, error
+
+
+def _batches(decoded: Iterator[Decoded], size: int) -> Iterator[tuple[list[Decoded], Bytes]]:
+    """Pixels (size, height, width, 3) with what they are; the last batch is padded with its first image."""
+    while tag := list(itertools.islice(decoded, size)):
+        arrays = [pixels.array for _, _, pixels in tag]
+        yield tag, np.stack(arrays + [arrays[0]] * (size - len(arrays)))
+
+
+class _ShardWriter:
+    """Gathers finished batches and writes a shard whenever there are SHARD_ROWS rows."""
+
+    def __init__(self, store: Store, names: tuple[str, ...]) -> None:
+        self.store, self.names, self.n_added = store, names, 0
+        self._hashes: list[str] = []
+        self._thumbnails: list[npt.NDArray[np.uint8]] = []
+        self._blocks: list[list[Halves]] = [[] for _ in names]
+
+    def add(self, tag: list[Decoded], blocks: Blocks) -> None:
+        """The first len(tag) rows of each block."""
+        for kept, block in zip(self._blocks, blocks, strict=True):
+            kept.append(halves(block[: len(tag)]))
+        self._hashes += [content_hash for _, content_hash, _ in tag]
+        self._thumbnails += [pixels.thumbnail for _, _, pixels in tag]
+        self.n_added += len(tag)
+        if len(self._hashes) >= SHARD_ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._hashes:
+            blocks = {name: np.concatenate(rows) for name, rows in zip(self.names, self._blocks, strict=True)}
+            self.store.add(self._hashes, np.stack(self._thumbnails), blocks)
+            self._hashes, self._thumbnails, self._blocks = [], [], [[] for _ in self.names]

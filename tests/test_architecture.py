@@ -1,0 +1,214 @@
+"""The house rules that no linter knows: one door for each heavy library, short functions, quick imports, no pickle.
+
+Each rule is a function from a file's syntax tree to the lines that break it. One test runs every rule over every file,
+another shows that every rule finds what it is for. Which room may import which is checked by import-linter (pyproject).
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import headstart
+
+PACKAGE = Path(__file__).resolve().parents[1] / "src" / "headstart"
+FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+DOORS = {
+    "timm": {"trunk/backbone.py"},
+    "openvino": {"trunk/engine.py"},
+    "simplejpeg": {"data/images.py"},
+    "PIL": {"data/images.py", "data/modes.py", "data/quiet.py"},  # one decoder in three files
+}
+SLOW = ["torch", "torchvision", "timm", "openvino", "sklearn", "scipy.stats"]  # 0.3 to 4 s each
+UNSAFE = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+NAMELESS = {"utils", "util", "helpers", "helper", "base", "common", "constants", "misc"}
+LONGEST_FUNCTION = 60  # lines; about 40 is the aim
+LONGEST_FILE = 450  # lines; about 400 is the aim
+
+Found = Iterator[tuple[int, str]]
+
+
+def imported(nodes: Iterable[ast.AST]) -> Found:
+    """The modules that some nodes import, each with its line."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def one_door(file: str, tree: ast.Module) -> Found:
+    for line, name in imported(ast.walk(tree)):
+        library = name.partition(".")[0]
+        if file not in DOORS.get(library, {file}):
+            yield line, f"imports {library}, whose door is {' and '.join(sorted(DOORS[library]))}"
+
+
+def quick_import(file: str, tree: ast.Module) -> Found:
+    """Files that `import headstart` or `headstart --help` may load keep slow libraries inside functions."""
+    if file not in {"__init__.py", "errors.py", "bundle.py", "swap.py", "cli.py", "data/table.py", "data/images.py"}:
+        return
+    for line, name in imported(tree.body):
+        if any(f"{name}.".startswith(f"{slow}.") for slow in SLOW):
+            yield line, f"imports {name} at the top"
+
+
+def no_pickle(file: str, tree: ast.Module) -> Found:
+    for line, name in imported(ast.walk(tree)):
+        if name.partition(".")[0] in UNSAFE:
+            yield line, f"imports {name}, which can run code from a file"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            given = {word.arg: ast.unparse(word.value) for word in node.keywords}
+            if ast.unparse(node.func) == "torch.load" and given.get("weights_only") != "True":
+                yield node.lineno, "calls torch.load without weights_only=True"
+            if given.get("allow_pickle", "False") != "False":
+                yield node.lineno, "allows pickle"
+
+
+def only_cli_prints_and_exits(file: str, tree: ast.Module) -> Found:
+    if file == "cli.py":
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in {"print", "exit", "quit", "sys.exit"}:
+            yield node.lineno, f"calls {ast.unparse(node.func)}"
+
+
+def no_blind_except(file: str, tree: ast.Module) -> Found:
+    if file == "data/images.py":
+        return  # any decoder may raise anything
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ExceptHandler):
+            caught = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
+            if any(kind is None or ast.unparse(kind) in {"Exception", "BaseException"} for kind in caught):
+                yield node.lineno, "catches everything"
+
+
+def short(file: str, tree: ast.Module) -> Found:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno is not None:
+            lines = node.end_lineno - node.lineno + 1
+            if lines > LONGEST_FUNCTION:
+                yield node.lineno, f"{node.name} has {lines} lines, more than {LONGEST_FUNCTION}"
+    last = max((node.end_lineno or 0 for node in tree.body), default=0)
+    if last > LONGEST_FILE:
+        yield last, f"the file has {last} lines, more than {LONGEST_FILE}"
+
+
+def named_for_what_it_is(file: str, tree: ast.Module) -> Found:
+    for part in Path(file).with_suffix("").parts:
+        if part.strip("_") in NAMELESS:
+            yield 1, f"{part} is a name for anything"
+
+
+def plain_modules(file: str, tree: ast.Module) -> Found:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Global):
+            yield node.lineno, f"keeps global state: {', '.join(node.names)}"
+        if isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names):
+            yield node.lineno, "imports *"
+    code = [node for node in tree.body if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))]
+    if code and not (isinstance(code[0], ast.ImportFrom) and code[0].module == "__future__"):
+        yield 1, "does not start with `from __future__ import annotations`"
+
+
+Rule = Callable[[str, ast.Module], Found]
+RULES: list[Rule] = [
+    one_door,
+    quick_import,
+    no_pickle,
+    only_cli_prints_and_exits,
+    no_blind_except,
+    short,
+    named_for_what_it_is,
+    plain_modules,
+]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_every_file_keeps_the_rule(rule: Rule) -> None:
+    assert "pipeline.py" in FILES
+    broken = [
+        f"src/headstart/{file}:{line}: {what}"
+        for file, path in FILES.items()
+        for line, what in rule(file, ast.parse(path.read_text(encoding="utf-8")))
+    ]
+    assert not broken, "\n".join(broken)
+
+
+@pytest.mark.parametrize(
+    ("rule", "file", "code"),
+    [
+        (one_door, "learn/heads.py", "def f():\n    from timm.layers import trunc_normal_"),
+        (one_door, "ship/predict.py", "import openvino.runtime as ov"),
+        (one_door, "data/table.py", "import PIL.Image"),
+        (quick_import, "cli.py", "import torch.nn"),
+        (quick_import, "data/table.py", "from scipy.stats import norm"),
+        (no_pickle, "learn/heads.py", "import joblib"),
+        (no_pickle, "trunk/backbone.py", "torch.load(path)"),
+        (no_pickle, "trunk/backbone.py", "torch.load(path, weights_only=False)"),
+        (no_pickle, "trunk/store.py", "np.load(path, allow_pickle=True)"),
+        (only_cli_prints_and_exits, "pipeline.py", "print('done')"),
+        (only_cli_prints_and_exits, "pipeline.py", "sys.exit(1)"),
+        (no_blind_except, "pipeline.py", "try:\n    f()\nexcept Exception:\n    pass"),
+        (no_blind_except, "pipeline.py", "try:\n    f()\nexcept (OSError, BaseException):\n    pass"),
+        (no_blind_except, "pipeline.py", "try:\n    f()\nexcept:\n    pass"),
+        (short, "pipeline.py", "def f():\n" + "    x = 1\n" * LONGEST_FUNCTION),
+        (short, "pipeline.py", "x = 1\n" * (LONGEST_FILE + 1)),
+        (named_for_what_it_is, "judge/utils.py", ""),
+        (named_for_what_it_is, "helpers/io.py", ""),
+        (plain_modules, "pipeline.py", "from __future__ import annotations\ndef f():\n    global x"),
+        (plain_modules, "pipeline.py", "from __future__ import annotations\nfrom os import *"),
+        (plain_modules, "pipeline.py", "'''text'''\nimport os"),
+    ],
+)
+def test_a_rule_finds_what_it_is_for(rule: Rule, file: str, code: str) -> None:
+    assert len(list(rule(file, ast.parse(code)))) == 1
+
+
+def in_a_new_process(code: str, home: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"HOME": str(home), "PYTHONPATH": str(PACKAGE.parent)}
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import headstart",
+        "import headstart.cli",
+        "import headstart.bundle, headstart.data.table",
+        "import sys, headstart.cli\nsys.argv = ['headstart', '--help']\ntry:\n    headstart.cli.main()\n"
+        "except SystemExit as end:\n    assert not end.code, end.code",
+    ],
+    ids=["headstart", "cli", "bundle and table", "--help"],
+)
+def test_starting_is_quick_and_leaves_no_trace(code: str, tmp_path: Path) -> None:
+    slow = f"import sys\nloaded = [name for name in {SLOW} if name in sys.modules]\nassert not loaded, loaded"
+    done = in_a_new_process(f"{code}\n{slow}", home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_public_name_can_be_imported_and_no_other_is_public() -> None:
+    assert list(headstart.__all__) == sorted(headstart.__all__)
+    values = {name: getattr(headstart, name) for name in headstart.__all__}
+    modules = {name for name in dir(headstart) if isinstance(getattr(headstart, name), ModuleType)}
+    public = {name for name in dir(headstart) if not name.startswith("_")} - modules - {"annotations"}
+    assert public == {name for name in values if not name.startswith("_")}
+    assert not modules & set(values)
+
+
+def test_the_package_is_typed_and_says_its_version() -> None:
+    assert (PACKAGE / "py.typed").is_file()
+    project = (PACKAGE.parents[1] / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'version = "{headstart.__version__}"' in project
+    changes = (PACKAGE.parents[1] / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"## [{headstart.__version__}]" in changes

@@ -1,0 +1,182 @@
+"""Exact and near duplicates: what must be tied, what must not, and how groups are made of them."""
+
+from __future__ import annotations
+
+import io
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageEnhance
+
+from headstart.data import duplicates
+from headstart.data.duplicates import DuplicateSet, find_conflicts, find_duplicates, find_leaks, tie_groups
+from headstart.errors import DataError
+
+Thumbnails = NDArray[np.uint8]
+NONE = np.array([], dtype=object)
+
+
+def photos(n: int, seed: int = 0) -> tuple[list[str], NDArray[np.float32], Thumbnails]:
+    """n unrelated pictures: hashes, features (image, 256) and thumbnails with smooth content."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 255, (n, 4, 4, 3)).astype(np.uint8)
+    small = np.stack([np.asarray(Image.fromarray(c).resize((16, 16), Image.Resampling.BILINEAR)) for c in coarse])
+    return [f"{i:032x}" for i in rng.permutation(n)], np.maximum(rng.normal(size=(n, 256)), 0).astype(np.float32), small
+
+
+def nudge(features: NDArray[np.float32], cosine: float, seed: int = 1) -> NDArray[np.float32]:
+    """Features at the given cosine from each row."""
+    noise = np.random.default_rng(seed).normal(size=features.shape).astype(np.float32)
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    noise -= (noise * unit).sum(axis=1, keepdims=True) * unit
+    noise /= np.linalg.norm(noise, axis=1, keepdims=True)
+    return cosine * unit + np.float32(np.sqrt(1 - cosine**2)) * noise
+
+
+def thumbnail(image: Image.Image) -> Thumbnails:
+    return np.asarray(image.resize((16, 16), Image.Resampling.HAMMING))
+
+
+def jpeg(image: Image.Image, quality: int) -> Image.Image:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return Image.open(io.BytesIO(buffer.getvalue())).convert("RGB")
+
+
+def test_equal_hashes_are_exact_sets_and_nothing_else_is_tied() -> None:
+    hashes, features, thumbs = photos(200)
+    hashes[7] = hashes[40] = hashes[3]
+    features[[7, 40]], thumbs[[7, 40]] = features[3], thumbs[3]
+    assert find_duplicates(hashes, features, thumbs) == [DuplicateSet("exact", (3, 7, 40))]
+
+
+def test_both_keys_must_agree() -> None:
+    hashes, features, thumbs = photos(300)
+    features[1], thumbs[1] = nudge(features[:1], 0.97)[0], thumbs[0]  # a copy
+    features[3] = nudge(features[2:3], 0.995)[0]  # features alone: same kind of scene, another picture
+    thumbs[5] = thumbs[4]  # thumbnail alone: same layout, another thing
+    assert find_duplicates(hashes, features, thumbs) == [DuplicateSet("near", (0, 1))]
+
+
+def test_pictures_without_contrast_are_not_tied() -> None:
+    """Satellite tiles of open sea: nearly the same features, thumbnails of one grey with rounding noise."""
+    rng = np.random.default_rng(0)
+    hashes, features, thumbs = photos(300)
+    features[:100] = nudge(np.repeat(features[:1], 100, axis=0), 0.995)
+    thumbs[:100] = 80 + rng.integers(0, 2, (100, 16, 16, 3))
+    assert find_duplicates(hashes, features, thumbs) == []
+
+
+@pytest.mark.parametrize("change", ["jpeg", "half size", "darker", "contrast", "mirror", "both at once"])
+def test_copies_of_real_photographs_are_tied(shared: Path, change: str) -> None:
+    """With features at the lowest cosine measured for such a copy (0.77), the thumbnails carry the decision."""
+    files = sorted((shared / "data" / "hymenoptera" / "val" / "bees").glob("*.jpg"))[:40]
+    images = [Image.open(file).convert("RGB").resize((256, 256)) for file in files]
+    made = {
+        "jpeg": lambda i: jpeg(i, 50),
+        "half size": lambda i: i.resize((128, 128)),
+        "darker": lambda i: ImageEnhance.Brightness(i).enhance(0.8),
+        "contrast": lambda i: ImageEnhance.Contrast(i).enhance(0.8),
+        "mirror": lambda i: i.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+        "both at once": lambda i: jpeg(i.transpose(Image.Transpose.FLIP_LEFT_RIGHT).resize((180, 180)), 75),
+    }[change]
+    _, features, _ = photos(len(images))
+    thumbs = np.stack([thumbnail(i) for i in images] + [thumbnail(made(i)) for i in images])
+    both = np.concatenate([features, nudge(features, 0.77)])
+    found = find_duplicates([f"{i:032x}" for i in range(len(both))], both, thumbs)
+    assert [s.rows for s in found] == [(i, i + len(images)) for i in range(len(images))]
+
+
+def test_a_near_set_holds_the_exact_copies_of_its_members() -> None:
+    hashes, features, thumbs = photos(150)
+    features[1], thumbs[1] = nudge(features[:1], 0.98)[0], thumbs[0]
+    hashes[2], features[2], thumbs[2] = hashes[1], features[1], thumbs[1]
+    assert find_duplicates(hashes, features, thumbs) == [DuplicateSet("exact", (1, 2)), DuplicateSet("near", (0, 1, 2))]
+
+
+def test_row_order_does_not_matter() -> None:
+    hashes, features, thumbs = photos(200)
+    features[100:120], thumbs[100:120] = nudge(features[:20], 0.95), thumbs[:20]
+    order = np.random.default_rng(5).permutation(200)
+    moved = find_duplicates([hashes[i] for i in order], features[order], thumbs[order])
+    back = {tuple(sorted(int(order[row]) for row in s.rows)) for s in moved}
+    assert back == {s.rows for s in find_duplicates(hashes, features, thumbs)} == {(i, i + 100) for i in range(20)}
+
+
+def test_a_chain_does_not_tie_a_class_together() -> None:
+    """100 frames of a slow pan: neighbours agree, the ends have nothing in common. Ten true copies elsewhere stay tied."""
+    hashes, features, thumbs = photos(400)
+    path = np.linspace(0, 1, 100)[:, None]
+    features[:100] = (1 - path) * features[:1] + path * features[1:2]
+    blend = path[:, :, None, None]
+    thumbs[:100] = ((1 - blend) * thumbs[:1].astype(float) + blend * thumbs[1:2]).round().astype(np.uint8)
+    features[200:210], thumbs[200:210] = nudge(features[300:301].repeat(10, axis=0), 0.98), thumbs[300]
+    found = find_duplicates(hashes, features, thumbs)
+    assert max(len(s.rows) for s in found) <= 40
+    assert tuple(range(200, 210)) + (300,) in [s.rows for s in found]
+
+
+def test_features_that_say_nothing_do_not_tie_look_alikes() -> None:
+    """A network with random weights finds all images alike (cosine 0.99); the same pictures must not all become copies."""
+    hashes, features, thumbs = photos(300)
+    blurred = np.clip(thumbs[:1].astype(int) + np.random.default_rng(1).integers(-28, 29, thumbs.shape), 0, 255)
+    alike = nudge(np.repeat(features[:1], 300, axis=0), 0.995)
+    assert find_duplicates(hashes, alike, blurred.astype(np.uint8)) == []
+
+
+def test_unusable_features_cost_only_the_near_search() -> None:
+    hashes, features, thumbs = photos(120)
+    features[5], features[6] = np.nan, 0
+    thumbs[5] = thumbs[6] = thumbs[7]
+    hashes[9] = hashes[8]
+    assert find_duplicates(hashes, features, thumbs) == [DuplicateSet("exact", (8, 9))]
+    assert find_duplicates([], np.zeros((0, 4)), np.zeros((0, 16, 16, 3), np.uint8)) == []
+    with pytest.raises(DataError, match="do not belong together"):
+        find_duplicates(hashes[:-1], features, thumbs)
+
+
+def test_buckets_find_close_copies_in_very_large_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashes, features, thumbs = photos(1000)
+    features[500:600], thumbs[500:600] = nudge(features[:100], 0.99), thumbs[:100]
+    monkeypatch.setattr(duplicates, "SEARCH_ALL", 400)
+    monkeypatch.setattr(duplicates, "BUCKET", 250)
+    found = {s.rows for s in find_duplicates(hashes, features, thumbs)}
+    assert found <= {(i, i + 500) for i in range(100)}
+    assert len(found) >= 80
+
+
+def test_dense_tiles_give_the_same_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashes, features, thumbs = photos(300)
+    features[100:140], thumbs[100:140] = nudge(features[:40], 0.9), thumbs[:40]
+    sparse = find_duplicates(hashes, features, thumbs)
+    monkeypatch.setattr(duplicates, "DENSE", -1.0)
+    monkeypatch.setattr(duplicates, "TILE", (64, 96))
+    assert find_duplicates(hashes, features, thumbs) == sparse
+    assert len(sparse) == 40
+
+
+def test_ten_thousand_images_take_seconds() -> None:
+    """Quadratic cost: 60,000 take 36 times as long, so at most a minute and a half on a busy machine (18 s measured)."""
+    hashes, features, thumbs = photos(10_000)
+    start = time.perf_counter()
+    assert find_duplicates(hashes, np.tile(features, (1, 5)), thumbs) == []
+    assert time.perf_counter() - start < 20
+
+
+def test_groups_join_duplicates_and_the_users_groups() -> None:
+    near = DuplicateSet("near", (1, 4))
+    groups = np.array(["", "p1", "p2", "p2", "", "p3"], dtype=object)
+    assert tie_groups(6, [near], groups).tolist() == [0, 1, 2, 2, 1, 3]
+    assert tie_groups(6, [near, DuplicateSet("exact", (2, 4))], groups).tolist() == [0, 1, 1, 1, 1, 2]
+    assert tie_groups(0, [], NONE).tolist() == []
+
+
+def test_leaks_and_conflicts() -> None:
+    sets = [DuplicateSet("exact", (0, 1)), DuplicateSet("near", (2, 3)), DuplicateSet("near", (4, 5))]
+    splits = np.array(["train", "test", "train", "train", "none", "train"], dtype=object)
+    labels = np.array(["a", "a", "a", "b", "", "b"], dtype=object)
+    assert find_leaks(sets, splits) == sets[:1]
+    assert find_conflicts(sets, labels) == sets[1:2]
