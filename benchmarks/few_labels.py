@@ -18,7 +18,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import inprocess
 import measure
@@ -84,7 +83,11 @@ def timed(options: argparse.Namespace, labels: int) -> dict[str, float]:
     command = [sys.executable, __file__, "--data", str(options.data), "--test", str(options.test), "--one", str(labels)]
     child = measure.run(command)
     found = json.loads(child.stdout)
-    return {"fit": found["fitted"] - child.started, "predict": found["done"] - found["fitted"], "accuracy": found["accuracy"]}
+    return {
+        "fit": found["fitted"] - child.started,
+        "predict": found["done"] - found["fitted"],
+        "accuracy": found["accuracy"],
+    }
 
 
 def report(options: argparse.Namespace, accuracy: dict[int, list[float]], seconds: dict[int, dict[str, float]]) -> None:
@@ -103,7 +106,9 @@ def report(options: argparse.Namespace, accuracy: dict[int, list[float]], second
                 str(otx_seconds),
             ]
         )
-        targets.append(measure.Target(f"mean accuracy in % with {labels} labels a class", float(100 * mean), floor=100 * floor))
+        targets.append(
+            measure.Target(f"mean accuracy in % with {labels} labels a class", float(100 * mean), floor=100 * floor)
+        )
     header = (
         "labels a class",
         "accuracy, mean ± SD",

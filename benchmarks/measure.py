@@ -23,7 +23,18 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-PACKAGES = ("headstart", "torch", "torchvision", "timm", "openvino", "numpy", "scipy", "pyarrow", "pillow", "simplejpeg")
+PACKAGES = (
+    "headstart",
+    "torch",
+    "torchvision",
+    "timm",
+    "openvino",
+    "numpy",
+    "scipy",
+    "pyarrow",
+    "pillow",
+    "simplejpeg",
+)
 
 
 @dataclass(frozen=True)
@@ -88,9 +99,19 @@ def run(command: Sequence[str], environment: Mapping[str, str] | None = None) ->
 
 
 def fit(data: Path, cache: Path, *options: str) -> tuple[Finished, dict[str, Any]]:
-    """`headstart fit DATA --json` as a process of its own, with this cache; what it printed. The model is thrown away."""
+    """`headstart fit DATA --json` as a process of its own with this cache, and its JSON; the model is dropped."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "headstart", "fit", str(data), "-o", str(Path(folder) / "model"), "--json", *options]
+        command = [
+            sys.executable,
+            "-m",
+            "headstart",
+            "fit",
+            str(data),
+            "-o",
+            str(Path(folder) / "model"),
+            "--json",
+            *options,
+        ]
         done = run(command, {"HEADSTART_CACHE": str(cache)})
     return done, json.loads(done.stdout)
 
@@ -126,7 +147,12 @@ def publish(
 
 def target_row(target: Target) -> list[str]:
     wanted = f"at least {target.floor:g}" if target.floor is not None else f"at most {target.ceiling:g}"
-    return [target.what, f"{target.value:.3g}" if target.value < 10 else f"{target.value:.1f}", wanted, "yes" if target.met else "NO"]
+    return [
+        target.what,
+        f"{target.value:.3g}" if target.value < 10 else f"{target.value:.1f}",
+        wanted,
+        "yes" if target.met else "NO",
+    ]
 
 
 def command_line() -> str:
@@ -140,7 +166,9 @@ def machine() -> dict[str, Any]:
     about = {"processor": platform.processor() or platform.machine()}
     if (cpuinfo := Path("/proc/cpuinfo")).exists():
         text = cpuinfo.read_text()
-        found = {key: re.search(rf"^{key}\s*: (.*)$", text, re.MULTILINE) for key in ("model name", "cpu family", "model")}
+        found = {
+            key: re.search(rf"^{key}\s*: (.*)$", text, re.MULTILINE) for key in ("model name", "cpu family", "model")
+        }
         about = {key: match[1] for key, match in found.items() if match}
         about["bfloat16"] = ", ".join(sorted(set(re.findall(r"avx512_bf16|amx_bf16", text)))) or "no"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -41,7 +41,9 @@ def keras_side(data: Path, fraction: float) -> dict[str, Any]:
     def read(name: str) -> tuple[Any, Any]:
         columns = pq.read_table(data / FILES[name], columns=["image", "label"])
         columns = columns.slice(0, int(fraction * len(columns)))
-        pictures = [np.asarray(Image.open(io.BytesIO(cell["bytes"])).convert("RGB")) for cell in columns["image"].to_pylist()]
+        pictures = [
+            np.asarray(Image.open(io.BytesIO(cell["bytes"])).convert("RGB")) for cell in columns["image"].to_pylist()
+        ]
         return np.stack(pictures).astype("float32") / 255, np.array(columns["label"].to_pylist())
 
     start = time.perf_counter()
@@ -86,7 +88,12 @@ def headstart_side(data: Path, fraction: float, taps: str) -> dict[str, Any]:
     marks.append(time.perf_counter())
     stages = dict(zip(("read, build, compile", "extract", "fit head", "score"), np.diff(marks).tolist(), strict=True))
     accuracy = float((found == y[len(train) :]).mean())
-    return {"stages": stages, "seconds": marks[-1] - marks[0], "accuracy": accuracy, "engine": f"{engine.name} {engine.precision}"}
+    return {
+        "stages": stages,
+        "seconds": marks[-1] - marks[0],
+        "accuracy": accuracy,
+        "engine": f"{engine.name} {engine.precision}",
+    }
 
 
 def report(options: argparse.Namespace, ours: list[dict[str, Any]], keras: dict[str, Any]) -> None:
@@ -108,8 +115,12 @@ def main() -> None:
     parser = measure.arguments(__doc__ or "")
     parser.add_argument("--keras-python", help="an interpreter with tensorflow-cpu, pyarrow and pillow")
     parser.add_argument("--fraction", type=float, default=1.0, help="share of the images on both sides")
-    parser.add_argument("--taps", choices=("auto", "last", "all"), default="auto", help="headstart's, as in `headstart fit`")
-    parser.add_argument("--side", choices=("both", "keras"), default="both", help="`keras` prints JSON and records nothing")
+    parser.add_argument(
+        "--taps", choices=("auto", "last", "all"), default="auto", help="headstart's, as in `headstart fit`"
+    )
+    parser.add_argument(
+        "--side", choices=("both", "keras"), default="both", help="`keras` prints JSON and records nothing"
+    )
     options = parser.parse_args()
     data = options.data / "cifar10"
     if options.side == "keras":
@@ -117,7 +128,16 @@ def main() -> None:
         return
     if not options.keras_python:
         parser.error("--keras-python is needed: see the two lines at the top of this file")
-    child = [options.keras_python, __file__, "--side", "keras", "--data", str(options.data), "--fraction", str(options.fraction)]
+    child = [
+        options.keras_python,
+        __file__,
+        "--side",
+        "keras",
+        "--data",
+        str(options.data),
+        "--fraction",
+        str(options.fraction),
+    ]
     ours = [headstart_side(data, options.fraction, options.taps)]
     keras = json.loads(measure.run(child, {"TF_CPP_MIN_LOG_LEVEL": "2"}).stdout.splitlines()[-1])
     ours.append(headstart_side(data, options.fraction, options.taps))

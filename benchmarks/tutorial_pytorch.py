@@ -58,7 +58,9 @@ def loaders(data: Path, preprocess: Any) -> tuple[Any, Any]:
     side = preprocess.size[0]
     steps = transforms.Compose(
         [
-            transforms.Resize(round(side / preprocess.crop_fraction), transforms.InterpolationMode(preprocess.interpolation)),
+            transforms.Resize(
+                round(side / preprocess.crop_fraction), transforms.InterpolationMode(preprocess.interpolation)
+            ),
             transforms.CenterCrop(side),
             transforms.ToTensor(),
             transforms.Normalize(preprocess.mean, preprocess.std),
@@ -74,7 +76,9 @@ def compare(data: Path, epochs: int) -> dict[str, Any]:
     measure.run([sys.executable, "-c", "import torch, torchvision, timm, openvino, scipy, sklearn"])  # from disk once
     with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
         before, fitted = measure.fit(data, Path(first))
-        plain = measure.run([sys.executable, __file__, "--side", "tutorial", "--data", str(data.parent), "--epochs", str(epochs)])
+        plain = measure.run(
+            [sys.executable, __file__, "--side", "tutorial", "--data", str(data.parent), "--epochs", str(epochs)]
+        )
         after, again = measure.fit(data, Path(second))
         warm, _ = measure.fit(data, Path(second))
     return {
@@ -98,9 +102,18 @@ def report(options: argparse.Namespace, values: dict[str, Any]) -> None:
         ["plain PyTorch, last epoch", f"{plain['seconds']:.1f}", right(last, plain["n"]), "1"],
         ["plain PyTorch, best epoch (chosen on these images)", f"{plain['seconds']:.1f}", right(best, plain["n"]), "1"],
         ["headstart, empty cache", f"{cold:.2f}", right(accuracy, test["n"]), f"{ratio:.1f}"],
-        ["headstart, its cache left there", f"{ours['warm seconds']:.2f}", "the same", f"{plain['seconds'] / ours['warm seconds']:.1f}"],
+        [
+            "headstart, its cache left there",
+            f"{ours['warm seconds']:.2f}",
+            "the same",
+            f"{plain['seconds'] / ours['warm seconds']:.1f}",
+        ],
     ]
-    table = measure.Table(f"hymenoptera, {len(plain['accuracy'])} epochs", ("way", "seconds, whole process", "accuracy", "times faster"), rows)
+    table = measure.Table(
+        f"hymenoptera, {len(plain['accuracy'])} epochs",
+        ("way", "seconds, whole process", "accuracy", "times faster"),
+        rows,
+    )
     targets = [
         measure.Target("times faster than plain PyTorch", ratio, floor=10),
         measure.Target("right of 153", round(accuracy * test["n"]), floor=147),
@@ -113,7 +126,9 @@ def report(options: argparse.Namespace, values: dict[str, Any]) -> None:
 def main() -> None:
     parser = measure.arguments(__doc__ or "")
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--side", choices=("both", "tutorial"), default="both", help="`tutorial` prints JSON and records nothing")
+    parser.add_argument(
+        "--side", choices=("both", "tutorial"), default="both", help="`tutorial` prints JSON and records nothing"
+    )
     options = parser.parse_args()
     if options.side == "tutorial":
         print(json.dumps(tutorial(options.data / "hymenoptera", options.epochs)))

@@ -163,8 +163,8 @@ def test_fingerprint_ignores_names_order_and_group_numbers_but_nothing_else() ->
     _, hashes, labels, splits, groups = columns()
     mark = fingerprint(hashes, labels, splits, groups)
     order = np.random.default_rng(3).permutation(40)
-    pick = lambda column: [column[i] for i in order]  # noqa: E731
-    assert fingerprint(pick(hashes), pick(labels), pick(splits), 1000 - groups[order]) == mark
+    moved_hashes, moved_labels, moved_splits = ([column[i] for i in order] for column in (hashes, labels, splits))
+    assert fingerprint(moved_hashes, moved_labels, moved_splits, 1000 - groups[order]) == mark
     for changed in (
         (["0" * 16, *hashes[1:]], labels, splits, groups),
         (hashes, ["other", *labels[1:]], splits, groups),

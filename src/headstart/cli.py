@@ -55,13 +55,23 @@ def parser() -> argparse.ArgumentParser:
         return commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
 
     demo = command("demo", "train on images that ship with a dependency, offline, and say where the report is")
-    demo.add_argument("-o", "--output", default="headstart-demo", metavar="FOLDER", help="where to write (default: headstart-demo)")
+    demo.add_argument(
+        "-o", "--output", default="headstart-demo", metavar="FOLDER", help="where to write (default: headstart-demo)"
+    )
     demo.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
     fit = command("fit", "train a classifier on labelled images, judge it, and save it with its report")
-    fit.add_argument("data", metavar="DATA", help="a folder with a folder per class, a CSV or Parquet manifest, or Parquet files of images")
-    fit.add_argument("-o", "--output", default="model", metavar="MODEL", help="folder of the saved model (default: model)")
-    fit.add_argument("--taps", default="auto", metavar="auto|last|all", help="layers that the head reads (default: auto)")
+    fit.add_argument(
+        "data",
+        metavar="DATA",
+        help="a folder with a folder per class, a CSV or Parquet manifest, or Parquet files of images",
+    )
+    fit.add_argument(
+        "-o", "--output", default="model", metavar="MODEL", help="folder of the saved model (default: model)"
+    )
+    fit.add_argument(
+        "--taps", default="auto", metavar="auto|last|all", help="layers that the head reads (default: auto)"
+    )
     _network_options(fit)
 
     evaluate = command("evaluate", "score a saved model on labelled images")
@@ -72,7 +82,9 @@ def parser() -> argparse.ArgumentParser:
     predict = command("predict", "label images with a saved model")
     predict.add_argument("model", metavar="MODEL")
     predict.add_argument("images", nargs="+", metavar="IMAGES", help="files, or folders to walk")
-    predict.add_argument("-o", "--output", metavar="FILE", help="a .csv, .jsonl, .json or .parquet file instead of the terminal")
+    predict.add_argument(
+        "-o", "--output", metavar="FILE", help="a .csv, .jsonl, .json or .parquet file instead of the terminal"
+    )
     predict.add_argument("--top", type=int, default=3, metavar="K", help="best classes to list (default: 3)")
     predict.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
@@ -99,10 +111,21 @@ def parser() -> argparse.ArgumentParser:
 
 def _network_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--backbone", default=BACKBONE, metavar="NAME", help=f"any timm network (default: {BACKBONE})")
-    command.add_argument("--weights", default="auto", metavar="auto|none|FILE", help="a .safetensors or .pth file, or none for random (default: auto)")
-    command.add_argument("--size", type=int, metavar="PX", help="side of the network's input (default: from the images)")
+    command.add_argument(
+        "--weights",
+        default="auto",
+        metavar="auto|none|FILE",
+        help="a .safetensors or .pth file, or none for random (default: auto)",
+    )
+    command.add_argument(
+        "--size", type=int, metavar="PX", help="side of the network's input (default: from the images)"
+    )
     command.add_argument("--precision", default="auto", metavar="auto|bf16|f32", help="of the network (default: auto)")
-    command.add_argument("--cache", metavar="FOLDER", help="where features are kept (default: HEADSTART_CACHE, else the platform's cache)")
+    command.add_argument(
+        "--cache",
+        metavar="FOLDER",
+        help="where features are kept (default: HEADSTART_CACHE, else the platform's cache)",
+    )
     command.add_argument("--seed", type=int, default=0, help="of every random draw (default: 0)")
     command.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
@@ -119,7 +142,7 @@ def _demo(given: argparse.Namespace) -> None:
     given.taps, given.cache, given.seed = "auto", None, 0
     _fit_and_save(given, _options(given, demo=True))
     if not given.json:
-        _say(f"\nFor your own images: put them in one folder per class, then\n  headstart fit YOUR-FOLDER -o model")
+        _say("\nFor your own images: put them in one folder per class, then\n  headstart fit YOUR-FOLDER -o model")
 
 
 def _fit(given: argparse.Namespace) -> None:
@@ -220,8 +243,7 @@ def _inspect(given: argparse.Namespace) -> None:
 
     table = read_table(given.data, min_classes=1)
     _tell(table.layout)
-    seen, set_aside = pipeline.inspect(table, _options(given), _watcher(given))
-    found = publish.inspection(seen, set_aside)
+    found = publish.inspection(pipeline.inspect(table, _options(given), _watcher(given)))
     if given.json:
         _print_json(found)
         return
@@ -254,7 +276,9 @@ def _cache(given: argparse.Namespace) -> None:
         _print_json({"folder": str(root), "bytes": found.total_bytes, "entries": entries})
         return
     for _, made_by, shards, size in found.entries:
-        _say(f"{size / 1e6:9.1f} MB  {shards:5d} shards  {made_by.get('backbone', 'unknown')}  {made_by.get('precision', '')}")
+        _say(
+            f"{size / 1e6:9.1f} MB  {shards:5d} shards  {made_by.get('backbone', 'unknown')}  {made_by.get('precision', '')}"
+        )
     _say(f"{found.total_bytes / 1e6:9.1f} MB  in {root}")
 
 
@@ -282,7 +306,15 @@ def _options(given: argparse.Namespace, demo: bool = False) -> Options:
 def _typed(given: argparse.Namespace) -> list[str]:
     """The command as typed, with only what differs from the default."""
     words = [given.command if given.command != "demo" else "fit", given.data, "-o", given.output]
-    usual = {"backbone": BACKBONE, "weights": "auto", "taps": "auto", "size": None, "precision": "auto", "cache": None, "seed": 0}
+    usual = {
+        "backbone": BACKBONE,
+        "weights": "auto",
+        "taps": "auto",
+        "size": None,
+        "precision": "auto",
+        "cache": None,
+        "seed": 0,
+    }
     for name, default in usual.items():
         value = getattr(given, name, default)
         if value != default:

@@ -1,7 +1,7 @@
 """The whole story: a table of images ... a bundle and a report.
 
-    table -> backbone at the right size -> features (one pass) -> duplicates -> who teaches, who judges
-          -> heads, chosen by leave-one-out -> the headline and its baselines -> bundle and report
+table -> backbone at the right size -> features (one pass) -> duplicates -> who teaches, who judges
+      -> heads, chosen by leave-one-out -> the headline and its baselines -> bundle and report
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from headstart.bundle import check_writable, read_bundle
+from headstart.bundle import read_bundle
 from headstart.data import images
 from headstart.data.duplicates import DuplicateSet, find_duplicates, tie_groups
 from headstart.data.table import Table
@@ -61,6 +61,9 @@ class Watcher:
     bar: Bar = field(default=lambda stage, total: lambda done: None)
 
 
+QUIET = Watcher()
+
+
 @dataclass(frozen=True)
 class Seen:
     """What the network saw: the material that everything later is made of."""
@@ -74,6 +77,18 @@ class Seen:
     duplicates: list[DuplicateSet]
     groups: npt.NDArray[np.int64]  # (image,)
     enlarged: bool
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A model that has learned and has not been judged yet."""
+
+    seen: Seen
+    plan: Plan
+    probe: Probe
+    material: trial.Material
+    options: Options
+    seconds: dict[str, float]  # wall clock by stage
 
 
 @dataclass(frozen=True)
@@ -95,51 +110,75 @@ class Fitted:
     options: Options
 
 
-def fit(table: Table, options: Options, watch: Watcher = Watcher()) -> Fitted:  # noqa: B008 - frozen
-    """Fit and judge the frozen model. Raises HeadstartError."""
+def fit(table: Table, options: Options, watch: Watcher = QUIET) -> Fitted:
+    """Learn, then prove. Raises HeadstartError."""
+    return prove(learn(table, options, watch), watch)
+
+
+def learn(table: Table, options: Options, watch: Watcher = QUIET, hold_out: bool = True) -> Learned:
+    """The frozen model. With `hold_out` false it learns from all but the user's own test and validation."""
     clock = Clock()
     with clock("open the network"):
-        if options.seed < 0:
-            raise OptionError(f"seed {options.seed} is not allowed: a whole number, 0 or more")
-        sets = tap_sets(options.taps, (LAST,))  # refuses a wrong --taps before anything slow
-        backbone = sized(open_backbone(options.backbone, options.weights, options.seed), table, options)
-        engine = compile_trunk(backbone, options.precision)
-    with clock("read images and run the network"):
+        tap_sets(options.taps, (LAST,))  # refuses a wrong --taps before anything slow
+        backbone, engine = open_network(table, options)
+    with clock("read images, run the network"):
         features = see(table, backbone, engine, options, watch.bar("network", len(table)))
     with clock("find duplicates"):
-        seen = _look(table, backbone, engine, features)
-        plan = make_plan(seen.table.splits, seen.y, seen.groups, features.hashes, options.seed)
+        seen = look(table, backbone, engine, features)
+        plan = make_plan(seen.table.splits, seen.y, seen.groups, features.hashes, options.seed, hold_out)
         check_classes(seen.y, seen.classes, plan)
-    material = trial.Material(features.blocks, seen.y, seen.groups, features.hashes, seen.classes, options.seed)
-    sets = tap_sets(options.taps, block_names(backbone))
     with clock("fit heads"):
-        probe = trial.final_probe(material, plan, sets)
+        material = trial.Material(features.blocks, seen.y, seen.groups, features.hashes, seen.classes, options.seed)
+        probe = trial.final_probe(material, plan, tap_sets(options.taps, block_names(backbone)))
+    return Learned(seen, plan, probe, material, options, clock.seconds)
+
+
+def prove(learned: Learned, watch: Watcher = QUIET) -> Fitted:
+    """Judge a learned model: the headline, its baselines, the learning curve, suspected labels."""
+    clock = Clock(learned.seconds)
+    seen, plan, probe, material, options = learned.seen, learned.plan, learned.probe, learned.material, learned.options
     with clock("judge"):
-        done = watch.bar("judge", 1)
-        verdict = trial.judge(material, plan, probe, sets, None)
+        verdict = trial.judge(material, plan, probe, tap_sets(options.taps, block_names(seen.backbone)), watch.bar)
         validation = None if plan.validation is None else trial.judge_rows(material, probe, plan.validation).score
         view, view_verdict = (probe, verdict) if options.taps == "last" else trial.timm_view(material, plan)
-        done(1)
+        leak_free = _without_leaks(seen, plan, verdict)
+        suspects = _suspects(seen, plan, probe, verdict)
     with clock("baselines"):
         baselines = _baselines(seen, plan, material, verdict, options, watch)
     with clock("learning curve"):
         curve = trial.curve(material, plan, probe)
-    suspects = _suspects(seen, plan, probe, verdict)
-    leak_free = _without_leaks(seen, plan, verdict)
     return Fitted(
-        seen, plan, probe, verdict, view, view_verdict, validation, baselines, curve, suspects, leak_free, clock.seconds, options
+        seen,
+        plan,
+        probe,
+        verdict,
+        view,
+        view_verdict,
+        validation,
+        baselines,
+        curve,
+        suspects,
+        leak_free,
+        clock.seconds,
+        options,
     )
+
+
+def open_network(table: Table, options: Options, random: bool = False) -> tuple[Backbone, Engine]:
+    """The backbone at the size for these images, compiled; with `random` the same network with random weights."""
+    if options.seed < 0:
+        raise OptionError(f"seed {options.seed} is not allowed: a whole number, 0 or more")
+    backbone = open_backbone(options.backbone, "none" if random else options.weights, options.seed)
+    backbone = sized(backbone, table, options)
+    return backbone, compile_trunk(backbone, options.precision)
 
 
 def sized(backbone: Backbone, table: Table, options: Options) -> Backbone:
     """The backbone with the input size that the recipe or the user gives."""
-    if options.size is not None:
-        if not 16 <= options.size <= 1024:
-            raise OptionError(f"size {options.size} px is not allowed: 16 to 1024")
-        side, crop = options.size, True
-        crop = _short_side(table) > 256
-    else:
-        side, crop = recipe.input_side(_short_side(table), backbone.native_size, len(table))
+    if options.size is not None and not 16 <= options.size <= 1024:
+        raise OptionError(f"size {options.size} px is not allowed: 16 to 1024")
+    side, crop = recipe.input_side(_short_side(table), backbone.native_size, len(table))
+    side = options.size or side
     own = backbone.preprocess
     return backbone.resized(replace(own, size=(side, side), crop_fraction=own.crop_fraction if crop else 1.0))
 
@@ -165,7 +204,7 @@ def see(table: Table, backbone: Backbone, engine: Engine, options: Options, done
     return features
 
 
-def _look(table: Table, backbone: Backbone, engine: Engine, features: Features) -> Seen:
+def look(table: Table, backbone: Backbone, engine: Engine, features: Features) -> Seen:
     kept = table.take(features.kept)
     classes = table.classes
     number = {name: k for k, name in enumerate(classes)}
@@ -182,11 +221,13 @@ def _look(table: Table, backbone: Backbone, engine: Engine, features: Features) 
 def _baselines(
     seen: Seen, plan: Plan, material: trial.Material, verdict: trial.Verdict, options: Options, watch: Watcher
 ) -> tuple[trial.Baseline, ...]:
-    found = [trial.most_frequent(material, plan, verdict), trial.raw_pixels(material, plan, verdict, seen.features.thumbnails)]
+    found = [
+        trial.most_frequent(material, plan, verdict),
+        trial.raw_pixels(material, plan, verdict, seen.features.thumbnails),
+    ]
     if options.weights != "none":
         drawn = trial.draw_for_baseline(material, plan)
-        random = open_backbone(options.backbone, "none", options.seed).resized(seen.backbone.preprocess)
-        engine = compile_trunk(random, options.precision)
+        random, engine = open_network(seen.table, options, random=True)
         features = see(seen.table.take(drawn), random, engine, options, watch.bar("random weights", len(drawn)))
         found.append(trial.random_weights(material, plan, verdict, drawn, features.blocks))
     return tuple(found)
@@ -218,7 +259,7 @@ def load(folder: str | Path) -> Loaded:
     return unpack(read_bundle(folder))
 
 
-def evaluate(model: Loaded, table: Table, seed: int = 0, watch: Watcher = Watcher()) -> tuple[dict[str, Any], Predictions]:  # noqa: B008
+def evaluate(model: Loaded, table: Table, seed: int = 0, watch: Watcher = QUIET) -> tuple[dict[str, Any], Predictions]:
     """The score of a saved model on labelled images; classes are matched by name.
 
     Raises DataError for a label that the model does not know, and where no image can be read.
@@ -228,7 +269,9 @@ def evaluate(model: Loaded, table: Table, seed: int = 0, watch: Watcher = Watche
     if unknown or "" in labels:
         what = f"class {unknown[0]!r}, which" if unknown else "images without a label, which"
         known = ", ".join(model.classes[:20])
-        raise DataError(f"{len(unknown) or 'some'} unknown: the data hold {what} the model does not know; it knows {known}")
+        raise DataError(
+            f"{len(unknown) or 'some'} unknown: the data hold {what} the model does not know; it knows {known}"
+        )
     found = predict(model, table, progress=watch.bar("network", len(table)))
     rows = np.flatnonzero(found.readable)
     if not len(rows):
@@ -239,19 +282,17 @@ def evaluate(model: Loaded, table: Table, seed: int = 0, watch: Watcher = Watche
     return score(y, found.probabilities[rows].astype(np.float64), model.classes, groups, seed), found
 
 
-def inspect(table: Table, options: Options, watch: Watcher = Watcher()) -> tuple[Seen, list[tuple[str, str]]]:  # noqa: B008
+def inspect(table: Table, options: Options, watch: Watcher = QUIET) -> Seen:
     """Broken files, duplicates, leaks and conflicts, before anything is trained."""
-    backbone = sized(open_backbone(options.backbone, options.weights, options.seed), table, options)
-    engine = compile_trunk(backbone, options.precision)
-    features = see(table, backbone, engine, options, watch.bar("network", len(table)))
-    return _look(table, backbone, engine, features), list(features.set_aside)
+    backbone, engine = open_network(table, options)
+    return look(table, backbone, engine, see(table, backbone, engine, options, watch.bar("network", len(table))))
 
 
 class Clock:
     """Wall-clock seconds by stage."""
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+    def __init__(self, seconds: dict[str, float] | None = None) -> None:
+        self.seconds = dict(seconds or {})
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
@@ -260,8 +301,3 @@ class Clock:
             yield
         finally:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
-
-
-def check_output(folder: str | Path) -> None:
-    """Raises OutputError, before any long work, where a model cannot be written."""
-    check_writable(folder)

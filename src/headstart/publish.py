@@ -20,11 +20,11 @@ from headstart.data.splits import write_split
 from headstart.data.table import list_images, read_table
 from headstart.errors import DataError, ImageError, OptionError, OutputError, nearest
 from headstart.learn import recipe
-from headstart.pipeline import Fitted, Options, Seen, Watcher, see, sized
+from headstart.pipeline import Fitted, Options, Seen, Watcher, open_network, see
 from headstart.report.page import MAX_COPIES, MAX_GROUPS
 from headstart.ship.package import pack, versions
-from headstart.trunk.backbone import block_names, open_backbone
-from headstart.trunk.engine import compile_trunk, this_machine
+from headstart.trunk.backbone import block_names
+from headstart.trunk.engine import this_machine
 from headstart.trunk.weights import PACKAGES
 
 GALLERY = 12  # pictures of a kind in the report
@@ -42,7 +42,10 @@ def metrics(fitted: Fitted) -> dict[str, Any]:
         "test": None if crossed else headline,
         "cross_validation": headline if crossed else None,
         "test_without_leaks": fitted.leak_free,
-        "baselines": {b.kind.replace(" ", "_"): {"accuracy": b.accuracy, "n": b.n, "difference": b.difference} for b in fitted.baselines},
+        "baselines": {
+            b.kind.replace(" ", "_"): {"accuracy": b.accuracy, "n": b.n, "difference": b.difference}
+            for b in fitted.baselines
+        },
         "timm_view": {"same_model": fitted.view is fitted.probe, "n": view["n"], "accuracy": view["accuracy"]}
         if fitted.seen.backbone.classifier
         else None,
@@ -81,7 +84,10 @@ def save(fitted: Fitted, folder: Path, title: str, command: str) -> dict[str, An
             "README.md": report.render_card(data).encode(),
             "suspected_labels.csv": _csv(
                 ("path", "label", "suggested", "score"),
-                [(seen.table.names[s.row], seen.table.labels[s.row], seen.classes[s.suggested], f"{s.score:.4f}") for s in fitted.suspects],
+                [
+                    (seen.table.names[s.row], seen.table.labels[s.row], seen.classes[s.suggested], f"{s.score:.4f}")
+                    for s in fitted.suspects
+                ],
             ),
             "set_aside.csv": _csv(("path", "reason"), seen.features.set_aside),
         }
@@ -95,29 +101,54 @@ def settings(fitted: Fitted) -> list[recipe.Setting]:
     side = seen.backbone.preprocess.size[0]
     folds, repeats = recipe.cross_validation(len(plan.train))
     judged = {
-        "cross-validation": (f"{folds}-fold cross-validation, {repeats} repeats", f"fewer than {recipe.SMALL} images and no split of yours"),
-        "test split": (f"{len(plan.judge) if plan.judge is not None else 0} images held out", f"{recipe.SMALL} images or more and no split of yours"),
+        "cross-validation": (
+            f"{folds}-fold cross-validation, {repeats} repeats",
+            f"fewer than {recipe.SMALL} images and no split of yours",
+        ),
+        "test split": (
+            f"{len(plan.judge) if plan.judge is not None else 0} images held out",
+            f"{recipe.SMALL} images or more and no split of yours",
+        ),
     }.get(plan.source, (plan.source, "your own split"))
-    size_source = "set by --size" if fitted.options.size else (
-        "small pictures are enlarged and not cropped (methods.md 9, EuroSAT, CIFAR-10)" if seen.enlarged else "9/7 of the training size (FixRes, Touvron et al. 2019)"
+    size_source = (
+        "set by --size"
+        if fitted.options.size
+        else (
+            "small pictures are enlarged and not cropped (methods.md 9, EuroSAT, CIFAR-10)"
+            if seen.enlarged
+            else "10/7 of the training size up to 20,000 photographs (FixRes, Touvron et al. 2019)"
+        )
     )
     best = [c for c in fitted.probe.candidates if c.weight]
     return [
         recipe.Setting("input size", f"{side} px", size_source),
-        recipe.Setting("precision", seen.engine.precision, "bfloat16 where the processor has it: same accuracy, twice the speed (methods.md 9)"),
+        recipe.Setting(
+            "precision",
+            seen.engine.precision,
+            "bfloat16 where the processor has it: same accuracy, twice the speed (methods.md 9)",
+        ),
         recipe.Setting("judged by", *judged),
-        recipe.Setting("heads", " + ".join(f"{c.weight:.2f} {c.head} on {c.taps}" for c in best), "least leave-one-out log-loss"),
-        recipe.Setting("penalty", ", ".join(f"{c.l2:.2g}" for c in best), "leave-one-out log-loss over 13 values, each exact"),
+        recipe.Setting(
+            "heads", " + ".join(f"{c.weight:.2f} {c.head} on {c.taps}" for c in best), "least leave-one-out log-loss"
+        ),
+        recipe.Setting(
+            "penalty", ", ".join(f"{c.l2:.2g}" for c in best), "leave-one-out log-loss over 13 values, each exact"
+        ),
     ]
 
 
-def report_data(fitted: Fitted, folder: Path, title: str, command: str, fingerprint: str, created: str) -> report.ReportData:
+def report_data(
+    fitted: Fitted, folder: Path, title: str, command: str, fingerprint: str, created: str
+) -> report.ReportData:
     """Everything that the report and the card say."""
     seen, plan, verdict = fitted.seen, fitted.plan, fitted.verdict
     folds, repeats = verdict.score.get("folds", 1), verdict.score.get("repeats", 1)
     n_train = len(plan.train) if plan.judge is not None else round(len(plan.train) * (1 - 1 / max(folds, 2)))
     also = () if fitted.validation is None else (report.Measured(fitted.validation, "validation folder", n_train),)
-    leaks, conflicts = find_leaks(seen.duplicates, seen.table.splits), find_conflicts(seen.duplicates, seen.table.labels)
+    leaks, conflicts = (
+        find_leaks(seen.duplicates, seen.table.splits),
+        find_conflicts(seen.duplicates, seen.table.labels),
+    )
     galleries = _galleries(fitted)
     view = fitted.view_verdict.score
     machine = this_machine()
@@ -143,7 +174,10 @@ def report_data(fitted: Fitted, folder: Path, title: str, command: str, fingerpr
         notes=seen.table.notes,
         fingerprint=fingerprint,
         set_aside=seen.features.set_aside,
-        **galleries,
+        worst=galleries["worst"],
+        least_certain=galleries["least_certain"],
+        most_certain=galleries["most_certain"],
+        suspects=galleries["suspects"],
         n_suspects=len(fitted.suspects),
         duplicates=_duplicate_groups(fitted),
         n_duplicates=len(seen.duplicates),
@@ -153,7 +187,13 @@ def report_data(fitted: Fitted, folder: Path, title: str, command: str, fingerpr
         reliability=_reliability(fitted),
         network=_network(fitted),
         candidates=tuple(
-            report.Candidate(f"{c.head} on {c.taps}", c.log_loss, c.accuracy, c.weight > 0, f"weight {c.weight:.2f}" if c.weight else "")
+            report.Candidate(
+                f"{c.head} on {c.taps}",
+                c.log_loss,
+                c.accuracy,
+                c.weight > 0,
+                f"weight {c.weight:.2f}" if c.weight else "",
+            )
             for c in fitted.probe.candidates
         ),
         recipe=tuple(report.Setting(s.name, s.value, s.source) for s in settings(fitted)),
@@ -163,7 +203,9 @@ def report_data(fitted: Fitted, folder: Path, title: str, command: str, fingerpr
         seed=fitted.options.seed,
         command=command,
         created=created,
-        timm=report.TimmView(fitted.view is fitted.probe, view["accuracy"], view["n"]) if seen.backbone.classifier else None,
+        timm=report.TimmView(fitted.view is fitted.probe, view["accuracy"], view["n"])
+        if seen.backbone.classifier
+        else None,
     )
 
 
@@ -204,7 +246,11 @@ def _preview(fitted: Fitted, row: int) -> bytes:
 def _picture(fitted: Fitted, row: int, predicted: int, probability: float) -> report.Picture:
     seen = fitted.seen
     return report.Picture(
-        _preview(fitted, row), str(seen.table.names[row]), str(seen.table.labels[row]), seen.classes[predicted], probability
+        _preview(fitted, row),
+        str(seen.table.names[row]),
+        str(seen.table.labels[row]),
+        seen.classes[predicted],
+        probability,
     )
 
 
@@ -228,17 +274,22 @@ def _galleries(fitted: Fitted) -> dict[str, tuple[report.Picture, ...]]:
 def _duplicate_groups(fitted: Fitted) -> tuple[report.DuplicateGroup, ...]:
     """The groups shown: leaks and conflicts first."""
     seen = fitted.seen
-    bad = {id(s) for s in [*find_leaks(seen.duplicates, seen.table.splits), *find_conflicts(seen.duplicates, seen.table.labels)]}
+    bad = {
+        id(s)
+        for s in [*find_leaks(seen.duplicates, seen.table.splits), *find_conflicts(seen.duplicates, seen.table.labels)]
+    }
     order = sorted(seen.duplicates, key=lambda s: id(s) not in bad)
     return tuple(
         report.DuplicateGroup(
             s.kind,
             tuple(
-                report.Copy(_preview(fitted, r), str(seen.table.names[r]), str(seen.table.labels[r]), str(seen.table.splits[r]))
-                for r in s.rows[: MAX_COPIES]
+                report.Copy(
+                    _preview(fitted, r), str(seen.table.names[r]), str(seen.table.labels[r]), str(seen.table.splits[r])
+                )
+                for r in s.rows[:MAX_COPIES]
             ),
         )
-        for s in order[: MAX_GROUPS]
+        for s in order[:MAX_GROUPS]
     )
 
 
@@ -257,8 +308,6 @@ def _csv(header: tuple[str, ...], rows: Any) -> bytes:
     writer.writerow(header)
     writer.writerows(rows)
     return text.getvalue().encode("utf-8", "replace")
-
-
 
 
 def summary(fitted: Fitted, found: dict[str, Any], folder: Path) -> list[str]:
@@ -280,13 +329,17 @@ def summary(fitted: Fitted, found: dict[str, Any], folder: Path) -> list[str]:
         lines.append(f"set aside      {len(seen.features.set_aside)} unreadable files (set_aside.csv)")
     if seen.duplicates:
         leaks = len(find_leaks(seen.duplicates, seen.table.splits))
-        lines.append(f"duplicates     {len(seen.duplicates)} sets" + (f", {leaks} across your own parts" if leaks else ""))
+        lines.append(
+            f"duplicates     {len(seen.duplicates)} sets" + (f", {leaks} across your own parts" if leaks else "")
+        )
     if fitted.suspects:
         lines.append(f"labels         {len(fitted.suspects)} may be wrong (suspected_labels.csv)")
     if seen.backbone.weights_source == "random weights":
         lines.append("note           the network has random weights: this is no transfer")
     total = sum(fitted.seconds.values())
-    lines.append(f"time           {total:.1f} s, {seen.features.n_forward} of {len(seen.features)} images went through the network")
+    lines.append(
+        f"time           {total:.1f} s, {seen.features.n_forward} of {len(seen.features)} images went through the network"
+    )
     return [*lines, "", f"report         {folder / 'report.html'}", f"next           headstart predict {folder} IMAGES"]
 
 
@@ -297,7 +350,9 @@ def score_lines(scored: dict[str, Any]) -> list[str]:
     lines.append(f"{'n':18s} {scored['n']}")
     for row in scored["per_class"]:
         recall, precision = row["recall"]["value"], row["precision"]["value"]
-        shown = [f"{what} {value:.1%}" for what, value in (("recall", recall), ("precision", precision)) if value is not None]
+        shown = [
+            f"{what} {value:.1%}" for what, value in (("recall", recall), ("precision", precision)) if value is not None
+        ]
         lines.append(f"  {row['class']}: {', '.join(shown) or 'no images'} (n = {row['n']})")
     return lines
 
@@ -312,18 +367,24 @@ def model_lines(bundle: Bundle) -> list[str]:
         f"network        {manifest['backbone']['name']} ({manifest['backbone']['weights_source']})",
     ]
     if headline:
-        lines.append(f"accuracy       {_interval(headline['accuracy'])}  n = {headline['n']}  ({headline.get('source', '')})")
+        lines.append(
+            f"accuracy       {_interval(headline['accuracy'])}  n = {headline['n']}  ({headline.get('source', '')})"
+        )
     page = bundle.folder / "report.html"
     return [*lines, f"report         {page if page.exists() else 'is gone from the folder'}"]
 
 
-def inspection(seen: Seen, set_aside: list[tuple[str, str]]) -> dict[str, Any]:
+def inspection(seen: Seen) -> dict[str, Any]:
     """The JSON of `headstart inspect`."""
     table = seen.table
 
     def told(sets: list[DuplicateSet]) -> list[dict[str, Any]]:
         return [
-            {"kind": s.kind} | {what: [str(column[r]) for r in s.rows] for what, column in (("paths", table.names), ("splits", table.splits), ("labels", table.labels))}
+            {"kind": s.kind}
+            | {
+                what: [str(column[r]) for r in s.rows]
+                for what, column in (("paths", table.names), ("splits", table.splits), ("labels", table.labels))
+            }
             for s in sets
         ]
 
@@ -333,12 +394,14 @@ def inspection(seen: Seen, set_aside: list[tuple[str, str]]) -> dict[str, Any]:
             for k, name in enumerate(seen.classes)
         },
         "images": len(table),
-        "set_aside": [{"path": name, "reason": reason} for name, reason in set_aside],
+        "set_aside": [{"path": name, "reason": reason} for name, reason in seen.features.set_aside],
         "notes": list(table.notes),
         "duplicates": told(seen.duplicates),
         "leaks": told(find_leaks(seen.duplicates, table.splits)),
         "conflicts": told(find_conflicts(seen.duplicates, table.labels)),
-        "imbalance": round(float(max(np.bincount(seen.y)) / max(1, min(np.bincount(seen.y, minlength=len(seen.classes))))), 2),
+        "imbalance": round(
+            float(max(np.bincount(seen.y)) / max(1, min(np.bincount(seen.y, minlength=len(seen.classes))))), 2
+        ),
     }
 
 
@@ -347,15 +410,24 @@ def inspection_lines(found: dict[str, Any]) -> list[str]:
     lines = [f"{found['images']} images can be read, {len(found['set_aside'])} cannot"]
     lines += [f"  {record['path']}: {record['reason']}" for record in found["set_aside"]]
     for name, splits in found["classes"].items():
-        lines.append(f"class {name}: " + ", ".join(f"{split} {count}" if split != "none" else str(count) for split, count in splits.items()))
+        lines.append(
+            f"class {name}: "
+            + ", ".join(f"{split} {count}" if split != "none" else str(count) for split, count in splits.items())
+        )
     lines.append(f"largest class / smallest class: {found['imbalance']}")
-    for title, key in (("duplicate sets", "duplicates"), ("of them across your own parts (leaks)", "leaks"), ("of them with different labels", "conflicts")):
+    for title, key in (
+        ("duplicate sets", "duplicates"),
+        ("of them across your own parts (leaks)", "leaks"),
+        ("of them with different labels", "conflicts"),
+    ):
         lines.append(f"{title}: {len(found[key])}")
     lines += [f"  {s['kind']}: {' = '.join(s['paths'])}" for s in found["duplicates"]]
     return lines
 
 
-def write_features(data: str, out: Path, layer: str | None, options: Options, watch: Watcher) -> tuple[int, dict[str, int], list[dict[str, str]]]:
+def write_features(
+    data: str, out: Path, layer: str | None, options: Options, watch: Watcher
+) -> tuple[int, dict[str, int], list[dict[str, str]]]:
     """Features of a data set (labelled or not) as Parquet: path, label, split, hash and one float16 list a block.
 
     Returns (images, {block: features}, set aside). Raises OptionError for an unknown layer, OutputError.
@@ -367,15 +439,19 @@ def write_features(data: str, out: Path, layer: str | None, options: Options, wa
         table = read_table(data, min_classes=1)
     except DataError:
         table = list_images([data])
-    backbone = sized(open_backbone(options.backbone, options.weights, options.seed), table, options)
+    backbone, engine = open_network(table, options)
     names = block_names(backbone)
     if layer is not None and layer not in names:
         raise OptionError(f"layer {layer!r} is not known{nearest(layer, names)}: one of {', '.join(names)}")
-    engine = compile_trunk(backbone, options.precision)
     features = see(table, backbone, engine, options, watch.bar("network", len(table)))
     kept = table.take(features.kept)
     chosen = {name: block for name, block in features.blocks.items() if layer in (None, name)}
-    columns: dict[str, Any] = {"path": kept.names.tolist(), "label": kept.labels.tolist(), "split": kept.splits.tolist(), "content_hash": list(features.hashes)}
+    columns: dict[str, Any] = {
+        "path": kept.names.tolist(),
+        "label": kept.labels.tolist(),
+        "split": kept.splits.tolist(),
+        "content_hash": list(features.hashes),
+    }
     for name, block in chosen.items():
         columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(block.ravel()), block.shape[1])
     partial = out.with_name(f".{out.name}.partial")
@@ -386,7 +462,11 @@ def write_features(data: str, out: Path, layer: str | None, options: Options, wa
         raise OutputError(f"features cannot be written to {out} ({error.strerror}): choose another -o") from None
     finally:
         partial.unlink(missing_ok=True)
-    return len(kept), {name: block.shape[1] for name, block in chosen.items()}, [{"path": n, "reason": r} for n, r in features.set_aside]
+    return (
+        len(kept),
+        {name: block.shape[1] for name, block in chosen.items()},
+        [{"path": n, "reason": r} for n, r in features.set_aside],
+    )
 
 
 def _interval(metric: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ chooses inside the fold.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,11 +54,12 @@ def cross_validate(  # noqa: PLR0913 - the data are four columns
     repeats: int = 1,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    workers: int = 1,
 ) -> CrossValidation:
     """Score `fit` by repeated, stratified, group-aware cross-validation.
 
     labels, groups (image,) int, keys (image,) content hashes, classes: names. Repeat r draws its folds with seed + r.
-    progress(done, of) is called after each fold. A class with fewer groups than folds is absent from the test part of
+    progress(done, of) is called after each fold; `workers` folds are fitted at once, on threads. A class with fewer groups than folds is absent from the test part of
     some folds but never from a training part; a note says so. Fewer folds are made, with a note, only where no class
     has as many groups as folds. Raises DataError where a class has images of one group only (it could not be learnt
     and judged at once), OptionError for repeats < 1.
@@ -66,20 +68,23 @@ def cross_validate(  # noqa: PLR0913 - the data are four columns
         raise OptionError(f"cross-validation: {repeats} repeats asked, at least 1 is needed")
     n_folds, notes = _possible_folds(labels, groups, classes, n_folds)
     numbers = np.stack([stratified_folds(labels, groups, n_folds, seed + r, keys) for r in range(repeats)])
-    by_repeat = []
-    for r, number in enumerate(numbers):
-        probabilities = np.full((len(labels), len(classes)), np.nan)
-        for f in range(n_folds):
-            held = number == f
-            probabilities[held] = fit(np.flatnonzero(~held))(np.flatnonzero(held))
+    by_repeat = np.full((repeats, len(labels), len(classes)), np.nan)
+
+    def judge_fold(r: int, f: int) -> None:
+        held = numbers[r] == f
+        by_repeat[r, held] = fit(np.flatnonzero(~held))(np.flatnonzero(held))
+
+    with ThreadPoolExecutor(workers) as pool:
+        parts = [pool.submit(judge_fold, r, f) for r in range(repeats) for f in range(n_folds)]
+        for done, part in enumerate(parts, 1):
+            part.result()
             if progress is not None:
-                progress(r * n_folds + f + 1, repeats * n_folds)
-        by_repeat.append(probabilities)
-    scores = combine_cv(labels, by_repeat, list(numbers), classes, groups, seed) | {
+                progress(done, len(parts))
+    scores = combine_cv(labels, list(by_repeat), list(numbers), classes, groups, seed) | {
         "folds": n_folds,
         "repeats": repeats,
     }
-    return CrossValidation(scores, np.mean(by_repeat, axis=0), numbers, notes)
+    return CrossValidation(scores, by_repeat.mean(axis=0), numbers, notes)
 
 
 def combine_cv(
@@ -103,8 +108,8 @@ def combine_cv(
     too narrow with many repeats; (b) alone leaves out that training sets vary. ECE and the classes take (b) alone.
     Measured on random half-splits with 5 folds x 3 repeats, ridge on EfficientNet-Lite0's features: the interval covers
     the accuracy on the other half in 36 of 40 (eurosat_3000), 94 of 100 (hymenoptera), 93 of 100 (brain_mri_yes_no),
-    57 of 60 (faces_orl), 29 of 30 (1,000 images of CIFAR-10). Wilson's interval alone covers it in 43 to 97 %.
-    Raises as `score` does.
+    57 of 60 (faces_orl), 29 of 30 (1,000 images of CIFAR-10), and with 2 repeats 110 of 120 (700 digits). Wilson's
+    interval alone covers it in 43 to 97 %. Raises as `score` does.
     """
     repeats = [score(truth, p, classes, groups, seed) for p in probabilities]
     per_fold = [
@@ -238,7 +243,7 @@ def _possible_folds(
     lone = [str(classes[int(c)]) for c in np.flatnonzero(by_class == 1)]
     if lone:
         raise DataError(
-            f"class {', '.join(lone)}: one image only (copies and images of one group count as one), 2 or more are needed"
+            f"class {', '.join(lone)}: one image only (copies and images of one group are one), 2 or more are needed"
         )
     notes = []
     if by_class.max() < n_folds:

@@ -323,12 +323,13 @@ def _losses(truth: NDArray[Any], probabilities: NDArray[Any]) -> Array:
 
 
 def _units(n: int, groups: NDArray[Any] | None) -> NDArray[np.int64]:
-    """Group numbers 0, 1, ... (image,)."""
+    """Group numbers (image,), 0, 1, ... by first appearance."""
     if groups is None:
         return np.arange(n)
     if len(groups) != n:
         raise OptionError(f"score: {len(groups)} groups for {n} images")
-    return np.unique(groups, return_inverse=True)[1].astype(np.int64)
+    _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
+    return np.asarray(np.argsort(np.argsort(first))[inverse], dtype=np.int64)
 
 
 def _check(truth: NDArray[Any], probabilities: NDArray[Any], n_classes: int) -> None:

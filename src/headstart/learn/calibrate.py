@@ -26,7 +26,7 @@ def log_loss(scores: Doubles, y: Ints) -> float:
 def best_scale(scores: Doubles, y: Ints) -> tuple[float, float]:
     """(scale, log-loss) that minimises the log-loss of scale * scores.
 
-    The log-loss is convex in the scale, so a golden-section search between e^-7 and e^7 times the natural scale finds it.
+    The log-loss is convex in the scale, so a bounded search between e^-7 and e^7 times the natural scale finds it.
     """
     from scipy.optimize import minimize_scalar
 
@@ -53,6 +53,8 @@ def calibrate(scores: Doubles, y: Ints) -> tuple[float, Doubles]:
         gradient = np.concatenate([[scale * (error * scores).sum()], error.sum(axis=0) + x[1:]])
         return float(-logs[rows, y].sum() + (x[1:] ** 2).sum() / 2) / n, gradient / n
 
-    found = minimize(loss, np.zeros(n_classes + 1), jac=True, method="L-BFGS-B", bounds=[(-3, 3)] + [(None, None)] * n_classes)
+    found = minimize(
+        loss, np.zeros(n_classes + 1), jac=True, method="L-BFGS-B", bounds=[(-3, 3)] + [(None, None)] * n_classes
+    )
     offsets = found.x[1:]
     return start * float(np.exp(found.x[0])), offsets - offsets.mean()

@@ -44,7 +44,7 @@ def one_hot(y: Ints, n_classes: int) -> Doubles:
 
 
 def _groups_among(rows: Rows, groups: Ints | None) -> Iterator[tuple[Rows, Rows]]:
-    """(places in rows, members) of every group of several images that has a row here; its members start with those rows."""
+    """(places in rows, members) of every group of several images with a row here; members start with those rows."""
     if groups is None or not len(groups):
         return
     order = np.argsort(groups, kind="stable")
@@ -116,7 +116,7 @@ def ridge_left_out(
             fitted = mean + u @ (share[k][:, None] * projected)
             kept = np.eye(len(members)) - 1 / n - (u * share[k]) @ u.T
             scores[k, places] = (targets[members] - np.linalg.solve(kept, targets[members] - fitted))[: len(places)]
-    return scores - scores.mean(axis=2, keepdims=True)
+    return np.asarray(scores - scores.mean(axis=2, keepdims=True))
 
 
 class ShrunkLDA:
@@ -150,7 +150,7 @@ class ShrunkLDA:
 
 @dataclass(frozen=True)
 class _Forms:
-    """Inner products under A = (S_w + l2 I)^-1 between class means, and what turns those under the total scatter into them.
+    """Inner products under A = (S_w + l2 I)^-1 between class means, and what makes them of the total scatter's.
 
     With T = S_t + l2 I and M the class means (centred on the grand mean), A = T^-1 + T^-1 M inner M' T^-1.
     """
@@ -199,7 +199,7 @@ def lda_left_out(
         u = spectrum.rows(members)
         for k, form in enumerate(forms):
             scores[k, places] = _lda_without_group(form, u, y[members], counts)[: len(places)]
-    return scores - scores.mean(axis=2, keepdims=True)
+    return np.asarray(scores - scores.mean(axis=2, keepdims=True))
 
 
 def _lda_without_one(form: _Forms, u: Doubles, y: Ints, counts: Ints) -> Doubles:
@@ -244,7 +244,7 @@ def _lda_without_group(form: _Forms, u: Doubles, y: Ints, counts: Ints) -> Doubl
 
 
 def _counts_without(counts: Ints, gone: Ints) -> Doubles:
-    """Images per class (row, class) once the classes in gone (row, left out) lose one image each; at least half an image."""
+    """Images per class (row, class) once those in gone (row, left out) lose one image each; at least half a one."""
     left = np.tile(counts.astype(np.float64), (len(gone), 1))
     np.subtract.at(left, (np.arange(len(gone))[:, None], gone), 1)
     return np.maximum(left, 0.5)

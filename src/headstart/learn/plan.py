@@ -33,7 +33,9 @@ class Plan:
     splits: npt.NDArray[np.object_]
 
 
-def make_plan(splits: npt.NDArray[Any], labels: Ints, groups: Ints, keys: Sequence[str], seed: int) -> Plan:
+def make_plan(
+    splits: npt.NDArray[Any], labels: Ints, groups: Ints, keys: Sequence[str], seed: int, may_hold_out: bool = True
+) -> Plan:
     """The user's own split where there is one; else cross-validation for few images, a held-out test set for many.
 
     splits (image,) in train, validation, test, none; labels, groups (image,) numbers; keys (image,) content hashes.
@@ -51,7 +53,7 @@ def make_plan(splits: npt.NDArray[Any], labels: Ints, groups: Ints, keys: Sequen
         return Plan("test folder", train, test, validation if len(validation) else None, used)
     if len(validation):
         return Plan("validation folder", train, validation, None, used)
-    if len(train) < recipe.SMALL:
+    if len(train) < recipe.SMALL or not may_hold_out:
         return Plan("cross-validation", train, None, None, used)
     held = hold_out(labels, groups, recipe.held_out_fraction(len(train)), seed, keys)
     used[held] = "test"

@@ -23,8 +23,9 @@ Ints = npt.NDArray[np.integer]
 Blocks = Mapping[str, npt.NDArray[np.floating]]
 
 CHOICE_ROWS = 5000  # images on which penalties are compared: a log-loss is then known to within 1 %
-WORTH = 0.002  # share of the log-loss that a further member of an average must save, or the simpler average stays
-MOST_MEMBERS = 6  # of an average, repeats counted (Caruana et al. 2004)
+# Heads whose left-out log-loss is within a tenth of the best are averaged with it. With few images the winner among
+# near equals is decided by noise, and an average of near equals is better than any of them (Caruana et al. 2004).
+WORTH = 0.1
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def fit_probe(
     tap_sets: tuple[TapSet, ...],
     heads: tuple[str, ...],
     seed: int = 0,
-    grams: Mapping[str, Doubles] | None = None,
+    grams: Mapping[str, Floats] | None = None,
 ) -> Probe:
     """Fit every head on every tap set and average those that help.
 
@@ -92,7 +93,7 @@ def fit_probe(
         spectrum = decompose(tap_set.of(blocks), (grams or {}).get(tap_set.name))
         members += [_fit_member(head, tap_set, spectrum, y, groups, seed) for head in heads]
     order = sorted(range(len(members)), key=lambda k: members[k].candidate.log_loss)
-    weights = _average([members[k] for k in order], y)
+    weights = _average([members[k] for k in order])
     chosen = [(members[k], w) for k, w in zip(order, weights, strict=True)]
     return _merge([(m, w) for m, w in chosen if w], y, tuple(replace(m.candidate, weight=w) for m, w in chosen))
 
@@ -142,16 +143,10 @@ def _logistic_path(z: Floats, y: Ints, n_classes: int, scale: float) -> list[Log
     return path
 
 
-def _average(members: list[_Member], y: Ints) -> list[float]:
-    """Shares of the members (best first) in the average with the least left-out log-loss: greedy, with repeats."""
-    counts = np.zeros(len(members))
-    counts[0], total, best = 1, members[0].left_out, members[0].candidate.log_loss
-    while counts.sum() < MOST_MEMBERS:
-        losses = [best_scale((total + m.left_out) / (counts.sum() + 1), y)[1] for m in members]
-        k = int(np.argmin(losses))
-        if losses[k] > best * (1 - WORTH):
-            break
-        counts[k], total, best = counts[k] + 1, total + members[k].left_out, losses[k]
+def _average(members: list[_Member]) -> list[float]:
+    """Equal shares for the members (best first) whose left-out log-loss is within WORTH of the best."""
+    bound = members[0].candidate.log_loss * (1 + WORTH)
+    counts = np.array([float(m.candidate.log_loss <= bound) for m in members])
     return [float(c) for c in counts / counts.sum()]
 
 
@@ -173,7 +168,11 @@ def _merge(members: list[tuple[_Member, float]], y: Ints, candidates: tuple[Cand
 def _choice_rows(y: Ints, groups: Ints, seed: int) -> npt.NDArray[np.intp]:
     """The images on which penalties are compared: all that a fit without them can know, at most CHOICE_ROWS."""
     rows = np.flatnonzero(_knowable(y, groups))
-    return rows if len(rows) <= CHOICE_ROWS else np.sort(np.random.default_rng(seed).choice(rows, CHOICE_ROWS, replace=False))
+    return (
+        rows
+        if len(rows) <= CHOICE_ROWS
+        else np.sort(np.random.default_rng(seed).choice(rows, CHOICE_ROWS, replace=False))
+    )
 
 
 def _knowable(y: Ints, groups: Ints) -> npt.NDArray[np.bool_]:

@@ -35,12 +35,12 @@ class Part:
 
     def of(self, values: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
         """(image, feature) -> (image, feature). A row of zeros stays zero."""
-        x = values.astype(np.float32)
+        x: npt.NDArray[np.float32] = values.astype(np.float32)
         if self.root:
-            x = np.sign(x) * np.sqrt(np.abs(x))
+            x = np.copysign(np.sqrt(np.abs(x)), x)
         if self.unit:
-            length = np.linalg.norm(x, axis=1, keepdims=True)
-            x = x / np.where(length > 0, length, 1)
+            length = np.sqrt((x * x).sum(axis=1, keepdims=True))
+            x /= np.where(length > 0, length, np.float32(1))
         return x
 
 

@@ -1,27 +1,34 @@
-"""How good the frozen model is: the headline, the baselines, the learning curve. What chose a setting never scores it."""
+"""How good the frozen model is: the headline, the baselines, the learning curve.
+
+What chose a setting never scores it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
-from headstart.judge.evaluate import cross_validate, learning_curve
+from headstart.judge.evaluate import CrossValidation, cross_validate, learning_curve
 from headstart.judge.metrics import accuracy_interval, paired_difference, score
 from headstart.learn import recipe
 from headstart.learn.plan import Plan
 from headstart.learn.probe import Probe, fit_probe
 from headstart.learn.spectrum import Doubles
 from headstart.learn.taps import Part, TapSet, plain, tap_sets
+from headstart.trunk.engine import n_cores
 
 Ints = npt.NDArray[np.int64]
 Blocks = Mapping[str, npt.NDArray[np.floating]]
-Progress = Callable[[int, int], None]
+# (stage, total) -> called with the number done since the last call
+Bar = Callable[[str, int], Callable[[int], None]]
 Fit = Callable[[Ints], Callable[[Ints], Doubles]]
 
+DOUBLE_IMAGES = 1000  # above, folds are decomposed in float32, which halves their time; the model itself never is
 CURVE_IMAGES = 3000  # above, the curve is drawn on a stratified part: its largest fits would cost more than the rest
 PIXELS = TapSet("pixels", (Part("pixels", root=False, unit=False),))
 
@@ -69,16 +76,17 @@ def fitter(material: Material, sets: tuple[TapSet, ...], heads: tuple[str, ...] 
     hold nothing of labels, and preparation looks at one image at a time.
     """
     n = len(material.y)
-    grams: dict[str, Doubles] = {}
+    grams: dict[str, npt.NDArray[np.floating]] = {}
     for tap_set in sets:
         x = tap_set.of(material.blocks)
         if n * 0.8 <= x.shape[1]:  # the folds will be solved in the dual
-            grams[tap_set.name] = (x.astype(np.float64) if n <= 1000 else x) @ x.T
+            wide = x.astype(np.float64) if n <= DOUBLE_IMAGES else x
+            grams[tap_set.name] = np.asarray(wide @ wide.T)
 
     def fit(rows: Ints) -> Callable[[Ints], Doubles]:
         mine = material.part(rows)
         chosen = heads or recipe.heads(len(rows), len(material.classes))
-        inner = {name: gram[np.ix_(rows, rows)].astype(np.float64) for name, gram in grams.items()}
+        inner = {name: gram[np.ix_(rows, rows)] for name, gram in grams.items()}
         probe = fit_probe(mine.blocks, mine.y, mine.groups, sets, chosen, material.seed, inner)
         return lambda other: np.exp(probe.log_probabilities(material.at(other)))
 
@@ -93,15 +101,14 @@ def final_probe(material: Material, plan: Plan, sets: tuple[TapSet, ...]) -> Pro
     )
 
 
-def judge(material: Material, plan: Plan, probe: Probe, sets: tuple[TapSet, ...], progress: Progress | None) -> Verdict:
+def judge(material: Material, plan: Plan, probe: Probe, sets: tuple[TapSet, ...], bar: Bar) -> Verdict:
     """The headline: the probe on the rows held out for it, or cross-validation of all that led to it."""
     if plan.judge is not None:
         return judge_rows(material, probe, plan.judge)
     mine = material.part(plan.train)
     folds, repeats = recipe.cross_validation(len(mine.y))
-    found = cross_validate(
-        fitter(mine, sets), mine.y, mine.groups, mine.keys, mine.classes, folds, repeats, material.seed, progress
-    )
+    step = bar("judge", folds * repeats)
+    found = _crossed(mine, fitter(mine, sets), folds, repeats, lambda *_: step(1))
     return Verdict(found.score, plan.train, found.probabilities)
 
 
@@ -192,10 +199,19 @@ def _quick(material: Material, plan: Plan, sets: tuple[TapSet, ...]) -> tuple[In
 def _one_repeat(
     material: Material, sets: tuple[TapSet, ...], rows: Ints, heads: tuple[str, ...] | None = None
 ) -> Verdict:
-    fit = fitter(material, sets, heads)
     folds, _ = recipe.cross_validation(len(material.y))
-    found = cross_validate(fit, material.y, material.groups, material.keys, material.classes, folds, 1, material.seed)
+    found = _crossed(material, fitter(material, sets, heads), folds, 1)
     return Verdict(found.score, rows, found.probabilities)
+
+
+def _crossed(
+    material: Material, fit: Fit, folds: int, repeats: int, progress: Callable[[int, int], None] | None = None
+) -> CrossValidation:
+    """Cross-validation with a fold per processor at a time, each on one BLAS thread: an eigendecomposition gains less
+    from a second thread than two of them gain from a processor each."""
+    m, workers = material, n_cores()
+    with threadpool_limits(1, "blas"):
+        return cross_validate(fit, m.y, m.groups, m.keys, m.classes, folds, repeats, m.seed, progress, workers)
 
 
 def _baseline(kind: str, material: Material, verdict: Verdict, rows: Ints, probabilities: Doubles) -> Baseline:

@@ -58,7 +58,7 @@ def pack(
 class Loaded:
     """A saved model, ready to be compiled."""
 
-    bundle: Bundle
+    bundle: Bundle | None  # None for a model that was never saved
     backbone: Backbone
     probe: Probe
     classes: tuple[str, ...]
@@ -83,7 +83,9 @@ def unpack(bundle: Bundle) -> Loaded:
     except BundleError:
         raise
     except (KeyError, TypeError, ValueError, HeadstartError) as error:
-        raise BundleError(f"{bundle.folder} cannot be used as a model: {_reason(error)}; run `headstart fit` again") from None
+        raise BundleError(
+            f"{bundle.folder} cannot be used as a model: {_reason(error)}; run `headstart fit` again"
+        ) from None
     if coef.shape[0] != len(classes):
         raise BundleError(f"{bundle.folder}: the head has {coef.shape[0]} classes, the model {len(classes)}")
     probe = Probe(parts, coef, intercept, (), np.empty((0, len(classes))))

@@ -18,7 +18,8 @@ from headstart.errors import ImageError, OptionError, OutputError
 from headstart.learn.probe import Probe
 from headstart.ship.package import Loaded
 from headstart.trunk.engine import Engine, compile_trunk
-from headstart.trunk.features import Halves, stream
+from headstart.trunk.features import stream
+from headstart.trunk.store import Halves
 
 BUFFER = 256  # images whose features are gathered before the head reads them
 Progress = Callable[[int], None]
@@ -79,7 +80,9 @@ def records(predictions: Predictions, top: int) -> list[dict[str, Any]]:
     """[{"path", "label", "probability", "top": [{"label", "probability"}], "error"}]; label and probability null on an error."""
     found = []
     order = np.argsort(-predictions.probabilities, axis=1, kind="stable")[:, :top]
-    for name, best, p, error in zip(predictions.names, order, predictions.probabilities, predictions.errors, strict=True):
+    for name, best, p, error in zip(
+        predictions.names, order, predictions.probabilities, predictions.errors, strict=True
+    ):
         ranked = [] if error else [{"label": predictions.classes[k], "probability": float(p[k])} for k in best]
         first = ranked[0] if ranked else {"label": None, "probability": None}
         found.append({"path": str(name), **first, "top": ranked, "error": error or None})
@@ -92,7 +95,9 @@ FORMATS = (".csv", ".jsonl", ".json", ".parquet")
 def check_format(path: Path) -> None:
     """Raises OptionError unless predictions can be written under this ending, OutputError unless its folder exists."""
     if path.suffix.lower() not in FORMATS:
-        raise OptionError(f"predictions cannot be written as {path.suffix or 'a file without an ending'}: {path} must end in {', '.join(FORMATS)}")
+        raise OptionError(
+            f"predictions cannot be written as {path.suffix or 'a file without an ending'}: {path} must end in {', '.join(FORMATS)}"
+        )
     if not path.parent.is_dir():
         raise OutputError(f"the folder {path.parent} does not exist: make it first, or choose another -o")
 
@@ -121,7 +126,13 @@ def _encoded(found: list[dict[str, Any]], ending: str, top: int) -> bytes:
 
         choice = pa.struct([("label", pa.string()), ("probability", pa.float64())])
         schema = pa.schema(
-            [("path", pa.string()), ("label", pa.string()), ("probability", pa.float64()), ("top", pa.list_(choice)), ("error", pa.string())]
+            [
+                ("path", pa.string()),
+                ("label", pa.string()),
+                ("probability", pa.float64()),
+                ("top", pa.list_(choice)),
+                ("error", pa.string()),
+            ]
         )
         sink = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(found, schema=schema), sink)
@@ -129,10 +140,14 @@ def _encoded(found: list[dict[str, Any]], ending: str, top: int) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text)
     ranks = range(2, top + 1)
-    writer.writerow(["path", "label", "probability", *(f"{what}_{k}" for k in ranks for what in ("label", "probability")), "error"])
+    writer.writerow(
+        ["path", "label", "probability", *(f"{what}_{k}" for k in ranks for what in ("label", "probability")), "error"]
+    )
     for record in found:
         others = [v for choice in record["top"][1:] for v in (choice["label"], f"{choice['probability']:.6f}")]
         others += [""] * (2 * len(ranks) - len(others))
         p = record["probability"]
-        writer.writerow([record["path"], record["label"] or "", "" if p is None else f"{p:.6f}", *others, record["error"] or ""])
+        writer.writerow(
+            [record["path"], record["label"] or "", "" if p is None else f"{p:.6f}", *others, record["error"] or ""]
+        )
     return text.getvalue().encode("utf-8", "replace")

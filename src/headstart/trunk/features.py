@@ -23,7 +23,9 @@ from headstart.trunk.engine import Blocks, Bytes, Engine, n_cores
 from headstart.trunk.store import SHARD_ROWS, Halves, Store
 
 RUN = 16  # images a task: long enough that handing tasks to threads costs under 1 % of a decode
-AHEAD = 4  # tasks waiting per thread: bounds the decoded pixels in memory (2 cores, 224 px: 2 x 4 x 16 x 147 KB = 19 MB)
+AHEAD = (
+    4  # tasks waiting per thread: bounds the decoded pixels in memory (2 cores, 224 px: 2 x 4 x 16 x 147 KB = 19 MB)
+)
 
 Progress = Callable[[int], None]
 Decoded = tuple[int, str, images.Pixels]  # row, content hash, pixels
@@ -64,7 +66,9 @@ def store_key(backbone: Backbone, engine: Engine) -> dict[str, object]:
     }
 
 
-def extract(table: Table, backbone: Backbone, engine: Engine, store: Store, progress: Progress | None = None) -> Features:
+def extract(
+    table: Table, backbone: Backbone, engine: Engine, store: Store, progress: Progress | None = None
+) -> Features:
     """The features of every image of the table that can be read; the others are set aside with their reason.
 
     `progress` is called with the number of images done since the last call.

@@ -57,7 +57,9 @@ class Store:
             if not (self.folder / "made-by.json").exists():
                 _write_whole(self.folder / "made-by.json", lambda path: path.write_text(text))
         except OSError as error:
-            raise OutputError(f"the cache {root} cannot be written ({error.strerror}): choose another with --cache") from None
+            raise OutputError(
+                f"the cache {root} cannot be written ({error.strerror}): choose another with --cache"
+            ) from None
         self._where: dict[str, tuple[Path, int]] = {}
         for path in sorted(self.folder.glob("*.parquet")):
             self._index(path)
@@ -81,13 +83,17 @@ class Store:
             pa.binary(THUMBNAIL_BYTES), len(hashes), [None, pa.py_buffer(flat)]
         )
         for name, block in blocks.items():
-            columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(block).ravel()), block.shape[1])
+            columns[name] = pa.FixedSizeListArray.from_arrays(
+                pa.array(np.ascontiguousarray(block).ravel()), block.shape[1]
+            )
         path = self.folder / f"{uuid.uuid4().hex}.parquet"
         table = pa.table(columns)
         try:
             _write_whole(path, lambda p: pq.write_table(table, p, compression="none", use_dictionary=["content_hash"]))
         except OSError as error:
-            raise OutputError(f"the cache {self.folder} cannot be written ({error.strerror}): choose another with --cache") from None
+            raise OutputError(
+                f"the cache {self.folder} cannot be written ({error.strerror}): choose another with --cache"
+            ) from None
         for row, content_hash in enumerate(hashes):
             self._where.setdefault(content_hash, (path, row))
 

@@ -54,8 +54,10 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
         raise BackboneError(f"weights file {path} does not exist: check the path given to --weights") from None
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise BackboneError(f"weights file {path} cannot be read ({reason}): give a .safetensors or .pth state dict") from None
-    except torch.serialization.pickle.UnpicklingError:
+        raise BackboneError(
+            f"weights file {path} cannot be read ({reason}): give a .safetensors or .pth state dict"
+        ) from None
+    except torch.serialization.pickle.UnpicklingError:  # type: ignore[attr-defined]
         raise BackboneError(
             f"weights file {path} holds more than tensors, which could run code: save its state_dict() and give that"
         ) from None
@@ -66,7 +68,9 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def match(expected: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], source: str) -> dict[str, torch.Tensor]:
+def match(
+    expected: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], source: str
+) -> dict[str, torch.Tensor]:
     """State under the expected names: by name where the names agree, else by order where count and every shape agree.
 
     Raises BackboneError with the first differences otherwise.
@@ -76,7 +80,9 @@ def match(expected: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor
     elif len(expected) == len(state):
         pairs = [(name, tensor, given) for (name, tensor), given in zip(expected.items(), state.values(), strict=True)]
     else:
-        raise BackboneError(f"{source} holds {len(state)} tensors where the network has {len(expected)}: another architecture?")
+        raise BackboneError(
+            f"{source} holds {len(state)} tensors where the network has {len(expected)}: another architecture?"
+        )
     wrong = [f"{name}: {tuple(t.shape)} expected, {tuple(g.shape)} given" for name, t, g in pairs if t.shape != g.shape]
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
