@@ -20,10 +20,10 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import inprocess
 import measure
 import numpy as np
 import torch
@@ -32,15 +32,18 @@ from numpy.typing import NDArray
 from headstart.data import images
 from headstart.data.table import Table, read_table
 from headstart.errors import ImageError
+from headstart.pipeline import Options, sized
 from headstart.trunk.backbone import DEFAULT, Backbone, Trunk, open_backbone
 from headstart.trunk.engine import CPU_BATCH, OpenVinoEngine, cpu_has_bf16, n_cores
+from headstart.trunk.features import extract, store_key
+from headstart.trunk.store import Store
 
 Bytes = NDArray[np.uint8]
 RUN = 16  # images a decoding task, as in extraction
 KEPT = 1024  # decoded images that the engine alone works on: at 288 px 255 MB
 EAGER = 64  # images that eager torch works on a round: two batches of 32
 BATCHES = (1, 2, 4, 8, 16, 32)
-BATCHED = ((DEFAULT, "auto", 224), (DEFAULT, "auto", 192), ("vgg16", "none", 32))  # network, weights, px
+BATCHED = ((DEFAULT, "auto", 224), (DEFAULT, "auto", 160), ("vgg16", "none", 32))  # network, weights, px
 PRECISION = "bf16" if cpu_has_bf16() else "f32"
 
 
@@ -84,7 +87,7 @@ def against_bound(table: Table, backbone: Backbone, rounds: int) -> dict[str, An
 
     def extract_afresh() -> None:
         with tempfile.TemporaryDirectory() as cache:
-            found = inprocess.fresh_features(table, backbone, engine, Path(cache))
+            found = extract(table, backbone, engine, Store(Path(cache), store_key(backbone, engine)))
             assert found.n_forward >= 0.99 * len(table)
 
     taken = in_turns(
@@ -111,7 +114,7 @@ def against_eager(name: str, weights: str, n: int, rounds: int) -> dict[str, Any
     pixels = random_pixels(n, 224)
     engine, batches = engine_with(name, weights, 224, pixels)
     trunk = Trunk(open_backbone(name, weights)).eval()
-    network = open_backbone(name, weights).module  # opened again: a trunk hangs its hooks on its network
+    network: Any = open_backbone(name, weights).module  # opened again: a trunk hangs its hooks on its network
 
     def bare(x: torch.Tensor) -> torch.Tensor:
         pictures = x.permute(0, 3, 1, 2).float() / 255
@@ -155,7 +158,9 @@ def engine_with(
     name: str, weights: str, side: int, pixels: Bytes, batch: int = CPU_BATCH
 ) -> tuple[OpenVinoEngine, list[tuple[None, Bytes]]]:
     """A compiled engine and the pixels in batches for it."""
-    engine = OpenVinoEngine(inprocess.backbone_for(side, len(pixels), name, weights, side), PRECISION, batch)
+    backbone = open_backbone(name, weights)
+    backbone = backbone.resized(replace(backbone.preprocess, size=(side, side)))
+    engine = OpenVinoEngine(backbone, PRECISION, batch)
     return engine, [(None, pixels[at : at + batch]) for at in range(0, len(pixels) - batch + 1, batch)]
 
 
@@ -171,10 +176,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     values: dict[str, Any] = {"precision": PRECISION}
-    for name, short_side in (("hymenoptera", inprocess.PHOTOGRAPH), ("cifar10", 32)):
+    for name in ("hymenoptera", "cifar10"):
         table = read_table(options.data / name)
+        backbone = sized(open_backbone(), table, Options())  # the size that a fit on the whole set gives it
         table = table.take(np.arange(min(options.n, len(table))))
-        values[name] = against_bound(table, inprocess.backbone_for(short_side, len(table)), options.rounds)
+        values[name] = against_bound(table, backbone, options.rounds)
     n = min(options.n, 256)
     values[DEFAULT] = against_eager(DEFAULT, "auto", n, options.rounds)
     values["resnet18"] = against_eager("resnet18", "none", n, options.rounds)

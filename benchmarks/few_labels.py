@@ -2,10 +2,10 @@
 
     python benchmarks/few_labels.py [--draws 5] [--test 10000]
 
-Accuracy: five draws of training images from the 50,000, the default network, a head for each draw; every image goes
-through the network once for all draws, which changes no feature. Seconds: for each number of labels a fresh process
-with an empty cache, from its start (imports included) to a fitted head; then, apart, its predictions for the test
-images. That process works on the first draw, and its accuracy is shown beside the one from the shared features.
+Accuracy: five draws of training images from the 50,000, the default network, `pipeline.learn` on each draw, with one
+store for all draws, which changes no feature. Seconds: for each number of labels a fresh process with an empty cache,
+from its start (imports included) to a fitted head; then, apart, its predictions for the test images. That process
+works on the first draw, and its accuracy is shown beside the one with the shared store: the two must agree.
 
 Published for comparison: Intel's OTX, supervised, MobileNetV3-Large fine-tuned, end to end on one RTX 3090.
 """
@@ -18,14 +18,16 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
-import inprocess
 import measure
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.data.table import Table, read_table
-from headstart.trunk.engine import compile_trunk
+from headstart.pipeline import Options, learn, open_network, see
+from headstart.ship.package import Loaded
+from headstart.ship.predict import predict
 
 # labels a class: (least accuracy wanted, accuracy of OTX, seconds of OTX)
 PUBLISHED = {4: (0.50, 0.3421, 109), 10: (0.60, 0.4737, 127), 25: (0.68, 0.595, 153), 50: (0.72, 0.6713, 159)}
@@ -43,39 +45,37 @@ def tested(table: Table, n: int) -> NDArray[np.intp]:
 
 
 def accuracies(table: Table, n_test: int, draws: int) -> dict[int, list[float]]:
-    """labels a class -> the accuracy of each draw, from features made once."""
-    test = tested(table, n_test)
-    pool = np.unique(np.concatenate([drawn(table, max(PUBLISHED), draw) for draw in range(draws)]))
-    rows = np.concatenate([pool, test])
-    backbone = inprocess.backbone_for(32, max(PUBLISHED) * len(table.classes))
+    """labels a class -> the accuracy of each draw. All share one store: an image goes through the network once."""
     with tempfile.TemporaryDirectory() as cache:
-        blocks = inprocess.fresh_features(table.take(rows), backbone, compile_trunk(backbone), Path(cache)).blocks
-    y = inprocess.class_numbers(table)
-    of_test = {name: block[len(pool) :] for name, block in blocks.items()}
+        options = Options(cache=cache)
+        blocks, y = test_features(table, n_test, options)
 
-    def accuracy(labels: int, draw: int) -> float:
-        train = drawn(table, labels, draw)
-        here = np.searchsorted(pool, train)
-        predict = inprocess.fit_head({name: block[here] for name, block in blocks.items()}, y[train])
-        return float((predict(of_test).argmax(axis=1) == y[test]).mean())
+        def accuracy(labels: int, draw: int) -> float:
+            learned = learn(table.take(drawn(table, labels, draw)), options, hold_out=False)
+            found = learned.probe.log_probabilities(blocks).argmax(axis=1)
+            return float((np.array(learned.seen.classes)[found] == y).mean())
 
-    return {labels: [accuracy(labels, draw) for draw in range(draws)] for labels in PUBLISHED}
+        return {labels: [accuracy(labels, draw) for draw in range(draws)] for labels in PUBLISHED}
+
+
+def test_features(table: Table, n_test: int, options: Options) -> tuple[dict[str, NDArray[np.float16]], NDArray[Any]]:
+    """Blocks (image, feature) and class names (image,) of the test images, at the size that so few labels get."""
+    test = table.take(tested(table, n_test))
+    backbone, engine = open_network(table.take(drawn(table, max(PUBLISHED), 0)), options)
+    return see(test, backbone, engine, options, lambda done: None).blocks, test.labels
 
 
 def end_to_end(data: Path, labels: int, n_test: int) -> dict[str, float]:
     """What the fresh process does with the first draw: time.time() when fitted and when done, and the accuracy."""
     table = read_table(data)
-    train, test = drawn(table, labels, 0), tested(table, n_test)
-    y = inprocess.class_numbers(table)
-    backbone = inprocess.backbone_for(32, len(train))
-    engine = compile_trunk(backbone)
+    test = table.take(tested(table, n_test))
     with tempfile.TemporaryDirectory() as cache:
-        blocks = inprocess.fresh_features(table.take(train), backbone, engine, Path(cache)).blocks
-        predict = inprocess.fit_head(blocks, y[train])
-        fitted = time.time()
-        found = predict(inprocess.fresh_features(table.take(test), backbone, engine, Path(cache)).blocks).argmax(axis=1)
-        done = time.time()
-    return {"fitted": fitted, "done": done, "accuracy": float((found == y[test]).mean())}
+        learned = learn(table.take(drawn(table, labels, 0)), Options(cache=cache), hold_out=False)
+    seen, fitted = learned.seen, time.time()
+    model = Loaded(None, seen.backbone, learned.probe, seen.classes, seen.engine.precision)
+    found = predict(model, test, seen.engine).probabilities.argmax(axis=1)
+    done = time.time()
+    return {"fitted": fitted, "done": done, "accuracy": float((np.array(seen.classes)[found] == test.labels).mean())}
 
 
 def timed(options: argparse.Namespace, labels: int) -> dict[str, float]:
@@ -114,7 +114,7 @@ def report(options: argparse.Namespace, accuracy: dict[int, list[float]], second
         "accuracy, mean ± SD",
         "seconds to a fitted head",
         "seconds to predict",
-        "first draw: shared features / fresh process",
+        "first draw: shared store / fresh process",
         "OTX accuracy",
         "OTX seconds, RTX 3090",
     )

@@ -32,7 +32,7 @@ def tutorial(data: Path, epochs: int) -> dict[str, Any]:
     from headstart.trunk.backbone import open_backbone
 
     backbone = open_backbone()
-    model = backbone.module  # frozen and in evaluation mode
+    model: Any = backbone.module  # frozen and in evaluation mode
     n_inputs = model.classifier.in_features
     train, validation = loaders(data, backbone.preprocess)
     model.classifier = nn.Linear(n_inputs, len(train.dataset.classes))

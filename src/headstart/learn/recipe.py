@@ -28,8 +28,8 @@ def input_side(short_side: float, native: int, n_images: int) -> tuple[int, bool
     (methods.md 9); with 50 labels a class all stages give .724 at 160 px, .739 at 192 px, so few images get the
     larger. EuroSAT (64 px) gives .955, .960, .951 at 128, 160, 192 px. Nothing is cropped from small pictures.
     Photographs are read above the training size: a network trained on random crops expects objects larger than they
-    are (FixRes, Touvron et al. 2019): ants and bees give .958, .960, .967, .971 at 224, 256, 288, 320 px (398 photographs,
-    6 times 5 folds). Above 20,000 images the training size itself: there the time counts more than the point it brings.
+    are (FixRes, Touvron et al. 2019). Ants and bees give .958, .960, .967, .971 at 224, 256, 288, 320 px (398
+    photographs, 6 times 5 folds). Above 20,000 images the training size itself: there the time counts more.
     """
     scale = native / 224
     if short_side <= 40 and n_images <= SMALL:

@@ -35,7 +35,7 @@ PIXELS = TapSet("pixels", (Part("pixels", root=False, unit=False),))
 
 @dataclass(frozen=True)
 class Material:
-    """Features with their labels. blocks: block -> (image, feature); y, groups (image,); keys (image,) content hashes."""
+    """Features with their labels. blocks: block -> (image, feature); y, groups (image,); keys: content hashes."""
 
     blocks: Blocks
     y: Ints
@@ -96,9 +96,10 @@ def fitter(material: Material, sets: tuple[TapSet, ...], heads: tuple[str, ...] 
 def final_probe(material: Material, plan: Plan, sets: tuple[TapSet, ...]) -> Probe:
     """The model that is handed over, from all training rows."""
     mine = material.part(plan.train)
-    return fit_probe(
-        mine.blocks, mine.y, mine.groups, sets, recipe.heads(len(mine.y), len(mine.classes)), material.seed
-    )
+    heads = recipe.heads(len(mine.y), len(mine.classes))
+    # small matrices lose more by waking a second BLAS thread than they gain: 10 times on a busy machine
+    with threadpool_limits(1 if len(mine.y) <= DOUBLE_IMAGES else None, "blas"):
+        return fit_probe(mine.blocks, mine.y, mine.groups, sets, heads, material.seed)
 
 
 def judge(material: Material, plan: Plan, probe: Probe, sets: tuple[TapSet, ...], bar: Bar) -> Verdict:
@@ -182,10 +183,9 @@ def curve(material: Material, plan: Plan, probe: Probe) -> list[dict[str, Any]]:
         order = nested_order(material.y[rows], material.seed, [material.keys[r] for r in rows])
         rows = np.sort(rows[order[:CURVE_IMAGES]])
     part = material.part(rows)
-    fit = fitter(part, (chosen,), ("ridge",))
-    return learning_curve(
-        fit, part.y, part.groups, part.keys, part.classes, draws=2 if len(rows) <= 1000 else 1, seed=material.seed
-    )
+    with threadpool_limits(1, "blas"):
+        fit = fitter(part, (chosen,), ("ridge",))
+        return learning_curve(fit, part.y, part.groups, part.keys, part.classes, draws=1, seed=material.seed)
 
 
 def _quick(material: Material, plan: Plan, sets: tuple[TapSet, ...]) -> tuple[Ints, Doubles]:
