@@ -98,6 +98,6 @@ def test_logistic_equals_scikit_learn() -> None:
 
     X, y = blobs(80, 6, 3, seed=9)
     theirs = LogisticRegression(C=1 / 5, tol=1e-10, max_iter=5000).fit(X, y).predict_proba(X)
-    logits = Logistic(l2=5.0, max_iter=2000).fit(X, y).decision_function(X)
+    logits = Logistic(l2=5.0, max_iter=2000, tol=1e-8).fit(X, y).decision_function(X)
     ours = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     assert np.abs(ours - theirs).max() < 1e-4

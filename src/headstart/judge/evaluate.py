@@ -61,8 +61,8 @@ def cross_validate(  # noqa: PLR0913 - the data are four columns
     labels, groups (image,) int, keys (image,) content hashes, classes: names. Repeat r draws its folds with seed + r.
     progress(done, of) is called after each fold; `workers` folds are fitted at once, on threads. A class with fewer
     groups than folds is absent from the test part of some folds but never from a training part; a note says so. Fewer
-    folds are made, with a note, only where no class has as many groups as folds. Raises DataError where a class has images of one group only (it could not be learnt
-    and judged at once), OptionError for repeats < 1.
+    folds are made, with a note, only where no class has as many groups as folds. Raises DataError where a class has
+    images of one group only (it could not be learnt and judged at once), OptionError for repeats < 1.
     """
     if repeats < 1:
         raise OptionError(f"cross-validation: {repeats} repeats asked, at least 1 is needed")

@@ -258,11 +258,14 @@ def _gaussian_scores(square: Doubles, counts: Doubles, n: int) -> Doubles:
 class Logistic:
     """Multinomial logistic regression: mean log-loss + `l2` / (2 n) |coef|^2, intercept unpenalised, by L-BFGS.
 
-    `start` (coef, intercept) begins the search at an earlier solution. After `fit`: `coef_`, `intercept_`, `n_iter_`.
+    `start` (coef, intercept): where the search begins. `tol`: the largest gradient at its end. After `fit`: `coef_`, `intercept_`, `n_iter_`.
     """
 
-    def __init__(self, l2: float = 1.0, max_iter: int = 200, start: tuple[Doubles, Doubles] | None = None) -> None:
+    def __init__(
+        self, l2: float = 1.0, max_iter: int = 100, start: tuple[Doubles, Doubles] | None = None, tol: float = 1e-4
+    ) -> None:
         self.l2 = l2
+        self.tol = tol
         self.max_iter = max_iter
         self.start = start
 
@@ -288,7 +291,7 @@ class Logistic:
             value = -((logits - total) * targets).sum() / n + self.l2 / (2 * n) * (weights[:, :d] ** 2).sum()
             return float(value), gradient.ravel()
 
-        options = {"maxiter": self.max_iter, "gtol": 1e-6, "ftol": 1e-10}
+        options = {"maxiter": self.max_iter, "gtol": self.tol, "ftol": 0.0}
         found = minimize(loss, start.ravel(), jac=True, method="L-BFGS-B", options=options)
         weights = found.x.reshape(c, d + 1)
         weights = weights - weights.mean(axis=0)

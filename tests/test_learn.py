@@ -1,0 +1,222 @@
+"""What is learned from features: preparation, calibration, the choice of heads, the plan, the trial."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from headstart.errors import DataError, OptionError
+from headstart.learn import recipe, trial
+from headstart.learn.calibrate import calibrate, log_loss, log_softmax
+from headstart.learn.plan import check_classes, make_plan
+from headstart.learn.probe import fit_probe
+from headstart.learn.taps import Part, plain, tap_sets
+
+BLOCKS = ("a/mean", "a/std", "pre_logits")
+
+
+def material(n: int, n_classes: int = 3, seed: int = 0, signal: float = 1.5) -> trial.Material:
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % n_classes
+    blocks = {}
+    for name, width in zip(BLOCKS, (6, 6, 20), strict=True):
+        centres = np.random.default_rng(99).normal(size=(n_classes, width))
+        blocks[name] = np.abs(signal * centres[y] + rng.normal(size=(n, width))).astype(np.float16)
+    keys = tuple(f"{k:08x}" for k in rng.permutation(n))
+    return trial.Material(blocks, y, np.arange(n), keys, tuple("abcdefgh"[:n_classes]), 0)
+
+
+def probe_of(m: trial.Material, taps: str = "auto", heads: tuple[str, ...] = ("ridge", "lda", "logistic")) -> Any:
+    return fit_probe(m.blocks, m.y, m.groups, tap_sets(taps, BLOCKS), heads)
+
+
+def no_bar(stage: str, total: int) -> Any:
+    return lambda done: None
+
+
+@pytest.mark.parametrize("part", [Part("x", r, u) for r in (False, True) for u in (False, True)])
+def test_preparation_looks_at_one_image_at_a_time(part: Part) -> None:
+    x = np.random.default_rng(0).normal(size=(9, 5)).astype(np.float16)
+    assert np.array_equal(part.of(x)[4:6], part.of(x[4:6]))
+    assert not part.of(np.zeros((2, 5))).any()
+
+
+def test_unknown_taps_are_refused_with_the_allowed_ones() -> None:
+    with pytest.raises(OptionError, match=r"'lats'.*auto, last, all"):
+        tap_sets("lats", BLOCKS)
+
+
+def test_calibration_recovers_a_known_scale_and_corrects_rare_classes() -> None:
+    rng = np.random.default_rng(1)
+    scores = rng.normal(size=(20_000, 3))
+    truth = log_softmax(4 * scores + np.array([1.0, 0.0, -1.0]))
+    y = np.array([rng.choice(3, p=np.exp(row)) for row in truth])
+    scale, offsets = calibrate(scores, y)
+    assert scale == pytest.approx(4, rel=0.05)
+    assert offsets == pytest.approx([1, 0, -1], abs=0.1)
+
+
+def test_calibration_never_raises_the_log_loss_of_its_own_images() -> None:
+    rng = np.random.default_rng(2)
+    scores, y = rng.normal(size=(60, 4)), rng.integers(0, 4, 60)
+    scale, offsets = calibrate(scores, y)
+    assert log_loss(scale * scores + offsets, y) <= min(log_loss(scores, y), np.log(4)) + 1e-6
+
+
+def test_the_merged_head_is_the_average_of_its_members() -> None:
+    m = material(90, signal=0.7)
+    whole = probe_of(m)
+    used = [c for c in whole.candidates if c.weight]
+    assert len(used) > 1
+    assert sum(c.weight for c in used) == pytest.approx(1)
+    by_name = {t.name: (t,) for t in tap_sets("auto", BLOCKS)}
+    alone = [fit_probe(m.blocks, m.y, m.groups, by_name[c.taps], (c.head,)).log_probabilities(m.blocks) for c in used]
+    average = sum(c.weight * one for c, one in zip(used, alone, strict=True))
+    merged = whole.log_probabilities(m.blocks)
+    assert np.exp(merged).sum(axis=1) == pytest.approx(np.ones(90))
+    ours, theirs = (x - x.mean(axis=1, keepdims=True) for x in (merged, average))
+    scale = (ours * theirs).sum() / (theirs**2).sum()  # the merged head is calibrated once more
+    assert ours == pytest.approx(scale * theirs, abs=1e-6)
+
+
+def test_a_row_does_not_depend_on_the_rows_beside_it() -> None:
+    m = material(90)
+    probe = probe_of(m)
+    whole = probe.log_probabilities(m.blocks)
+    assert probe.log_probabilities(m.at(np.array([7]))) == pytest.approx(whole[[7]], abs=1e-9)
+
+
+def test_plain_taps_read_the_pre_logits_unprepared() -> None:
+    m = material(90)
+    probe = probe_of(m, "last")
+    by_hand = m.blocks["pre_logits"].astype(np.float64) @ probe.coef.T + probe.intercept
+    assert probe.parts == plain().parts
+    assert probe.log_probabilities(m.blocks) == pytest.approx(log_softmax(by_hand), abs=1e-6)
+
+
+def test_only_heads_near_the_best_are_averaged() -> None:
+    m = material(90, signal=0.7)
+    candidates = probe_of(m).candidates
+    losses = [c.log_loss for c in candidates]
+    assert losses == sorted(losses)
+    assert all((c.weight > 0) == (c.log_loss <= 1.1 * losses[0]) for c in candidates)
+    assert len({c.weight for c in candidates if c.weight}) == 1
+
+
+def test_duplicates_do_not_flatter_left_out_predictions() -> None:
+    """Every image twice, labels at random: left out together the pairs are at chance, alone they look learned."""
+    rng = np.random.default_rng(4)
+    blocks = {"pre_logits": np.repeat(rng.normal(size=(60, 300)), 2, axis=0)}
+    y = np.repeat(np.arange(60) % 2, 2)
+    sets = tap_sets("last", ("pre_logits",))
+    tied = fit_probe(blocks, y, np.repeat(np.arange(60), 2), sets, ("ridge",)).candidates[0].accuracy
+    apart = fit_probe(blocks, y, np.arange(120), sets, ("ridge",)).candidates[0].accuracy
+    assert tied < 0.7 < 0.9 < apart
+
+
+def plan_of(m: trial.Material, split: str = "none") -> Any:
+    return make_plan(np.full(len(m.y), split, dtype=object), m.y, m.groups, m.keys, 0)
+
+
+def test_shuffled_labels_give_chance() -> None:
+    m = material(90)
+    y = np.random.default_rng(5).permutation(m.y)
+    shuffled = trial.Material(m.blocks, y, m.groups, m.keys, m.classes, 0)
+    sets = tap_sets("auto", BLOCKS)
+    verdict = trial.judge(
+        shuffled, plan_of(shuffled), trial.final_probe(shuffled, plan_of(shuffled), sets), sets, no_bar
+    )
+    accuracy = verdict.score["accuracy"]
+    assert accuracy["low"] <= 1 / 3 <= accuracy["high"]
+    honest = trial.judge(m, plan_of(m), trial.final_probe(m, plan_of(m), sets), sets, no_bar)
+    assert honest.score["accuracy"]["low"] > 0.8
+
+
+def test_a_fold_never_sees_its_own_labels() -> None:
+    """The labels of the judged rows change nothing in the predictions for them."""
+    m = material(90)
+    rows, judged = np.arange(60), np.arange(60, 90)
+    changed = trial.Material(m.blocks, np.where(np.arange(90) < 60, m.y, 0), m.groups, m.keys, m.classes, 0)
+    sets = tap_sets("auto", BLOCKS)
+    ours, theirs = (trial.fitter(x, sets, ("ridge", "lda"))(rows)(judged) for x in (m, changed))
+    assert np.array_equal(ours, theirs)
+
+
+def test_precomputed_products_change_nothing() -> None:
+    m = material(25)  # fewer images than features: the dual
+    rows, judged = np.arange(20), np.arange(20, 25)
+    sets = tap_sets("auto", BLOCKS)
+    part = m.part(rows)
+    direct = fit_probe(part.blocks, part.y, part.groups, sets, ("ridge", "lda"))
+    quick = trial.fitter(m, sets, ("ridge", "lda"))(rows)(judged)
+    assert quick == pytest.approx(np.exp(direct.log_probabilities(m.at(judged))), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("splits", "source"),
+    [
+        (["train", "validation"], "validation folder"),
+        (["train", "test"], "test folder"),
+        (["train", "validation", "test"], "test folder"),
+        (["none"], "cross-validation"),
+    ],
+)
+def test_the_users_own_split_is_kept(splits: list[str], source: str) -> None:
+    m = material(60)
+    given = np.array([splits[k // 3 % len(splits)] for k in range(60)], dtype=object)
+    plan = make_plan(given, m.y, m.groups, m.keys, 0)
+    assert plan.source == source
+    assert set(given[plan.train]) == {splits[0]}
+    if plan.judge is not None:
+        assert set(given[plan.judge]) == {"test" if "test" in splits else "validation"}
+
+
+def test_many_images_are_held_out_and_never_learned() -> None:
+    m = material(recipe.SMALL + 1)
+    plan = plan_of(m)
+    assert plan.source == "test split"
+    assert plan.judge is not None
+    assert not set(plan.train) & set(plan.judge)
+    assert len(plan.judge) == pytest.approx(0.2 * len(m.y), abs=len(m.classes))
+
+
+def test_a_class_with_one_image_is_named() -> None:
+    m = material(30)
+    y = np.array([2] + [0, 1] * 14 + [0])
+    lonely = trial.Material(m.blocks, y, m.groups, m.keys, m.classes, 0)
+    with pytest.raises(DataError, match="class 'c' has a single training image"):
+        check_classes(y, m.classes, plan_of(lonely))
+
+
+def test_baselines_are_beaten_by_signal_and_compared_on_the_same_images() -> None:
+    m = material(120)
+    plan = plan_of(m)
+    sets = tap_sets("auto", BLOCKS)
+    verdict = trial.judge(m, plan, trial.final_probe(m, plan, sets), sets, no_bar)
+    frequent = trial.most_frequent(m, plan, verdict)
+    assert frequent.accuracy["value"] == pytest.approx(1 / 3)
+    assert frequent.difference is not None
+    gain = verdict.score["accuracy"]["value"] - frequent.accuracy["value"]
+    assert frequent.difference["difference"]["value"] == pytest.approx(gain, abs=0.03)
+
+
+def test_more_images_give_a_better_curve() -> None:
+    m = material(240, signal=0.8)
+    plan = plan_of(m)
+    points = trial.curve(m, plan, trial.final_probe(m, plan, tap_sets("auto", BLOCKS)))
+    sizes = [p["n"] for p in points]
+    assert sizes == sorted(set(sizes))
+    assert len(sizes) >= 4
+    assert points[-1]["accuracy"]["value"] > points[0]["accuracy"]["value"] + 0.05
+
+
+@pytest.mark.parametrize(("short", "n", "side"), [(8, 1797, 192), (32, 50_000, 160), (64, 3000, 160), (375, 398, 320)])
+def test_the_input_size_follows_the_pictures(short: int, n: int, side: int) -> None:
+    assert recipe.input_side(short, 224, n)[0] == side
+
+
+def test_the_input_size_never_falls_as_pictures_grow() -> None:
+    sides = [recipe.input_side(short, 224, 30_000)[0] for short in range(8, 600)]
+    assert sides == sorted(sides)
