@@ -65,8 +65,8 @@ def test_features(table: Table, n_test: int, options: Options) -> tuple[dict[str
     return see(test, backbone, engine, options, lambda done: None).blocks, test.labels
 
 
-def end_to_end(data: Path, labels: int, n_test: int) -> dict[str, float]:
-    """What the fresh process does with the first draw: time.time() when fitted and when done, and the accuracy."""
+def end_to_end(data: Path, labels: int, n_test: int) -> dict[str, Any]:
+    """What the fresh process does with the first draw: time.time() when fitted and when done, stages, the accuracy."""
     table = read_table(data)
     test = table.take(tested(table, n_test))
     with tempfile.TemporaryDirectory() as cache:
@@ -75,10 +75,11 @@ def end_to_end(data: Path, labels: int, n_test: int) -> dict[str, float]:
     model = Loaded(None, seen.backbone, learned.probe, seen.classes, seen.engine.precision)
     found = predict(model, test, seen.engine).probabilities.argmax(axis=1)
     done = time.time()
-    return {"fitted": fitted, "done": done, "accuracy": float((np.array(seen.classes)[found] == test.labels).mean())}
+    accuracy = float((np.array(seen.classes)[found] == test.labels).mean())
+    return {"fitted": fitted, "done": done, "stages": learned.seconds, "accuracy": accuracy}
 
 
-def timed(options: argparse.Namespace, labels: int) -> dict[str, float]:
+def timed(options: argparse.Namespace, labels: int) -> dict[str, Any]:
     """Seconds from the start of a fresh process to the fitted head, and of its predictions."""
     command = [sys.executable, __file__, "--data", str(options.data), "--test", str(options.test), "--one", str(labels)]
     child = measure.run(command)
@@ -86,11 +87,12 @@ def timed(options: argparse.Namespace, labels: int) -> dict[str, float]:
     return {
         "fit": found["fitted"] - child.started,
         "predict": found["done"] - found["fitted"],
+        "stages": found["stages"],
         "accuracy": found["accuracy"],
     }
 
 
-def report(options: argparse.Namespace, accuracy: dict[int, list[float]], seconds: dict[int, dict[str, float]]) -> None:
+def report(options: argparse.Namespace, accuracy: dict[int, list[float]], seconds: dict[int, dict[str, Any]]) -> None:
     rows, targets = [], []
     for labels, (floor, otx, otx_seconds) in PUBLISHED.items():
         mean, spread = np.mean(accuracy[labels]), np.std(accuracy[labels], ddof=1) if options.draws > 1 else 0.0

@@ -113,7 +113,9 @@ def fit(data: Path, cache: Path, *options: str) -> tuple[Finished, dict[str, Any
             *options,
         ]
         done = run(command, {"HEADSTART_CACHE": str(cache)})
-    return done, json.loads(done.stdout)
+    metrics = json.loads(done.stdout)
+    metrics.pop("model", None)  # a folder that is gone
+    return done, metrics
 
 
 def percent(score: Mapping[str, float]) -> str:

@@ -1,30 +1,38 @@
-"""Arguments in, pipeline called, errors turned into one line and an exit code: 0, 1 (a failure it explains), 2 (usage)."""
+"""Arguments in, pipeline called, errors turned into one line and an exit code.
+
+0: done. 1: a failure that it explains. 2: wrong usage. Results go to stdout, everything else to stderr.
+"""
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
+import re
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from headstart import __version__
-from headstart.errors import DataError, HeadstartError, OptionError, OutputError
+from headstart.errors import DataError, HeadstartError, OptionError
 
 if TYPE_CHECKING:
     from headstart.pipeline import Options, Watcher
 
-
 BACKBONE = "tf_efficientnet_lite0"  # equals trunk.backbone.DEFAULT, which would import torch
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # file names may hold line breaks and orders to the terminal
+_RESUMES = "no result was written; images that were read need not be read again by the same command"
+INTERRUPTED = dict.fromkeys(("demo", "fit", "features", "inspect"), _RESUMES)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The `headstart` command."""
-    given = parser().parse_args(arguments)
     _quiet_libraries()
+    given = parser().parse_args(arguments)
     try:
         COMMANDS[given.command](given)
         sys.stdout.flush()
@@ -32,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _tell(f"headstart: {error}")
         sys.exit(2 if isinstance(error, OptionError) else 1)
     except KeyboardInterrupt:
-        _tell("headstart: interrupted; what was read so far is kept, the same command goes on from there")
+        _tell(f"headstart: interrupted: {INTERRUPTED.get(given.command, 'nothing was written')}")
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -42,21 +50,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
 
 
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        _tell(f"{self.prog}: {message} (see {self.prog} --help)")
+        sys.exit(2)
+
+
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="headstart",
         description="A folder of labelled images in; an honest, deployable classifier out.",
-        epilog="Begin with: headstart demo",
+        epilog="Begin with: headstart demo. Each command has its own --help.",
+        allow_abbrev=False,
     )
     top.add_argument("--version", action="version", version=f"headstart {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, text: str) -> argparse.ArgumentParser:
-        return commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        return commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
 
     demo = command("demo", "train on images that ship with a dependency, offline, and say where the report is")
     demo.add_argument(
-        "-o", "--output", default="headstart-demo", metavar="FOLDER", help="where to write (default: headstart-demo)"
+        "-o", "--output", default="headstart-demo", metavar="FOLDER", help="where to write (default: %(default)s)"
     )
     demo.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
@@ -67,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
         help="a folder with a folder per class, a CSV or Parquet manifest, or Parquet files of images",
     )
     fit.add_argument(
-        "-o", "--output", default="model", metavar="MODEL", help="folder of the saved model (default: model)"
+        "-o", "--output", default="model", metavar="MODEL", help="folder of the saved model (default: %(default)s)"
     )
     fit.add_argument(
         "--taps", default="auto", metavar="auto|last|all", help="layers that the head reads (default: auto)"
@@ -75,13 +92,13 @@ def parser() -> argparse.ArgumentParser:
     _network_options(fit)
 
     evaluate = command("evaluate", "score a saved model on labelled images")
-    evaluate.add_argument("model", metavar="MODEL")
+    evaluate.add_argument("model", metavar="MODEL", help="a folder that fit has written")
     evaluate.add_argument("data", metavar="DATA", help="as for fit; a test part is used alone where there is one")
     evaluate.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
     predict = command("predict", "label images with a saved model")
-    predict.add_argument("model", metavar="MODEL")
-    predict.add_argument("images", nargs="+", metavar="IMAGES", help="files, or folders to walk")
+    predict.add_argument("model", metavar="MODEL", help="a folder that fit has written")
+    predict.add_argument("images", nargs="+", metavar="IMAGES", help="image files, or folders to search")
     predict.add_argument(
         "-o", "--output", metavar="FILE", help="a .csv, .jsonl, .json or .parquet file instead of the terminal"
     )
@@ -99,7 +116,7 @@ def parser() -> argparse.ArgumentParser:
     _network_options(inspect)
 
     report = command("report", "say what a saved model is and where its report lies")
-    report.add_argument("model", metavar="MODEL")
+    report.add_argument("model", metavar="MODEL", help="a folder that fit has written")
     report.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
     cache = command("cache", "show the size of the stored features, or clear them")
@@ -118,31 +135,35 @@ def _network_options(command: argparse.ArgumentParser) -> None:
         help="a .safetensors or .pth file, or none for random (default: auto)",
     )
     command.add_argument(
-        "--size", type=int, metavar="PX", help="side of the network's input (default: from the images)"
+        "--size", type=int, metavar="PX", help="side of the network's input in pixels (default: from the images)"
     )
-    command.add_argument("--precision", default="auto", metavar="auto|bf16|f32", help="of the network (default: auto)")
+    command.add_argument(
+        "--precision", default="auto", metavar="auto|bf16|f32", help="numbers that the network runs in (default: auto)"
+    )
     command.add_argument(
         "--cache",
         metavar="FOLDER",
         help="where features are kept (default: HEADSTART_CACHE, else the platform's cache)",
     )
-    command.add_argument("--seed", type=int, default=0, help="of every random draw (default: 0)")
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="of every random draw (default: 0)")
     command.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
 
 def _demo(given: argparse.Namespace) -> None:
+    from headstart.bundle import check_writable
     from headstart.demo import write_digits
 
     folder = Path(given.output)
     images = folder / "digits"
-    _check_output(folder / "model")
+    check_writable(folder / "model")
     count = write_digits(images)
     _tell(f"{count} images of handwritten digits, one folder a class, written to {images}")
     given.data, given.output = str(images), str(folder / "model")
     given.taps, given.cache, given.seed = "auto", None, 0
     _fit_and_save(given, _options(given, demo=True))
     if not given.json:
-        _say("\nFor your own images: put them in one folder per class, then\n  headstart fit YOUR-FOLDER -o model")
+        for line in ("", "For your own images, one folder per class:", "  headstart fit YOUR-FOLDER -o model"):
+            _say(line)
 
 
 def _fit(given: argparse.Namespace) -> None:
@@ -150,23 +171,22 @@ def _fit(given: argparse.Namespace) -> None:
 
 
 def _fit_and_save(given: argparse.Namespace, options: Options) -> None:
-    folder = Path(given.output)
-    _check_output(folder)
+    from headstart.bundle import check_writable
     from headstart.data.table import read_table
 
+    folder = Path(given.output)
+    check_writable(folder)
     table = read_table(given.data)
-    _tell(table.layout)
-    for note in table.notes:
-        _tell(f"note: {note}")
-    from headstart import pipeline, publish
+    from headstart import answers, pipeline, publish  # after the cheap checks: they take seconds to import
 
-    fitted = pipeline.fit(table, options, _watcher(given))
+    with _watcher() as watch:
+        fitted = pipeline.fit(table, options, watch)
     command = shlex.join(["headstart", *_typed(given)])
     found = publish.save(fitted, folder, Path(given.data).resolve().name, command)
     if given.json:
         _print_json(found | {"model": str(folder)})
         return
-    for line in publish.summary(fitted, found, folder):
+    for line in answers.summary(fitted, folder):
         _say(line)
 
 
@@ -174,19 +194,20 @@ def _evaluate(given: argparse.Namespace) -> None:
     from headstart import pipeline
     from headstart.data.table import read_table
 
-    model = pipeline.load(given.model)
     table = read_table(given.data, min_classes=1)
-    tests = table.splits == "test"
-    held = tests if tests.any() else table.splits == "validation"
-    if held.any():
-        table = table.take(held)
-        _tell(f"the {'test' if tests.any() else 'validation'} part alone: {len(table)} images")
-    scored, found = pipeline.evaluate(model, table, watch=_watcher(given))
+    model = pipeline.load(given.model)
+    part = next((split for split in ("test", "validation") if (table.splits == split).any()), None)
+    if part:
+        table = table.take(table.splits == part)
+    with _watcher() as watch:
+        scored, found = pipeline.evaluate(model, table, watch=watch)
+    if part:
+        _tell(f"scored on the {part} part alone")
     unread = [{"path": str(n), "reason": str(e)} for n, e in zip(found.names, found.errors, strict=True) if e]
     if given.json:
         _print_json(scored | {"set_aside": unread})
         return
-    from headstart.publish import score_lines
+    from headstart.answers import score_lines
 
     for line in score_lines(scored):
         _say(line)
@@ -197,38 +218,38 @@ def _evaluate(given: argparse.Namespace) -> None:
 def _predict(given: argparse.Namespace) -> None:
     from headstart import pipeline
     from headstart.data.table import list_images
-    from headstart.ship.predict import check_format, predict, records, write_predictions
+    from headstart.ship.predict import FORMATS, check_output, predict, records, write_predictions
 
     if given.top < 1:
         raise OptionError(f"--top {given.top} is not allowed: 1 or more")
     if given.output:
-        check_format(Path(given.output))
-    model = pipeline.load(given.model)
+        check_output(Path(given.output), FORMATS)
     table = list_images(given.images)
-    found = records(predict(model, table, progress=_watcher(given).bar("predict", len(table))), given.top)
+    model = pipeline.load(given.model)
+    with _watcher() as watch:
+        found = records(predict(model, table, progress=watch.bar("predict", len(table))), given.top)
     failed = sum(record["error"] is not None for record in found)
     if given.output:
-        write_predictions(found, Path(given.output), given.top)
-        _tell(f"{len(found)} predictions written to {given.output}, {failed} of them unreadable images")
+        write_predictions(found, Path(given.output), min(given.top, len(model.classes)))
+        _tell(f"{len(found) - failed} predictions written to {given.output}, {failed} images could not be read")
     if given.json:
         _print_json(found)
     elif not given.output:
         for record in found:
             best = ", ".join(f"{c['label']} {c['probability']:.1%}" for c in record["top"])
-            _say(f"{record['path']}: {best or 'not readable: ' + record['error']}")
+            _say(f"{record['path']}: {best or 'cannot be read: ' + record['error']}")
     if failed == len(found):
         raise DataError(f"none of {len(found)} images can be read; the first, {found[0]['path']}: {found[0]['error']}")
 
 
 def _features(given: argparse.Namespace) -> None:
     from headstart import publish
+    from headstart.ship.predict import check_output
 
     out = Path(given.output)
-    if out.suffix.lower() != ".parquet":
-        raise OptionError(f"features are written as Parquet: {out} must end in .parquet")
-    if not out.parent.is_dir():
-        raise OutputError(f"the folder {out.parent} does not exist: make it first, or choose another -o")
-    count, blocks, set_aside = publish.write_features(given.data, out, given.layer, _options(given), _watcher(given))
+    check_output(out, (".parquet",))
+    with _watcher() as watch:
+        count, blocks, set_aside = publish.write_features(given.data, out, given.layer, _options(given), watch)
     if given.json:
         _print_json({"file": str(out), "images": count, "blocks": blocks, "set_aside": set_aside})
     else:
@@ -238,22 +259,23 @@ def _features(given: argparse.Namespace) -> None:
 
 
 def _inspect(given: argparse.Namespace) -> None:
-    from headstart import pipeline, publish
     from headstart.data.table import read_table
 
     table = read_table(given.data, min_classes=1)
-    _tell(table.layout)
-    found = publish.inspection(pipeline.inspect(table, _options(given), _watcher(given)))
+    from headstart import answers, pipeline
+
+    with _watcher() as watch:
+        found = answers.inspection(pipeline.inspect(table, _options(given), watch))
     if given.json:
         _print_json(found)
         return
-    for line in publish.inspection_lines(found):
+    for line in answers.inspection_lines(found):
         _say(line)
 
 
 def _report(given: argparse.Namespace) -> None:
+    from headstart.answers import model_lines
     from headstart.bundle import read_bundle
-    from headstart.publish import model_lines
 
     bundle = read_bundle(given.model)
     page = bundle.folder / "report.html"
@@ -269,16 +291,18 @@ def _cache(given: argparse.Namespace) -> None:
 
     root = store.cache_root(given.cache)
     if given.clear:
+        freed = store.usage(root).total_bytes
         store.clear(root)
+        _tell(f"{freed / 1e6:.1f} MB of stored features deleted")
     found = store.usage(root)
     if given.json:
         entries = [{"key": k, "made_by": m, "shards": s, "bytes": b} for k, m, s, b in found.entries]
         _print_json({"folder": str(root), "bytes": found.total_bytes, "entries": entries})
         return
     for _, made_by, shards, size in found.entries:
-        _say(
-            f"{size / 1e6:9.1f} MB  {shards:5d} shards  {made_by.get('backbone', 'unknown')}  {made_by.get('precision', '')}"
-        )
+        side = made_by.get("preprocess", {}).get("size", ["?"])[0]
+        what = f"{made_by.get('backbone', 'unknown')}, {side} px, {made_by.get('precision', '?')}"
+        _say(f"{size / 1e6:9.1f} MB  {what}, {shards} shard{'s' if shards != 1 else ''}")
     _say(f"{found.total_bytes / 1e6:9.1f} MB  in {root}")
 
 
@@ -322,20 +346,19 @@ def _typed(given: argparse.Namespace) -> list[str]:
     return words
 
 
-def _check_output(folder: Path) -> None:
-    from headstart.bundle import check_writable
-
-    check_writable(folder)
-
-
-def _watcher(given: argparse.Namespace) -> Watcher:
-    """Progress bars on a terminal only."""
+@contextmanager
+def _watcher() -> Iterator[Watcher]:
+    """Progress bars on a terminal only; none is left there at the end."""
     from tqdm import tqdm
 
     from headstart.pipeline import Watcher
 
+    bars: list[Any] = []
+
     def bar(stage: str, total: int) -> Callable[[int], None]:
-        shown = tqdm(total=total, desc=stage, unit="img", file=sys.stderr, disable=not sys.stderr.isatty(), leave=False)
+        unit = "fold" if stage == "judge" else "img"
+        shown = tqdm(total=total, desc=stage, unit=unit, file=sys.stderr, disable=not sys.stderr.isatty(), leave=False)
+        bars.append(shown)
 
         def done(count: int) -> None:
             shown.update(count)
@@ -344,7 +367,11 @@ def _watcher(given: argparse.Namespace) -> Watcher:
 
         return done
 
-    return Watcher(_tell, bar)
+    try:
+        yield Watcher(_tell, bar)
+    finally:
+        for shown in bars:
+            shown.close()
 
 
 def _quiet_libraries() -> None:
@@ -352,17 +379,26 @@ def _quiet_libraries() -> None:
     import logging
     import warnings
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a name is no reason to fail
     warnings.filterwarnings("ignore")
     logging.basicConfig(level=logging.WARNING, format="headstart: %(message)s", stream=sys.stderr)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0" if sys.stderr.isatty() else "1")
 
 
-def _say(text: str) -> None:
-    print(text.encode("utf-8", "replace").decode("utf-8"))
+def _say(line: str) -> None:
+    """One line of the result."""
+    print(CONTROL.sub(_escape, line))
 
 
-def _tell(text: str) -> None:
-    print(text.encode("utf-8", "replace").decode("utf-8"), file=sys.stderr)
+def _tell(line: str) -> None:
+    """One line beside the result."""
+    print(CONTROL.sub(_escape, line), file=sys.stderr)
+
+
+def _escape(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
 
 
 def _print_json(value: Any) -> None:

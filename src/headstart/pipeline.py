@@ -7,6 +7,7 @@ table -> backbone at the right size -> features (one pass) -> duplicates -> who 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,7 @@ from headstart.bundle import read_bundle
 from headstart.data import images
 from headstart.data.duplicates import DuplicateSet, find_duplicates, tie_groups
 from headstart.data.table import Table
-from headstart.errors import DataError, ImageError, OptionError
+from headstart.errors import DataError, ImageError, OptionError, nearest
 from headstart.judge.labels import Suspect, suspected_labels
 from headstart.judge.metrics import score
 from headstart.learn import recipe, trial
@@ -120,7 +121,10 @@ def learn(table: Table, options: Options, watch: Watcher = QUIET, hold_out: bool
     clock = Clock()
     with clock("open the network"):
         tap_sets(options.taps, (LAST,))  # refuses a wrong --taps before anything slow
+        table = labelled(table)
+        check_labels(table)
         backbone, engine = open_network(table, options)
+    announce(table, watch)
     with clock("read images, run the network"):
         features = see(table, backbone, engine, options, watch.bar("network", len(table)))
     with clock("find duplicates"):
@@ -164,10 +168,36 @@ def prove(learned: Learned, watch: Watcher = QUIET) -> Fitted:
     )
 
 
+def labelled(table: Table) -> Table:
+    """The images that have a label; a note says how many have none."""
+    known = np.asarray(table.labels != "", dtype=bool)
+    if known.all():
+        return table
+    return replace(table.take(known), notes=(*table.notes, f"not used: {int((~known).sum())} images without a label"))
+
+
+def check_labels(table: Table) -> None:
+    """Raises DataError on a class with a single training image, before anything slow."""
+    training = table.labels[np.isin(table.splits.astype(str), ("train", "none"))]
+    lonely = [name for name, count in Counter(training).items() if count == 1]
+    if lonely:
+        raise DataError(
+            f"class {lonely[0]!r} has a single training image, at least 2 are needed: "
+            "add images of it or remove the class"
+        )
+
+
+def announce(table: Table, watch: Watcher) -> None:
+    """Say what the data were read as, and what was passed over."""
+    watch.say(table.layout)
+    for note in table.notes:
+        watch.say(f"note: {note}")
+
+
 def open_network(table: Table, options: Options, random: bool = False) -> tuple[Backbone, Engine]:
     """The backbone at the size for these images, compiled; with `random` the same network with random weights."""
-    if options.seed < 0:
-        raise OptionError(f"seed {options.seed} is not allowed: a whole number, 0 or more")
+    if not 0 <= options.seed < 2**32:
+        raise OptionError(f"seed {options.seed} is not allowed: a whole number from 0 to {2**32 - 1}")
     backbone = open_backbone(options.backbone, "none" if random else options.weights, options.seed)
     backbone = sized(backbone, table, options)
     return backbone, compile_trunk(backbone, options.precision)
@@ -264,13 +294,13 @@ def evaluate(model: Loaded, table: Table, seed: int = 0, watch: Watcher = QUIET)
 
     Raises DataError for a label that the model does not know, and where no image can be read.
     """
-    labels = {str(label) for label in table.labels}
-    unknown = sorted(labels - set(model.classes) - {""})
-    if unknown or "" in labels:
-        what = f"class {unknown[0]!r}, which" if unknown else "images without a label, which"
-        known = ", ".join(model.classes[:20])
+    table = labelled(table)
+    unknown = sorted({str(label) for label in table.labels} - set(model.classes))
+    if unknown:
+        more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
         raise DataError(
-            f"{len(unknown) or 'some'} unknown: the data hold {what} the model does not know; it knows {known}"
+            f"the model does not know the class {unknown[0]!r}{more}{nearest(unknown[0], model.classes)}: it knows "
+            f"{', '.join(model.classes[:20])}; rename the folder or take it out"
         )
     found = predict(model, table, progress=watch.bar("network", len(table)))
     rows = np.flatnonzero(found.readable)
@@ -284,7 +314,9 @@ def evaluate(model: Loaded, table: Table, seed: int = 0, watch: Watcher = QUIET)
 
 def inspect(table: Table, options: Options, watch: Watcher = QUIET) -> Seen:
     """Broken files, duplicates, leaks and conflicts, before anything is trained."""
+    table = labelled(table)
     backbone, engine = open_network(table, options)
+    announce(table, watch)
     return look(table, backbone, engine, see(table, backbone, engine, options, watch.bar("network", len(table))))
 
 

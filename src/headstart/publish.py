@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from headstart import report
-from headstart.bundle import Bundle, write_bundle
+from headstart.bundle import write_bundle
 from headstart.data import images
-from headstart.data.duplicates import DuplicateSet, find_conflicts, find_leaks
+from headstart.data.duplicates import find_conflicts, find_leaks
 from headstart.data.splits import write_split
-from headstart.data.table import list_images, read_table
+from headstart.data.table import Table, list_images, read_table
 from headstart.errors import DataError, ImageError, OptionError, OutputError, nearest
 from headstart.learn import recipe
-from headstart.pipeline import Fitted, Options, Seen, Watcher, open_network, see
+from headstart.pipeline import Fitted, Options, Watcher, announce, open_network, see
 from headstart.report.page import MAX_COPIES, MAX_GROUPS
 from headstart.ship.package import pack, versions
 from headstart.trunk.backbone import block_names
@@ -29,6 +29,8 @@ from headstart.trunk.weights import PACKAGES
 
 GALLERY = 12  # pictures of a kind in the report
 PREVIEW = 256  # px, the longer side: sharp on a phone, 10 to 20 KiB
+HEADS = {"ridge": "ridge", "lda": "shrunk LDA", "logistic": "logistic regression"}
+TAPS = {"last": "the last layer", "plain": "the last layer", "all": "all stages"}
 BINS = 10  # of the reliability diagram
 
 
@@ -114,7 +116,7 @@ def settings(fitted: Fitted) -> list[recipe.Setting]:
         "set by --size"
         if fitted.options.size
         else (
-            "small pictures are enlarged and not cropped (methods.md 9, EuroSAT, CIFAR-10)"
+            "small pictures are enlarged and not cropped (measured on EuroSAT and CIFAR-10)"
             if seen.enlarged
             else "10/7 of the training size up to 20,000 photographs (FixRes, Touvron et al. 2019)"
         )
@@ -125,14 +127,20 @@ def settings(fitted: Fitted) -> list[recipe.Setting]:
         recipe.Setting(
             "precision",
             seen.engine.precision,
-            "bfloat16 where the processor has it: same accuracy, twice the speed (methods.md 9)",
+            "set by --precision"
+            if fitted.options.precision != "auto"
+            else "bfloat16 where the processor has it: same accuracy, twice the speed (measured)",
         ),
         recipe.Setting("judged by", *judged),
         recipe.Setting(
-            "heads", " + ".join(f"{c.weight:.2f} {c.head} on {c.taps}" for c in best), "least leave-one-out log-loss"
+            "head",
+            " + ".join(f"{HEADS.get(c.head, c.head)} on {TAPS.get(c.taps, c.taps)}" for c in best),
+            "least left-out log-loss" + (", equal parts of those within a tenth of it" if len(best) > 1 else ""),
         ),
         recipe.Setting(
-            "penalty", ", ".join(f"{c.l2:.2g}" for c in best), "leave-one-out log-loss over 13 values, each exact"
+            "penalty",
+            ", ".join(f"{c.l2:.2g}" for c in best),
+            "least left-out log-loss of 4 values for logistic regression, of 13 for the other heads",
         ),
     ]
 
@@ -156,7 +164,8 @@ def report_data(
     if fitted.leak_free:
         clean = fitted.leak_free
         warnings.append(
-            f"Without the judged images that have a copy among the training images the accuracy is {clean['accuracy']['value']:.1%} (n = {clean['n']})."
+            "Without the judged images that have a copy among the training images the accuracy is "
+            f"{100 * clean['accuracy']['value']:.1f} % (n = {clean['n']})."
         )
     return report.ReportData(
         title=title,
@@ -188,7 +197,7 @@ def report_data(
         network=_network(fitted),
         candidates=tuple(
             report.Candidate(
-                f"{c.head} on {c.taps}",
+                f"{HEADS.get(c.head, c.head)} on {TAPS.get(c.taps, c.taps)}",
                 c.log_loss,
                 c.accuracy,
                 c.weight > 0,
@@ -198,11 +207,11 @@ def report_data(
         ),
         recipe=tuple(report.Setting(s.name, s.value, s.source) for s in settings(fitted)),
         seconds=fitted.seconds,
-        machine={"processor": machine.processor, "cores": str(machine.cores), "accelerator": machine.accelerator},
+        machine={"Processor": machine.processor, "Cores": str(machine.cores), "Accelerator": machine.accelerator},
         versions=versions(),
         seed=fitted.options.seed,
         command=command,
-        created=created,
+        created=created.replace("T", " ").replace("+00:00", " UTC"),
         timm=report.TimmView(fitted.view is fitted.probe, view["accuracy"], view["n"])
         if seen.backbone.classifier
         else None,
@@ -310,119 +319,16 @@ def _csv(header: tuple[str, ...], rows: Any) -> bytes:
     return text.getvalue().encode("utf-8", "replace")
 
 
-def summary(fitted: Fitted, found: dict[str, Any], folder: Path) -> list[str]:
-    """What the terminal shows at the end of a fit."""
-    seen, verdict = fitted.seen, fitted.verdict
-    source = {
-        "cross-validation": f"{verdict.score.get('folds')}-fold cross-validation, {verdict.score.get('repeats')} repeats, everything chosen inside the fold",
-        "test split": "held-out images, touched once",
-        "test folder": "your test images, touched once",
-        "validation folder": "your validation images, touched once",
-    }[fitted.plan.source]
-    lines = ["", f"accuracy       {_interval(verdict.score['accuracy'])}  n = {verdict.score['n']}  ({source})"]
-    lines += [f"{b.kind:14s} {_interval(b.accuracy)}  n = {b.n}" for b in fitted.baselines]
-    weakest = [c for c in verdict.score["per_class"] if c["recall"]["value"] is not None]
-    if weakest:
-        worst = min(weakest, key=lambda c: c["recall"]["value"])
-        lines.append(f"weakest class  {worst['class']}: {worst['recall']['value']:.1%} of its {worst['n']} found")
-    if seen.features.set_aside:
-        lines.append(f"set aside      {len(seen.features.set_aside)} unreadable files (set_aside.csv)")
-    if seen.duplicates:
-        leaks = len(find_leaks(seen.duplicates, seen.table.splits))
-        lines.append(
-            f"duplicates     {len(seen.duplicates)} sets" + (f", {leaks} across your own parts" if leaks else "")
-        )
-    if fitted.suspects:
-        lines.append(f"labels         {len(fitted.suspects)} may be wrong (suspected_labels.csv)")
-    if seen.backbone.weights_source == "random weights":
-        lines.append("note           the network has random weights: this is no transfer")
-    total = sum(fitted.seconds.values())
-    lines.append(
-        f"time           {total:.1f} s, {seen.features.n_forward} of {len(seen.features)} images went through the network"
-    )
-    return [*lines, "", f"report         {folder / 'report.html'}", f"next           headstart predict {folder} IMAGES"]
-
-
-def score_lines(scored: dict[str, Any]) -> list[str]:
-    """A score for the terminal."""
-    lines = [f"{name:18s} {_interval(scored[name])}" for name in ("accuracy", "balanced_accuracy", "macro_f1")]
-    lines.append(f"{'log_loss':18s} {scored['log_loss']['value']:.3f}")
-    lines.append(f"{'n':18s} {scored['n']}")
-    for row in scored["per_class"]:
-        recall, precision = row["recall"]["value"], row["precision"]["value"]
-        shown = [
-            f"{what} {value:.1%}" for what, value in (("recall", recall), ("precision", precision)) if value is not None
-        ]
-        lines.append(f"  {row['class']}: {', '.join(shown) or 'no images'} (n = {row['n']})")
-    return lines
-
-
-def model_lines(bundle: Bundle) -> list[str]:
-    """What `headstart report` shows of a saved model."""
-    found, manifest = bundle.metrics, bundle.manifest
-    headline = found.get("test") or found.get("cross_validation") or {}
-    lines = [
-        f"model          {bundle.folder}",
-        f"classes        {len(manifest['classes'])}: {', '.join(manifest['classes'][:10])}",
-        f"network        {manifest['backbone']['name']} ({manifest['backbone']['weights_source']})",
-    ]
-    if headline:
-        lines.append(
-            f"accuracy       {_interval(headline['accuracy'])}  n = {headline['n']}  ({headline.get('source', '')})"
-        )
-    page = bundle.folder / "report.html"
-    return [*lines, f"report         {page if page.exists() else 'is gone from the folder'}"]
-
-
-def inspection(seen: Seen) -> dict[str, Any]:
-    """The JSON of `headstart inspect`."""
-    table = seen.table
-
-    def told(sets: list[DuplicateSet]) -> list[dict[str, Any]]:
-        return [
-            {"kind": s.kind}
-            | {
-                what: [str(column[r]) for r in s.rows]
-                for what, column in (("paths", table.names), ("splits", table.splits), ("labels", table.labels))
-            }
-            for s in sets
-        ]
-
-    return {
-        "classes": {
-            name: {split: int(((seen.y == k) & (table.splits == split)).sum()) for split in sorted(set(table.splits))}
-            for k, name in enumerate(seen.classes)
-        },
-        "images": len(table),
-        "set_aside": [{"path": name, "reason": reason} for name, reason in seen.features.set_aside],
-        "notes": list(table.notes),
-        "duplicates": told(seen.duplicates),
-        "leaks": told(find_leaks(seen.duplicates, table.splits)),
-        "conflicts": told(find_conflicts(seen.duplicates, table.labels)),
-        "imbalance": round(
-            float(max(np.bincount(seen.y)) / max(1, min(np.bincount(seen.y, minlength=len(seen.classes))))), 2
-        ),
-    }
-
-
-def inspection_lines(found: dict[str, Any]) -> list[str]:
-    """The same for the terminal."""
-    lines = [f"{found['images']} images can be read, {len(found['set_aside'])} cannot"]
-    lines += [f"  {record['path']}: {record['reason']}" for record in found["set_aside"]]
-    for name, splits in found["classes"].items():
-        lines.append(
-            f"class {name}: "
-            + ", ".join(f"{split} {count}" if split != "none" else str(count) for split, count in splits.items())
-        )
-    lines.append(f"largest class / smallest class: {found['imbalance']}")
-    for title, key in (
-        ("duplicate sets", "duplicates"),
-        ("of them across your own parts (leaks)", "leaks"),
-        ("of them with different labels", "conflicts"),
-    ):
-        lines.append(f"{title}: {len(found[key])}")
-    lines += [f"  {s['kind']}: {' = '.join(s['paths'])}" for s in found["duplicates"]]
-    return lines
+def _any_images(data: str) -> Table:
+    """A labelled set; or the images of a folder without classes, or one image."""
+    place = Path(data)
+    if place.is_dir():
+        try:
+            return read_table(data, min_classes=1)
+        except DataError:
+            return list_images([data])
+    is_set = not place.exists() or place.suffix.lower() in (".csv", ".tsv", ".parquet")
+    return read_table(data, min_classes=1) if is_set else list_images([data])
 
 
 def write_features(
@@ -435,14 +341,12 @@ def write_features(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        table = read_table(data, min_classes=1)
-    except DataError:
-        table = list_images([data])
+    table = _any_images(data)
     backbone, engine = open_network(table, options)
     names = block_names(backbone)
     if layer is not None and layer not in names:
         raise OptionError(f"layer {layer!r} is not known{nearest(layer, names)}: one of {', '.join(names)}")
+    announce(table, watch)
     features = see(table, backbone, engine, options, watch.bar("network", len(table)))
     kept = table.take(features.kept)
     chosen = {name: block for name, block in features.blocks.items() if layer in (None, name)}
@@ -467,7 +371,3 @@ def write_features(
         {name: block.shape[1] for name, block in chosen.items()},
         [{"path": n, "reason": r} for n, r in features.set_aside],
     )
-
-
-def _interval(metric: dict[str, Any]) -> str:
-    return f"{metric['value']:6.1%}  [{metric['low']:.1%}, {metric['high']:.1%}]"

@@ -177,6 +177,7 @@ def learning_curve(  # noqa: PLR0913 - the data are four columns
     n_folds: int = 5,
     draws: int = 3,
     seed: int = 0,
+    workers: int = 1,
 ) -> list[dict[str, Any]]:
     """Accuracy against the number of training images: [{"n": images, "accuracy": {"value", "low", "high"}}, ...].
 
@@ -184,7 +185,8 @@ def learning_curve(  # noqa: PLR0913 - the data are four columns
     the smaller ones; sizes up to an eighth of the training part are drawn `draws` times, larger ones once. Every image
     is judged once per draw. sizes: default 2 images a class, doubling, up to the whole training part; sizes asked are
     cut to it. The interval is the wider of Wilson's for the number of (effective) images judged and the corrected
-    t-interval over folds and draws. Other arguments and errors as in `cross_validate`.
+    t-interval over folds and draws. Other arguments, and errors, as in
+    `cross_validate`.
     """
     n_folds, _ = _possible_folds(labels, groups, classes, n_folds)
     number = stratified_folds(labels, groups, n_folds, seed, keys)
@@ -194,7 +196,7 @@ def learning_curve(  # noqa: PLR0913 - the data are four columns
     curve = []
     for size in sorted({max(len(classes), min(int(s), largest)) for s in asked}):
         used = orders if size <= largest / 8 else orders[:1]
-        right = [_right_with(fit, [rows[:size] for rows in order], number, labels) for order in used]
+        right = [_right_with(fit, [rows[:size] for rows in order], number, labels, workers) for order in used]
         curve.append({"n": size, "accuracy": _curve_interval(right, number, groups)})
     return curve
 
@@ -206,13 +208,17 @@ def _training_orders(number: Rows, labels: NDArray[np.integer[Any]], keys: Seque
 
 
 def _right_with(
-    fit: Fit, training: Sequence[Rows], number: Rows, labels: NDArray[np.integer[Any]]
+    fit: Fit, training: Sequence[Rows], number: Rows, labels: NDArray[np.integer[Any]], workers: int
 ) -> NDArray[np.bool_]:
     """Whether each image (image,) is recognised by the model that learnt from its fold's training rows."""
     right = np.zeros(len(labels), dtype=bool)
-    for f, rows in enumerate(training):
+
+    def judge_fold(f: int) -> None:
         test = np.flatnonzero(number == f)
-        right[test] = fit(np.sort(rows))(test).argmax(axis=1) == labels[test]
+        right[test] = fit(np.sort(training[f]))(test).argmax(axis=1) == labels[test]
+
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(judge_fold, range(len(training))))
     return right
 
 

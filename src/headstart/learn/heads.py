@@ -107,9 +107,8 @@ def ridge_left_out(
     for here, u in spectrum.chunks(rows):
         wanted = targets[rows[here]]
         leverage = 1 / n + (u**2) @ share.T  # (row, penalty)
-        for k in range(len(l2s)):
-            fitted = mean + u @ (share[k][:, None] * projected)
-            scores[k, here] = wanted - (wanted - fitted) / (1 - leverage[:, k])[:, None]
+        fitted = mean + _times_all(u, share, projected)  # (penalty, row, class)
+        scores[:, here] = wanted - (wanted - fitted) / (1 - leverage.T)[:, :, None]
     for places, members in _groups_among(rows, groups):
         u = spectrum.rows(members)
         for k in range(len(l2s)):
@@ -117,6 +116,13 @@ def ridge_left_out(
             kept = np.eye(len(members)) - 1 / n - (u * share[k]) @ u.T
             scores[k, places] = (targets[members] - np.linalg.solve(kept, targets[members] - fitted))[: len(places)]
     return np.asarray(scores - scores.mean(axis=2, keepdims=True))
+
+
+def _times_all(u: Doubles, share: Doubles, projected: Doubles) -> Doubles:
+    """U diag(share) projected for every penalty in one product: (penalty, row, target)."""
+    n_targets = projected.shape[1]
+    weights = (share[:, :, None] * projected).transpose(1, 0, 2).reshape(len(projected), -1)  # (component, ...)
+    return np.asarray((u @ weights).reshape(len(u), len(share), n_targets).transpose(1, 0, 2))
 
 
 class ShrunkLDA:
@@ -173,10 +179,9 @@ class _Forms:
         inner = root[:, None] * np.linalg.inv(small) * root
         return _Forms(share, projected, inner, mean_total, mean_total + mean_total @ inner @ mean_total)
 
-    def of_rows(self, u: Doubles) -> tuple[Doubles, Doubles]:
-        """x' T^-1 M (row, class) and x' A M (row, class) for rows of U."""
-        total = u @ (self.share[:, None] * self.total_means)
-        return total, total + total @ self.inner @ self.mean_total
+    def with_means(self, total: Doubles) -> Doubles:
+        """x' A M (row, class), from x' T^-1 M."""
+        return np.asarray(total + total @ self.inner @ self.mean_total)
 
 
 def lda_left_out(
@@ -192,9 +197,12 @@ def lda_left_out(
     projected = spectrum.project(one_hot(y, n_classes) / counts)
     forms = [_Forms.of(spectrum, y, l2, projected) for l2 in l2s]
     scores = np.empty((len(l2s), len(rows), n_classes))
+    share = np.stack([form.share for form in forms])
     for here, u in spectrum.chunks(rows):
+        leverage = (u**2) @ share.T  # (row, penalty)
+        total = _times_all(u, share, projected)  # (penalty, row, class)
         for k, form in enumerate(forms):
-            scores[k, here] = _lda_without_one(form, u, y[rows[here]], counts)
+            scores[k, here] = _lda_without_one(form, leverage[:, k], total[k], y[rows[here]], counts)
     for places, members in _groups_among(rows, groups):
         u = spectrum.rows(members)
         for k, form in enumerate(forms):
@@ -202,11 +210,11 @@ def lda_left_out(
     return np.asarray(scores - scores.mean(axis=2, keepdims=True))
 
 
-def _lda_without_one(form: _Forms, u: Doubles, y: Ints, counts: Ints) -> Doubles:
-    """Scores (row, class) of each row by a fit without that row."""
+def _lda_without_one(form: _Forms, leverage: Doubles, x_total: Doubles, y: Ints, counts: Ints) -> Doubles:
+    """Scores (row, class) of each row by a fit without that row, from x' T^-1 x (row,) and x' T^-1 M (row, class)."""
     i = np.arange(len(y))
-    x_total, x_mean = form.of_rows(u)
-    x_x = (u**2) @ form.share + ((x_total @ form.inner) * x_total).sum(axis=1)
+    x_mean = form.with_means(x_total)
+    x_x = leverage + ((x_total @ form.inner) * x_total).sum(axis=1)
     mean_mean = form.mean_mean
     square = x_x[:, None] - 2 * x_mean + mean_mean.diagonal()  # (x - m_k)' A (x - m_k)
     own = square[i, y]
@@ -224,7 +232,8 @@ def _lda_without_group(form: _Forms, u: Doubles, y: Ints, counts: Ints) -> Doubl
     Every vector is written in the basis (group rows, class means), whose inner products under A are `gram`.
     """
     m, n_classes = len(y), len(counts)
-    x_total, x_mean = form.of_rows(u)
+    x_total = u @ (form.share[:, None] * form.total_means)
+    x_mean = form.with_means(x_total)
     gram = np.block([[(u * form.share) @ u.T + x_total @ form.inner @ x_total.T, x_mean], [x_mean.T, form.mean_mean]])
     basis = np.eye(m + n_classes)
     deviations = basis[:m] - basis[m + y]
@@ -258,7 +267,8 @@ def _gaussian_scores(square: Doubles, counts: Doubles, n: int) -> Doubles:
 class Logistic:
     """Multinomial logistic regression: mean log-loss + `l2` / (2 n) |coef|^2, intercept unpenalised, by L-BFGS.
 
-    `start` (coef, intercept): where the search begins. `tol`: the largest gradient at its end. After `fit`: `coef_`, `intercept_`, `n_iter_`.
+    `start` (coef, intercept): where the search begins. `tol`: the largest gradient at its end. After `fit`: `coef_`,
+    `intercept_`, `n_iter_`.
     """
 
     def __init__(

@@ -7,6 +7,7 @@ image, the average of the scores: so the result, whatever it averages, is one li
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -74,7 +75,7 @@ class _Member:
     left_out: Doubles  # calibrated scores (image, class)
 
 
-def fit_probe(
+def fit_probe(  # noqa: PLR0913 - the data are three columns
     blocks: Blocks,
     y: Ints,
     groups: Ints,
@@ -82,18 +83,23 @@ def fit_probe(
     heads: tuple[str, ...],
     seed: int = 0,
     grams: Mapping[str, Floats] | None = None,
+    workers: int = 1,
 ) -> Probe:
     """Fit every head on every tap set and average those that help.
 
     blocks: block -> (image, feature); y (image,) class numbers, each class present; groups (image,) are left out
     together. `grams`: tap set -> (image, image) products of the prepared features, if they are known already.
+    `workers`: tap sets at once, on threads.
     """
-    members: list[_Member] = []
-    for tap_set in tap_sets:
+
+    def on(tap_set: TapSet) -> list[_Member]:
         spectrum = decompose(tap_set.of(blocks), (grams or {}).get(tap_set.name))
         # logistic regression on the first set only: on several taps ridge and LDA were as good on every set tried
         tried = [head for head in heads if head != "logistic" or tap_set == tap_sets[0]]
-        members += [_fit_member(head, tap_set, spectrum, y, groups, seed) for head in tried]
+        return [_fit_member(head, tap_set, spectrum, y, groups, seed) for head in tried]
+
+    with ThreadPoolExecutor(workers) as pool:
+        members = [member for found in pool.map(on, tap_sets) for member in found]
     order = sorted(range(len(members)), key=lambda k: members[k].candidate.log_loss)
     weights = _average([members[k] for k in order])
     chosen = [(members[k], w) for k, w in zip(order, weights, strict=True)]

@@ -11,7 +11,7 @@ DOUBLE_ROWS images the large products run in float32, whose error (1e-6 of a sco
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -30,8 +30,8 @@ class Spectrum:
     """The eigenvalues of the centred Gram matrix and what is needed to make rows of U.
 
     `features` (image, feature) as given; `mean` (feature,); `values` (component,) decreasing rank is not required;
-    `left` (image, component) = U in the dual, None in the primal; `right` (feature, component) = V in the primal, None
-    in the dual.
+    `left` (image, component) = U, None in the primal above DOUBLE_ROWS images, where rows are made when they are asked
+    for; `right` (feature, component) = V in the primal, None in the dual.
     """
 
     features: Floats
@@ -110,7 +110,8 @@ def decompose(features: Floats, gram: Floats | None = None) -> Spectrum:
         scatter += block.T @ block
     values, right = np.linalg.eigh(scatter)
     keep = values > FLOOR * max(float(values[-1]), 1e-30)
-    return Spectrum(features, mean, values[keep], None, right[:, keep])
+    made = Spectrum(features, mean, values[keep], None, right[:, keep])
+    return replace(made, left=made.rows(slice(None))) if n <= DOUBLE_ROWS else made
 
 
 def _working_type(n_images: int) -> type[np.floating]:

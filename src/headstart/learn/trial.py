@@ -97,9 +97,10 @@ def final_probe(material: Material, plan: Plan, sets: tuple[TapSet, ...]) -> Pro
     """The model that is handed over, from all training rows."""
     mine = material.part(plan.train)
     heads = recipe.heads(len(mine.y), len(mine.classes))
-    # small matrices lose more by waking a second BLAS thread than they gain: 10 times on a busy machine
-    with threadpool_limits(1 if len(mine.y) <= DOUBLE_IMAGES else None, "blas"):
-        return fit_probe(mine.blocks, mine.y, mine.groups, sets, heads, material.seed)
+    few = len(mine.y) <= recipe.SMALL
+    # an eigendecomposition gains less from a second BLAS thread than a tap set gains from a processor of its own
+    with threadpool_limits(1 if few else None, "blas"):
+        return fit_probe(mine.blocks, mine.y, mine.groups, sets, heads, material.seed, workers=n_cores() if few else 1)
 
 
 def judge(material: Material, plan: Plan, probe: Probe, sets: tuple[TapSet, ...], bar: Bar) -> Verdict:
@@ -185,7 +186,9 @@ def curve(material: Material, plan: Plan, probe: Probe) -> list[dict[str, Any]]:
     part = material.part(rows)
     with threadpool_limits(1, "blas"):
         fit = fitter(part, (chosen,), ("ridge",))
-        return learning_curve(fit, part.y, part.groups, part.keys, part.classes, draws=1, seed=material.seed)
+        return learning_curve(
+            fit, part.y, part.groups, part.keys, part.classes, draws=1, seed=material.seed, workers=n_cores()
+        )
 
 
 def _quick(material: Material, plan: Plan, sets: tuple[TapSet, ...]) -> tuple[Ints, Doubles]:

@@ -27,7 +27,10 @@ Tensors = dict[str, dict[str, npt.NDArray[Any]]]
 def pack(
     backbone: Backbone, probe: Probe, view: Probe, classes: tuple[str, ...], precision: str
 ) -> tuple[dict[str, Any], dict[str, Any], Tensors]:
-    """(manifest, timm's config, tensors by file) of a model. `view`: the head on the plain pre-logits for the timm view."""
+    """(manifest, timm's config, tensors by file) of a model.
+
+    `view`: the head on the plain pre-logits for the timm view.
+    """
     tensors: Tensors = {MODEL: timm_tensors(backbone, view.coef.astype(np.float32), view.intercept.astype(np.float32))}
     same = probe.parts == plain().parts
     if not same:

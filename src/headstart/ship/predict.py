@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,11 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Predictions:
-    """names (image,); probabilities float32 (image, class), NaN where the image could not be read; errors (image,), "" if none."""
+    """What a model says of some images.
+
+    names (image,); probabilities float32 (image, class), NaN where the image could not be read; errors (image,), "" if
+    none.
+    """
 
     names: npt.NDArray[np.object_]
     probabilities: npt.NDArray[np.float32]
@@ -77,7 +82,10 @@ def _through(probe: Probe, blocks: list[dict[str, Halves]]) -> npt.NDArray[np.fl
 
 
 def records(predictions: Predictions, top: int) -> list[dict[str, Any]]:
-    """[{"path", "label", "probability", "top": [{"label", "probability"}], "error"}]; label and probability null on an error."""
+    """[{"path", "label", "probability", "top": [{"label", "probability"}], "error"}], the `top` best first.
+
+    On an error label and probability are null and top is empty.
+    """
     found = []
     order = np.argsort(-predictions.probabilities, axis=1, kind="stable")[:, :top]
     for name, best, p, error in zip(
@@ -92,20 +100,33 @@ def records(predictions: Predictions, top: int) -> list[dict[str, Any]]:
 FORMATS = (".csv", ".jsonl", ".json", ".parquet")
 
 
-def check_format(path: Path) -> None:
-    """Raises OptionError unless predictions can be written under this ending, OutputError unless its folder exists."""
-    if path.suffix.lower() not in FORMATS:
-        raise OptionError(
-            f"predictions cannot be written as {path.suffix or 'a file without an ending'}: {path} must end in {', '.join(FORMATS)}"
-        )
+def check_output(path: Path, formats: tuple[str, ...]) -> None:
+    """Raise now what would stop a write after long work; leaves nothing behind.
+
+    OptionError for a name without one of these endings, OutputError for a place that cannot be written.
+    """
+    if path.suffix.lower() not in formats:
+        raise OptionError(f"the output {path} cannot be written: its name must end in {' or '.join(formats)}")
     if not path.parent.is_dir():
         raise OutputError(f"the folder {path.parent} does not exist: make it first, or choose another -o")
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder: choose another -o")
+    trial = _partial(path)
+    try:
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written ({error.strerror}): choose another -o") from None
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.partial")
 
 
 def write_predictions(found: list[dict[str, Any]], path: Path, top: int) -> None:
     """CSV, JSON lines, JSON or Parquet, by the ending; whole or not at all. Raises OutputError."""
-    check_format(path)
-    partial = path.with_name(f".{path.name}.partial")
+    check_output(path, FORMATS)
+    partial = _partial(path)
     try:
         partial.write_bytes(_encoded(found, path.suffix.lower(), top))
         partial.replace(path)
