@@ -2,9 +2,84 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pytest
+
+from headstart.cli import main
+from headstart.data.images import write_png
+
+TINY = ("--backbone", "test_efficientnet", "--weights", "none", "--size", "64", "--precision", "f32")
+
+
+def pytest_configure() -> None:
+    os.environ["HF_HUB_OFFLINE"] = "1"  # read when timm is imported; a test must not wait for a network
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A place of the tests' own for stored features, in this process and in those that it starts."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HEADSTART_CACHE", str(folder))
+        yield folder
+
+
+class Ran(NamedTuple):
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
+    """`headstart` with these arguments, in this process."""
+
+    def command(*arguments: object) -> Ran:
+        capfd.readouterr()
+        code = 0
+        try:
+            main([str(a) for a in arguments])
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return Ran(code, *capfd.readouterr())
+
+    return command
+
+
+def picture(colour: int, rng: np.random.Generator, side: int = 40) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """Noise (side, side, 3) with one strong colour of red, green and blue."""
+    pixels = rng.integers(0, 120, (side, side, 3))
+    pixels[..., colour] += 120
+    return pixels.astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of three classes, moss, sand and sea, with eight small pictures each that a colour tells apart."""
+    folder, rng = tmp_path_factory.mktemp("data") / "pictures", np.random.default_rng(0)
+    for colour, name in enumerate(("moss", "sand", "sea")):
+        (folder / name).mkdir(parents=True)
+        for number in range(8):
+            write_png(picture(colour, rng), folder / name / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small saved model of `pictures`; not to be changed."""
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    main(["fit", str(pictures), "-o", str(folder), *TINY])
+    return folder
 
 
 @pytest.fixture(scope="session")

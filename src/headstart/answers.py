@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from headstart.bundle import Bundle
 from headstart.data.duplicates import DuplicateSet, find_conflicts, find_leaks
-from headstart.pipeline import Fitted, Seen
+
+if TYPE_CHECKING:
+    from headstart.pipeline import Fitted, Seen
 
 MOST = 20  # lines of one list on the terminal, a screen; --json has them all
 

@@ -159,18 +159,13 @@ def _demo(given: argparse.Namespace) -> None:
     count = write_digits(images)
     _tell(f"{count} images of handwritten digits, one folder a class, written to {images}")
     given.data, given.output = str(images), str(folder / "model")
-    given.taps, given.cache, given.seed = "auto", None, 0
-    _fit_and_save(given, _options(given, demo=True))
+    _fit_and_save(given)
     if not given.json:
         for line in ("", "For your own images, one folder per class:", "  headstart fit YOUR-FOLDER -o model"):
             _say(line)
 
 
-def _fit(given: argparse.Namespace) -> None:
-    _fit_and_save(given, _options(given))
-
-
-def _fit_and_save(given: argparse.Namespace, options: Options) -> None:
+def _fit_and_save(given: argparse.Namespace) -> None:
     from headstart.bundle import check_writable
     from headstart.data.table import read_table
 
@@ -180,7 +175,7 @@ def _fit_and_save(given: argparse.Namespace, options: Options) -> None:
     from headstart import answers, pipeline, publish  # after the cheap checks: they take seconds to import
 
     with _watcher() as watch:
-        fitted = pipeline.fit(table, options, watch)
+        fitted = pipeline.fit(table, _options(given), watch)
     command = shlex.join(["headstart", *_typed(given)])
     found = publish.save(fitted, folder, Path(given.data).resolve().name, command)
     if given.json:
@@ -191,10 +186,11 @@ def _fit_and_save(given: argparse.Namespace, options: Options) -> None:
 
 
 def _evaluate(given: argparse.Namespace) -> None:
-    from headstart import pipeline
     from headstart.data.table import read_table
 
     table = read_table(given.data, min_classes=1)
+    from headstart import pipeline
+
     model = pipeline.load(given.model)
     part = next((split for split in ("test", "validation") if (table.splits == split).any()), None)
     if part:
@@ -216,15 +212,16 @@ def _evaluate(given: argparse.Namespace) -> None:
 
 
 def _predict(given: argparse.Namespace) -> None:
-    from headstart import pipeline
     from headstart.data.table import list_images
-    from headstart.ship.predict import FORMATS, check_output, predict, records, write_predictions
 
     if given.top < 1:
         raise OptionError(f"--top {given.top} is not allowed: 1 or more")
+    table = list_images(given.images)
+    from headstart import pipeline
+    from headstart.ship.predict import FORMATS, check_output, predict, records, write_predictions
+
     if given.output:
         check_output(Path(given.output), FORMATS)
-    table = list_images(given.images)
     model = pipeline.load(given.model)
     with _watcher() as watch:
         found = records(predict(model, table, progress=watch.bar("predict", len(table))), given.top)
@@ -308,7 +305,7 @@ def _cache(given: argparse.Namespace) -> None:
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "demo": _demo,
-    "fit": _fit,
+    "fit": _fit_and_save,
     "evaluate": _evaluate,
     "predict": _predict,
     "features": _features,
@@ -318,28 +315,19 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
 }
 
 
-def _options(given: argparse.Namespace, demo: bool = False) -> Options:
+def _options(given: argparse.Namespace) -> Options:
+    """The options that a command has; the defaults for those that it lacks."""
     from headstart.pipeline import Options
 
-    if demo:
-        return Options()
-    own = {name: getattr(given, name) for name in ("backbone", "weights", "size", "precision", "cache", "seed")}
-    return Options(taps=getattr(given, "taps", "auto"), **own)
+    return Options(**{name: getattr(given, name) for name in vars(Options()) if hasattr(given, name)})
 
 
 def _typed(given: argparse.Namespace) -> list[str]:
-    """The command as typed, with only what differs from the default."""
-    words = [given.command if given.command != "demo" else "fit", given.data, "-o", given.output]
-    usual = {
-        "backbone": BACKBONE,
-        "weights": "auto",
-        "taps": "auto",
-        "size": None,
-        "precision": "auto",
-        "cache": None,
-        "seed": 0,
-    }
-    for name, default in usual.items():
+    """The command that makes the same model, with only what differs from the default."""
+    from headstart.pipeline import Options
+
+    words = ["fit", given.data, "-o", given.output]
+    for name, default in vars(Options()).items():
         value = getattr(given, name, default)
         if value != default:
             words += [f"--{name}", str(value)]

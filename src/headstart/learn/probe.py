@@ -75,7 +75,7 @@ class _Member:
     left_out: Doubles  # calibrated scores (image, class)
 
 
-def fit_probe(  # noqa: PLR0913 - the data are three columns
+def fit_probe(
     blocks: Blocks,
     y: Ints,
     groups: Ints,

@@ -45,7 +45,10 @@ class Material:
     seed: int
 
     def at(self, rows: Ints) -> dict[str, npt.NDArray[np.floating]]:
-        return {name: block[rows] for name, block in self.blocks.items()}
+        """The blocks of these rows; views of them where the rows are one stretch, which saves half the memory."""
+        stretch = len(rows) > 0 and rows[-1] - rows[0] + 1 == len(rows) and bool((np.diff(rows) == 1).all())
+        index: Any = slice(int(rows[0]), int(rows[-1]) + 1) if stretch else rows
+        return {name: block[index] for name, block in self.blocks.items()}
 
     def part(self, rows: Ints) -> Material:
         keys = tuple(self.keys[row] for row in rows)
