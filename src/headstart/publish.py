@@ -53,6 +53,7 @@ def metrics(fitted: Fitted) -> dict[str, Any]:
         else None,
         "learning_curve": fitted.curve,
         "candidates": [asdict(c) for c in fitted.probe.candidates],
+        "set_aside": [{"path": name, "reason": reason} for name, reason in fitted.seen.features.set_aside],
         "seconds": {stage: round(s, 3) for stage, s in fitted.seconds.items()},
     }
 
