@@ -25,18 +25,18 @@ print(json.dumps([code, unit * resource.getrusage(resource.RUSAGE_CHILDREN).ru_m
 
 @pytest.fixture(scope="module")
 def mixture(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Thirty photographs of each of two classes, with a part of every kind of messy file spread over both."""
+    """Twelve photographs of each of two classes, with a part of every kind of messy file spread over both."""
     folder, data = tmp_path_factory.mktemp("messy") / "mixture", shared / "data"
     for name in ("ants", "bees"):
         (folder / name).mkdir(parents=True)
-        for file in sorted((data / "hymenoptera/train" / name).glob("[0-9]*.jpg"))[:30]:
+        for file in sorted((data / "hymenoptera/train" / name).glob("[0-9]*.jpg"))[:12]:
             (folder / name / file.name).symlink_to(file)
     messy = [f for f in sorted((data / "messy").rglob("*")) if f.is_file()]
     bombs = [f for f in messy if "bomb" in f.name]
     upright = [f for f in messy if f.parent.name == "exif_orientation"]
     assert bombs
     assert upright
-    for file, name in zip(dict.fromkeys([*bombs, *upright, *messy[::9]]), cycle(("ants", "bees"))):
+    for file, name in zip(dict.fromkeys([*bombs, *upright, *messy[::17]]), cycle(("ants", "bees"))):
         (folder / name / f"{file.parent.name}__{file.name}").symlink_to(file)
     return folder
 
