@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+
 from conftest import TINY, Run
 
 PEAK = 2.5e9  # bytes of memory that a fit may take, whatever the files say of their size

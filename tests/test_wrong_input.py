@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, Run, picture
 
+from conftest import TINY, Run, picture
 from headstart.data.images import write_png
 
 

@@ -200,6 +200,8 @@ def open_network(table: Table, options: Options, random: bool = False) -> tuple[
         raise OptionError(f"seed {options.seed} is not allowed: a whole number from 0 to {2**32 - 1}")
     backbone = open_backbone(options.backbone, "none" if random else options.weights, options.seed)
     backbone = sized(backbone, table, options)
+    if options.taps == "last":
+        backbone = replace(backbone, taps=())  # what no head will read need not be computed
     return backbone, compile_trunk(backbone, options.precision)
 
 

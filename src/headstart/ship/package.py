@@ -8,7 +8,7 @@ features, cannot be such a top: it is kept in `head.safetensors`, and the timm v
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -82,6 +82,8 @@ def unpack(bundle: Bundle) -> Loaded:
         backbone = from_tensors(
             name, tensors, preprocess, manifest["backbone"]["weights_source"], manifest["backbone"]["licence"]
         )
+        if parts == plain().parts:
+            backbone = replace(backbone, taps=())  # as the fit did
         coef, intercept = head["coef"].astype(np.float64), head["intercept"].astype(np.float64)
     except BundleError:
         raise

@@ -23,7 +23,6 @@ from headstart.trunk import weights as weight_files
 DEFAULT = "tf_efficientnet_lite0"
 ALIASES = {f"efficientnet_lite{k}": f"tf_efficientnet_lite{k}" for k in range(5)}
 LAST = "pre_logits"  # the tap that the network's own classifier reads
-MAX_FLOAT16 = 65504.0
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,8 @@ def resolve(name: str) -> str:
 def open_backbone(name: str = DEFAULT, weights: str = "auto", seed: int = 0) -> Backbone:
     """The network of this name without its top.
 
-    `weights`: "auto" (installed package, else the hub), "none" (random, drawn from `seed`), or a .safetensors/.pth file.
+    `weights`: "auto" (installed package, else the hub), "none" (random, drawn from `seed`), or a .safetensors or .pth
+    file.
     torch's own random numbers go on afterwards as if nothing had been drawn. Raises BackboneError.
     """
     full = resolve(name)
@@ -229,10 +229,7 @@ class Trunk(nn.Module):
 
         with _hooked(self.network, {tap.name: pool_at(tap) for tap in self.taps}):
             features = self.network.forward_features(x)
-        if self.last_is_pooled:
-            last = _pool(features, 1)[0]
-        else:
-            last = self.network.forward_head(features, pre_logits=True)
+        last = _pool(features, 1)[0] if self.last_is_pooled else self.network.forward_head(features, pre_logits=True)
         return (*(block for tap in self.taps for block in pooled[tap.name]), last)
 
 
@@ -293,9 +290,7 @@ def _taps(network: Any, cfg: Mapping[str, Any]) -> tuple[tuple[Tap, ...], int]:
     return tuple(taps), last
 
 
-def _shapes(
-    network: Any, names: Sequence[str], cfg: Mapping[str, Any]
-) -> tuple[dict[str, tuple[int, ...]], int]:
+def _shapes(network: Any, names: Sequence[str], cfg: Mapping[str, Any]) -> tuple[dict[str, tuple[int, ...]], int]:
     """(the shape of each named module's output, features of the pre-logits) for one image of the native size."""
     shapes: dict[str, tuple[int, ...]] = {}
 
@@ -366,6 +361,9 @@ def _from_hub(name: str) -> nn.Module:
         near = nearest(name, published) or f": one of {', '.join(published[:8])}"
         raise BackboneError(f"{architecture} has no weights called {tag!r}{near}")
     cfg: Any = timm.get_pretrained_cfg(name)
-    repository = f"{cfg.hf_hub_id}{cfg.architecture}.{cfg.tag}" if str(cfg.hf_hub_id).endswith("/") else cfg.hf_hub_id
-    path = weight_files.from_hub(str(repository), cfg.hf_hub_filename)
+    if not cfg.hf_hub_id:
+        raise BackboneError(
+            f"the weights of {name} are not on the hub: fetch {cfg.url} and give it with --weights FILE"
+        )
+    path = weight_files.from_hub(str(cfg.hf_hub_id), cfg.hf_hub_filename)
     return timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": path})

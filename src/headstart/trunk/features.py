@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,15 +18,16 @@ import numpy.typing as npt
 
 from headstart.data import images
 from headstart.data.table import Table
-from headstart.errors import ImageError
-from headstart.trunk.backbone import MAX_FLOAT16, Backbone, block_names
-from headstart.trunk.engine import Blocks, Bytes, Engine, n_cores
+from headstart.errors import ImageError, OutputError
+from headstart.trunk.backbone import Backbone, block_names, block_widths
+from headstart.trunk.engine import Bytes, Engine, Rows, n_cores
 from headstart.trunk.store import SHARD_ROWS, Halves, Store
 
 RUN = 16  # images a task: long enough that handing tasks to threads costs under 1 % of a decode
-AHEAD = (
-    4  # tasks waiting per thread: bounds the decoded pixels in memory (2 cores, 224 px: 2 x 4 x 16 x 147 KB = 19 MB)
-)
+# Tasks waiting per thread: bounds the decoded pixels in memory (2 cores, 224 px: 2 x 4 x 16 x 147 KB = 19 MB).
+AHEAD = 4
+MAX_FLOAT16 = 65504.0
+TRIES = 3  # passes over the table while another process deletes shards that were just written
 
 Progress = Callable[[int], None]
 Decoded = tuple[int, str, images.Pixels]  # row, content hash, pixels
@@ -71,11 +73,28 @@ def extract(
 ) -> Features:
     """The features of every image of the table that can be read; the others are set aside with their reason.
 
-    `progress` is called with the number of images done since the last call.
+    `progress` is called with the number of images done since the last call. What is done when the work is interrupted
+    is in the store. Raises OutputError where the store cannot be written.
     """
+    n_forward = 0
+    for _ in range(TRIES):
+        hashes, set_aside, n_new = _through_the_network(table, backbone, engine, store, progress)
+        n_forward += n_new
+        names = tuple(h for h in hashes if h is not None)
+        found = store.read(names)
+        if found is not None:
+            kept = np.array([row for row, h in enumerate(hashes) if h is not None], dtype=np.intp)
+            return Features(found.blocks, found.thumbnails, names, kept, tuple(set_aside), n_forward)
+    raise OutputError(f"the cache {store.folder} loses what was just written: choose another with --cache")
+
+
+def _through_the_network(
+    table: Table, backbone: Backbone, engine: Engine, store: Store, progress: Progress | None
+) -> tuple[list[str | None], list[tuple[str, str]], int]:
+    """What the store lacks, added to it: (content hashes, None where unreadable; what was set aside; images added)."""
     hashes: list[str | None] = [None] * len(table)
     set_aside: list[tuple[str, str]] = []
-    writer = _ShardWriter(store, block_names(backbone))
+    writer = _ShardWriter(store, backbone)
 
     def fresh() -> Iterator[Decoded]:
         pending: set[str] = set()
@@ -90,21 +109,17 @@ def extract(
             elif progress:
                 progress(1)
 
-    def deliver(tag: list[Decoded], blocks: Blocks) -> None:
-        writer.add(tag, blocks)
+    def deliver(tag: list[Decoded], rows: Rows) -> None:
+        writer.add(tag, rows)
         if progress:
             progress(len(tag))
 
     try:
-        engine.run(_batches(fresh(), engine.batch), deliver)
+        with closing(_batches(fresh(), engine.batch)) as batches:
+            engine.run(batches, deliver)
     finally:
         writer.flush()  # what is done stays done, an interrupt included
-    kept = np.array([row for row, h in enumerate(hashes) if h is not None], dtype=np.intp)
-    names = tuple(h for h in hashes if h is not None)
-    found = store.read(names)
-    if found is None:  # a shard was lost between writing and reading: once more for its images
-        return extract(table, backbone, engine, store)
-    return Features(found.blocks, found.thumbnails, names, kept, tuple(set_aside), writer.n_added)
+    return hashes, set_aside, writer.n_added
 
 
 def stream(
@@ -114,11 +129,10 @@ def stream(
     deliver: Callable[[list[int], dict[str, Halves]], None],
     failed: Callable[[int, ImageError], None],
 ) -> None:
-    """The features of a table without a store: `deliver(rows, blocks)` for what can be read, `failed(row, error)` for the rest.
+    """The features of a table without a store: `deliver(rows, blocks)` for what can be read, `failed(row, error)` else.
 
     The values equal those of `extract` bit for bit. Batches finish in any order.
     """
-    names = block_names(backbone)
 
     def fresh() -> Iterator[Decoded]:
         for row, content_hash, found in _read_all(table, backbone, None):
@@ -127,16 +141,28 @@ def stream(
             elif found is not None:
                 failed(row, found)
 
-    def finished(tag: list[Decoded], blocks: Blocks) -> None:
-        deliver([row for row, _, _ in tag], dict(zip(names, (halves(b[: len(tag)]) for b in blocks), strict=True)))
+    def finished(tag: list[Decoded], rows: Rows) -> None:
+        deliver([row for row, _, _ in tag], by_block(backbone, finite(rounded(rows[: len(tag)]))))
 
-    engine.run(_batches(fresh(), engine.batch), finished)
+    with closing(_batches(fresh(), engine.batch)) as batches:
+        engine.run(batches, finished)
 
 
-def halves(block: npt.NDArray[np.float32]) -> Halves:
-    """float16, clipped to its range; what is no number becomes 0."""
-    finite = np.nan_to_num(block, nan=0.0, posinf=MAX_FLOAT16, neginf=-MAX_FLOAT16)
-    return np.clip(finite, -MAX_FLOAT16, MAX_FLOAT16).astype(np.float16)
+def rounded(rows: Rows) -> Halves:
+    """float16, with infinity for what is outside its range."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return rows.astype(np.float16)
+
+
+def finite(rows: Halves) -> Halves:
+    """Infinities become the ends of float16's range, and what is no number becomes 0."""
+    return np.nan_to_num(rows, nan=0.0, posinf=MAX_FLOAT16, neginf=-MAX_FLOAT16)
+
+
+def by_block(backbone: Backbone, rows: Halves) -> dict[str, Halves]:
+    """(image, feature) of all blocks side by side -> block -> (image, feature)."""
+    ends = np.cumsum(block_widths(backbone))
+    return dict(zip(block_names(backbone), np.split(rows, ends[:-1], axis=1), strict=True))
 
 
 def _read_all(table: Table, backbone: Backbone, store: Store | None) -> Iterator[Read]:
@@ -170,7 +196,7 @@ def _read_one(table: Table, row: int, backbone: Backbone, store: Store | None) -
         return row, content_hash, error
 
 
-def _batches(decoded: Iterator[Decoded], size: int) -> Iterator[tuple[list[Decoded], Bytes]]:
+def _batches(decoded: Iterator[Decoded], size: int) -> Generator[tuple[list[Decoded], Bytes], None, None]:
     """Pixels (size, height, width, 3) with what they are; the last batch is padded with its first image."""
     while tag := list(itertools.islice(decoded, size)):
         arrays = [pixels.array for _, _, pixels in tag]
@@ -180,24 +206,23 @@ def _batches(decoded: Iterator[Decoded], size: int) -> Iterator[tuple[list[Decod
 class _ShardWriter:
     """Gathers finished batches and writes a shard whenever there are SHARD_ROWS rows."""
 
-    def __init__(self, store: Store, names: tuple[str, ...]) -> None:
-        self.store, self.names, self.n_added = store, names, 0
+    def __init__(self, store: Store, backbone: Backbone) -> None:
+        self.store, self.backbone, self.n_added = store, backbone, 0
         self._hashes: list[str] = []
         self._thumbnails: list[npt.NDArray[np.uint8]] = []
-        self._blocks: list[list[Halves]] = [[] for _ in names]
+        self._rows: list[Halves] = []
 
-    def add(self, tag: list[Decoded], blocks: Blocks) -> None:
-        """The first len(tag) rows of each block."""
-        for kept, block in zip(self._blocks, blocks, strict=True):
-            kept.append(halves(block[: len(tag)]))
+    def add(self, tag: list[Decoded], rows: Rows) -> None:
+        """The first len(tag) rows are those of the images in `tag`."""
         self._hashes += [content_hash for _, content_hash, _ in tag]
         self._thumbnails += [pixels.thumbnail for _, _, pixels in tag]
+        self._rows.append(rounded(rows[: len(tag)]))
         self.n_added += len(tag)
         if len(self._hashes) >= SHARD_ROWS:
             self.flush()
 
     def flush(self) -> None:
         if self._hashes:
-            blocks = {name: np.concatenate(rows) for name, rows in zip(self.names, self._blocks, strict=True)}
-            self.store.add(self._hashes, np.stack(self._thumbnails), blocks)
-            self._hashes, self._thumbnails, self._blocks = [], [], [[] for _ in self.names]
+            hashes, thumbnails, rows = self._hashes, self._thumbnails, self._rows
+            self._hashes, self._thumbnails, self._rows = [], [], []
+            self.store.add(hashes, np.stack(thumbnails), by_block(self.backbone, finite(np.concatenate(rows))))

@@ -14,8 +14,10 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,11 +32,21 @@ from headstart.errors import OutputError
 
 SHARD_ROWS = 512  # images lost at most by a kill: 1.5 s of work for the default backbone on 2 cores
 THUMBNAIL_BYTES = 16 * 16 * 3
+MADE_BY = "made-by.json"
+# Features do not compress, and a checksum of each page finds what a disk has changed: it costs 1 ms a shard.
+AS_IT_IS: dict[str, Any] = {
+    "compression": "none",
+    "use_dictionary": False,
+    "write_statistics": False,
+    "write_page_checksum": True,
+}
+CHECKED: dict[str, Any] = {"page_checksum_verification": True}
+UNREADABLE = (OSError, pa.ArrowException, KeyError, ValueError)  # what pyarrow and numpy say of a damaged shard
 Halves = npt.NDArray[np.float16]
 
 
 def cache_root(given: str | None = None) -> Path:
-    """The folder of everything that can be computed again: `given`, else HEADSTART_CACHE, else the platform's cache folder."""
+    """The folder of what can be computed again: `given`, else HEADSTART_CACHE, else the platform's cache folder."""
     return Path(given or os.environ.get("HEADSTART_CACHE") or platformdirs.user_cache_dir("headstart"))
 
 
@@ -49,17 +61,16 @@ class Found:
 class Store:
     """Features of one (weights, preprocess, engine, taps) combination. Raises OutputError where it cannot write."""
 
-    def __init__(self, root: Path, made_by: dict[str, Any]) -> None:
+    def __init__(self, root: Path, made_by: Mapping[str, Any]) -> None:
         text = json.dumps(made_by, sort_keys=True, indent=1)
         self.folder = root / "features" / hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            if not (self.folder / "made-by.json").exists():
-                _write_whole(self.folder / "made-by.json", lambda path: path.write_text(text))
+            if not (self.folder / MADE_BY).exists():
+                _write_whole(self.folder / MADE_BY, lambda path: path.write_text(text))
+            _remove_remains(self.folder)
         except OSError as error:
-            raise OutputError(
-                f"the cache {root} cannot be written ({error.strerror}): choose another with --cache"
-            ) from None
+            raise _cannot_write(root, error) from None
         self._where: dict[str, tuple[Path, int]] = {}
         for path in sorted(self.folder.glob("*.parquet")):
             self._index(path)
@@ -69,31 +80,27 @@ class Store:
 
     def _index(self, path: Path) -> None:
         try:
-            hashes = pq.read_table(path, columns=["content_hash"])["content_hash"].to_pylist()
-        except (OSError, pa.ArrowException):
+            hashes = pq.read_table(path, columns=["content_hash"], **CHECKED)["content_hash"].to_pylist()
+        except UNREADABLE:
             return
         for row, content_hash in enumerate(hashes):
             self._where.setdefault(content_hash, (path, row))
 
-    def add(self, hashes: Sequence[str], thumbnails: npt.NDArray[np.uint8], blocks: dict[str, Halves]) -> None:
-        """Write one shard."""
-        columns: dict[str, pa.Array] = {"content_hash": pa.array(hashes, pa.string())}
-        flat = np.ascontiguousarray(thumbnails).tobytes()
-        columns["thumbnail"] = pa.FixedSizeBinaryArray.from_buffers(
-            pa.binary(THUMBNAIL_BYTES), len(hashes), [None, pa.py_buffer(flat)]
-        )
-        for name, block in blocks.items():
-            columns[name] = pa.FixedSizeListArray.from_arrays(
-                pa.array(np.ascontiguousarray(block).ravel()), block.shape[1]
-            )
+    def add(self, hashes: Sequence[str], thumbnails: npt.NDArray[np.uint8], blocks: Mapping[str, Halves]) -> None:
+        """Write one shard: content hashes (image,), thumbnails (image, 16, 16, 3), blocks (image, feature)."""
+        flat = pa.py_buffer(np.ascontiguousarray(thumbnails))
+        columns: dict[str, pa.Array] = {
+            "content_hash": pa.array(hashes, pa.string()),
+            "thumbnail": pa.FixedSizeBinaryArray.from_buffers(pa.binary(THUMBNAIL_BYTES), len(hashes), [None, flat]),
+            **{name: _lists(block) for name, block in blocks.items()},
+        }
+        schema = pa.schema([pa.field(name, column.type, nullable=False) for name, column in columns.items()])
         path = self.folder / f"{uuid.uuid4().hex}.parquet"
-        table = pa.table(columns)
+        table = pa.table(columns, schema)
         try:
-            _write_whole(path, lambda p: pq.write_table(table, p, compression="none", use_dictionary=["content_hash"]))
+            _write_whole(path, lambda p: pq.write_table(table, p, **AS_IT_IS))
         except OSError as error:
-            raise OutputError(
-                f"the cache {self.folder} cannot be written ({error.strerror}): choose another with --cache"
-            ) from None
+            raise _cannot_write(self.folder, error) from None
         for row, content_hash in enumerate(hashes):
             self._where.setdefault(content_hash, (path, row))
 
@@ -106,30 +113,68 @@ class Store:
         thumbnails = np.empty((len(hashes), 16, 16, 3), np.uint8)
         blocks: dict[str, Halves] = {}
         for path, places in by_shard.items():
-            try:
-                table = pq.read_table(path).combine_chunks()
-            except (OSError, pa.ArrowException):
-                self._where = {h: place for h, place in self._where.items() if place[0] != path}
-                path.unlink(missing_ok=True)
+            found = _read_shard(path)
+            if found is None:
+                self._forget(path)
                 return None
             out, rows = np.array(places).T
-            raw = table["thumbnail"].combine_chunks().buffers()[1]
-            thumbnails[out] = np.frombuffer(raw, np.uint8, len(table) * THUMBNAIL_BYTES).reshape(-1, 16, 16, 3)[rows]
-            for name in table.column_names[2:]:
-                values = table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(len(table), -1)
-                blocks.setdefault(name, np.empty((len(hashes), values.shape[1]), np.float16))[out] = values[rows]
+            thumbnails[out] = found.thumbnails[rows]
+            for name, block in found.blocks.items():
+                blocks.setdefault(name, np.empty((len(hashes), block.shape[1]), np.float16))[out] = block[rows]
         return Found(thumbnails, blocks)
 
+    def _forget(self, path: Path) -> None:
+        self._where = {h: place for h, place in self._where.items() if place[0] != path}
+        with suppress(OSError):
+            path.unlink()
 
-def _write_whole(path: Path, write: Any) -> None:
+
+def _lists(block: Halves) -> pa.Array:
+    """(image, feature) as a column. No value can be null: Parquet writes and reads that in half the time."""
+    item = pa.field("item", pa.float16(), nullable=False)
+    return pa.FixedSizeListArray.from_arrays(pa.array(block.ravel()), type=pa.list_(item, block.shape[1]))
+
+
+def _read_shard(path: Path) -> Found | None:
+    """All of a shard; None if it cannot be read."""
+    try:
+        table = pq.read_table(path, **CHECKED).combine_chunks()
+        n = len(table)
+        raw = table["thumbnail"].combine_chunks().buffers()[1]
+        thumbnails = np.frombuffer(raw, np.uint8, n * THUMBNAIL_BYTES).reshape(-1, 16, 16, 3)
+        blocks = {
+            name: table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(n, -1)
+            for name in table.column_names
+            if name not in ("content_hash", "thumbnail")
+        }
+    except UNREADABLE:
+        return None
+    return Found(thumbnails, blocks)
+
+
+def _cannot_write(place: Path, error: OSError) -> OutputError:
+    why = error.strerror or str(error)
+    return OutputError(f"the cache {place} cannot be written ({why}): choose another with --cache")
+
+
+def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """`write` beside its place, then rename: `path` is there whole or not at all. Raises OSError."""
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
         write(partial)
-        with open(partial, "rb+") as handle:
+        with partial.open("rb+") as handle:
             os.fsync(handle.fileno())
-        os.replace(partial, path)
+        partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _remove_remains(folder: Path) -> None:
+    """Remove what killed writers left. An hour-old file is nobody's: a shard takes well under a second to write."""
+    for partial in folder.glob(".*.partial"):
+        with suppress(OSError):
+            if time.time() - partial.stat().st_mtime > 3600:
+                partial.unlink()
 
 
 @dataclass(frozen=True)
@@ -148,7 +193,7 @@ def usage(root: Path) -> Usage:
     entries = []
     for folder in sorted((root / "features").glob("*")):
         try:
-            made_by = json.loads((folder / "made-by.json").read_text())
+            made_by = json.loads((folder / MADE_BY).read_text())
         except (OSError, ValueError):
             made_by = {}
         shards = list(folder.glob("*.parquet"))
@@ -157,5 +202,10 @@ def usage(root: Path) -> Usage:
 
 
 def clear(root: Path) -> None:
-    """Delete the stored features, and nothing else under `root`."""
-    shutil.rmtree(root / "features", ignore_errors=True)
+    """Delete the stored features, and nothing else under `root`. Raises OutputError."""
+    try:
+        shutil.rmtree(root / "features")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise OutputError(f"the cache {root} cannot be cleared ({error.strerror}: {error.filename})") from None
