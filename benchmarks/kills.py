@@ -36,8 +36,8 @@ PER_CLASS, CLASSES = 40, 3  # images of EuroSAT
 CONTEXT = multiprocessing.get_context("forkserver")
 
 
-def fit(arguments: Sequence[str], computed: Any) -> None:
-    """The command in this process; `computed` counts the images that go through the network."""
+def fit(arguments: Sequence[str], log: Path, computed: Any) -> None:
+    """The command in this process, its words to `log`; `computed` counts the images that go through the network."""
     from headstart import cli
     from headstart.trunk import features
 
@@ -47,8 +47,9 @@ def fit(arguments: Sequence[str], computed: Any) -> None:
             super().add(tag, rows)
 
     features.SHARD_ROWS, features._ShardWriter = SHARD, Counted  # type: ignore[misc]
-    sink = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(sink, 1)
+    with log.open("wb") as words:
+        os.dup2(words.fileno(), 1)
+        os.dup2(words.fileno(), 2)
     cli.main(arguments)
 
 
@@ -58,11 +59,12 @@ class Place:
 
     cache: Path
     model: Path
+    log: Path
     arguments: list[str]
 
     def start(self) -> tuple[ForkServerProcess, Any]:
         computed = CONTEXT.Value("i", 0, lock=False)
-        process = CONTEXT.Process(target=fit, args=(self.arguments, computed))
+        process = CONTEXT.Process(target=fit, args=(self.arguments, self.log, computed))
         process.start()
         return process, computed
 
@@ -98,7 +100,7 @@ def whole(place: Place) -> tuple[int, float]:
     process, computed = place.start()
     process.join()
     if process.exitcode:
-        sys.exit(f"headstart {' '.join(place.arguments)} ended with exit code {process.exitcode}")
+        sys.exit(f"headstart {' '.join(place.arguments)}: exit code {process.exitcode}\n{place.log.read_text()}")
     return int(computed.value), time.perf_counter() - start
 
 
@@ -137,7 +139,7 @@ def sample(source: Path, target: Path) -> Path:
 def rounds(work: Path, data: Path, kills: int, seed: int, options: Sequence[str]) -> tuple[list[Killed], int, float]:
     """(every round, images of an undisturbed run, its seconds)."""
     cache, model, rng = work / "cache", work / "model", random.Random(seed)
-    place = Place(cache, model, ["fit", str(data), "-o", str(model), "--cache", str(cache), *options])
+    place = Place(cache, model, work / "log", ["fit", str(data), "-o", str(model), "--cache", str(cache), *options])
     whole(place)  # the first run of all also fills the machine's own caches
     shutil.rmtree(cache)
     shutil.rmtree(model)

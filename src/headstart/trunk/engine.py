@@ -12,8 +12,8 @@ from __future__ import annotations
 import copy
 import logging
 import os
-import threading
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -94,29 +94,36 @@ class OpenVinoEngine:
             "INFERENCE_NUM_THREADS": n_cores(),
         }
         self._compiled = openvino.Core().compile_model(model, "CPU", config)
+        # two more than run at once, so that none of them waits for the caller
+        self._in_flight = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")) + 2
 
     def run(self, batches: Iterable[tuple[Any, Bytes]], deliver: Deliver) -> None:
-        failures: list[BaseException] = []
-        one_at_a_time = threading.Lock()
-        queue = openvino.AsyncInferQueue(self._compiled)
+        """Results are waited for, oldest first, in the calling thread.
 
-        def done(request: Any, work: tuple[Any, Bytes]) -> None:
-            try:
-                with one_at_a_time:
-                    deliver(work[0], request.get_output_tensor(0).data)
-            except BaseException as error:  # a callback's exception would be lost in the queue's own thread
-                failures.append(error)
+        Not `AsyncInferQueue`: its callbacks run Python in OpenVINO's own threads, and where the last of them still
+        wants the interpreter's lock while the network is freed, both wait for ever.
+        """
+        free = deque(self._compiled.create_infer_request() for _ in range(self._in_flight))
+        waiting: deque[tuple[Any, Any, Bytes]] = deque()  # request, tag, and the pixels, which are shared, not copied
 
-        queue.set_callback(done)
+        def finish() -> None:
+            request, tag, _ = waiting.popleft()
+            request.wait()
+            free.append(request)
+            deliver(tag, request.get_output_tensor(0).data)
+
         try:
-            for work in batches:
-                if failures:
-                    break
-                queue.start_async({0: work[1]}, work, share_inputs=True)  # not copied: `work` keeps the pixels alive
+            for tag, pixels in batches:
+                if not free:
+                    finish()
+                request = free.popleft()
+                request.start_async({0: pixels}, share_inputs=True)
+                waiting.append((request, tag, pixels))
+            while waiting:
+                finish()
         finally:
-            queue.wait_all()
-        if failures:
-            raise failures[0]
+            for request, _, _ in waiting:  # after an error: nothing may run on pixels that are gone
+                request.wait()
 
 
 class TorchEngine:

@@ -1,0 +1,101 @@
+"""Does the reported interval hold, and do shuffled labels give chance?
+
+    python benchmarks/coverage.py                 20 halves of eurosat_3000, shuffled labels on three sets
+
+Each half of eurosat_3000 (1,500 images, stratified, drawn anew) is judged by its own cross-validation, as `headstart
+fit` judges a folder of 1,500 images; the model that the half gives is then scored on the other half. Target: the
+interval holds that score in at least 17 of 20. With shuffled labels the interval must hold chance (the share of the
+most frequent class for two classes, 1 / classes for balanced ones).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import measure
+import numpy as np
+
+from headstart import pipeline
+from headstart.data.table import read_table
+from headstart.learn import trial
+from headstart.learn.plan import make_plan
+from headstart.learn.taps import tap_sets
+
+SHUFFLED = ("hymenoptera", "brain_mri_yes_no", "eurosat_3000")
+MOST = 600  # images of a set for the shuffled labels
+
+
+def material_of(folder: Path, cache: str | None) -> trial.Material:
+    options = pipeline.Options(cache=cache)
+    table = read_table(folder)
+    backbone, engine = pipeline.open_network(table, options)
+    features = pipeline.see(table, backbone, engine, options, lambda done: None)
+    seen = pipeline.look(table, backbone, engine, features)
+    return trial.Material(features.blocks, seen.y, seen.groups, features.hashes, seen.classes, 0)
+
+
+def judged(material: trial.Material) -> tuple[dict[str, float], Any]:
+    """(accuracy with interval by cross-validation, the model) of these images."""
+    none = np.full(len(material.y), "none", dtype=object)
+    plan = make_plan(none, material.y, material.groups, material.keys, material.seed)
+    sets = tap_sets("auto", tuple(material.blocks))
+    probe = trial.final_probe(material, plan, sets)
+    return trial.judge(material, plan, probe, sets, lambda stage, total: lambda done: None).score["accuracy"], probe
+
+
+def halves(material: trial.Material, draws: int) -> list[tuple[dict[str, float], float]]:
+    """(interval of one half, accuracy on the other) of each draw."""
+    found = []
+    for seed in range(draws):
+        rng = np.random.default_rng(seed)
+        order = rng.permutation(len(material.y))
+        order = order[np.argsort(material.y[order], kind="stable")]
+        one, other = np.sort(order[::2]), np.sort(order[1::2])
+        interval, probe = judged(material.part(one))
+        truth = trial.judge_rows(material, probe, other).score["accuracy"]["value"]
+        found.append((interval, truth))
+        print(f"half {seed}: {interval['low']:.4f} to {interval['high']:.4f}, the other half {truth:.4f}", flush=True)
+    return found
+
+
+def shuffled(material: trial.Material) -> tuple[dict[str, float], float]:
+    rng = np.random.default_rng(0)
+    rows = np.sort(rng.permutation(len(material.y))[:MOST])
+    part = material.part(rows)
+    y = rng.permutation(part.y)
+    interval, _ = judged(trial.Material(part.blocks, y, part.groups, part.keys, part.classes, 0))
+    return interval, float(np.bincount(y).max() / len(y))
+
+
+def main() -> None:
+    parser = measure.arguments(__doc__)
+    parser.add_argument("--draws", type=int, default=20)
+    parser.add_argument("--cache", help="folder of stored features")
+    options = parser.parse_args()
+    found = halves(material_of(options.data / "eurosat_3000", options.cache), options.draws)
+    covered = sum(interval["low"] <= truth <= interval["high"] for interval, truth in found)
+    chance = {name: shuffled(material_of(options.data / name, options.cache)) for name in SHUFFLED}
+    rows = [
+        [
+            name,
+            measure.percent(interval),
+            f"{share:.1%}",
+            "yes" if interval["low"] <= share <= interval["high"] else "NO",
+        ]
+        for name, (interval, share) in chance.items()
+    ]
+    inside = sum(row[-1] == "yes" for row in rows)
+    tables = [
+        measure.Table("Halves of eurosat_3000", ("draws", "covered"), [[str(len(found)), str(covered)]]),
+        measure.Table("Shuffled labels", ("set", "accuracy", "most frequent class", "chance inside"), rows),
+    ]
+    targets = [
+        measure.Target("other halves covered", covered, floor=0.85 * options.draws),
+        measure.Target("sets whose interval holds chance", inside, floor=len(SHUFFLED)),
+    ]
+    measure.publish(options, __doc__, tables, targets, {"halves": found, "shuffled": chance})
+
+
+if __name__ == "__main__":
+    main()
