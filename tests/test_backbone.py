@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pytest
 import timm
 import torch
+from timm.data.imagenet_info import ImageNetInfo
 
 from headstart.data import images
 from headstart.errors import BackboneError
@@ -142,7 +143,9 @@ def test_vgg_at_32_px_drops_its_fully_connected_top() -> None:
     assert backbone.last_is_pooled
     assert backbone.last_channels == 512
     assert backbone.n_parameters == 14_714_688  # Keras' count for VGG16(include_top=False)
-    assert not [name for name in timm_tensors(backbone, np.zeros((2, 512)), np.zeros(2)) if "fc" in name]
+    assert not [
+        name for name in timm_tensors(backbone, np.zeros((2, 512), np.float32), np.zeros(2, np.float32)) if "fc" in name
+    ]
 
 
 def test_seed_zero_is_a_seed_and_torchs_own_numbers_go_on(small: Backbone) -> None:
@@ -237,7 +240,8 @@ def answers(backbone: Backbone, pixels: Bytes, truth: npt.NDArray[np.intp]) -> t
 def test_the_default_weights_know_imagenet_with_their_own_preprocessing(shared: Path, default: Backbone) -> None:
     """About 0.9 on training photographs; another channel order or scale is worse, so these are the right ones."""
     files = sorted((shared / "data" / "imagenet_100").glob("*.JPEG"))
-    number = {wnid: k for k, wnid in enumerate(timm.data.ImageNetInfo().label_names())}
+    known: Any = ImageNetInfo()
+    number = {wnid: k for k, wnid in enumerate(known.label_names())}
     truth = np.array([number[f.name.split("_")[0]] for f in files])
     pixels = np.stack([images.load(f.read_bytes(), default.preprocess).array for f in files])
     assert default.preprocess.size == (224, 224)

@@ -1,4 +1,4 @@
-"""Wrong input is refused in one line that helps, with exit code 1 or 2; nothing is written and no code in a file runs."""
+"""Wrong input is refused in one helpful line, with exit code 1 or 2; nothing is written, no code in a file runs."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ FIT = [
     ("broken.parquet", 1, "not a Parquet file"),
     ("good/moss/0.png", 1, "neither a folder nor a manifest"),
     ("good --backbone resnt18", 1, "did you mean resnet18"),
-    ("good --backbone mobilenetv3_small_100", 1, "could not be fetched"),
+    ("good --backbone mobilenetv3_small_100", 1, "not on this machine"),
     ("good --taps some", 2, "one of auto, last, all"),
     ("good --precision f16", 2, "one of auto, bf16, f32"),
     ("good --size 3", 2, "size 3 px is not allowed: 16 to 1024"),

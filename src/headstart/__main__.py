@@ -1,5 +1,7 @@
 """`python -m headstart` is `headstart`."""
 
+from __future__ import annotations
+
 from headstart.cli import main
 
 if __name__ == "__main__":

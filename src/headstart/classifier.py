@@ -86,6 +86,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict(self, X: Images) -> npt.NDArray[Any]:
         """The most probable class of each image, (image,)."""
+        check_is_fitted(self, "classes_")
         return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
 
     def evaluate(self, X: Images, y: Sequence[Any] | npt.NDArray[Any] | None = None) -> dict[str, Any]:

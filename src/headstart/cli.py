@@ -40,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _tell(f"headstart: {error}")
         sys.exit(2 if isinstance(error, OptionError) else 1)
     except KeyboardInterrupt:
+        if sys.stderr.isatty():
+            sys.stderr.write("\r\x1b[K")  # over the ^C that the terminal shows, and over a bar
         _tell(f"headstart: interrupted: {INTERRUPTED.get(given.command, 'nothing was written')}")
         sys.exit(130)
     except BrokenPipeError:
@@ -105,6 +107,12 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument("--top", type=int, default=3, metavar="K", help="best classes to list (default: 3)")
     predict.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
+    _add_looking_commands(command)
+    return top
+
+
+def _add_looking_commands(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    """The commands that look at data, models and the cache, and train nothing."""
     features = command("features", "write what the network says of each image as a table")
     features.add_argument("data", metavar="DATA", help="as for fit, or images without labels")
     features.add_argument("-o", "--output", required=True, metavar="FILE", help="a .parquet file")
@@ -123,7 +131,6 @@ def parser() -> argparse.ArgumentParser:
     cache.add_argument("--clear", action="store_true", help="delete the stored features")
     cache.add_argument("--cache", metavar="FOLDER", help="another place than HEADSTART_CACHE or the platform's cache")
     cache.add_argument("--json", action="store_true", help="one JSON document on stdout")
-    return top
 
 
 def _network_options(command: argparse.ArgumentParser) -> None:

@@ -177,8 +177,12 @@ def labelled(table: Table) -> Table:
 
 
 def check_labels(table: Table) -> None:
-    """Raises DataError on a class with a single training image, before anything slow."""
+    """Raises DataError on fewer than two classes or a class with one training image, before anything slow."""
     training = table.labels[np.isin(table.splits.astype(str), ("train", "none"))]
+    if len(table.classes) < 2:
+        raise DataError(
+            f"only one class, {table.classes[0]!r}: at least 2 are needed" if table.classes else "no labels"
+        )
     lonely = [name for name, count in Counter(training).items() if count == 1]
     if lonely:
         raise DataError(

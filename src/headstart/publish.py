@@ -141,7 +141,8 @@ def settings(fitted: Fitted) -> list[recipe.Setting]:
         recipe.Setting(
             "penalty",
             ", ".join(f"{c.l2:.2g}" for c in best),
-            "least left-out log-loss of 4 values for logistic regression, of 13 for the other heads",
+            f"least left-out log-loss of {len(recipe.LOGISTIC_PENALTIES)} values for logistic regression, "
+            f"of {len(recipe.PENALTIES)} for the other heads",
         ),
     ]
 
@@ -159,15 +160,7 @@ def report_data(
         find_conflicts(seen.duplicates, seen.table.labels),
     )
     galleries = _galleries(fitted)
-    view = fitted.view_verdict.score
     machine = this_machine()
-    warnings = []
-    if fitted.leak_free:
-        clean = fitted.leak_free
-        warnings.append(
-            "Without the judged images that have a copy among the training images the accuracy is "
-            f"{100 * clean['accuracy']['value']:.1f} % (n = {clean['n']})."
-        )
     return report.ReportData(
         title=title,
         model=str(folder),
@@ -178,7 +171,7 @@ def report_data(
             report.Baseline(b.kind, b.accuracy, b.n, b.difference["difference"] if b.difference else None)  # type: ignore[arg-type]
             for b in fitted.baselines
         ),
-        warnings=tuple(warnings),
+        warnings=_warnings(fitted),
         counts=_counts(fitted),
         layout=seen.table.layout,
         notes=seen.table.notes,
@@ -196,16 +189,7 @@ def report_data(
         curve=tuple(report.CurvePoint(p["n"], p["accuracy"]) for p in fitted.curve),
         reliability=_reliability(fitted),
         network=_network(fitted),
-        candidates=tuple(
-            report.Candidate(
-                f"{HEADS.get(c.head, c.head)} on {TAPS.get(c.taps, c.taps)}",
-                c.log_loss,
-                c.accuracy,
-                c.weight > 0,
-                f"weight {c.weight:.2f}" if c.weight else "",
-            )
-            for c in fitted.probe.candidates
-        ),
+        candidates=_candidates(fitted),
         recipe=tuple(report.Setting(s.name, s.value, s.source) for s in settings(fitted)),
         seconds=fitted.seconds,
         machine={"Processor": machine.processor, "Cores": str(machine.cores), "Accelerator": machine.accelerator},
@@ -213,10 +197,36 @@ def report_data(
         seed=fitted.options.seed,
         command=command,
         created=created.replace("T", " ").replace("+00:00", " UTC"),
-        timm=report.TimmView(fitted.view is fitted.probe, view["accuracy"], view["n"])
-        if seen.backbone.classifier
-        else None,
+        timm=_timm_view(fitted),
     )
+
+
+def _warnings(fitted: Fitted) -> tuple[str, ...]:
+    if not fitted.leak_free:
+        return ()
+    accuracy, n = fitted.leak_free["accuracy"]["value"], fitted.leak_free["n"]
+    without = "Without the judged images that have a copy among the training images the accuracy is"
+    return (f"{without} {100 * accuracy:.1f} % (n = {n}).",)
+
+
+def _candidates(fitted: Fitted) -> tuple[report.Candidate, ...]:
+    return tuple(
+        report.Candidate(
+            f"{HEADS.get(c.head, c.head)} on {TAPS.get(c.taps, c.taps)}",
+            c.log_loss,
+            c.accuracy,
+            c.weight > 0,
+            f"weight {c.weight:.2f}" if c.weight else "",
+        )
+        for c in fitted.probe.candidates
+    )
+
+
+def _timm_view(fitted: Fitted) -> report.TimmView | None:
+    if not fitted.seen.backbone.classifier:
+        return None
+    view = fitted.view_verdict.score
+    return report.TimmView(fitted.view is fitted.probe, view["accuracy"], view["n"])
 
 
 def _network(fitted: Fitted) -> report.Network:

@@ -1,5 +1,7 @@
 """A pre-trained network, and what it says of images."""
 
+from __future__ import annotations
+
 import sys
 
 # OpenVINO's tools report their use over the network where this package is present: their import finds it absent.

@@ -40,7 +40,6 @@ AS_IT_IS: dict[str, Any] = {
     "write_statistics": False,
     "write_page_checksum": True,
 }
-CHECKED: dict[str, Any] = {"page_checksum_verification": True}
 UNREADABLE = (OSError, pa.ArrowException, KeyError, ValueError)  # what pyarrow and numpy say of a damaged shard
 Halves = npt.NDArray[np.float16]
 
@@ -80,7 +79,7 @@ class Store:
 
     def _index(self, path: Path) -> None:
         try:
-            hashes = pq.read_table(path, columns=["content_hash"], **CHECKED)["content_hash"].to_pylist()
+            hashes = _table(path, ["content_hash"])["content_hash"].to_pylist()
         except UNREADABLE:
             return
         for row, content_hash in enumerate(hashes):
@@ -135,10 +134,16 @@ def _lists(block: Halves) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(block.ravel()), type=pa.list_(item, block.shape[1]))
 
 
+def _table(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """A shard, or some columns of it. Raises one of UNREADABLE."""
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        return file.read(columns).combine_chunks()
+
+
 def _read_shard(path: Path) -> Found | None:
     """All of a shard; None if it cannot be read."""
     try:
-        table = pq.read_table(path, **CHECKED).combine_chunks()
+        table = _table(path)
         n = len(table)
         raw = table["thumbnail"].combine_chunks().buffers()[1]
         thumbnails = np.frombuffer(raw, np.uint8, n * THUMBNAIL_BYTES).reshape(-1, 16, 16, 3)

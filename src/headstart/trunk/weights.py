@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -96,7 +95,7 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise BackboneError(f"weights file {path} does not exist: check the path given to --weights") from None
-    except pickle.UnpicklingError:
+    except torch.serialization.pickle.UnpicklingError:  # type: ignore[attr-defined]
         raise BackboneError(
             f"weights file {path} is damaged, or holds more than tensors, which could run code: save its state_dict() "
             "again and give that"
