@@ -169,7 +169,7 @@ def test_progress_is_shown_on_a_terminal_and_an_interrupt_is_one_line(tmp_path: 
     rng = np.random.default_rng(6)
     for colour, name in enumerate(("a", "b")):
         (tmp_path / "data" / name).mkdir(parents=True)
-        for k in range(150):
+        for k in range(60):
             write_png(picture(colour, rng, 300), tmp_path / "data" / name / f"{k}.png")
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))

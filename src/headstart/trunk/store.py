@@ -119,7 +119,9 @@ class Store:
             out, rows = np.array(places).T
             thumbnails[out] = found.thumbnails[rows]
             for name, block in found.blocks.items():
-                blocks.setdefault(name, np.empty((len(hashes), block.shape[1]), np.float16))[out] = block[rows]
+                if name not in blocks:
+                    blocks[name] = np.empty((len(hashes), block.shape[1]), np.float16)
+                blocks[name][out] = block[rows]
         return Found(thumbnails, blocks)
 
     def _forget(self, path: Path) -> None:
