@@ -211,6 +211,16 @@ def test_baselines_are_beaten_by_signal_and_compared_on_the_same_images() -> Non
     assert frequent.difference["difference"]["value"] == pytest.approx(gain, abs=0.03)
 
 
+def test_the_random_baseline_is_compared_on_equal_terms() -> None:
+    """With the model's own features in place of random ones the difference is nothing, however few rows are drawn."""
+    m = material(120)
+    plan = plan_of(m)
+    drawn = trial.draw_for_baseline(m, plan)
+    same = trial.random_weights(m, plan, drawn, m.at(drawn))
+    assert same.difference is not None
+    assert same.difference["difference"]["value"] == 0
+
+
 def test_more_images_give_a_better_curve() -> None:
     m = material(240, signal=0.8)
     plan = plan_of(m)

@@ -265,7 +265,7 @@ def _baselines(
         drawn = trial.draw_for_baseline(material, plan)
         random, engine = open_network(seen.table, options, random=True)
         features = see(seen.table.take(drawn), random, engine, options, watch.bar("random weights", len(drawn)))
-        found.append(trial.random_weights(material, plan, verdict, drawn, features.blocks))
+        found.append(trial.random_weights(material, plan, drawn, features.blocks))
     return tuple(found)
 
 

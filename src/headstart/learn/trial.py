@@ -144,8 +144,12 @@ def raw_pixels(material: Material, plan: Plan, verdict: Verdict, thumbnails: npt
     return _baseline("raw pixels", material, verdict, *_quick(bare, plan, (PIXELS,)))
 
 
-def random_weights(material: Material, plan: Plan, verdict: Verdict, drawn: Ints, blocks: Blocks) -> Baseline:
-    """The same network with random weights, on the rows `drawn`; blocks: block -> (drawn, feature)."""
+def random_weights(material: Material, plan: Plan, drawn: Ints, blocks: Blocks) -> Baseline:
+    """The same network with random weights, on the rows `drawn`; blocks: block -> (drawn, feature).
+
+    The difference is to the pre-trained features with the same head, learned from and judged on the same few rows, so
+    that it says what the weights are worth and not what more images are.
+    """
     part = material.part(drawn)
     bare = Material(blocks, part.y, part.groups, part.keys, part.classes, material.seed)
     place = {int(row): k for k, row in enumerate(drawn)}
@@ -156,8 +160,12 @@ def random_weights(material: Material, plan: Plan, verdict: Verdict, drawn: Ints
     train = inside(plan.train)
     assert train is not None
     small = Plan(plan.source, train, inside(plan.judge), None, plan.splits[drawn])
-    rows, probabilities = _quick(bare, small, tap_sets("all", tuple(blocks)))
-    return _baseline("random weights", material, verdict, drawn[rows], probabilities)
+    sets = tap_sets("all", tuple(blocks))
+    rows, probabilities = _quick(bare, small, sets)
+    _, pretrained = _quick(part, small, sets)
+    y, groups = part.y[rows], part.groups[rows]
+    accuracy = accuracy_interval(probabilities.argmax(axis=1) == y, groups)
+    return Baseline("random weights", accuracy, len(rows), paired_difference(y, pretrained, probabilities, groups))
 
 
 def draw_for_baseline(material: Material, plan: Plan) -> Ints:
