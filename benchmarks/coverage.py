@@ -41,7 +41,8 @@ def judged(material: trial.Material) -> tuple[dict[str, float], Any]:
     plan = make_plan(none, material.y, material.groups, material.keys, material.seed)
     sets = tap_sets("auto", tuple(material.blocks))
     probe = trial.final_probe(material, plan, sets)
-    return trial.judge(material, plan, probe, sets, lambda stage, total: lambda done: None).score["accuracy"], probe
+    verdict = trial.judge(material, plan, probe, trial.Method(sets), lambda stage, total: lambda done: None)
+    return verdict.score["accuracy"], probe
 
 
 def halves(material: trial.Material, draws: int) -> list[tuple[dict[str, float], float]]:

@@ -33,9 +33,10 @@ from headstart.data import images
 from headstart.data.table import Table, read_table
 from headstart.errors import ImageError
 from headstart.pipeline import Options, sized
-from headstart.trunk.backbone import DEFAULT, Backbone, Trunk, open_backbone
-from headstart.trunk.engine import CPU_BATCH, OpenVinoEngine, cpu_has_bf16, n_cores
+from headstart.trunk.backbone import DEFAULT, open_backbone
+from headstart.trunk.engine import OpenVinoEngine, cpu_has_bf16, n_cores
 from headstart.trunk.features import extract, store_key
+from headstart.trunk.network import Backbone, Trunk
 from headstart.trunk.store import Store
 
 Bytes = NDArray[np.uint8]
@@ -155,13 +156,14 @@ def random_pixels(n: int, side: int) -> Bytes:
 
 
 def engine_with(
-    name: str, weights: str, side: int, pixels: Bytes, batch: int = CPU_BATCH
+    name: str, weights: str, side: int, pixels: Bytes, batch: int | None = None
 ) -> tuple[OpenVinoEngine, list[tuple[None, Bytes]]]:
     """A compiled engine and the pixels in batches for it."""
     backbone = open_backbone(name, weights)
     backbone = backbone.resized(replace(backbone.preprocess, size=(side, side)))
     engine = OpenVinoEngine(backbone, PRECISION, batch)
-    return engine, [(None, pixels[at : at + batch]) for at in range(0, len(pixels) - batch + 1, batch)]
+    size = engine.batch
+    return engine, [(None, pixels[at : at + size]) for at in range(0, len(pixels) - size + 1, size)]
 
 
 def drop(tag: object, blocks: object) -> None:

@@ -17,11 +17,7 @@ from headstart.data import images
 from headstart.errors import BackboneError
 from headstart.trunk.backbone import (
     DEFAULT,
-    Backbone,
-    Trunk,
     backbone_of,
-    block_names,
-    block_widths,
     from_tensors,
     open_backbone,
     resolve,
@@ -29,6 +25,7 @@ from headstart.trunk.backbone import (
     timm_tensors,
 )
 from headstart.trunk.engine import OpenVinoEngine
+from headstart.trunk.network import Backbone, Trunk, block_names, block_widths
 
 Bytes = npt.NDArray[np.uint8]
 SMALL = "test_efficientnet"
@@ -195,7 +192,7 @@ def test_names_are_found_in_any_case_and_unknown_ones_get_the_nearest() -> None:
     assert resolve("VGG16.TV_in1k") == "vgg16.tv_in1k"
     assert resolve("efficientnet_lite0") == DEFAULT
     assert resolve("Xception") == "legacy_xception"
-    for wrong, near in (("resnet81", "resnet18"), ("InceptionV3", "inception_v3"), ("efficientnet-lite0", "lite0")):
+    for wrong, near in (("resnet81", "resnet18"), ("InceptionV9", "inceptionv3"), ("efficientnet-litex", "efficientnetlite")):
         with pytest.raises(BackboneError, match=near) as error:
             open_backbone(wrong, "none")
         assert "\n" not in str(error.value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from conftest import TINY, Run, picture
-from headstart import cli
+from headstart import arguments, cli
 from headstart.bundle import ABOUT, CHECKSUMS, DEFINING
 from headstart.data.images import write_png
 
@@ -25,7 +26,7 @@ HEADSTART = [sys.executable, "-m", "headstart"]
 def test_the_default_backbone_is_the_trunks() -> None:
     from headstart.trunk.backbone import DEFAULT
 
-    assert cli.BACKBONE == DEFAULT
+    assert arguments.BACKBONE == DEFAULT
 
 
 @pytest.mark.parametrize("command", ["", *cli.COMMANDS])
@@ -36,7 +37,7 @@ def test_help_names_every_option_on_stdout(command: str, run: Run) -> None:
     if command:
         assert "--json" in found.out
     else:
-        assert all(f"    {name} " in found.out for name in cli.COMMANDS)
+        assert all(re.search(rf"^    {name}\s", found.out, re.MULTILINE) for name in cli.COMMANDS)
 
 
 def test_fit_prints_one_document_and_the_folder_holds_what_it_says(run: Run, pictures: Path, tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ import torch
 from headstart.data import images
 from headstart.errors import OptionError
 from headstart.trunk import engine as engines
-from headstart.trunk.backbone import Backbone, Trunk, block_names, block_widths, open_backbone
+from headstart.trunk.backbone import open_backbone
 from headstart.trunk.engine import Engine, OpenVinoEngine, TorchEngine, compile_trunk, cpu_has_bf16
+from headstart.trunk.network import Backbone, Trunk, block_names, block_widths
 
 Bytes = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.float32]
@@ -99,8 +100,9 @@ def test_bfloat16_agrees_with_eager_torch(default: Backbone, photographs: Bytes)
 @pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_100"])
 def test_other_networks_agree_in_float32(name: str) -> None:
     backbone = at(open_backbone(name, "none"), 64)
-    pixels = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), np.uint8)
-    [rows] = run(compile_trunk(backbone, "f32"), [pixels])
+    engine = compile_trunk(backbone, "f32")
+    pixels = np.random.default_rng(0).integers(0, 256, (engine.batch, 64, 64, 3), np.uint8)
+    [rows] = run(engine, [pixels])
     assert min(cosines(backbone, rows, eager(backbone, pixels)).values()) >= 0.99999
 
 

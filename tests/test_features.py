@@ -18,9 +18,10 @@ from headstart.data.images import write_png
 from headstart.data.table import Table, read_table, table_of
 from headstart.errors import ImageError, OutputError
 from headstart.trunk import features as module
-from headstart.trunk.backbone import Backbone, block_names, block_widths, open_backbone
+from headstart.trunk.backbone import open_backbone
 from headstart.trunk.engine import Bytes, Deliver, Engine, OpenVinoEngine
 from headstart.trunk.features import Features, by_block, extract, finite, rounded, store_key, stream
+from headstart.trunk.network import Backbone, block_names, block_widths
 from headstart.trunk.store import Halves, Store
 
 N = 45  # images: eleven batches of four and one image

@@ -135,11 +135,15 @@ def test_shuffled_labels_give_chance() -> None:
     shuffled = trial.Material(m.blocks, y, m.groups, m.keys, m.classes, 0)
     sets = tap_sets("auto", BLOCKS)
     verdict = trial.judge(
-        shuffled, plan_of(shuffled), trial.final_probe(shuffled, plan_of(shuffled), sets), sets, no_bar
+        shuffled,
+        plan_of(shuffled),
+        trial.final_probe(shuffled, plan_of(shuffled), sets),
+        trial.Method(sets),
+        no_bar,
     )
     accuracy = verdict.score["accuracy"]
     assert accuracy["low"] <= 1 / 3 <= accuracy["high"]
-    honest = trial.judge(m, plan_of(m), trial.final_probe(m, plan_of(m), sets), sets, no_bar)
+    honest = trial.judge(m, plan_of(m), trial.final_probe(m, plan_of(m), sets), trial.Method(sets), no_bar)
     assert honest.score["accuracy"]["low"] > 0.8
 
 
@@ -203,7 +207,7 @@ def test_baselines_are_beaten_by_signal_and_compared_on_the_same_images() -> Non
     m = material(120)
     plan = plan_of(m)
     sets = tap_sets("auto", BLOCKS)
-    verdict = trial.judge(m, plan, trial.final_probe(m, plan, sets), sets, no_bar)
+    verdict = trial.judge(m, plan, trial.final_probe(m, plan, sets), trial.Method(sets), no_bar)
     frequent = trial.most_frequent(m, plan, verdict)
     assert frequent.accuracy["value"] == pytest.approx(1 / 3)
     assert frequent.difference is not None
@@ -224,7 +228,8 @@ def test_the_random_baseline_is_compared_on_equal_terms() -> None:
 def test_more_images_give_a_better_curve() -> None:
     m = material(240, signal=0.8)
     plan = plan_of(m)
-    points = trial.curve(m, plan, trial.final_probe(m, plan, tap_sets("auto", BLOCKS)))
+    sets = tap_sets("auto", BLOCKS)
+    points = trial.curve(m, plan, trial.final_probe(m, plan, sets), trial.Method(sets))
     sizes = [p["n"] for p in points]
     assert sizes == sorted(set(sizes))
     assert len(sizes) >= 4

@@ -31,19 +31,26 @@ Images = str | Path | Sequence[Any] | npt.NDArray[Any]
 class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A frozen pre-trained network with a head fitted to your images.
 
-    backbone: any timm network. weights: "auto", "none" (random) or a file. taps: "auto", "last" or "all". size: side
-    of the network's input in px, None = from the images. precision: "auto", "bf16" or "f32". cache: folder of stored
-    features. seed: of every random draw.
+    backbone: any timm network, or the folder of a saved model. weights: "auto", "none" (random) or a file. taps:
+    "auto", "last" or "all". layer: the one layer to read. head: "auto", or layers in words ("gap, dense 128 relu"),
+    trained with epochs, batch_size and optimizer ("adam", "adamw", "sgd"). size: side of the network's input in px,
+    None = from the images. precision: "auto", "bf16" or "f32". cache: folder of stored features. seed: of every random
+    draw.
 
     Images are given as a folder or manifest (a path), or as a sequence of paths or arrays (height, width[, channel])
     with labels. After `fit`: `classes_` (class,) in the order of `predict_proba`'s columns.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (scikit-learn: every setting is an argument)
         self,
         backbone: str = DEFAULT,
         weights: str = "auto",
         taps: str = "auto",
+        layer: str | None = None,
+        head: str = "auto",
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        optimizer: str = "adam",
         size: int | None = None,
         precision: str = "auto",
         cache: str | None = None,
@@ -52,6 +59,11 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.backbone = backbone
         self.weights = weights
         self.taps = taps
+        self.layer = layer
+        self.head = head
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.optimizer = optimizer
         self.size = size
         self.precision = precision
         self.cache = cache
@@ -70,7 +82,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         seen = self._learned.seen
         self.classes_ = _labels(seen.classes, y)
         self.set_aside_ = seen.features.set_aside
-        self._model = Loaded(None, seen.backbone, self._learned.probe, seen.classes, seen.engine.precision)
+        self._model = Loaded(None, seen.backbone, self._learned.head, seen.classes, seen.engine.precision)
         self._engine = seen.engine
         return self
 

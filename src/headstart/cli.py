@@ -9,22 +9,19 @@ import argparse
 import io
 import json
 import os
-import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from headstart import __version__
+from headstart.arguments import parser, printable
 from headstart.errors import DataError, HeadstartError, OptionError
 
 if TYPE_CHECKING:
     from headstart.pipeline import Options, Watcher
 
-BACKBONE = "tf_efficientnet_lite0"  # equals trunk.backbone.DEFAULT, which would import torch
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # file names may hold line breaks and orders to the terminal
 _RESUMES = "no result was written; images that were read need not be read again by the same command"
 INTERRUPTED = dict.fromkeys(("demo", "fit", "features", "inspect"), _RESUMES)
 
@@ -52,110 +49,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
 
 
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong with the arguments in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        _tell(f"{self.prog}: {message} (see {self.prog} --help)")
-        sys.exit(2)
-
-
-def parser() -> argparse.ArgumentParser:
-    top = Parser(
-        prog="headstart",
-        description="A folder of labelled images in; an honest, deployable classifier out.",
-        epilog="Begin with: headstart demo. Each command has its own --help.",
-        allow_abbrev=False,
-    )
-    top.add_argument("--version", action="version", version=f"headstart {__version__}")
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    def command(name: str, text: str) -> argparse.ArgumentParser:
-        return commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
-
-    demo = command("demo", "train on images that ship with a dependency, offline, and say where the report is")
-    demo.add_argument(
-        "-o", "--output", default="headstart-demo", metavar="FOLDER", help="where to write (default: %(default)s)"
-    )
-    demo.add_argument("--json", action="store_true", help="one JSON document on stdout")
-
-    fit = command("fit", "train a classifier on labelled images, judge it, and save it with its report")
-    fit.add_argument(
-        "data",
-        metavar="DATA",
-        help="a folder with a folder per class, a CSV or Parquet manifest, or Parquet files of images",
-    )
-    fit.add_argument(
-        "-o", "--output", default="model", metavar="MODEL", help="folder of the saved model (default: %(default)s)"
-    )
-    fit.add_argument(
-        "--taps", default="auto", metavar="auto|last|all", help="layers that the head reads (default: auto)"
-    )
-    _network_options(fit)
-
-    evaluate = command("evaluate", "score a saved model on labelled images")
-    evaluate.add_argument("model", metavar="MODEL", help="a folder that fit has written")
-    evaluate.add_argument("data", metavar="DATA", help="as for fit; a test part is used alone where there is one")
-    evaluate.add_argument("--json", action="store_true", help="one JSON document on stdout")
-
-    predict = command("predict", "label images with a saved model")
-    predict.add_argument("model", metavar="MODEL", help="a folder that fit has written")
-    predict.add_argument("images", nargs="+", metavar="IMAGES", help="image files, or folders to search")
-    predict.add_argument(
-        "-o", "--output", metavar="FILE", help="a .csv, .jsonl, .json or .parquet file instead of the terminal"
-    )
-    predict.add_argument("--top", type=int, default=3, metavar="K", help="best classes to list (default: 3)")
-    predict.add_argument("--json", action="store_true", help="one JSON document on stdout")
-
-    _add_looking_commands(command)
-    return top
-
-
-def _add_looking_commands(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
-    """The commands that look at data, models and the cache, and train nothing."""
-    features = command("features", "write what the network says of each image as a table")
-    features.add_argument("data", metavar="DATA", help="as for fit, or images without labels")
-    features.add_argument("-o", "--output", required=True, metavar="FILE", help="a .parquet file")
-    features.add_argument("--layer", metavar="NAME", help="one block only, such as pre_logits (default: all)")
-    _network_options(features)
-
-    inspect = command("inspect", "list broken files, duplicates, leaks and imbalance, before anything is trained")
-    inspect.add_argument("data", metavar="DATA", help="as for fit")
-    _network_options(inspect)
-
-    report = command("report", "say what a saved model is and where its report lies")
-    report.add_argument("model", metavar="MODEL", help="a folder that fit has written")
-    report.add_argument("--json", action="store_true", help="one JSON document on stdout")
-
-    cache = command("cache", "show the size of the stored features, or clear them")
-    cache.add_argument("--clear", action="store_true", help="delete the stored features")
-    cache.add_argument("--cache", metavar="FOLDER", help="another place than HEADSTART_CACHE or the platform's cache")
-    cache.add_argument("--json", action="store_true", help="one JSON document on stdout")
-
-
-def _network_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--backbone", default=BACKBONE, metavar="NAME", help=f"any timm network (default: {BACKBONE})")
-    command.add_argument(
-        "--weights",
-        default="auto",
-        metavar="auto|none|FILE",
-        help="a .safetensors or .pth file, or none for random (default: auto)",
-    )
-    command.add_argument(
-        "--size", type=int, metavar="PX", help="side of the network's input in pixels (default: from the images)"
-    )
-    command.add_argument(
-        "--precision", default="auto", metavar="auto|bf16|f32", help="numbers that the network runs in (default: auto)"
-    )
-    command.add_argument(
-        "--cache",
-        metavar="FOLDER",
-        help="where features are kept (default: HEADSTART_CACHE, else the platform's cache)",
-    )
-    command.add_argument("--seed", type=int, default=0, metavar="N", help="of every random draw (default: 0)")
-    command.add_argument("--json", action="store_true", help="one JSON document on stdout")
-
-
 def _demo(given: argparse.Namespace) -> None:
     from headstart.bundle import check_writable
     from headstart.demo import write_digits
@@ -165,7 +58,7 @@ def _demo(given: argparse.Namespace) -> None:
     check_writable(folder / "model")
     count = write_digits(images)
     _tell(f"{count} images of handwritten digits, one folder a class, written to {images}")
-    given.data, given.output = str(images), str(folder / "model")
+    given.data, given.output, given.add_to = str(images), str(folder / "model"), None
     _fit_and_save(given)
     if not given.json:
         for line in ("", "For your own images, one folder per class:", "  headstart fit YOUR-FOLDER -o model"):
@@ -178,11 +71,16 @@ def _fit_and_save(given: argparse.Namespace) -> None:
 
     folder = Path(given.output)
     check_writable(folder)
-    table = read_table(given.data)
-    from headstart import answers, pipeline, publish  # after the cheap checks: they take seconds to import
+    table = read_table(given.data, min_classes=1 if given.add_to else 2)
+    from headstart import answers, grow, pipeline, publish  # after the cheap checks: they take seconds to import
 
+    options = _options(given)
+    if given.add_to and (other := _set_otherwise(options)):
+        raise OptionError(f"--{other} cannot be set with --add-to: it is the model's own")
     with _watcher() as watch:
-        fitted = pipeline.fit(table, _options(given), watch)
+        fitted = (
+            grow.add_to(given.add_to, table, options, watch) if given.add_to else pipeline.fit(table, options, watch)
+        )
     command = shlex.join(["headstart", *_typed(given)])
     found = publish.save(fitted, folder, Path(given.data).resolve().name, command)
     if given.json:
@@ -190,6 +88,8 @@ def _fit_and_save(given: argparse.Namespace) -> None:
         return
     for line in answers.summary(fitted, folder):
         _say(line)
+    if fitted.growth:
+        _say(publish.growth_line(fitted.growth))
 
 
 def _evaluate(given: argparse.Namespace) -> None:
@@ -246,20 +146,61 @@ def _predict(given: argparse.Namespace) -> None:
         raise DataError(f"none of {len(found)} images can be read; the first, {found[0]['path']}: {found[0]['error']}")
 
 
+def _classify(given: argparse.Namespace) -> None:
+    from headstart.data.table import list_images
+
+    if given.top < 1:
+        raise OptionError(f"--top {given.top} is not allowed: 1 or more")
+    table = list_images(given.images)
+    from headstart import pipeline
+    from headstart.ship.classify import classify
+
+    backbone = pipeline.as_published(_options(given), _tell)
+    with _watcher() as watch:
+        found = classify(table, backbone, given.top, given.precision, watch.bar("classify", len(table)))
+    if given.json:
+        _print_json(found)
+    for record in [] if given.json else found:
+        _say(f"{record['path']}: {'cannot be read: ' + record['error'] if record['error'] else ''}")
+        for best in record["predictions"]:
+            _say(f"  {best['wnid']}  {best['probability']:6.1%}  {best['name']}")
+    if all(record["error"] for record in found):
+        raise DataError(f"none of {len(found)} images can be read; the first, {found[0]['path']}: {found[0]['error']}")
+
+
 def _features(given: argparse.Namespace) -> None:
-    from headstart import publish
+    from headstart.feature_file import write_features
     from headstart.ship.predict import check_output
 
     out = Path(given.output)
     check_output(out, (".parquet",))
     with _watcher() as watch:
-        count, blocks, set_aside = publish.write_features(given.data, out, given.layer, _options(given), watch)
+        count, blocks, set_aside = write_features(given.data, out, given.layer, given.pool, _options(given), watch)
     if given.json:
         _print_json({"file": str(out), "images": count, "blocks": blocks, "set_aside": set_aside})
     else:
         _say(f"{count} images, {len(blocks)} blocks ({sum(blocks.values())} features) written to {out}")
     for record in set_aside:
         _tell(f"set aside: {record['path']}: {record['reason']}")
+
+
+def _backbones(given: argparse.Namespace) -> None:
+    from headstart import networks
+
+    answer: Any
+    if given.download:
+        answer = networks.download(given.download, _tell)
+    elif given.export_weights:
+        answer = networks.export_weights(*given.export_weights)
+    elif given.import_weights:
+        answer = networks.import_weights(given.import_weights)
+    else:
+        answer = networks.listing(given.search, given.sort)
+    if given.json:
+        _print_json(answer)
+        return
+    for line in networks.lines(answer) if isinstance(answer, list) else [f"{answer['network']}: {answer['path']}"]:
+        _say(line)
 
 
 def _inspect(given: argparse.Namespace) -> None:
@@ -315,6 +256,8 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "fit": _fit_and_save,
     "evaluate": _evaluate,
     "predict": _predict,
+    "classify": _classify,
+    "backbones": _backbones,
     "features": _features,
     "inspect": _inspect,
     "report": _report,
@@ -329,15 +272,22 @@ def _options(given: argparse.Namespace) -> Options:
     return Options(**{name: getattr(given, name) for name in vars(Options()) if hasattr(given, name)})
 
 
+def _set_otherwise(options: Options) -> str | None:
+    """The first option that is not at its default, of those that decide what a model is."""
+    default = vars(type(options)())
+    free = ("cache", "seed")
+    return next((n.replace("_", "-") for n, v in vars(options).items() if v != default[n] and n not in free), None)
+
+
 def _typed(given: argparse.Namespace) -> list[str]:
     """The command that makes the same model, with only what differs from the default."""
     from headstart.pipeline import Options
 
-    words = ["fit", given.data, "-o", given.output]
+    words = ["fit", given.data, "-o", given.output, *(["--add-to", given.add_to] if given.add_to else [])]
     for name, default in vars(Options()).items():
         value = getattr(given, name, default)
         if value != default:
-            words += [f"--{name}", str(value)]
+            words += [f"--{name.replace('_', '-')}", str(value)]
     return words
 
 
@@ -384,16 +334,12 @@ def _quiet_libraries() -> None:
 
 def _say(line: str) -> None:
     """One line of the result."""
-    print(CONTROL.sub(_escape, line))
+    print(printable(line))
 
 
 def _tell(line: str) -> None:
     """One line beside the result."""
-    print(CONTROL.sub(_escape, line), file=sys.stderr)
-
-
-def _escape(found: re.Match[str]) -> str:
-    return found[0].encode("unicode_escape").decode()
+    print(printable(line), file=sys.stderr)
 
 
 def _print_json(value: Any) -> None:

@@ -6,6 +6,7 @@ table -> backbone at the right size -> features (one pass) -> duplicates -> who 
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,23 +21,28 @@ import numpy.typing as npt
 from headstart.bundle import read_bundle
 from headstart.data import images
 from headstart.data.duplicates import DuplicateSet, find_duplicates, tie_groups
+from headstart.data.sources import GoneSource
 from headstart.data.table import Table
-from headstart.errors import DataError, ImageError, OptionError, nearest
+from headstart.errors import DataError, ImageError, OptionError, OutputError, nearest
 from headstart.judge.labels import Suspect, suspected_labels
 from headstart.judge.metrics import score
-from headstart.learn import recipe, trial
+from headstart.learn import recipe, spec, trial
 from headstart.learn.plan import Plan, check_classes, make_plan
 from headstart.learn.probe import Probe
-from headstart.learn.taps import LAST, tap_sets
+from headstart.learn.taps import LAST, one_layer, plain, tap_sets
+from headstart.learn.trained import Design, SpecHead, check_layers
 from headstart.ship.package import Loaded, unpack
 from headstart.ship.predict import Predictions, predict
-from headstart.trunk.backbone import DEFAULT, Backbone, block_names, open_backbone
-from headstart.trunk.engine import Engine, compile_trunk
+from headstart.trunk.backbone import DEFAULT, open_backbone
+from headstart.trunk.engine import Engine, accelerator, compile_trunk
 from headstart.trunk.features import Features, extract, store_key
-from headstart.trunk.store import Store, cache_root
+from headstart.trunk.layers import LAST_MAP
+from headstart.trunk.network import Backbone, block_names, possible_sizes, tap_at
+from headstart.trunk.store import IN_MEMORY, Store, cache_root
 
 SIZE_SAMPLE = 64  # image headers looked at to choose the input size: their median short side is known to a few percent
 
+Head = Probe | SpecHead
 Say = Callable[[str], None]
 Bar = Callable[[str, int], Callable[[int], None]]  # (stage, total) -> called with the number done since the last call
 
@@ -48,6 +54,11 @@ class Options:
     backbone: str = DEFAULT
     weights: str = "auto"  # or "none", or a file
     taps: str = "auto"  # or "last", "all"
+    layer: str | None = None  # the one layer to read; None: as `taps` says
+    head: str = "auto"  # or layers in words, as learn.spec reads them
+    epochs: int | None = None  # of a head of one's own layers, as the next two; None: learn.recipe.training
+    batch_size: int | None = None
+    optimizer: str = "adam"
     size: int | None = None  # px; None: learn.recipe.input_side
     precision: str = "auto"  # or "bf16", "f32"
     cache: str | None = None  # folder; None: HEADSTART_CACHE or the platform's
@@ -86,7 +97,8 @@ class Learned:
 
     seen: Seen
     plan: Plan
-    probe: Probe
+    head: Head
+    method: trial.Method
     material: trial.Material
     options: Options
     seconds: dict[str, float]  # wall clock by stage
@@ -98,9 +110,9 @@ class Fitted:
 
     seen: Seen
     plan: Plan
-    probe: Probe
+    head: Head
     verdict: trial.Verdict
-    view: Probe  # the head of the timm view
+    view: Head  # the head of the timm view
     view_verdict: trial.Verdict
     validation: dict[str, Any] | None
     baselines: tuple[trial.Baseline, ...]
@@ -109,6 +121,8 @@ class Fitted:
     leak_free: dict[str, Any] | None  # the score without judged images that have a copy among the training images
     seconds: dict[str, float]
     options: Options
+    method: trial.Method
+    growth: dict[str, Any] | None = None  # what was added to an earlier model (grow.py)
 
 
 def fit(table: Table, options: Options, watch: Watcher = QUIET) -> Fitted:
@@ -120,41 +134,51 @@ def learn(table: Table, options: Options, watch: Watcher = QUIET, hold_out: bool
     """The frozen model. With `hold_out` false it learns from all but the user's own test and validation."""
     clock = Clock()
     with clock("open the network"):
-        tap_sets(options.taps, (LAST,))  # refuses a wrong --taps before anything slow
+        check_head(options)
         table = labelled(table)
         check_labels(table)
-        backbone, engine = open_network(table, options)
+        backbone, engine = open_network(table, options, say=watch.say)
     announce(table, watch)
+    announce_maps(table, backbone, options, watch)
     with clock("read images, run the network"):
         features = see(table, backbone, engine, options, watch.bar("network", len(table)))
     with clock("find duplicates"):
         seen = look(table, backbone, engine, features)
         plan = make_plan(seen.table.splits, seen.y, seen.groups, features.hashes, options.seed, hold_out)
-        check_classes(seen.y, seen.classes, plan)
+    return taught(seen, plan, options, watch, clock)
+
+
+def taught(seen: Seen, plan: Plan, options: Options, watch: Watcher, clock: Clock) -> Learned:
+    """Heads for what the network saw. Raises DataError where a class cannot be learned."""
     with clock("fit heads"):
+        check_classes(seen.y, seen.classes, plan)
+        features = seen.features
         material = trial.Material(features.blocks, seen.y, seen.groups, features.hashes, seen.classes, options.seed)
-        probe = trial.final_probe(material, plan, tap_sets(options.taps, block_names(backbone)))
-    return Learned(seen, plan, probe, material, options, clock.seconds)
+        method = how(seen.backbone, options, len(plan.train))
+        head = trial.final_head(material, plan, method, watch.bar)
+    return Learned(seen, plan, head, method, material, options, clock.seconds)
 
 
 def prove(learned: Learned, watch: Watcher = QUIET) -> Fitted:
     """Judge a learned model: the headline, its baselines, the learning curve, suspected labels."""
     clock = Clock(learned.seconds)
-    seen, plan, probe, material, options = learned.seen, learned.plan, learned.probe, learned.material, learned.options
+    seen, plan, head, material, options = learned.seen, learned.plan, learned.head, learned.material, learned.options
     with clock("judge"):
-        verdict = trial.judge(material, plan, probe, tap_sets(options.taps, block_names(seen.backbone)), watch.bar)
-        validation = None if plan.validation is None else trial.judge_rows(material, probe, plan.validation).score
-        view, view_verdict = (probe, verdict) if options.taps == "last" else trial.timm_view(material, plan)
+        verdict = trial.judge(material, plan, head, learned.method, watch.bar)
+        validation = None if plan.validation is None else trial.judge_rows(material, head, plan.validation).score
+        same = head.parts == plain().parts
+        bare = material.without_maps()
+        view, view_verdict = (head, verdict) if same else trial.timm_view(bare, plan)
         leak_free = _without_leaks(seen, plan, verdict)
-        suspects = _suspects(seen, plan, probe, verdict)
+        suspects = _suspects(seen, plan, head, verdict)
     with clock("baselines"):
-        baselines = _baselines(seen, plan, material, verdict, options, watch)
+        baselines = _baselines(seen, plan, bare, verdict, options, watch)
     with clock("learning curve"):
-        curve = trial.curve(material, plan, probe)
+        curve = trial.curve(bare, plan, head, learned.method)
     return Fitted(
         seen,
         plan,
-        probe,
+        head,
         verdict,
         view,
         view_verdict,
@@ -165,6 +189,7 @@ def prove(learned: Learned, watch: Watcher = QUIET) -> Fitted:
         leak_free,
         clock.seconds,
         options,
+        learned.method,
     )
 
 
@@ -198,25 +223,96 @@ def announce(table: Table, watch: Watcher) -> None:
         watch.say(f"note: {note}")
 
 
-def open_network(table: Table, options: Options, random: bool = False) -> tuple[Backbone, Engine]:
+def announce_maps(table: Table, backbone: Backbone, options: Options, watch: Watcher) -> None:
+    """Say what feature maps will take on disk. Raises OutputError where that is more than there is."""
+    values = sum(tap.widths[tap.pools.index("map")] for tap in backbone.taps if "map" in tap.pools)
+    if not values:
+        return
+    size, place = 2 * values * len(table), cache_root(options.cache)
+    place.mkdir(parents=True, exist_ok=True)
+    needed, free = size * (2 if size > IN_MEMORY else 1), shutil.disk_usage(place).free
+    said = f"feature maps of {len(table)} images, {values} values each: {size / 1e9:.2f} GB in {place}"
+    if needed > free:
+        raise OutputError(
+            f"{said}, and {needed / 1e9:.2f} GB are needed where {free / 1e9:.2f} GB are free: begin --head with gap, "
+            "take a smaller --size, or another --cache"
+        )
+    watch.say(said)
+
+
+def open_network(table: Table, options: Options, random: bool = False, say: Say = QUIET.say) -> tuple[Backbone, Engine]:
     """The backbone at the size for these images, compiled; with `random` the same network with random weights."""
+    backbone = read_at(open_at_size(table, options, random, say), options)
+    return backbone, compile_trunk(backbone, options.precision)
+
+
+def open_at_size(table: Table, options: Options, random: bool = False, say: Say = QUIET.say) -> Backbone:
+    """The backbone at the size for these images."""
     if not 0 <= options.seed < 2**32:
         raise OptionError(f"seed {options.seed} is not allowed: a whole number from 0 to {2**32 - 1}")
-    backbone = open_backbone(options.backbone, "none" if random else options.weights, options.seed)
-    backbone = sized(backbone, table, options)
-    if options.taps == "last":
-        backbone = replace(backbone, taps=())  # what no head will read need not be computed
-    return backbone, compile_trunk(backbone, options.precision)
+    backbone = open_backbone(options.backbone, "none" if random else options.weights, options.seed, say)
+    return sized(backbone, table, options)
+
+
+def read_at(backbone: Backbone, options: Options) -> Backbone:
+    """The backbone with the taps that the heads will read, and no others: what is not read need not be computed."""
+    if options.head != "auto":
+        tap = tap_at(backbone, options.layer or LAST_MAP, spec.pooling(spec.parse(options.head)))
+        backbone = replace(backbone, taps=(tap,))
+        check_layers(how(backbone, options, 1).design)
+        return backbone
+    if options.layer:
+        return replace(backbone, taps=(tap_at(backbone, options.layer),))
+    return replace(backbone, taps=()) if options.taps == "last" else backbone
+
+
+def how(backbone: Backbone, options: Options, n_images: int) -> trial.Method:
+    """Closed-form heads on the taps chosen, or the user's own layers on one of them."""
+    if options.head == "auto":
+        if options.layer:
+            return trial.Method((one_layer(options.layer, backbone.taps[0].blocks[0]),))
+        return trial.Method(tap_sets(options.taps, block_names(backbone)))
+    tap, layers = backbone.taps[0], spec.parse(options.head)
+    shape = tap.shape if "map" in tap.pools else (tap.channels,)
+    training = recipe.training(n_images, options.epochs, options.batch_size, options.optimizer)
+    design = Design(options.head, layers, tap.blocks[0], shape, training)
+    return trial.Method((), design, accelerator() or "cpu")
+
+
+def check_head(options: Options) -> None:
+    """Raises OptionError for a wrong --taps, --head, or what trains it, before anything slow."""
+    tap_sets(options.taps, (LAST,))
+    recipe.training(1, options.epochs, options.batch_size, options.optimizer)
+    if options.head != "auto":
+        spec.parse(options.head)
+    if options.taps != "auto" and (options.layer or options.head != "auto"):
+        raise OptionError(f"--taps {options.taps} says what --layer and --head say otherwise: leave it out")
+
+
+def as_published(options: Options, say: Say = QUIET.say) -> Backbone:
+    """The backbone at its own input size, or the user's: what its own top was trained for."""
+    backbone = open_backbone(options.backbone, options.weights, options.seed, say)
+    return at_side(backbone, options.size, backbone.preprocess.crop_fraction) if options.size else backbone
+
+
+def at_side(backbone: Backbone, side: int, crop_fraction: float) -> Backbone:
+    """The backbone at an input side in px that the user has set. Raises OptionError where it cannot be."""
+    if not 16 <= side <= 1024:
+        raise OptionError(f"size {side} px is not allowed: 16 to 1024")
+    found = backbone.resized(replace(backbone.preprocess, size=(side, side), crop_fraction=crop_fraction))
+    if found.preprocess.size != (side, side):
+        raise OptionError(f"size {side} px is not possible with {backbone.name}: {possible_sizes(backbone)}")
+    return found
 
 
 def sized(backbone: Backbone, table: Table, options: Options) -> Backbone:
     """The backbone with the input size that the recipe or the user gives."""
-    if options.size is not None and not 16 <= options.size <= 1024:
-        raise OptionError(f"size {options.size} px is not allowed: 16 to 1024")
     side, crop = recipe.input_side(_short_side(table), backbone.native_size, len(table))
-    side = options.size or side
     own = backbone.preprocess
-    return backbone.resized(replace(own, size=(side, side), crop_fraction=own.crop_fraction if crop else 1.0))
+    crop_fraction = own.crop_fraction if crop else 1.0
+    if options.size is not None:
+        return at_side(backbone, options.size, crop_fraction)
+    return backbone.resized(replace(own, size=(side, side), crop_fraction=crop_fraction))
 
 
 def _short_side(table: Table) -> float:
@@ -250,7 +346,7 @@ def look(table: Table, backbone: Backbone, engine: Engine, features: Features) -
     y = np.array([number[label] for label in kept.labels], dtype=np.int64)
     duplicates = find_duplicates(features.hashes, features.blocks[LAST], features.thumbnails)
     groups = tie_groups(len(kept), duplicates, kept.groups)
-    enlarged = backbone.preprocess.crop_fraction == 1.0
+    enlarged = _short_side(table) < recipe.PHOTOGRAPH
     return Seen(kept, backbone, engine, features, classes, y, duplicates, groups, enlarged)
 
 
@@ -261,18 +357,21 @@ def _baselines(
         trial.most_frequent(material, plan, verdict),
         trial.raw_pixels(material, plan, verdict, seen.features.thumbnails),
     ]
-    if options.weights != "none":
-        drawn = trial.draw_for_baseline(material, plan)
+    if options.head != "auto":
+        found.append(trial.closed_form(material, plan, verdict))
+    drawn = trial.draw_for_baseline(material, plan)
+    at_hand = not any(isinstance(seen.table.sources[row], GoneSource) for row in drawn)
+    if options.weights != "none" and at_hand:
         random, engine = open_network(seen.table, options, random=True)
         features = see(seen.table.take(drawn), random, engine, options, watch.bar("random weights", len(drawn)))
         found.append(trial.random_weights(material, plan, drawn, features.blocks))
     return tuple(found)
 
 
-def _suspects(seen: Seen, plan: Plan, probe: Probe, verdict: trial.Verdict) -> list[Suspect]:
+def _suspects(seen: Seen, plan: Plan, head: Head, verdict: trial.Verdict) -> list[Suspect]:
     """Suspected labels of the training images (left-out predictions) and of the judged ones."""
     probabilities = np.full((len(seen.y), len(seen.classes)), np.nan)
-    probabilities[plan.train] = np.exp(probe.left_out)
+    probabilities[plan.train] = np.exp(head.left_out)
     probabilities[verdict.rows] = verdict.probabilities
     rows = np.flatnonzero(~np.isnan(probabilities[:, 0]))
     found = suspected_labels(seen.y[rows], probabilities[rows], seen.classes)
@@ -321,7 +420,7 @@ def evaluate(model: Loaded, table: Table, seed: int = 0, watch: Watcher = QUIET)
 def inspect(table: Table, options: Options, watch: Watcher = QUIET) -> Seen:
     """Broken files, duplicates, leaks and conflicts, before anything is trained."""
     table = labelled(table)
-    backbone, engine = open_network(table, options)
+    backbone, engine = open_network(table, options, say=watch.say)
     announce(table, watch)
     return look(table, backbone, engine, see(table, backbone, engine, options, watch.bar("network", len(table))))
 

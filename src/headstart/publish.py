@@ -17,13 +17,12 @@ from headstart.bundle import write_bundle
 from headstart.data import images
 from headstart.data.duplicates import find_conflicts, find_leaks
 from headstart.data.splits import write_split
-from headstart.data.table import Table, list_images, read_table
-from headstart.errors import DataError, ImageError, OptionError, OutputError, nearest
+from headstart.errors import ImageError
 from headstart.learn import recipe
-from headstart.pipeline import Fitted, Options, Watcher, announce, open_network, see
+from headstart.learn.trained import Epoch, SpecHead
+from headstart.pipeline import Fitted
 from headstart.report.page import MAX_COPIES, MAX_GROUPS
 from headstart.ship.package import pack, versions
-from headstart.trunk.backbone import block_names
 from headstart.trunk.engine import this_machine
 from headstart.trunk.weights import PACKAGES
 
@@ -48,11 +47,13 @@ def metrics(fitted: Fitted) -> dict[str, Any]:
             b.kind.replace(" ", "_"): {"accuracy": b.accuracy, "n": b.n, "difference": b.difference}
             for b in fitted.baselines
         },
-        "timm_view": {"same_model": fitted.view is fitted.probe, "n": view["n"], "accuracy": view["accuracy"]}
+        "timm_view": {"same_model": fitted.view is fitted.head, "n": view["n"], "accuracy": view["accuracy"]}
         if fitted.seen.backbone.classifier
         else None,
         "learning_curve": fitted.curve,
-        "candidates": [asdict(c) for c in fitted.probe.candidates],
+        "candidates": [asdict(c) for c in fitted.head.candidates],
+        "added": fitted.growth,
+        "training": [asdict(epoch) for epoch in epochs_of(fitted)],
         "set_aside": [{"path": name, "reason": reason} for name, reason in fitted.seen.features.set_aside],
         "seconds": {stage: round(s, 3) for stage, s in fitted.seconds.items()},
     }
@@ -61,7 +62,7 @@ def metrics(fitted: Fitted) -> dict[str, Any]:
 def save(fitted: Fitted, folder: Path, title: str, command: str) -> dict[str, Any]:
     """Write the bundle; returns the content of metrics.json. Raises OutputError."""
     seen = fitted.seen
-    manifest, config, tensors = pack(seen.backbone, fitted.probe, fitted.view, seen.classes, seen.engine.precision)
+    manifest, config, tensors = pack(seen.backbone, fitted.head, fitted.view, seen.classes, seen.engine.precision)
     found = metrics(fitted)
     with tempfile.TemporaryDirectory() as scratch:
         split = Path(scratch) / "split.parquet"
@@ -122,7 +123,6 @@ def settings(fitted: Fitted) -> list[recipe.Setting]:
             else "10/7 of the training size up to 20,000 photographs (FixRes, Touvron et al. 2019)"
         )
     )
-    best = [c for c in fitted.probe.candidates if c.weight]
     return [
         recipe.Setting("input size", f"{side} px", size_source),
         recipe.Setting(
@@ -133,6 +133,23 @@ def settings(fitted: Fitted) -> list[recipe.Setting]:
             else "bfloat16 where the processor has it: same accuracy, twice the speed (measured)",
         ),
         recipe.Setting("judged by", *judged),
+        *_head_settings(fitted),
+    ]
+
+
+def _head_settings(fitted: Fitted) -> list[recipe.Setting]:
+    if isinstance(fitted.head, SpecHead):
+        how, stopped = fitted.head.design.training, len(fitted.head.epochs)
+        held = f"{how.held_out:.0%} of the training images held out to stop by" if how.held_out else "no early stop"
+        words = (
+            f"{how.optimizer}, peak rate {how.rate:g}, {stopped} of {how.epochs} epochs, batches of {how.batch_size}"
+        )
+        return [
+            recipe.Setting("head", fitted.head.design.words, f"set by --head, reads {fitted.head.design.block}"),
+            recipe.Setting("training", words, f"one cycle (Smith 2018); {held}"),
+        ]
+    best = [c for c in fitted.head.candidates if c.weight]
+    return [
         recipe.Setting(
             "head",
             " + ".join(f"{HEADS.get(c.head, c.head)} on {TAPS.get(c.taps, c.taps)}" for c in best),
@@ -145,6 +162,11 @@ def settings(fitted: Fitted) -> list[recipe.Setting]:
             f"of {len(recipe.PENALTIES)} for the other heads",
         ),
     ]
+
+
+def epochs_of(fitted: Fitted) -> tuple[Epoch, ...]:
+    """The loss curve of a trained head; empty for the closed-form ones."""
+    return fitted.head.epochs if isinstance(fitted.head, SpecHead) else ()
 
 
 def report_data(
@@ -174,7 +196,7 @@ def report_data(
         warnings=_warnings(fitted),
         counts=_counts(fitted),
         layout=seen.table.layout,
-        notes=seen.table.notes,
+        notes=(*seen.table.notes, *([growth_line(fitted.growth)] if fitted.growth else [])),
         fingerprint=fingerprint,
         set_aside=seen.features.set_aside,
         worst=galleries["worst"],
@@ -187,6 +209,8 @@ def report_data(
         n_leaks=len(leaks),
         n_conflicts=len(conflicts),
         curve=tuple(report.CurvePoint(p["n"], p["accuracy"]) for p in fitted.curve),
+        gain=fitted.curve[-1].get("gain") if fitted.curve else None,
+        losses=tuple((epoch.loss, epoch.held_out_loss) for epoch in epochs_of(fitted)),
         reliability=_reliability(fitted),
         network=_network(fitted),
         candidates=_candidates(fitted),
@@ -198,6 +222,18 @@ def report_data(
         command=command,
         created=created.replace("T", " ").replace("+00:00", " UTC"),
         timm=_timm_view(fitted),
+    )
+
+
+def growth_line(growth: dict[str, Any]) -> str:
+    """What adding to a model did, in one line."""
+    old, new = growth["old_classes"], growth["new_classes"]
+    what = f"{growth['images']} images" + (f", {len(new)} new classes ({', '.join(new[:5])})" if new else "")
+    value, low, high = (100 * old["difference"][end] for end in ("value", "low", "high"))
+    return (
+        f"{what} added to {growth['model']}; on the {old['n']} judged images of its own the accuracy was "
+        f"{old['before']['value']:.1%} and is {old['after']['value']:.1%} (change {value:+.1f} points, "
+        f"{low:+.1f} to {high:+.1f})"
     )
 
 
@@ -218,7 +254,7 @@ def _candidates(fitted: Fitted) -> tuple[report.Candidate, ...]:
             c.weight > 0,
             f"weight {c.weight:.2f}" if c.weight else "",
         )
-        for c in fitted.probe.candidates
+        for c in fitted.head.candidates
     )
 
 
@@ -226,7 +262,7 @@ def _timm_view(fitted: Fitted) -> report.TimmView | None:
     if not fitted.seen.backbone.classifier:
         return None
     view = fitted.view_verdict.score
-    return report.TimmView(fitted.view is fitted.probe, view["accuracy"], view["n"])
+    return report.TimmView(fitted.view is fitted.head, view["accuracy"], view["n"])
 
 
 def _network(fitted: Fitted) -> report.Network:
@@ -243,7 +279,8 @@ def _network(fitted: Fitted) -> report.Network:
         size=backbone.preprocess.size,
         engine=engine.name,
         precision=engine.precision,
-        taps=tuple(dict.fromkeys(p.block.split("/")[0] for p in fitted.probe.parts)),
+        chain=backbone.chain,
+        taps=tuple(dict.fromkeys(p.block.split("/")[0] for p in fitted.head.parts)),
     )
 
 
@@ -328,57 +365,3 @@ def _csv(header: tuple[str, ...], rows: Any) -> bytes:
     writer.writerow(header)
     writer.writerows(rows)
     return text.getvalue().encode("utf-8", "replace")
-
-
-def _any_images(data: str) -> Table:
-    """A labelled set; or the images of a folder without classes, or one image."""
-    place = Path(data)
-    if place.is_dir():
-        try:
-            return read_table(data, min_classes=1)
-        except DataError:
-            return list_images([data])
-    is_set = not place.exists() or place.suffix.lower() in (".csv", ".tsv", ".parquet")
-    return read_table(data, min_classes=1) if is_set else list_images([data])
-
-
-def write_features(
-    data: str, out: Path, layer: str | None, options: Options, watch: Watcher
-) -> tuple[int, dict[str, int], list[dict[str, str]]]:
-    """Features of a data set (labelled or not) as Parquet: path, label, split, hash and one float16 list a block.
-
-    Returns (images, {block: features}, set aside). Raises OptionError for an unknown layer, OutputError.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    table = _any_images(data)
-    backbone, engine = open_network(table, options)
-    names = block_names(backbone)
-    if layer is not None and layer not in names:
-        raise OptionError(f"layer {layer!r} is not known{nearest(layer, names)}: one of {', '.join(names)}")
-    announce(table, watch)
-    features = see(table, backbone, engine, options, watch.bar("network", len(table)))
-    kept = table.take(features.kept)
-    chosen = {name: block for name, block in features.blocks.items() if layer in (None, name)}
-    columns: dict[str, Any] = {
-        "path": kept.names.tolist(),
-        "label": kept.labels.tolist(),
-        "split": kept.splits.tolist(),
-        "content_hash": list(features.hashes),
-    }
-    for name, block in chosen.items():
-        columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(block.ravel()), block.shape[1])
-    partial = out.with_name(f".{out.name}.partial")
-    try:
-        pq.write_table(pa.table(columns), partial)
-        partial.replace(out)
-    except OSError as error:
-        raise OutputError(f"features cannot be written to {out} ({error.strerror}): choose another -o") from None
-    finally:
-        partial.unlink(missing_ok=True)
-    return (
-        len(kept),
-        {name: block.shape[1] for name, block in chosen.items()},
-        [{"path": n, "reason": r} for n, r in features.set_aside],
-    )

@@ -70,6 +70,14 @@ class FileSource:
             raise ImageError(f"the file cannot be read ({reason})") from error
 
 
+@dataclass(frozen=True, slots=True)
+class GoneSource:
+    """An image of which only the stored features are at hand."""
+
+    def read(self) -> bytes:
+        raise ImageError("the image itself is not at hand, only what the network said of it")
+
+
 def _open_without_waiting(path: str, flags: int) -> int:
     """Opening a named pipe would wait for a writer for ever."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))

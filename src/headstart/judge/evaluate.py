@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from headstart.data.splits import folds as stratified_folds
 from headstart.data.splits import nested_order
 from headstart.errors import DataError, OptionError
-from headstart.judge.metrics import METRICS, Interval, accuracy_interval, point_scores, score, wider
+from headstart.judge.metrics import METRICS, Interval, accuracy_interval, paired_gain, point_scores, score, wider
 
 Rows = NDArray[np.int64]
 Predict = Callable[[Rows], NDArray[np.floating[Any]]]
@@ -181,6 +181,8 @@ def learning_curve(  # noqa: PLR0913 - the data are four columns
 ) -> list[dict[str, Any]]:
     """Accuracy against the number of training images: [{"n": images, "accuracy": {"value", "low", "high"}}, ...].
 
+    From the second point on with "gain", the paired difference to the point before, on the same images.
+
     In each fold the training part is put in a stratified order and `fit` sees its first n images, so larger sets hold
     the smaller ones; sizes up to an eighth of the training part are drawn `draws` times, larger ones once. Every image
     is judged once per draw. sizes: default 2 images a class, doubling, up to the whole training part; sizes asked are
@@ -193,11 +195,14 @@ def learning_curve(  # noqa: PLR0913 - the data are four columns
     largest = int(min((number != f).sum() for f in range(n_folds)))
     asked = _doubling(SMALLEST_SIZES * len(classes), largest) if sizes is None else sizes
     orders = [_training_orders(number, labels, keys, seed + draw) for draw in range(draws)]
-    curve = []
+    curve: list[dict[str, Any]] = []
+    before: NDArray[np.bool_] | None = None
     for size in sorted({max(len(classes), min(int(s), largest)) for s in asked}):
         used = orders if size <= largest / 8 else orders[:1]
         right = [_right_with(fit, [rows[:size] for rows in order], number, labels, workers) for order in used]
-        curve.append({"n": size, "accuracy": _curve_interval(right, number, groups)})
+        gain = {} if before is None else {"gain": paired_gain(right[0], before, groups)["difference"]}
+        curve.append({"n": size, "accuracy": _curve_interval(right, number, groups)} | gain)
+        before = right[0]
     return curve
 
 

@@ -117,12 +117,19 @@ def paired_difference(
     between groups. p: McNemar's exact test of "equally good"; with groups the sign test over groups. Raises as `score`
     does.
     """
-    from scipy.stats import binomtest
-
     for probabilities in (first, second):
         _check(truth, probabilities, first.shape[1])
-    n = len(truth)
-    gain = (first.argmax(axis=1) == truth).astype(np.int64) - (second.argmax(axis=1) == truth)
+    return paired_gain(first.argmax(axis=1) == truth, second.argmax(axis=1) == truth, groups)
+
+
+def paired_gain(
+    first: NDArray[np.bool_], second: NDArray[np.bool_], groups: NDArray[np.integer[Any]] | None = None
+) -> dict[str, Any]:
+    """`paired_difference` from which answers are right, (image,) each."""
+    from scipy.stats import binomtest
+
+    n = len(first)
+    gain = first.astype(np.int64) - second
     unit = _units(n, groups)
     net = np.bincount(unit, weights=gain)
     better, worse = int((net > 0).sum()), int((net < 0).sum())

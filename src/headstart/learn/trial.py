@@ -19,7 +19,8 @@ from headstart.learn import recipe
 from headstart.learn.plan import Plan
 from headstart.learn.probe import Probe, fit_probe
 from headstart.learn.spectrum import Doubles
-from headstart.learn.taps import Part, TapSet, plain, tap_sets
+from headstart.learn.taps import Part, TapSet, last, plain, tap_sets
+from headstart.learn.trained import Design, Epoch, Examples, SpecHead, train_head
 from headstart.trunk.engine import n_cores
 
 Ints = npt.NDArray[np.int64]
@@ -29,6 +30,7 @@ Bar = Callable[[str, int], Callable[[int], None]]
 Fit = Callable[[Ints], Callable[[Ints], Doubles]]
 
 DOUBLE_IMAGES = 1000  # above, folds are decomposed in float32, which halves their time; the model itself never is
+CHUNK = 1024  # rows that a head reads at a time
 CURVE_IMAGES = 3000  # above, the curve is drawn on a stratified part: its largest fits would cost more than the rest
 PIXELS = TapSet("pixels", (Part("pixels", root=False, unit=False),))
 
@@ -50,6 +52,11 @@ class Material:
         index: Any = slice(int(rows[0]), int(rows[-1]) + 1) if stretch else rows
         return {name: block[index] for name, block in self.blocks.items()}
 
+    def without_maps(self) -> Material:
+        """The same images without the blocks that only a head of the user's own layers reads."""
+        blocks = {name: block for name, block in self.blocks.items() if not name.endswith("/map")}
+        return Material(blocks, self.y, self.groups, self.keys, self.classes, self.seed)
+
     def part(self, rows: Ints) -> Material:
         keys = tuple(self.keys[row] for row in rows)
         return Material(self.at(rows), self.y[rows], self.groups[rows], keys, self.classes, self.seed)
@@ -66,7 +73,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Baseline:
-    kind: str  # "most frequent", "raw pixels" or "random weights"
+    kind: str  # "most frequent", "raw pixels", "closed form" or "random weights"
     accuracy: dict[str, Any]
     n: int
     difference: dict[str, Any] | None  # the model's accuracy minus this one's, on the same images
@@ -96,8 +103,35 @@ def fitter(material: Material, sets: tuple[TapSet, ...], heads: tuple[str, ...] 
     return fit
 
 
-def final_probe(material: Material, plan: Plan, sets: tuple[TapSet, ...]) -> Probe:
+@dataclass(frozen=True)
+class Method:
+    """How a model is made: closed-form heads on these tap sets, or one head of the user's own layers."""
+
+    sets: tuple[TapSet, ...]
+    design: Design | None = None
+    device: str = "cpu"  # that trains it
+
+
+def final_head(material: Material, plan: Plan, method: Method, bar: Bar) -> Probe | SpecHead:
     """The model that is handed over, from all training rows."""
+    if method.design is None:
+        return final_probe(material, plan, method.sets)
+    step = bar("train the head", method.design.training.epochs)
+    return _train(material, plan.train, method, lambda epoch: step(1))
+
+
+def _train(
+    material: Material, rows: Ints, method: Method, progress: Callable[[Epoch], None] = lambda epoch: None
+) -> SpecHead:
+    """The user's own layers, trained on these rows."""
+    assert method.design is not None
+    m, keys = material, [material.keys[row] for row in rows]
+    examples = Examples(m.blocks[method.design.block], rows, m.y[rows], m.groups[rows], keys, len(m.classes))
+    return train_head(method.design, examples, m.seed, method.device, progress)
+
+
+def final_probe(material: Material, plan: Plan, sets: tuple[TapSet, ...]) -> Probe:
+    """The closed-form model, from all training rows."""
     mine = material.part(plan.train)
     heads = recipe.heads(len(mine.y), len(mine.classes))
     few = len(mine.y) <= recipe.SMALL
@@ -106,21 +140,37 @@ def final_probe(material: Material, plan: Plan, sets: tuple[TapSet, ...]) -> Pro
         return fit_probe(mine.blocks, mine.y, mine.groups, sets, heads, material.seed, workers=n_cores() if few else 1)
 
 
-def judge(material: Material, plan: Plan, probe: Probe, sets: tuple[TapSet, ...], bar: Bar) -> Verdict:
-    """The headline: the probe on the rows held out for it, or cross-validation of all that led to it."""
+def judge(material: Material, plan: Plan, head: Probe | SpecHead, method: Method, bar: Bar) -> Verdict:
+    """The headline: the head on the rows held out for it, or cross-validation of all that led to it."""
     if plan.judge is not None:
-        return judge_rows(material, probe, plan.judge)
-    mine = material.part(plan.train)
-    folds, repeats = recipe.cross_validation(len(mine.y))
-    step = bar("judge", folds * repeats)
-    found = _crossed(mine, fitter(mine, sets), folds, repeats, lambda *_: step(1))
+        return judge_rows(material, head, plan.judge)
+    folds, repeats = recipe.cross_validation(len(plan.train))
+    if method.design is None:
+        step = bar("judge", folds * repeats)
+        mine = material.part(plan.train)
+        found = _crossed(mine, fitter(mine, method.sets), folds, repeats, lambda *_: step(1))
+        return Verdict(found.score, plan.train, found.probabilities)
+
+    def fit(rows: Ints) -> Callable[[Ints], Doubles]:
+        trained = _train(material, plan.train[rows], method)
+        return lambda other: _probabilities(material, trained, plan.train[other])
+
+    m, step = material, bar("judge", folds)
+    y, groups, keys = m.y[plan.train], m.groups[plan.train], [m.keys[row] for row in plan.train]
+    found = cross_validate(fit, y, groups, keys, m.classes, folds, 1, m.seed, lambda *_: step(1), workers=1)
     return Verdict(found.score, plan.train, found.probabilities)
 
 
-def judge_rows(material: Material, probe: Probe, rows: Ints) -> Verdict:
-    probabilities = np.exp(probe.log_probabilities(material.at(rows)))
+def judge_rows(material: Material, head: Probe | SpecHead, rows: Ints) -> Verdict:
+    probabilities = _probabilities(material, head, rows)
     scored = score(material.y[rows], probabilities, material.classes, material.groups[rows], material.seed)
     return Verdict(scored, rows, probabilities)
+
+
+def _probabilities(material: Material, head: Probe | SpecHead, rows: Ints) -> Doubles:
+    """(row, class), a chunk of rows at a time: maps may be larger than memory."""
+    chunks = [rows[at : at + CHUNK] for at in range(0, len(rows), CHUNK)]
+    return np.asarray(np.exp(np.concatenate([head.log_probabilities(material.at(chunk)) for chunk in chunks])))
 
 
 def timm_view(material: Material, plan: Plan) -> tuple[Probe, Verdict]:
@@ -144,6 +194,11 @@ def raw_pixels(material: Material, plan: Plan, verdict: Verdict, thumbnails: npt
     return _baseline("raw pixels", material, verdict, *_quick(bare, plan, (PIXELS,)))
 
 
+def closed_form(material: Material, plan: Plan, verdict: Verdict) -> Baseline:
+    """What headstart's own head makes of the same network, beside a head of the user's layers."""
+    return _baseline("closed form", material, verdict, *_quick(material, plan, (last(),), None))
+
+
 def random_weights(material: Material, plan: Plan, drawn: Ints, blocks: Blocks) -> Baseline:
     """The same network with random weights, on the rows `drawn`; blocks: block -> (drawn, feature).
 
@@ -151,7 +206,7 @@ def random_weights(material: Material, plan: Plan, drawn: Ints, blocks: Blocks) 
     that it says what the weights are worth and not what more images are.
     """
     part = material.part(drawn)
-    bare = Material(blocks, part.y, part.groups, part.keys, part.classes, material.seed)
+    bare = Material(blocks, part.y, part.groups, part.keys, part.classes, material.seed).without_maps()
     place = {int(row): k for k, row in enumerate(drawn)}
 
     def inside(rows: Ints | None) -> Ints | None:
@@ -160,7 +215,7 @@ def random_weights(material: Material, plan: Plan, drawn: Ints, blocks: Blocks) 
     train = inside(plan.train)
     assert train is not None
     small = Plan(plan.source, train, inside(plan.judge), None, plan.splits[drawn])
-    sets = tap_sets("all", tuple(blocks))
+    sets = tap_sets("all", tuple(bare.blocks))
     rows, probabilities = _quick(bare, small, sets)
     _, pretrained = _quick(part, small, sets)
     y, groups = part.y[rows], part.groups[rows]
@@ -183,11 +238,11 @@ def draw_for_baseline(material: Material, plan: Plan) -> Ints:
     return np.sort(np.concatenate([some(plan.train, most - len(judged)), judged]))
 
 
-def curve(material: Material, plan: Plan, probe: Probe) -> list[dict[str, Any]]:
-    """Accuracy against the number of training images, with ridge on the tap set of the best candidate."""
-    best = max(probe.candidates, key=lambda c: c.weight)
-    known = (*tap_sets("auto", tuple(material.blocks)), plain())
-    chosen = next(t for t in known if t.name == best.taps)
+def curve(material: Material, plan: Plan, head: Probe | SpecHead, method: Method) -> list[dict[str, Any]]:
+    """Accuracy against the number of training images, with ridge on the tap set of the best candidate (on the last
+    tap where the head is of the user's own layers)."""
+    best = max(head.candidates, key=lambda c: c.weight, default=None)
+    chosen = next((t for t in method.sets if best and t.name == best.taps), last())
     rows = plan.train
     if len(rows) > CURVE_IMAGES:
         from headstart.data.splits import nested_order
@@ -202,11 +257,13 @@ def curve(material: Material, plan: Plan, probe: Probe) -> list[dict[str, Any]]:
         )
 
 
-def _quick(material: Material, plan: Plan, sets: tuple[TapSet, ...]) -> tuple[Ints, Doubles]:
-    """(rows, probabilities) of ridge alone, on the judged rows or by one cross-validation of the training rows."""
+def _quick(
+    material: Material, plan: Plan, sets: tuple[TapSet, ...], heads: tuple[str, ...] | None = ("ridge",)
+) -> tuple[Ints, Doubles]:
+    """(rows, probabilities) of these heads, on the judged rows or by one cross-validation of the training rows."""
     if plan.judge is not None:
-        return plan.judge, fitter(material, sets, ("ridge",))(plan.train)(plan.judge)
-    verdict = _one_repeat(material.part(plan.train), sets, plan.train, ("ridge",))
+        return plan.judge, fitter(material, sets, heads)(plan.train)(plan.judge)
+    verdict = _one_repeat(material.part(plan.train), sets, plan.train, heads)
     return verdict.rows, verdict.probabilities
 
 

@@ -120,6 +120,7 @@ class Network:
     engine: str = ""  # "OpenVINO 2026.4 on CPU"
     precision: str = ""  # "bfloat16"
     taps: tuple[str, ...] = ()
+    chain: tuple[str, ...] = ()  # earlier models that it comes from, oldest first
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,7 @@ class ReportData:
 
     curve: tuple[CurvePoint, ...] = ()
     gain: Metric | None = None  # accuracy of the last point minus the last but one, paired if it can be
+    losses: tuple[tuple[float, float | None], ...] = ()  # of each epoch: training, held out (nats per image)
     reliability: tuple[ReliabilityBin, ...] = ()
     temperature: float | None = None
 

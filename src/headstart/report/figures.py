@@ -125,6 +125,39 @@ def learning_curve(curve: Sequence[CurvePoint]) -> Markup:
     )
 
 
+def loss_curve(losses: Sequence[tuple[float, float | None]]) -> Markup:
+    """Training and held-out log-loss (upwards, from 0) against epochs; "" below two epochs."""
+    if len(losses) < 2:
+        return Markup("")
+    top = max(loss for pair in losses for loss in pair if loss is not None and math.isfinite(loss)) or 1.0
+    step = 10 ** math.floor(math.log10(top))
+    step = next(s for s in (step / 5, step / 2, step, 2 * step) if top / s <= 6)
+    ticks = [k * step for k in range(math.ceil(top / step - 1e-9) + 1)]
+    wide = WIDTH - RIGHT - LEFT - 20
+
+    def at(epoch: int, loss: float) -> tuple[float, float]:
+        return LEFT + 8 + wide * epoch / (len(losses) - 1), TOP + (HEIGHT - TOP - BOTTOM) * (1 - loss / ticks[-1])
+
+    drawn = []
+    for series, mark in ((0, "line s0"), (1, "line s1")):
+        known = [(k, pair[series]) for k, pair in enumerate(losses)]
+        places = [at(k, loss) for k, loss in known if loss is not None and math.isfinite(loss)]
+        if places:
+            drawn.append(f'<polyline class="{mark}" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in places)}"/>')
+    every = math.ceil(len(losses) / 8)
+    labels = [(at(k, 0)[0], str(k + 1)) for k in range(0, len(losses), every)]
+    grid = "".join(
+        f'<path class="grid" d="M{LEFT} {at(0, t)[1]:.1f}H{WIDTH - RIGHT}"/><text x="{LEFT - 5}" '
+        f'y="{at(0, t)[1] + 4:.1f}" text-anchor="end">{t:.3g}</text>'
+        for t in ticks
+    )
+    axis = _axes((), [], labels, "epoch")
+    return Markup(
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Loss by epoch.">'
+        f"{grid}{axis}{''.join(drawn)}</svg>"
+    )
+
+
 def reliability(bins: Sequence[ReliabilityBin]) -> Markup:
     """Share of right answers against stated probability, both in percent; the area of a dot is its number of images."""
     used = [b for b in bins if b.n > 0]

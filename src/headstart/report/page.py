@@ -106,6 +106,8 @@ def render_report(data: ReportData) -> str:
             curve=figures.learning_curve(data.curve),
             curve_rows=[(p.n, estimate(p.accuracy)) for p in data.curve],
             curve_said=words.curve_sentence(data),
+            losses=figures.loss_curve(data.losses),
+            losses_said=words.loss_sentence(data.losses),
             calibration=words.calibration_sentences(data.headline.score, data.temperature),
             reliability=figures.reliability(data.reliability),
             set_aside=data.set_aside[:MAX_SET_ASIDE],
@@ -280,5 +282,6 @@ def _network(data: ReportData) -> list[tuple[str, str]]:
         ("Engine", net.engine),
         ("Precision", net.precision),
         ("Features from", ", ".join(net.taps)),
+        ("Comes from", " → ".join(net.chain)),
     ]
     return [(name, value) for name, value in lines if value]

@@ -33,6 +33,7 @@ CONFUSED = 0.25  # a pair of classes with a quarter of all mistakes is worth a s
 BASELINES = {
     "most frequent": ("Most frequent class", "always the same answer"),
     "raw pixels": ("Raw 16\u00d716 pixels", "the same kind of head on tiny pictures, no network"),
+    "closed form": ("headstart's own head", "in closed form, on the same network"),
     "random weights": ("Same network, random weights", "nothing learned from other images"),
 }
 
@@ -220,6 +221,20 @@ def _more_images(data: ReportData) -> list[str]:
             "judge on more images before you compare models."
         )
     return steps
+
+
+def loss_sentence(losses: Sequence[tuple[float, float | None]]) -> str:
+    """Which epoch the trained head is of, and why."""
+    if not losses:
+        return ""
+    held = [loss for _, loss in losses if loss is not None]
+    if len(held) < len(losses):
+        return f"{len(losses)} epochs on all training images; the epoch of the least training loss was kept."
+    best = min(range(len(held)), key=lambda k: held[k])
+    return (
+        f"Epoch {best + 1} of {len(held)} was kept: its log-loss on training images held out for this is the least, "
+        f"{held[best]:.3f}. No image that judges the model had a part in it."
+    )
 
 
 def curve_sentence(data: ReportData) -> str:

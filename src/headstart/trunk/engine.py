@@ -24,7 +24,7 @@ import openvino
 import torch
 
 from headstart.errors import OptionError
-from headstart.trunk.backbone import Backbone, Trunk
+from headstart.trunk.network import Backbone, Trunk
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +32,10 @@ Bytes = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.float32]
 Deliver = Callable[[Any, Rows], None]
 
-# Images a request on a CPU: 4 was the fastest of 1, 2, 4, 8, 16 at 224 px on 2 cores (benchmarks/extraction.py).
-CPU_BATCH = 4
+# Images a request on a CPU: of 1 to 32, 2 and 4 were the fastest at 224 px, 4 and 8 at 160 px, 8 and more at 32 px, by
+# a tenth (2 cores, benchmarks/extraction.py). Each request holds its own activations, so the smallest of the fastest.
+CPU_BATCH, CPU_BATCH_SMALL = 4, 8
+SMALL_INPUT = 128  # px
 GPU_BATCH = 128
 PRECISIONS = ("auto", "bf16", "f32")
 
@@ -56,7 +58,7 @@ def compile_trunk(backbone: Backbone, precision: str = "auto") -> Engine:
     """The fastest engine on this machine that takes the network. Raises OptionError for an unknown precision."""
     if precision not in PRECISIONS:
         raise OptionError(f"precision {precision!r} is not known: one of {', '.join(PRECISIONS)}")
-    device = _accelerator()
+    device = accelerator()
     if device:
         return TorchEngine(backbone, device, "bf16" if precision == "auto" else precision)
     chosen = ("bf16" if cpu_has_bf16() else "f32") if precision == "auto" else precision
@@ -71,12 +73,18 @@ def cpu_has_bf16() -> bool:
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
+def cpu_batch(size: tuple[int, int]) -> int:
+    """Images a request on a CPU for inputs of (height, width) px."""
+    return CPU_BATCH_SMALL if max(size) <= SMALL_INPUT else CPU_BATCH
+
+
 def n_cores() -> int:
     """The processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
-def _accelerator() -> str | None:
+def accelerator() -> str | None:
+    """torch's name of the device that is faster than the processor, or None."""
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else None
@@ -85,9 +93,10 @@ def _accelerator() -> str | None:
 class OpenVinoEngine:
     """A static-shape graph with as many requests in flight as the throughput hint asks for."""
 
-    def __init__(self, backbone: Backbone, precision: str, batch: int = CPU_BATCH) -> None:
-        self.name, self.precision, self.batch = f"openvino {openvino.__version__.split('-')[0]}", precision, batch
-        model = to_openvino(backbone, batch)
+    def __init__(self, backbone: Backbone, precision: str, batch: int | None = None) -> None:
+        self.name, self.precision = f"openvino {openvino.__version__.split('-')[0]}", precision
+        self.batch = batch or cpu_batch(backbone.preprocess.size)
+        model = to_openvino(backbone, self.batch)
         config = {
             "PERFORMANCE_HINT": "THROUGHPUT",
             "INFERENCE_PRECISION_HINT": precision,
@@ -131,7 +140,7 @@ class TorchEngine:
 
     def __init__(self, backbone: Backbone, device: str, precision: str, batch: int | None = None) -> None:
         self.name, self.precision = f"torch {torch.__version__} {device}", precision
-        self.batch = batch or (CPU_BATCH if device == "cpu" else GPU_BATCH)
+        self.batch = batch or (cpu_batch(backbone.preprocess.size) if device == "cpu" else GPU_BATCH)
         self._device = device
         trunk = copy.deepcopy(Trunk(backbone))  # moving the network itself would change it for everyone
         self._trunk = trunk.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
@@ -178,5 +187,5 @@ class Machine:
 
 
 def this_machine() -> Machine:
-    accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else (_accelerator() or "none")
-    return Machine(n_cores(), str(openvino.Core().get_property("CPU", "FULL_DEVICE_NAME")), accelerator)
+    found = torch.cuda.get_device_name() if torch.cuda.is_available() else (accelerator() or "none")
+    return Machine(n_cores(), str(openvino.Core().get_property("CPU", "FULL_DEVICE_NAME")), found)

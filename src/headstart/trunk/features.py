@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +20,9 @@ import numpy.typing as npt
 from headstart.data import images
 from headstart.data.table import Table
 from headstart.errors import ImageError, OutputError
-from headstart.trunk.backbone import Backbone, block_names, block_widths
 from headstart.trunk.engine import Bytes, Engine, Rows, n_cores
-from headstart.trunk.store import SHARD_ROWS, Halves, Store
+from headstart.trunk.network import Backbone, block_names, block_widths
+from headstart.trunk.store import SHARD_BYTES, SHARD_ROWS, Halves, Store
 
 RUN = 16  # images a task: long enough that handing tasks to threads costs under 1 % of a decode
 # Tasks waiting per thread: bounds the decoded pixels in memory (2 cores, 224 px: 2 x 4 x 16 x 147 KB = 19 MB).
@@ -128,10 +129,12 @@ def stream(
     engine: Engine,
     deliver: Callable[[list[int], dict[str, Halves]], None],
     failed: Callable[[int, ImageError], None],
+    exact: bool = False,
 ) -> None:
     """The features of a table without a store: `deliver(rows, blocks)` for what can be read, `failed(row, error)` else.
 
-    The values equal those of `extract` bit for bit. Batches finish in any order.
+    The values equal those of `extract` bit for bit; with `exact` they are not rounded to float16. Batches finish in
+    any order.
     """
 
     def fresh() -> Iterator[Decoded]:
@@ -142,7 +145,8 @@ def stream(
                 failed(row, found)
 
     def finished(tag: list[Decoded], rows: Rows) -> None:
-        deliver([row for row, _, _ in tag], by_block(backbone, finite(rounded(rows[: len(tag)]))))
+        kept = rows[: len(tag)]
+        deliver([row for row, _, _ in tag], by_block(backbone, kept if exact else finite(rounded(kept))))
 
     with closing(_batches(fresh(), engine.batch)) as batches:
         engine.run(batches, finished)
@@ -159,7 +163,7 @@ def finite(rows: Halves) -> Halves:
     return np.nan_to_num(rows, nan=0.0, posinf=MAX_FLOAT16, neginf=-MAX_FLOAT16)
 
 
-def by_block(backbone: Backbone, rows: Halves) -> dict[str, Halves]:
+def by_block(backbone: Backbone, rows: Any) -> dict[str, Any]:
     """(image, feature) of all blocks side by side -> block -> (image, feature)."""
     ends = np.cumsum(block_widths(backbone))
     return dict(zip(block_names(backbone), np.split(rows, ends[:-1], axis=1), strict=True))
@@ -211,6 +215,7 @@ class _ShardWriter:
         self._hashes: list[str] = []
         self._thumbnails: list[npt.NDArray[np.uint8]] = []
         self._rows: list[Halves] = []
+        self._row_bytes = 2 * sum(block_widths(backbone))
 
     def add(self, tag: list[Decoded], rows: Rows) -> None:
         """The first len(tag) rows are those of the images in `tag`."""
@@ -218,7 +223,7 @@ class _ShardWriter:
         self._thumbnails += [pixels.thumbnail for _, _, pixels in tag]
         self._rows.append(rounded(rows[: len(tag)]))
         self.n_added += len(tag)
-        if len(self._hashes) >= SHARD_ROWS:
+        if len(self._hashes) >= min(SHARD_ROWS, max(1, SHARD_BYTES // self._row_bytes)):
             self.flush()
 
     def flush(self) -> None:

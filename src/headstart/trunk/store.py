@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +32,8 @@ import pyarrow.parquet as pq
 from headstart.errors import OutputError
 
 SHARD_ROWS = 512  # images lost at most by a kill: 1.5 s of work for the default backbone on 2 cores
+SHARD_BYTES = 64 * 2**20  # of feature maps: fewer rows a shard, so that memory stays bounded
+IN_MEMORY = 2**30  # bytes of a block; larger ones (feature maps) are read from disk as they are needed
 THUMBNAIL_BYTES = 16 * 16 * 3
 MADE_BY = "made-by.json"
 # Features do not compress, and a checksum of each page finds what a disk has changed: it costs 1 ms a shard.
@@ -120,9 +123,19 @@ class Store:
             thumbnails[out] = found.thumbnails[rows]
             for name, block in found.blocks.items():
                 if name not in blocks:
-                    blocks[name] = np.empty((len(hashes), block.shape[1]), np.float16)
+                    blocks[name] = self._room(len(hashes), block.shape[1])
                 blocks[name][out] = block[rows]
         return Found(thumbnails, blocks)
+
+    def _room(self, n: int, width: int) -> Halves:
+        """(n, width) values: in memory, or in a file without a name where they are many, gone with the process."""
+        if n * width * 2 <= IN_MEMORY:
+            return np.empty((n, width), np.float16)
+        try:
+            with tempfile.TemporaryFile(dir=self.folder) as file:
+                return np.memmap(file, np.float16, "w+", shape=(n, width))
+        except OSError as error:
+            raise _cannot_write(self.folder, error) from None
 
     def _forget(self, path: Path) -> None:
         self._where = {h: place for h, place in self._where.items() if place[0] != path}

@@ -1,14 +1,25 @@
-"""Where pre-trained weights come from: an installed package, a file, the hub through timm; or none, when asked for."""
+"""Weights on this machine: an installed package, a file, or one that was brought from another machine.
+
+    ROOT/weights/NETWORK.safetensors     brought with `headstart backbones --import-weights`; ROOT: `store.cache_root`
+
+Its metadata names the network, the preprocessing that belongs to the weights, the licence, and a checksum.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+import json
+import re
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from headstart.errors import BackboneError
+from headstart.errors import BackboneError, OutputError
+from headstart.trunk.store import cache_root
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +32,8 @@ PACKAGES = {
 }
 # These packages scale pixels as (x - 127) / 128, not timm's (x - 127.5) / 127.5: the weights' own preprocessing.
 PACKAGE_MEAN, PACKAGE_STD = (127 / 255,) * 3, (128 / 255,) * 3
-CONNECT_SECONDS = 5.0  # until the hub counts as out of reach; a slow satellite link answers in 2
+CACHED_NAMES = ("model.safetensors", "pytorch_model.bin")  # how weights files are called on the hub, best first
+METADATA = "headstart"  # the key in a file's safetensors metadata
 COUNTER = "num_batches_tracked"  # torch's count of training steps: no part of what a frozen network computes
 
 
@@ -43,41 +55,108 @@ def installed() -> list[str]:
 
 
 def at_hand() -> list[str]:
-    """The networks whose weights are on this machine: installed packages, and what the hub's cache holds of timm's."""
+    """The networks whose weights are on this machine: packages, files brought here, and timm's in the hub's cache."""
+    packages = [name.removeprefix("tf_") for name in installed()]
+    return list(dict.fromkeys([*packages, *brought(), *in_hub_cache()]))
+
+
+def in_hub_cache() -> list[str]:
+    """timm's names of the networks whose weights file the hub's cache on this machine holds."""
     from huggingface_hub import constants
 
     start = "models--timm--"
-    cached = sorted(folder.name.removeprefix(start) for folder in Path(constants.HF_HUB_CACHE).glob(f"{start}*"))
-    return [*(name.removeprefix("tf_") for name in installed()), *cached]
+    folders = sorted(Path(constants.HF_HUB_CACHE).glob(f"{start}*"))
+    return [
+        folder.name.removeprefix(start)
+        for folder in folders
+        if any(path.exists() for name in CACHED_NAMES for path in folder.glob(f"snapshots/*/{name}"))
+    ]
 
 
-def from_hub(repository: str, filename: str | None = None) -> str:
-    """The path of a weights file of the Hugging Face hub: from the hub's cache on this machine, else fetched.
+def brought() -> list[str]:
+    """The networks whose weights were brought here as a file."""
+    return sorted(path.name.removesuffix(".safetensors") for path in _folder().glob("*.safetensors"))
 
-    One short attempt decides whether the hub can be reached: its client alone would go on for 47 s.
-    Raises BackboneError.
-    """
-    import huggingface_hub as hub
-    from huggingface_hub.errors import HTTPError, RemoteEntryNotFoundError  # type: ignore[attr-defined]
 
-    names = (filename,) if filename else ("model.safetensors", "pytorch_model.bin")
-    cached = (hub.try_to_load_from_cache(repository, name) for name in names)
-    if found := next((path for path in cached if isinstance(path, str)), None):
-        return found
+def brought_file(*networks: str) -> Path | None:
+    """The file of the first of these networks that was brought here, or None."""
+    paths = (_folder() / f"{network}.safetensors" for network in networks)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _folder() -> Path:
+    return cache_root() / "weights"
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What a file of `write_carried` says of itself."""
+
+    network: str  # timm's name, with the tag where there is one
+    source: str
+    licence: str
+    preprocess: dict[str, Any]  # timm's words: input_size, mean, std, interpolation, crop_pct, crop_mode
+    checksum: str = ""  # of the tensors and of all the above
+
+
+def write_carried(file: Path, state: Mapping[str, torch.Tensor], about: Carried) -> None:
+    """Write tensors and what they are, beside the place and then renamed. Raises OutputError."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    partial = file.with_name(f".{file.name}.{uuid.uuid4().hex}.partial")
     try:
-        for name in names:
-            try:
-                hub.get_hf_file_metadata(hub.hf_hub_url(repository, name), timeout=CONNECT_SECONDS)
-            except RemoteEntryNotFoundError:
-                continue
-            return hub.hf_hub_download(repository, name)
-        reason = f"it holds no {' or '.join(names)}"
-    except (HTTPError, OSError, RuntimeError, ValueError) as error:  # HTTPError: that of the client's own HTTP library
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
-    raise BackboneError(
-        f"the weights of {repository} are not on this machine and cannot be fetched ({reason}); weights at hand: "
-        f"{', '.join(at_hand()) or 'none'}; or give a file with --weights FILE, or --weights none for random ones"
-    )
+        about = replace(about, checksum=_checksum(state, about))
+        own = {name: t.detach().cpu().clone().contiguous() for name, t in state.items()}
+        save_file(own, partial, {"format": "pt", METADATA: json.dumps(asdict(about), sort_keys=True)})
+        partial.replace(file)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"{file} cannot be written ({error}): choose another place") from None
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def read_carried(file: Path) -> tuple[dict[str, torch.Tensor], Carried]:
+    """The tensors of a file of `write_carried`, equal to those that were written. Raises BackboneError."""
+    from safetensors import SafetensorError, safe_open
+
+    state = read_state(file) if file.suffix == ".safetensors" else {}
+    try:
+        with safe_open(file, "pt") as opened:
+            about = Carried(**json.loads((opened.metadata() or {})[METADATA]))
+    except (SafetensorError, OSError, LookupError, ValueError, TypeError):
+        raise BackboneError(
+            f"{file} does not say which network it belongs to: it was not written by headstart backbones "
+            "--export-weights; give it with --backbone NAME --weights FILE"
+        ) from None
+    if _checksum(state, about) != about.checksum:
+        raise BackboneError(f"{file} is damaged: its tensors are not those that were exported; copy it again")
+    return state, about
+
+
+def _checksum(state: Mapping[str, torch.Tensor], about: Carried) -> str:
+    text = json.dumps(asdict(replace(about, checksum="")), sort_keys=True)
+    return hashlib.blake2b((fingerprint(state) + text).encode(), digest_size=16).hexdigest()
+
+
+def bring(file: Path, check: Callable[[str], object]) -> Carried:
+    """Put a file of `write_carried` where its network's name finds it; `check` raises where there is no such network.
+
+    Raises BackboneError, OutputError.
+    """
+    if not file.is_file():
+        raise BackboneError(f"weights file {file} does not exist: check the path given to --import-weights")
+    state, about = read_carried(file)
+    if not re.fullmatch(r"\w+(\.\w+)?", about.network, re.ASCII):
+        raise BackboneError(f"{file} is damaged: {about.network!r} is no network's name; copy it again")
+    check(about.network)
+    try:
+        _folder().mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{_folder()} cannot be written ({error.strerror}): set HEADSTART_CACHE") from None
+    write_carried(_folder() / f"{about.network}.safetensors", state, about)
+    return about
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:

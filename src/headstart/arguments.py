@@ -1,0 +1,169 @@
+"""The arguments of the `headstart` command: names, defaults and the words of --help."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable
+from typing import NoReturn
+
+from headstart import __version__
+
+BACKBONE = "tf_efficientnet_lite0"  # equals trunk.backbone.DEFAULT, which would import torch
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {printable(message)} (see {self.prog} --help)\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    top = Parser(
+        prog="headstart",
+        description="A folder of labelled images in; an honest, deployable classifier out.",
+        epilog="Begin with: headstart demo. Each command has its own --help.",
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action="version", version=f"headstart {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, text: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
+
+    demo = command("demo", "train on images that ship with a dependency, offline, and say where the report is")
+    demo.add_argument(
+        "-o", "--output", default="headstart-demo", metavar="FOLDER", help="where to write (default: %(default)s)"
+    )
+    demo.add_argument("--json", action="store_true", help="one JSON document on stdout")
+
+    fit = command("fit", "train a classifier on labelled images, judge it, and save it with its report")
+    fit.add_argument(
+        "data",
+        metavar="DATA",
+        help="a folder with a folder per class, a CSV or Parquet manifest, or Parquet files of images",
+    )
+    fit.add_argument(
+        "-o", "--output", default="model", metavar="MODEL", help="folder of the saved model (default: %(default)s)"
+    )
+    fit.add_argument("--add-to", metavar="MODEL", help="a saved model to add these images, or their classes, to")
+    _head_options(fit)
+    _network_options(fit)
+
+    evaluate = command("evaluate", "score a saved model on labelled images")
+    evaluate.add_argument("model", metavar="MODEL", help="a folder that fit has written")
+    evaluate.add_argument("data", metavar="DATA", help="as for fit; a test part is used alone where there is one")
+    evaluate.add_argument("--json", action="store_true", help="one JSON document on stdout")
+
+    predict = command("predict", "label images with a saved model")
+    predict.add_argument("model", metavar="MODEL", help="a folder that fit has written")
+    predict.add_argument("images", nargs="+", metavar="IMAGES", help="image files, or folders to search")
+    predict.add_argument(
+        "-o", "--output", metavar="FILE", help="a .csv, .jsonl, .json or .parquet file instead of the terminal"
+    )
+    predict.add_argument("--top", type=int, default=3, metavar="K", help="best classes to list (default: 3)")
+    predict.add_argument("--json", action="store_true", help="one JSON document on stdout")
+
+    _add_looking_commands(command)
+    return top
+
+
+def _add_looking_commands(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    """The commands that look at data, models and the cache, and train nothing."""
+    features = command("features", "write what the network says of each image as a table")
+    features.add_argument("data", metavar="DATA", help="as for fit, or images without labels")
+    features.add_argument("-o", "--output", required=True, metavar="FILE", help="a .parquet file")
+    features.add_argument(
+        "--layer", metavar="NAME", help="one layer only: pre_logits, last_map, block5_pool ... (default: all taps)"
+    )
+    features.add_argument(
+        "--pool", default="avg", metavar="avg|max|none|flatten", help="how that layer is pooled (default: avg)"
+    )
+    _network_options(features)
+
+    classify = command("classify", "say what a network trained on ImageNet sees in images: its own answer")
+    classify.add_argument("images", nargs="+", metavar="IMAGES", help="image files, or folders to search")
+    classify.add_argument("--top", type=int, default=5, metavar="K", help="best classes to list (default: 5)")
+    _network_options(classify)
+
+    backbones = command("backbones", "list the networks there are, fetch weights, or carry them to another machine")
+    backbones.add_argument("--search", metavar="TEXT", help="every network with weights that has this in its name")
+    backbones.add_argument("--sort", metavar="COLUMN", help="top1, top5, parameters_millions, gmacs, depth, prior ...")
+    doing = backbones.add_mutually_exclusive_group()
+    doing.add_argument("--download", metavar="NAME", help="put the weights of a network on this machine")
+    doing.add_argument(
+        "--export-weights", nargs=2, metavar=("NAME", "FILE"), help="write weights as one .safetensors file"
+    )
+    doing.add_argument("--import-weights", metavar="FILE", help="take such a file in, for use without a connection")
+    backbones.add_argument("--json", action="store_true", help="one JSON document on stdout")
+
+    inspect = command("inspect", "list broken files, duplicates, leaks and imbalance, before anything is trained")
+    inspect.add_argument("data", metavar="DATA", help="as for fit")
+    _network_options(inspect)
+
+    report = command("report", "say what a saved model is and where its report lies")
+    report.add_argument("model", metavar="MODEL", help="a folder that fit has written")
+    report.add_argument("--json", action="store_true", help="one JSON document on stdout")
+
+    cache = command("cache", "show the size of the stored features, or clear them")
+    cache.add_argument("--clear", action="store_true", help="delete the stored features")
+    cache.add_argument("--cache", metavar="FOLDER", help="another place than HEADSTART_CACHE or the platform's cache")
+    cache.add_argument("--json", action="store_true", help="one JSON document on stdout")
+
+
+def _head_options(command: argparse.ArgumentParser) -> None:
+    """What reads the network's features, and how it is trained."""
+    fit = command.add_argument_group("the head")
+    fit.add_argument(
+        "--taps", default="auto", metavar="auto|last|all", help="layers that the head reads (default: auto)"
+    )
+    fit.add_argument("--layer", metavar="NAME", help="the one layer to read: last_map, block5_pool, layer3 ...")
+    fit.add_argument(
+        "--head",
+        default="auto",
+        metavar="auto|LAYERS",
+        help='layers of your own, such as "gap, dropout 0.2, dense 128 relu" (default: auto, in closed form)',
+    )
+    fit.add_argument("--epochs", type=int, metavar="N", help="of training that head (default: by the number of images)")
+    fit.add_argument("--batch-size", type=int, metavar="N", help="images a step of that training (default: 32)")
+    fit.add_argument("--optimizer", default="adam", metavar="adam|adamw|sgd", help="of that training (default: adam)")
+
+
+def _network_options(parser: argparse.ArgumentParser) -> None:
+    command = parser.add_argument_group("the network")
+    command.add_argument(
+        "--backbone",
+        default=BACKBONE,
+        metavar="NAME|MODEL",
+        help=f"a network (see headstart backbones), or the folder of a saved model (default: {BACKBONE})",
+    )
+    command.add_argument(
+        "--weights",
+        default="auto",
+        metavar="auto|none|FILE",
+        help="a .safetensors or .pth file, or none for random (default: auto)",
+    )
+    command.add_argument(
+        "--size", type=int, metavar="PX", help="side of the network's input in pixels (default: from the images)"
+    )
+    command.add_argument(
+        "--precision", default="auto", metavar="auto|bf16|f32", help="numbers that the network runs in (default: auto)"
+    )
+    command.add_argument(
+        "--cache",
+        metavar="FOLDER",
+        help="where features are kept (default: HEADSTART_CACHE, else the platform's cache)",
+    )
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="of every random draw (default: 0)")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+
+
+def printable(text: str) -> str:
+    """The text without control characters: file names may hold line breaks and orders to the terminal."""
+    return CONTROL.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()

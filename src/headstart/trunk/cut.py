@@ -1,0 +1,138 @@
+"""A network in two at a layer: `tail(trunk(x)) == network(x)`.
+
+The network is traced once into a graph (torch.fx). A layer is a cut point where its output is the one value that all
+later work needs: then the graph falls into two there, and each half runs the network's own modules, uncopied.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import fx, nn
+
+from headstart.errors import BackboneError, OptionError, nearest
+from headstart.trunk.backbone import untraceable
+from headstart.trunk.layers import find_layer
+from headstart.trunk.network import Backbone
+
+INPUT = "input"  # the cut before everything: the tail is the whole network
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """A traced network. `names`: cut points from the input to the top, one for each value (the outermost module)."""
+
+    network: nn.Module
+    graph: fx.Graph
+    nodes: dict[str, fx.Node]  # every module with a single output -> its node
+    names: tuple[str, ...]
+
+    def split(self, layer: str) -> tuple[nn.Module, nn.Module]:
+        """(trunk: images -> activation, tail: activation -> logits). Raises OptionError where this is no cut point."""
+        return self.between(INPUT, layer), self.between(layer, None)
+
+    def between(self, start: str, end: str | None) -> nn.Module:
+        """The part that makes the activation at `end` (None: the logits) from that at `start`."""
+        first, last = self._node(start), None if end is None else self._node(end)
+        part = fx.Graph()
+        known = {first: part.placeholder("x")}
+        if start != INPUT:  # the first layer may work in place: what was given stays as it was
+            known[first] = part.call_method("clone", (known[first],))
+
+        def value(node: fx.Node) -> fx.Node:
+            if node.op == "get_attr" and node not in known:  # a parameter, wherever the network reads it
+                known[node] = part.node_copy(node)
+            return known[node]
+
+        order = list(self.graph.nodes)
+        for node in order[order.index(first) :]:
+            if node.op == "output":
+                part.output(fx.map_arg(node.args[0], value))
+            elif node is not first and node.op not in ("get_attr", "placeholder"):
+                known[node] = part.node_copy(node, value)
+            if last is not None and node is last:
+                part.output(known[last])
+                break
+        return fx.GraphModule(self.network, part)
+
+    def _node(self, layer: str) -> fx.Node:
+        node = self.nodes.get(layer)
+        if node is None or node not in {self.nodes[name] for name in self.names}:
+            near = nearest(layer, self.names)
+            raise OptionError(f"the network cannot be cut at {layer!r}{near}: one of {', '.join(self.names)}")
+        return node
+
+
+def find_cuts(backbone: Backbone) -> Cuts:
+    """Every cut point of a network. Raises BackboneError where torch.fx cannot trace it."""
+    network: Any = backbone.module
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tracer = _Tracer(*untraceable())
+            graph = tracer.trace(network)
+    except (fx.proxy.TraceError, TypeError, RuntimeError, ValueError, AssertionError) as error:
+        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise BackboneError(f"{backbone.name} cannot be cut: torch.fx does not follow it ({reason})") from None
+    start = next(node for node in graph.nodes if node.op == "placeholder")
+    nodes = {INPUT: start, **tracer.outputs}
+    alone = _alone(graph)
+    names: dict[fx.Node, str] = {}
+    for name, node in sorted(nodes.items(), key=lambda item: (item[0] != INPUT, item[0].count("."), len(item[0]))):
+        if node in alone:
+            names.setdefault(node, name)
+    return Cuts(network, graph, nodes, tuple(names[node] for node in graph.nodes if node in names))
+
+
+def layer_cut(backbone: Backbone, layer: str) -> str:
+    """The cut point that a layer's name means (Keras's included). Raises OptionError."""
+    return INPUT if layer == INPUT else find_layer(backbone.module, layer, tuple(t.name for t in backbone.taps))
+
+
+def _alone(graph: fx.Graph) -> set[fx.Node]:
+    """The nodes after which nothing earlier is needed any more."""
+    order = {node: k for k, node in enumerate(graph.nodes)}
+    last_use = {node: max((order[user] for user in node.users), default=order[node]) for node in graph.nodes}
+    found, reach = set(), -1
+    for node in graph.nodes:
+        if node.op in ("get_attr", "output"):
+            continue
+        if reach <= order[node] and last_use[node] > order[node]:
+            found.add(node)
+        reach = max(reach, last_use[node])
+    return found
+
+
+class _Tracer(fx.Tracer):
+    """Notes which node each module's output is. torch's own layers, and those that cannot be followed, stay whole."""
+
+    def __init__(self, modules: Iterable[type[nn.Module]], functions: Iterable[Callable[..., Any]]) -> None:
+        super().__init__(autowrap_functions=tuple(functions))
+        self.whole = tuple(modules)
+        self.outputs: dict[str, fx.Node] = {}
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, self.whole) or super().is_leaf_module(m, module_qualified_name)
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        output = super().call_module(m, forward, args, kwargs)
+        if isinstance(output, fx.Proxy):
+            self.outputs[self.path_of_module(m)] = output.node
+        return output
+
+
+def depth(cuts: Cuts) -> int:
+    """Layers with weights (a matrix or filters) on the longest path, as tutorials count: VGG16 has 16."""
+    modules = dict(cuts.network.named_modules())
+    longest: dict[fx.Node, int] = {}
+    for node in cuts.graph.nodes:
+        before = max((longest[n] for n in node.all_input_nodes), default=0)
+        own = modules.get(str(node.target)) if node.op == "call_module" else None
+        weights = [m for m in own.modules() if any(p.ndim > 1 for p in m.parameters(recurse=False))] if own else []
+        longest[node] = before + len(weights)
+    return max(longest.values())

@@ -1,0 +1,75 @@
+"""Images and classes added to a saved model: as if all had come together, at the cost of the new ones."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import TINY, Run, picture
+from headstart.bundle import read_bundle
+from headstart.data.images import write_png
+
+
+@pytest.fixture(scope="module")
+def more(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight pictures of a fourth class, snow, and one that the model knows already."""
+    folder, rng = tmp_path_factory.mktemp("data") / "more", np.random.default_rng(7)
+    (folder / "snow").mkdir(parents=True)
+    (folder / "sea").mkdir()
+    for number in range(8):
+        write_png(np.clip(picture(0, rng).astype(int) + 90, 0, 255).astype(np.uint8), folder / "snow" / f"{number}.png")
+    shutil.copy(pictures / "sea" / "0.png", folder / "sea" / "known.png")
+    return folder
+
+
+def test_adding_equals_fitting_all_at_once(run: Run, pictures: Path, more: Path, tmp_path: Path) -> None:
+    options = [*TINY, "--cache", tmp_path / "cache"]
+    assert run("fit", pictures, "-o", tmp_path / "old", *options).code == 0
+    said = run("fit", more, "-o", tmp_path / "new", "--add-to", tmp_path / "old", "--cache", tmp_path / "cache")
+    assert said.code == 0, said.err
+    assert "8 images went through the network, features of 24 were stored before" in said.out
+    assert "1 new classes (snow)" in said.out
+    shutil.copytree(pictures, tmp_path / "all")
+    shutil.copytree(more / "snow", tmp_path / "all" / "snow")
+    assert run("fit", tmp_path / "all", "-o", tmp_path / "whole", *options).code == 0
+    new, whole = (read_bundle(tmp_path / name) for name in ("new", "whole"))
+    assert new.manifest["classes"] == whole.manifest["classes"] == ["moss", "sand", "sea", "snow"]
+    ours, theirs = new.tensors("head.safetensors"), whole.tensors("head.safetensors")
+    assert all(ours[name] == pytest.approx(theirs[name], rel=1e-4, abs=1e-6) for name in theirs)
+    added = new.metrics["added"]
+    assert added["images"] == 8
+    assert added["old_classes"]["n"] == 24
+    assert added["old_classes"]["before"]["value"] == pytest.approx(
+        read_bundle(tmp_path / "old").metrics["cross_validation"]["accuracy"]["value"], abs=0.05
+    )
+    assert new.manifest["backbone"]["chain"][-1].startswith("old: 3 classes")
+
+
+def test_a_corrected_label_replaces_the_old_one(run: Run, pictures: Path, tmp_path: Path) -> None:
+    cache = ["--cache", tmp_path / "cache"]
+    assert run("fit", pictures, "-o", tmp_path / "old", *TINY, *cache).code == 0
+    (tmp_path / "corrected" / "sand").mkdir(parents=True)
+    shutil.copy(pictures / "moss" / "0.png", tmp_path / "corrected" / "sand" / "a.png")
+    said = run("fit", tmp_path / "corrected", "-o", tmp_path / "new", "--add-to", tmp_path / "old", *cache)
+    assert said.code == 0, said.err
+    counts = json.loads(run("report", tmp_path / "new", "--json").out)["cross_validation"]["per_class"]
+    assert {row["class"]: row["n"] for row in counts} == {"moss": 7, "sand": 9, "sea": 8}
+
+
+def test_what_cannot_be_added_says_so(run: Run, pictures: Path, model: Path, more: Path, tmp_path: Path) -> None:
+    lost = run("fit", more, "-o", tmp_path / "new", "--add-to", model, "--cache", tmp_path / "empty")
+    assert lost.code == 1
+    assert "24 of the 24 images of model have no features in the cache" in lost.err.splitlines()[-1]
+    known = run("fit", pictures, "-o", tmp_path / "new", "--add-to", model)
+    assert known.code == 1
+    assert "nothing to add" in known.err.splitlines()[-1]
+    other = run("fit", more, "-o", tmp_path / "new", "--add-to", model, "--backbone", "resnet18")
+    assert other.code == 2
+    assert "--backbone cannot be set with --add-to" in other.err
+    gone = run("fit", more, "-o", tmp_path / "new", "--add-to", tmp_path / "nowhere")
+    assert gone.code == 1
+    assert not (tmp_path / "new").exists()

@@ -1,0 +1,129 @@
+"""A head of the user's own layers: it learns, repeats itself, stops by images that nothing is reported on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from headstart.learn import recipe, spec, trial
+from headstart.learn.plan import make_plan
+from headstart.learn.trained import Design, Examples, SpecHead, _batches, build_head, train_head
+
+SHAPE = (4, 3, 3)
+
+
+def design(words: str = "flatten, dense 16 relu", epochs: int = 20, shape: tuple[int, ...] = SHAPE) -> Design:
+    how = recipe.training(150, epochs, 16)
+    return Design(words, spec.parse(words), "last_map/map", shape, how)
+
+
+def maps(n: int = 150, seed: int = 0) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.int64]]:
+    """Maps of three classes: each has its own bright position, which a mean over positions cannot see."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % 3
+    x = rng.normal(size=(n, *SHAPE))
+    x[np.arange(n), :, y, y] += 3
+    return x.reshape(n, -1).astype(np.float16), y
+
+
+def examples(n: int = 150, seed: int = 0) -> Examples:
+    values, y = maps(n, seed)
+    return Examples(values, np.arange(n), y, np.arange(n), [f"{k:05d}" for k in range(n)], 3)
+
+
+def accuracy(head: SpecHead, n: int = 300) -> float:
+    values, y = maps(n, seed=9)
+    return float((head.log_probabilities({"last_map/map": values}).argmax(axis=1) == y).mean())
+
+
+def test_a_head_on_maps_learns_what_a_mean_cannot_see() -> None:
+    assert accuracy(train_head(design(), examples())) > 0.9
+    assert accuracy(train_head(design("gap, dense 16 relu"), examples())) < 0.6
+    assert accuracy(train_head(design("conv 8 3x3 relu, flatten"), examples())) > 0.9
+
+
+def test_a_seed_gives_the_same_head_and_the_callers_random_numbers_go_on() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    one, two = (train_head(design("flatten, dropout 0.3", 3), examples(), seed=0) for _ in range(2))
+    assert torch.equal(torch.rand(1), expected)
+    other = train_head(design("flatten, dropout 0.3", 3), examples(), seed=1)
+    weights = [head.module.state_dict()["2.weight"] for head in (one, two, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_probabilities_do_not_depend_on_batch_mates_and_evaluation_moves_nothing() -> None:
+    head = train_head(design("batchnorm, dropout 0.5, flatten, batchnorm", 2), examples())
+    before = {name: t.clone() for name, t in head.module.state_dict().items()}
+    values, _ = maps(9, seed=4)
+    whole = head.log_probabilities({"last_map/map": values})
+    single = np.concatenate([head.log_probabilities({"last_map/map": values[k : k + 1]}) for k in range(9)])
+    assert single == pytest.approx(whole, abs=1e-5)
+    assert np.exp(whole).sum(axis=1) == pytest.approx(1)
+    assert all(torch.equal(before[name], t) for name, t in head.module.state_dict().items())
+
+
+def test_the_best_epoch_is_that_of_the_held_out_images_which_are_part_of_the_training_rows() -> None:
+    head = train_head(design(epochs=40), examples())
+    held = [epoch.held_out_loss for epoch in head.epochs]
+    assert all(loss is not None for loss in held)
+    best = min(float(loss) for loss in held if loss is not None)
+    assert head.candidates[0].log_loss == best
+    out = ~np.isnan(head.left_out[:, 0])
+    assert 0.1 <= out.mean() <= 0.2
+    y = examples().y[out]
+    assert -head.left_out[out][np.arange(len(y)), y].mean() == pytest.approx(best, abs=1e-6)
+
+
+def test_the_judged_images_have_no_part_in_the_head() -> None:
+    """Other labels and other maps on the judged rows change nothing of it, the chosen epoch included."""
+    values, y = maps()
+    splits = np.array(["train"] * 100 + ["test"] * 50, dtype=object)
+    keys = tuple(f"{k:05d}" for k in range(150))
+    heads = []
+    for changed in (False, True):
+        x, labels = values.copy(), y.copy()
+        if changed:
+            x[100:], labels[100:] = -x[100:], (y[100:] + 1) % 3
+        m = trial.Material(
+            {"last_map/map": x, "pre_logits": x[:, :8]}, labels, np.arange(150), keys, ("a", "b", "c"), 0
+        )
+        plan = make_plan(splits, labels, m.groups, keys, 0)
+        heads.append(trial.final_head(m, plan, trial.Method((), design(epochs=5)), lambda s, t: lambda d: None))
+    states = [h.module.state_dict() for h in heads if isinstance(h, SpecHead)]
+    assert len(states) == 2
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_a_last_batch_of_one_joins_the_one_before() -> None:
+    for n in range(1, 40):
+        found = list(_batches(np.arange(n), 8))
+        assert np.concatenate(found).tolist() == list(range(n))
+        assert all(len(batch) > 1 for batch in found) or n == 1
+        assert max(map(len, found)) <= 9
+
+
+def test_the_recipe_takes_what_is_given_and_trains_few_images_longer() -> None:
+    assert recipe.training(200).epochs > recipe.training(20_000).epochs >= 10
+    given = recipe.training(200, 7, 5, "sgd")
+    assert (given.epochs, given.batch_size, given.optimizer) == (7, 5, "sgd")
+    assert recipe.training(20).held_out == 0
+
+
+def test_few_images_are_all_learned_from() -> None:
+    few = examples(20)
+    head = train_head(replace(design(epochs=5), training=recipe.training(20, 5)), few)
+    assert len(head.epochs) == 5
+    assert np.isnan(head.left_out).all()
+    assert all(epoch.held_out_loss is None for epoch in head.epochs)
+
+
+def test_the_first_weights_come_from_the_seed() -> None:
+    one, two = (build_head(design(), 3, seed=5).state_dict() for _ in range(2))
+    assert all(torch.equal(one[name], two[name]) for name in one)
