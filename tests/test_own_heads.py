@@ -122,3 +122,19 @@ def test_timms_own_folder_is_a_backbone_too(tmp_path: Path) -> None:
     assert backbone.preprocess.mean == (0.5, 0.5, 0.5)
     assert backbone.preprocess.size == (96, 96)
     assert all(torch.equal(t, network.state_dict()[name]) for name, t in backbone.module.state_dict().items())
+
+
+def test_a_model_names_no_private_place(run: Run, pictures: Path, tmp_path: Path) -> None:
+    """Absolute paths of the data, the weights, the cache and the model itself stay out of what is handed on."""
+    from safetensors.torch import save_file
+
+    weights = tmp_path / "own.safetensors"
+    save_file(open_backbone("test_efficientnet", "none").module.state_dict(), weights)
+    options = [*TINY[:2], "--weights", weights, *TINY[4:], "--cache", tmp_path / "secret-cache"]
+    said = run("fit", pictures, "-o", tmp_path / "m", *options)
+    assert said.code == 0, said.err
+    for file in (tmp_path / "m").iterdir():
+        content = file.read_bytes()
+        for private in (tmp_path, pictures.parent):
+            assert str(private).encode() not in content, file.name
+    assert read_bundle(tmp_path / "m").run["options"]["weights"] == "own.safetensors"

@@ -73,7 +73,7 @@ def save(fitted: Fitted, folder: Path, title: str, command: str) -> dict[str, An
         run = {
             "command": command,
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "options": asdict(fitted.options),
+            "options": _public(asdict(fitted.options)),
             "recipe": [asdict(s) for s in settings(fitted)],
             "machine": asdict(this_machine()),
             "engine": seen.engine.name,
@@ -97,6 +97,18 @@ def save(fitted: Fitted, folder: Path, title: str, command: str) -> dict[str, An
         }
         write_bundle(folder, manifest=manifest, config=config, metrics=found, run=run, tensors=tensors, files=files)
     return found
+
+
+def _public(options: dict[str, Any]) -> dict[str, Any]:
+    """Options without the private places in them: a model is handed on."""
+    paths = {name: Path(str(options[name])).name for name in ("weights", "backbone") if options[name]}
+    return options | paths | {"cache": None}
+
+
+def _without_place(layout: str) -> str:
+    """What the data were read as; of an absolute path only the last part."""
+    place, colon, rest = layout.partition(": ")
+    return f"{Path(place).name}{colon}{rest}" if Path(place).is_absolute() else layout
 
 
 def settings(fitted: Fitted) -> list[recipe.Setting]:
@@ -185,7 +197,7 @@ def report_data(
     machine = this_machine()
     return report.ReportData(
         title=title,
-        model=str(folder),
+        model=folder.name if folder.is_absolute() else str(folder),
         classes=seen.classes,
         headline=report.Measured(verdict.score, plan.source, n_train, folds, repeats),
         also=also,
@@ -195,7 +207,7 @@ def report_data(
         ),
         warnings=_warnings(fitted),
         counts=_counts(fitted),
-        layout=seen.table.layout,
+        layout=_without_place(seen.table.layout),
         notes=(*seen.table.notes, *([growth_line(fitted.growth)] if fitted.growth else [])),
         fingerprint=fingerprint,
         set_aside=seen.features.set_aside,

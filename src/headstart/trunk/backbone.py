@@ -65,7 +65,7 @@ def open_backbone(
         if weights == "none":
             network, source = timm.create_model(architecture, pretrained=False), RANDOM
         elif weights != "auto":
-            network, source = _from_file(architecture, Path(weights), weights), f"file {Path(weights).name}"
+            network, source = _from_file(architecture, Path(weights), weights, say=say), f"file {Path(weights).name}"
         elif not tag and (path := weight_files.packaged(architecture)):
             source = f"package {weight_files.PACKAGES[architecture]}"
             network = _from_file(architecture, path, source)
@@ -291,7 +291,13 @@ def _n_parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def _from_file(architecture: str, path: Path, source: str, overlay: dict[str, Any] | None = None) -> nn.Module:
+def _from_file(
+    architecture: str,
+    path: Path,
+    source: str,
+    overlay: dict[str, Any] | None = None,
+    say: Callable[[str], object] = lambda line: None,
+) -> nn.Module:
     """The network with the weights of a file; its top has as many classes as the file's.
 
     `overlay`: what the file's own description says of it in timm's terms, such as mean and std.
@@ -303,6 +309,8 @@ def _from_file(architecture: str, path: Path, source: str, overlay: dict[str, An
         network = timm.create_model(
             architecture, pretrained=False, pretrained_cfg_overlay=overlay, num_classes=n_classes
         )
+    if weight_files.other_names(network.state_dict(), state):
+        say(f"{source}: its tensors bear other names than {architecture}'s; they are matched by their order and shapes")
     network.load_state_dict(weight_files.match(network.state_dict(), state, source))
     return network  # type: ignore[no-any-return]
 

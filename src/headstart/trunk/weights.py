@@ -205,9 +205,7 @@ def match(
     By order means: as many tensors, each with the same shape and the same last part of its name (weight, bias,
     running_mean ...). Counters of training steps need not be there. Raises BackboneError with the first differences.
     """
-    wanted = {name: t for name, t in expected.items() if not name.endswith(COUNTER)}
-    given = {name: t for name, t in state.items() if not name.endswith(COUNTER)}
-    plain = {name.removeprefix(_beginning(given)): t for name, t in given.items()}
+    wanted, given, plain = _named(expected, state)
     if set(wanted) == set(plain):
         pairs = [(name, name, plain[name]) for name in wanted]
     elif len(wanted) == len(given):
@@ -225,6 +223,19 @@ def match(
         more = f" and {len(wrong) - 2} more" if len(wrong) > 2 else ""
         raise BackboneError(f"{source} does not fit the network: {'; '.join(wrong[:2])}{more}")
     return {**expected, **{name: t for name, _, t in pairs}}
+
+
+def other_names(expected: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> bool:
+    """Whether `match` has to go by order, since the names are not the network's own."""
+    wanted, _, plain = _named(expected, state)
+    return set(wanted) != set(plain)
+
+
+def _named(expected: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> tuple[dict[str, Any], ...]:
+    """(expected tensors, given ones, the same without what all their names begin with), no counters among them."""
+    wanted = {name: t for name, t in expected.items() if not name.endswith(COUNTER)}
+    given = {name: t for name, t in state.items() if not name.endswith(COUNTER)}
+    return wanted, given, {name.removeprefix(_beginning(given)): t for name, t in given.items()}
 
 
 def _leaf(name: str) -> str:
