@@ -16,7 +16,7 @@ from typing import Any
 import measure
 import numpy as np
 
-from headstart import pipeline
+from headstart import opening, pipeline
 from headstart.data.table import read_table
 from headstart.learn import trial
 from headstart.learn.plan import make_plan
@@ -27,10 +27,10 @@ MOST = 600  # images of a set for the shuffled labels
 
 
 def material_of(folder: Path, cache: str | None) -> trial.Material:
-    options = pipeline.Options(cache=cache)
+    options = opening.Options(cache=cache)
     table = read_table(folder)
-    backbone, engine = pipeline.open_network(table, options)
-    features = pipeline.see(table, backbone, engine, options, lambda done: None)
+    backbone, engine = opening.open_network(table, options)
+    features = opening.see(table, backbone, engine, options, lambda done: None)
     seen = pipeline.look(table, backbone, engine, features)
     return trial.Material(features.blocks, seen.y, seen.groups, features.hashes, seen.classes, 0)
 

@@ -25,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.data.table import Table, read_table
-from headstart.pipeline import Options, learn, open_network, see
+from headstart.opening import Options, open_network, see
+from headstart.pipeline import learn
 from headstart.ship.package import Loaded
 from headstart.ship.predict import predict
 

@@ -192,7 +192,11 @@ def test_names_are_found_in_any_case_and_unknown_ones_get_the_nearest() -> None:
     assert resolve("VGG16.TV_in1k") == "vgg16.tv_in1k"
     assert resolve("efficientnet_lite0") == DEFAULT
     assert resolve("Xception") == "legacy_xception"
-    for wrong, near in (("resnet81", "resnet18"), ("InceptionV9", "inceptionv3"), ("efficientnet-litex", "efficientnetlite")):
+    for wrong, near in (
+        ("resnet81", "resnet18"),
+        ("InceptionV9", "inceptionv3"),
+        ("efficientnet-litex", "efficientnetlite"),
+    ):
         with pytest.raises(BackboneError, match=near) as error:
             open_backbone(wrong, "none")
         assert "\n" not in str(error.value)

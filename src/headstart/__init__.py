@@ -21,6 +21,7 @@ from headstart.errors import (
 
 if TYPE_CHECKING:
     from headstart.classifier import TransferClassifier
+    from headstart.trunk.backbone import open_backbone
 
 __version__ = "0.1.0"
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "OutputError",
     "TransferClassifier",
     "__version__",
+    "open_backbone",
 ]
 
 
@@ -41,6 +43,10 @@ def __getattr__(name: str) -> Any:
         from headstart.classifier import TransferClassifier
 
         return TransferClassifier
+    if name == "open_backbone":
+        from headstart.trunk.backbone import open_backbone
+
+        return open_backbone
     raise AttributeError(f"module 'headstart' has no attribute {name!r}")
 
 

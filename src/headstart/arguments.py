@@ -50,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
     )
     fit.add_argument("--add-to", metavar="MODEL", help="a saved model to add these images, or their classes, to")
     _head_options(fit)
+    _tuning_options(fit)
     _network_options(fit)
 
     evaluate = command("evaluate", "score a saved model on labelled images")
@@ -129,6 +130,24 @@ def _head_options(command: argparse.ArgumentParser) -> None:
     fit.add_argument("--epochs", type=int, metavar="N", help="of training that head (default: by the number of images)")
     fit.add_argument("--batch-size", type=int, metavar="N", help="images a step of that training (default: 32)")
     fit.add_argument("--optimizer", default="adam", metavar="adam|adamw|sgd", help="of that training (default: adam)")
+
+
+def _tuning_options(command: argparse.ArgumentParser) -> None:
+    """What learns beside the head."""
+    fit = command.add_argument_group("fine-tuning")
+    fit.add_argument(
+        "--tune",
+        default="none",
+        metavar="none|auto|last|N|STAGE|all",
+        help="what learns beside the head: the last stage, the last N modules with weights, all from a stage on, all; "
+        "auto keeps it only where it wins on held-out images (default: none)",
+    )
+    fit.add_argument(
+        "--augment",
+        default="photo",
+        metavar="photo|aerial|medical|document|none",
+        help="random views that are true of such pictures, for tuning (default: photo)",
+    )
 
 
 def _network_options(parser: argparse.ArgumentParser) -> None:

@@ -21,6 +21,7 @@ from headstart import pipeline, publish
 from headstart.bundle import check_writable
 from headstart.data.table import Table, list_images, read_table, table_of
 from headstart.errors import DataError
+from headstart.opening import Options
 from headstart.ship.package import Loaded
 from headstart.ship.predict import predict
 from headstart.trunk.backbone import DEFAULT
@@ -51,6 +52,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         epochs: int | None = None,
         batch_size: int | None = None,
         optimizer: str = "adam",
+        tune: str = "none",
+        augment: str = "photo",
         size: int | None = None,
         precision: str = "auto",
         cache: str | None = None,
@@ -64,6 +67,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.epochs = epochs
         self.batch_size = batch_size
         self.optimizer = optimizer
+        self.tune = tune
+        self.augment = augment
         self.size = size
         self.precision = precision
         self.cache = cache
@@ -78,7 +83,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if y is None and not isinstance(X, str | Path):
             raise DataError("images without labels: give fit(images, labels), or a folder or manifest")
         table = read_table(X) if y is None else table_of(list(X), list(y))  # type: ignore[arg-type]
-        self._learned = pipeline.learn(table, pipeline.Options(**self.get_params()), hold_out=y is None)
+        self._learned = pipeline.learn(table, Options(**self.get_params()), hold_out=y is None)
         seen = self._learned.seen
         self.classes_ = _labels(seen.classes, y)
         self.set_aside_ = seen.features.set_aside
@@ -102,10 +107,13 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
 
     def evaluate(self, X: Images, y: Sequence[Any] | npt.NDArray[Any] | None = None) -> dict[str, Any]:
-        """Scores with 95 % intervals (see metrics.json) on labelled images; classes are matched by name."""
+        """Scores with 95 % intervals (see metrics.json) on labelled images; classes are matched by name.
+
+        Of a folder or manifest with a test part (else a validation part) that part alone is scored.
+        """
         check_is_fitted(self, "classes_")
         table = read_table(X, min_classes=1) if y is None else table_of(list(X), list(y))  # type: ignore[arg-type]
-        return pipeline.evaluate(self._model, table, self.seed)[0]
+        return pipeline.evaluate(self._model, table, self.seed, engine=self._engine)[0]
 
     def save(self, folder: str | Path) -> dict[str, Any]:
         """Judge the model as `headstart fit` does and write the bundle; returns the content of metrics.json."""

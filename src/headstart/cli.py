@@ -20,7 +20,7 @@ from headstart.arguments import parser, printable
 from headstart.errors import DataError, HeadstartError, OptionError
 
 if TYPE_CHECKING:
-    from headstart.pipeline import Options, Watcher
+    from headstart.opening import Options, Watcher
 
 _RESUMES = "no result was written; images that were read need not be read again by the same command"
 INTERRUPTED = dict.fromkeys(("demo", "fit", "features", "inspect"), _RESUMES)
@@ -88,8 +88,8 @@ def _fit_and_save(given: argparse.Namespace) -> None:
         return
     for line in answers.summary(fitted, folder):
         _say(line)
-    if fitted.growth:
-        _say(publish.growth_line(fitted.growth))
+    for line in publish.outcomes(fitted):
+        _say(line)
 
 
 def _evaluate(given: argparse.Namespace) -> None:
@@ -99,9 +99,7 @@ def _evaluate(given: argparse.Namespace) -> None:
     from headstart import pipeline
 
     model = pipeline.load(given.model)
-    part = next((split for split in ("test", "validation") if (table.splits == split).any()), None)
-    if part:
-        table = table.take(table.splits == part)
+    part = pipeline.judged_part(table)
     with _watcher() as watch:
         scored, found = pipeline.evaluate(model, table, watch=watch)
     if part:
@@ -152,10 +150,10 @@ def _classify(given: argparse.Namespace) -> None:
     if given.top < 1:
         raise OptionError(f"--top {given.top} is not allowed: 1 or more")
     table = list_images(given.images)
-    from headstart import pipeline
+    from headstart import opening
     from headstart.ship.classify import classify
 
-    backbone = pipeline.as_published(_options(given), _tell)
+    backbone = opening.as_published(_options(given), _tell)
     with _watcher() as watch:
         found = classify(table, backbone, given.top, given.precision, watch.bar("classify", len(table)))
     if given.json:
@@ -267,7 +265,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
 
 def _options(given: argparse.Namespace) -> Options:
     """The options that a command has; the defaults for those that it lacks."""
-    from headstart.pipeline import Options
+    from headstart.opening import Options
 
     return Options(**{name: getattr(given, name) for name in vars(Options()) if hasattr(given, name)})
 
@@ -284,7 +282,7 @@ def _typed(given: argparse.Namespace) -> list[str]:
 
     It is published with the model, so of absolute paths only the last part stays: the others name a private machine.
     """
-    from headstart.pipeline import Options
+    from headstart.opening import Options
 
     words = ["fit", _public(given.data), "-o", _public(given.output)]
     words += ["--add-to", _public(given.add_to)] if given.add_to else []
@@ -304,7 +302,7 @@ def _watcher() -> Iterator[Watcher]:
     """Progress bars on a terminal only; none is left there at the end."""
     from tqdm import tqdm
 
-    from headstart.pipeline import Watcher
+    from headstart.opening import Watcher
 
     bars: list[Any] = []
 

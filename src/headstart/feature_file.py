@@ -9,7 +9,8 @@ from typing import Any
 
 from headstart.data.table import Table, list_images, read_table
 from headstart.errors import DataError, OutputError
-from headstart.pipeline import Options, Watcher, announce, open_at_size, see
+from headstart.opening import Options, Watcher, open_at_size, see
+from headstart.pipeline import announce
 from headstart.trunk.engine import compile_trunk
 from headstart.trunk.network import block_names, tap_at
 

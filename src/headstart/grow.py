@@ -21,21 +21,8 @@ from headstart.errors import DataError
 from headstart.judge.metrics import accuracy_interval, paired_gain
 from headstart.learn import trial
 from headstart.learn.plan import Plan, make_plan
-from headstart.pipeline import (
-    QUIET,
-    Clock,
-    Fitted,
-    Options,
-    Seen,
-    Watcher,
-    announce,
-    labelled,
-    look,
-    prove,
-    read_at,
-    see,
-    taught,
-)
+from headstart.opening import QUIET, Options, Watcher, read_at, see
+from headstart.pipeline import Clock, Fitted, Seen, announce, labelled, look, prove, taught
 from headstart.ship.package import Loaded, unpack
 from headstart.trunk.backbone import open_backbone
 from headstart.trunk.engine import compile_trunk

@@ -53,6 +53,7 @@ def metrics(fitted: Fitted) -> dict[str, Any]:
         "learning_curve": fitted.curve,
         "candidates": [asdict(c) for c in fitted.head.candidates],
         "added": fitted.growth,
+        "tuning": fitted.tuning,
         "training": [asdict(epoch) for epoch in epochs_of(fitted)],
         "set_aside": [{"path": name, "reason": reason} for name, reason in fitted.seen.features.set_aside],
         "seconds": {stage: round(s, 3) for stage, s in fitted.seconds.items()},
@@ -150,6 +151,8 @@ def settings(fitted: Fitted) -> list[recipe.Setting]:
 
 
 def _head_settings(fitted: Fitted) -> list[recipe.Setting]:
+    if fitted.tuning:
+        return _tuning_settings(fitted, fitted.tuning)
     if isinstance(fitted.head, SpecHead):
         how, stopped = fitted.head.design.training, len(fitted.head.epochs)
         held = f"{how.held_out:.0%} of the training images held out to stop by" if how.held_out else "no early stop"
@@ -176,8 +179,35 @@ def _head_settings(fitted: Fitted) -> list[recipe.Setting]:
     ]
 
 
+def _tuning_settings(fitted: Fitted, record: dict[str, Any]) -> list[recipe.Setting]:
+    assert fitted.method.tuning is not None
+    how, views = fitted.method.tuning.training, len(fitted.method.tuning.views) + 1
+    words = f"{record['modules']} modules, {record['parameters']:,} parameters above {record['cut']}"
+    kept = "kept" if record["kept"] else "frozen is enough: the frozen model was kept"
+    training = f"{how.optimizer}, peak rate {how.rate:g}, {len(record['epochs'])} of {how.epochs} epochs, {views} views"
+    return [
+        recipe.Setting("tuned", words, f"set by --tune {fitted.options.tune}; {kept}"),
+        recipe.Setting("training", training, "LP-FT (Kumar et al. 2022), one cycle (Smith 2018), moving average"),
+    ]
+
+
+def tuning_line(record: dict[str, Any]) -> str:
+    """What tuning was worth, in one line."""
+    found = record["compared"]
+    if found is None:
+        return f"tuned above {record['cut']}; too few images to hold some out and compare"
+    value, low, high = (100 * found["difference"][end] for end in ("value", "low", "high"))
+    verdict = "the tuned model was kept" if record["kept"] else "frozen is enough, the frozen model was kept"
+    return (
+        f"on {found['n']} held-out training images: frozen {found['frozen']['value']:.1%}, tuned above {record['cut']} "
+        f"{found['tuned']['value']:.1%} (change {value:+.1f} points, {low:+.1f} to {high:+.1f}); {verdict}"
+    )
+
+
 def epochs_of(fitted: Fitted) -> tuple[Epoch, ...]:
-    """The loss curve of a trained head; empty for the closed-form ones."""
+    """The loss curve of a trained head or a tuned network; empty for the closed-form heads."""
+    if fitted.tuning:
+        return tuple(Epoch(**epoch) for epoch in fitted.tuning["epochs"])
     return fitted.head.epochs if isinstance(fitted.head, SpecHead) else ()
 
 
@@ -208,7 +238,7 @@ def report_data(
         warnings=_warnings(fitted),
         counts=_counts(fitted),
         layout=_without_place(seen.table.layout),
-        notes=(*seen.table.notes, *([growth_line(fitted.growth)] if fitted.growth else [])),
+        notes=(*seen.table.notes, *outcomes(fitted)),
         fingerprint=fingerprint,
         set_aside=seen.features.set_aside,
         worst=galleries["worst"],
@@ -247,6 +277,12 @@ def growth_line(growth: dict[str, Any]) -> str:
         f"{old['before']['value']:.1%} and is {old['after']['value']:.1%} (change {value:+.1f} points, "
         f"{low:+.1f} to {high:+.1f})"
     )
+
+
+def outcomes(fitted: Fitted) -> list[str]:
+    """What adding to a model, or tuning it, did."""
+    lines = [growth_line(fitted.growth)] if fitted.growth else []
+    return [*lines, *([tuning_line(fitted.tuning)] if fitted.tuning else [])]
 
 
 def _warnings(fitted: Fitted) -> tuple[str, ...]:

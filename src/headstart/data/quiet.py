@@ -23,6 +23,8 @@ from PIL import Image
 class _InQuietThread:
     """A message pattern for `warnings.filters` and a filter for loggers; both look at the thread alone."""
 
+    pattern = "(?!)"  # scikit-learn copies filters to its workers by their pattern: this one matches nothing
+
     def __init__(self) -> None:
         self.thread = threading.local()
 

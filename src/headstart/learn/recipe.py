@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from headstart.errors import OptionError
 
@@ -84,6 +84,10 @@ class Training:
     warm_up: float  # share of the steps until the peak
     patience: int  # epochs without a better held-out log-loss until it stops
     held_out: float  # share of the training images to stop by
+    smoothing: float = 0.0  # of the labels
+    clip: float = 0.0  # largest length of a gradient; 0: any
+    average: float = 0.0  # decay of the moving average of the weights, a step; 0: none
+    frozen_statistics: bool = False  # BatchNorm keeps the mean and variance of the pre-training
 
 
 # Peak learning rates: torch's and Keras's default for Adam; ten times that for SGD with momentum.
@@ -107,3 +111,33 @@ def training(
     size = batch_size or 32
     count = epochs or min(50, max(10, round(STEPS * 32 / max(1, n_images))))
     return Training(count, size, optimizer, RATES[optimizer], 0.1, max(5, count // 5), 0.15 if n_images >= 40 else 0.0)
+
+
+def n_views(n_images: int) -> int:
+    """Views of each training image whose activations are kept, the image itself among them: a pass of the trunk each.
+    Even, so that half are mirrored (alternating flip); fewer where there are many images (methods.md 1.6)."""
+    return 4 if n_images < SMALL else 2
+
+
+def tuning(n_images: int, epochs: int | None = None, batch_size: int | None = None) -> Training:
+    """For a part of a pre-trained network with a fitted head on top (LP-FT, Kumar et al. 2022). Raises OptionError.
+
+    AdamW at 3e-4 with one cycle (methods.md 2.1 gives 5e-5 to 3e-4), label smoothing 0.1 and a moving average of the
+    weights over about a fifth of the steps (both cheap insurance, methods.md 2.2), gradients of length 1 at most.
+    BatchNorm keeps its statistics: few images and small batches only make them worse (peers.md 6).
+    """
+    checked = training(n_images, epochs, batch_size, "adamw")
+    count = epochs or (20 if n_images < 1000 else 12 if n_images < 10_000 else 6)
+    size = batch_size or (32 if n_images < 10_000 else 64)
+    steps = count * max(1, n_images // size)
+    return replace(
+        checked,
+        epochs=count,
+        batch_size=size,
+        rate=3e-4,
+        patience=max(4, count // 3),
+        smoothing=0.1,
+        clip=1.0,
+        average=max(0.0, 1 - 5 / max(steps, 5)),
+        frozen_statistics=True,
+    )

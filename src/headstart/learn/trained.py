@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from headstart.data.splits import hold_out
 from headstart.errors import OptionError
@@ -34,6 +35,7 @@ class Design:
     block: str
     shape: tuple[int, ...]
     training: Training
+    start: Callable[[Ints], nn.Module] | None = None  # rows to learn from -> a module that has learned before
 
 
 @dataclass(frozen=True)
@@ -93,9 +95,14 @@ class Examples:
     groups: Ints
     keys: Sequence[str]
     n_classes: int
+    views: tuple[Values, ...] = ()  # random views (view row, feature), one for each of some epochs; never judged by
+    view_rows: Ints | None = None  # (example,) rows of the views
 
-    def part(self, some: Ints, design: Design, scale: float) -> torch.Tensor:
-        """These examples as the layers take them, float32."""
+    def part(self, some: Ints, design: Design, scale: float, epoch: int = 0) -> torch.Tensor:
+        """These examples as the layers take them in an epoch, float32; as they are in the first of each round."""
+        turn = epoch % (len(self.views) + 1)
+        if turn and self.view_rows is not None:
+            return _tensor(self.views[turn - 1][self.view_rows[some]], design.shape, scale)
         return _tensor(self.values[self.rows[some]], design.shape, scale)
 
 
@@ -122,8 +129,11 @@ def train_head(
     how, y = design.training, examples.y
     held = hold_out(y, examples.groups, how.held_out, seed, examples.keys) if how.held_out else np.zeros(len(y), bool)
     rows, stop = np.flatnonzero(~held), np.flatnonzero(held)
-    scale = _root_mean_square(examples.values, examples.rows[rows])
-    module = build_head(design, examples.n_classes, seed).to(device)
+    if design.start:
+        scale, module = 1.0, design.start(examples.rows[rows]).to(device)
+    else:
+        scale = _root_mean_square(examples.values, examples.rows[rows])
+        module = build_head(design, examples.n_classes, seed).to(device)
     found: list[Epoch] = []
     best = math.inf
     state = module.state_dict()
@@ -131,12 +141,12 @@ def train_head(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # of dropout
         learn = _Learner(module, design, scale, device, math.ceil(len(rows) / how.batch_size))
-        for _ in range(how.epochs):
-            loss = learn.epoch(examples, order.permutation(rows))
+        for number in range(how.epochs):
+            loss = learn.epoch(examples, order.permutation(rows), number)
             found.append(learn.measured(examples, stop, loss))
             progress(found[-1])
             if found[-1].watched < best:
-                best, state = found[-1].watched, copy.deepcopy(module.state_dict())
+                best, state = found[-1].watched, copy.deepcopy(learn.answering.state_dict())
             elif len(found) - 1 - min(range(len(found)), key=lambda k: found[k].watched) >= how.patience:
                 break
     if not math.isfinite(best):
@@ -159,6 +169,7 @@ class _Learner:
         how = design.training
         self.module, self.design, self.scale, self.device = module, design, scale, device
         self.optimizer = _optimizer(how, module)
+        self.average = _moving_average(module, how.average)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer,
             how.rate,
@@ -171,18 +182,32 @@ class _Learner:
     def rate(self) -> float:
         return float(self.schedule.get_last_lr()[0])
 
-    def epoch(self, examples: Examples, order: Ints) -> float:
+    @property
+    def answering(self) -> nn.Module:
+        """The weights that answer: their moving average where there is one."""
+        return self.module if self.average is None else self.average.module
+
+    def epoch(self, examples: Examples, order: Ints, number: int) -> float:
         """One pass over the rows in this order; the mean loss."""
+        how = self.design.training
         self.module.train()
+        if how.frozen_statistics:
+            for layer in self.module.modules():
+                if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+                    layer.eval()
         total = 0.0
-        for batch in _batches(order, self.design.training.batch_size):
-            x = examples.part(batch, self.design, self.scale).to(self.device)
+        for batch in _batches(order, how.batch_size):
+            x = examples.part(batch, self.design, self.scale, number).to(self.device)
             target = torch.from_numpy(examples.y[batch].astype(np.int64)).to(self.device)
             self.optimizer.zero_grad(set_to_none=True)
-            loss = nn.functional.cross_entropy(self.module(x), target)
+            loss = nn.functional.cross_entropy(self.module(x), target, label_smoothing=how.smoothing)
             loss.backward()  # type: ignore[no-untyped-call]
+            if how.clip:
+                nn.utils.clip_grad_norm_(self.module.parameters(), how.clip)
             self.optimizer.step()
             self.schedule.step()
+            if self.average is not None:
+                self.average.update_parameters(self.module)
             total += float(loss.detach()) * len(batch)
         return total / len(order)
 
@@ -196,7 +221,7 @@ class _Learner:
 
     def log_probabilities(self, examples: Examples, some: Ints) -> Doubles:
         chunks = [some[at : at + CHUNK] for at in range(0, len(some), CHUNK)]
-        return np.concatenate([_forward(self.module, examples.part(c, self.design, self.scale)) for c in chunks])
+        return np.concatenate([_forward(self.answering, examples.part(c, self.design, self.scale)) for c in chunks])
 
 
 def _batches(order: Ints, size: int) -> Iterator[Ints]:
@@ -228,9 +253,14 @@ def _root_mean_square(values: Values, rows: Ints) -> float:
     return float(np.sqrt(np.mean(np.square(some)))) or 1.0
 
 
+def _moving_average(module: nn.Module, decay: float) -> AveragedModel | None:
+    return AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay else None  # type: ignore[no-untyped-call]
+
+
 def _optimizer(plan: Training, module: nn.Module) -> torch.optim.Optimizer:
+    learn = [p for p in module.parameters() if p.requires_grad]
     if plan.optimizer == "sgd":
-        return torch.optim.SGD(module.parameters(), plan.rate, momentum=0.9, nesterov=True)
+        return torch.optim.SGD(learn, plan.rate, momentum=0.9, nesterov=True)
     if plan.optimizer == "adamw":
-        return torch.optim.AdamW(module.parameters(), plan.rate, weight_decay=0.05)
-    return torch.optim.Adam(module.parameters(), plan.rate)
+        return torch.optim.AdamW(learn, plan.rate, weight_decay=0.05)
+    return torch.optim.Adam(learn, plan.rate)

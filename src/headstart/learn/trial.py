@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 from headstart.judge.evaluate import CrossValidation, cross_validate, learning_curve
 from headstart.judge.metrics import accuracy_interval, paired_difference, score
 from headstart.learn import recipe
+from headstart.learn.finetune import Columns, Tuned, Tuning, tune
 from headstart.learn.plan import Plan
 from headstart.learn.probe import Probe, fit_probe
 from headstart.learn.spectrum import Doubles
@@ -109,7 +110,13 @@ class Method:
 
     sets: tuple[TapSet, ...]
     design: Design | None = None
+    tuning: Tuning | None = None
     device: str = "cpu"  # that trains it
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing is trained step by step."""
+        return self.design is None and self.tuning is None
 
 
 def final_head(material: Material, plan: Plan, method: Method, bar: Bar) -> Probe | SpecHead:
@@ -118,6 +125,16 @@ def final_head(material: Material, plan: Plan, method: Method, bar: Bar) -> Prob
         return final_probe(material, plan, method.sets)
     step = bar("train the head", method.design.training.epochs)
     return _train(material, plan.train, method, lambda epoch: step(1))
+
+
+def final_tuned(material: Material, plan: Plan, tuning: Tuning, device: str, bar: Bar) -> Tuned:
+    """The tuned model, or the frozen one where tuning did not win, from all training rows."""
+    step = bar("tune", tuning.training.epochs)
+    return tune(tuning, _columns(material), plan.train, device, lambda epoch: step(1))
+
+
+def _columns(m: Material) -> Columns:
+    return Columns(dict(m.blocks), m.y, m.groups, m.keys, len(m.classes), m.seed)
 
 
 def _train(
@@ -145,14 +162,17 @@ def judge(material: Material, plan: Plan, head: Probe | SpecHead, method: Method
     if plan.judge is not None:
         return judge_rows(material, head, plan.judge)
     folds, repeats = recipe.cross_validation(len(plan.train))
-    if method.design is None:
+    if method.closed:
         step = bar("judge", folds * repeats)
         mine = material.part(plan.train)
         found = _crossed(mine, fitter(mine, method.sets), folds, repeats, lambda *_: step(1))
         return Verdict(found.score, plan.train, found.probabilities)
 
     def fit(rows: Ints) -> Callable[[Ints], Doubles]:
-        trained = _train(material, plan.train[rows], method)
+        if method.tuning:
+            trained = tune(method.tuning, _columns(material), plan.train[rows], method.device).head
+        else:
+            trained = _train(material, plan.train[rows], method)
         return lambda other: _probabilities(material, trained, plan.train[other])
 
     m, step = material, bar("judge", folds)
@@ -197,6 +217,11 @@ def raw_pixels(material: Material, plan: Plan, verdict: Verdict, thumbnails: npt
 def closed_form(material: Material, plan: Plan, verdict: Verdict) -> Baseline:
     """What headstart's own head makes of the same network, beside a head of the user's layers."""
     return _baseline("closed form", material, verdict, *_quick(material, plan, (last(),), None))
+
+
+def frozen(material: Material, plan: Plan, verdict: Verdict, sets: tuple[TapSet, ...]) -> Baseline:
+    """The frozen model beside the tuned one, on the same images."""
+    return _baseline("frozen", material, verdict, *_quick(material, plan, sets, None))
 
 
 def random_weights(material: Material, plan: Plan, drawn: Ints, blocks: Blocks) -> Baseline:

@@ -33,6 +33,7 @@ CONFUSED = 0.25  # a pair of classes with a quarter of all mistakes is worth a s
 BASELINES = {
     "most frequent": ("Most frequent class", "always the same answer"),
     "raw pixels": ("Raw 16\u00d716 pixels", "the same kind of head on tiny pictures, no network"),
+    "frozen": ("The same network, frozen", "with headstart's own head: what tuning is worth"),
     "closed form": ("headstart's own head", "in closed form, on the same network"),
     "random weights": ("Same network, random weights", "nothing learned from other images"),
 }

@@ -15,10 +15,8 @@ from torch import fx, nn
 
 from headstart.errors import BackboneError, OptionError, nearest
 from headstart.trunk.backbone import untraceable
-from headstart.trunk.layers import find_layer
+from headstart.trunk.layers import INPUT, find_layer
 from headstart.trunk.network import Backbone
-
-INPUT = "input"  # the cut before everything: the tail is the whole network
 
 
 @dataclass(frozen=True)
@@ -36,10 +34,13 @@ class Cuts:
 
     def between(self, start: str, end: str | None) -> nn.Module:
         """The part that makes the activation at `end` (None: the logits) from that at `start`."""
-        first, last = self._node(start), None if end is None else self._node(end)
+        return self.part(self._node(start), None if end is None else self._node(end))
+
+    def part(self, first: fx.Node, last: fx.Node | None) -> nn.Module:
+        """The same between two values of the graph; the first must be a cut point."""
         part = fx.Graph()
         known = {first: part.placeholder("x")}
-        if start != INPUT:  # the first layer may work in place: what was given stays as it was
+        if first is not self.nodes[INPUT]:  # the first layer may work in place: what was given stays as it was
             known[first] = part.call_method("clone", (known[first],))
 
         def value(node: fx.Node) -> fx.Node:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ MAX_FLOAT16 = 65504.0
 TRIES = 3  # passes over the table while another process deletes shards that were just written
 
 Progress = Callable[[int], None]
+Change = Callable[[npt.NDArray[np.uint8], str], npt.NDArray[np.uint8]]
 Decoded = tuple[int, str, images.Pixels]  # row, content hash, pixels
 Read = tuple[int, str, images.Pixels | ImageError | None]  # None where the store has the image already
 
@@ -70,16 +71,22 @@ def store_key(backbone: Backbone, engine: Engine) -> dict[str, object]:
 
 
 def extract(
-    table: Table, backbone: Backbone, engine: Engine, store: Store, progress: Progress | None = None
+    table: Table,
+    backbone: Backbone,
+    engine: Engine,
+    store: Store,
+    progress: Progress | None = None,
+    change: Change | None = None,
 ) -> Features:
     """The features of every image of the table that can be read; the others are set aside with their reason.
 
+    `change`: pixels and content hash -> the pixels of a random view; the store must be one for such views alone.
     `progress` is called with the number of images done since the last call. What is done when the work is interrupted
     is in the store. Raises OutputError where the store cannot be written.
     """
     n_forward = 0
     for _ in range(TRIES):
-        hashes, set_aside, n_new = _through_the_network(table, backbone, engine, store, progress)
+        hashes, set_aside, n_new = _through_the_network(table, backbone, engine, store, progress, change)
         n_forward += n_new
         names = tuple(h for h in hashes if h is not None)
         found = store.read(names)
@@ -90,7 +97,7 @@ def extract(
 
 
 def _through_the_network(
-    table: Table, backbone: Backbone, engine: Engine, store: Store, progress: Progress | None
+    table: Table, backbone: Backbone, engine: Engine, store: Store, progress: Progress | None, change: Change | None
 ) -> tuple[list[str | None], list[tuple[str, str]], int]:
     """What the store lacks, added to it: (content hashes, None where unreadable; what was set aside; images added)."""
     hashes: list[str | None] = [None] * len(table)
@@ -106,7 +113,7 @@ def _through_the_network(
                 hashes[row] = content_hash
             if isinstance(found, images.Pixels) and content_hash not in pending:
                 pending.add(content_hash)
-                yield row, content_hash, found
+                yield row, content_hash, found if change is None else _changed(found, change, content_hash)
             elif progress:
                 progress(1)
 
@@ -121,6 +128,10 @@ def _through_the_network(
     finally:
         writer.flush()  # what is done stays done, an interrupt included
     return hashes, set_aside, writer.n_added
+
+
+def _changed(found: images.Pixels, change: Change, content_hash: str) -> images.Pixels:
+    return replace(found, array=change(found.array, content_hash))
 
 
 def stream(

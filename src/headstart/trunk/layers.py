@@ -20,6 +20,7 @@ from headstart.errors import OptionError, nearest
 
 LAST = "pre_logits"  # what the network's own classifier reads
 LAST_MAP = "last_map"  # the last feature map, before pooling
+INPUT = "input"  # normalised pixels: the cut before everything, where the tail is the whole network
 LOGITS = "logits"  # what the network's own classifier says
 # what a user asks for -> what a tap gives. `none` and `flatten` are the same numbers: a stored row has one axis.
 POOLINGS = {"avg": "mean", "max": "max", "none": "map", "flatten": "map"}
@@ -88,7 +89,7 @@ def find_layer(network: nn.Module, name: str, taps: tuple[str, ...]) -> str:
     """
     known = {n.lower(): n for n, _ in network.named_modules() if n}
     keras = {n.lower(): module for n, module in keras_names(network).items()}
-    own = {LAST: LAST, LAST_MAP: LAST_MAP}
+    own = {LAST: LAST, LAST_MAP: LAST_MAP, INPUT: INPUT}
     wanted = name.lower()
     for names in (own, known, keras):
         if wanted in names:

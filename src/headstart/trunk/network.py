@@ -14,7 +14,7 @@ from torch import nn
 from headstart.data.images import Preprocess, load
 from headstart.data.table import table_of
 from headstart.errors import OptionError
-from headstart.trunk.layers import LAST, LAST_MAP, LOGITS, POOLINGS, Tap, find_layer, hooked
+from headstart.trunk.layers import INPUT, LAST, LAST_MAP, LOGITS, POOLINGS, Tap, find_layer, hooked
 
 RANDOM = "random weights"
 
@@ -118,11 +118,16 @@ class Trunk(nn.Module):
         with hooked(self.network, [(tap.module, pool_at(tap)) for tap in self.taps]):
             features = self.network.forward_features(x)
             ends = [self._end(name, features) for name in self.ends]
-            if any(tap.name not in pooled and tap.module not in (LAST, LAST_MAP) for tap in self.taps):
+            if any(tap.name not in pooled and tap.module not in (INPUT, LAST, LAST_MAP) for tap in self.taps):
                 self.network.forward_head(features)  # a layer of the network's own top
+            values: dict[str, Callable[[], torch.Tensor]] = {
+                INPUT: lambda: x,
+                LAST_MAP: lambda: features,
+                LAST: lambda: self._end(LAST, features),
+            }
             for tap in self.taps:
-                if tap.module in (LAST_MAP, LAST):
-                    pooled[tap.name] = tap.read(features if tap.module == LAST_MAP else self._end(LAST, features))
+                if tap.module in values:
+                    pooled[tap.name] = tap.read(values[tap.module]())
         return (*(block for tap in self.taps for block in pooled[tap.name]), *ends)
 
     def _end(self, name: str, features: torch.Tensor) -> torch.Tensor:
@@ -181,7 +186,7 @@ def shapes(network: Any, names: Iterable[str], size: tuple[int, int]) -> dict[st
         features = network.forward_features(torch.zeros(1, 3, *size))
         last = network.forward_head(features, pre_logits=True)
         network.forward_head(features)
-    return found | {LAST_MAP: tuple(features.shape), LAST: tuple(last.shape)}
+    return found | {INPUT: (1, 3, *size), LAST_MAP: tuple(features.shape), LAST: tuple(last.shape)}
 
 
 def _runs(backbone: Backbone) -> bool:

@@ -1,0 +1,162 @@
+"""Where a network is cut for fine-tuning, and the part above the cut with a linear top, ready to learn."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from headstart.errors import OptionError, nearest
+from headstart.trunk.cut import Cuts, find_cuts
+from headstart.trunk.layers import INPUT, LAST, find_layer
+from headstart.trunk.network import Backbone
+from headstart.trunk.weights import fingerprint
+
+
+@dataclass(frozen=True)
+class Tunable:
+    """`cut`: the last cut point below all that learns; `modules`: what learns, from the cut upwards, all of it with
+    weights."""
+
+    cut: str
+    modules: tuple[str, ...]
+    n_parameters: int  # that learn, the new top not counted
+
+
+def tunable(backbone: Backbone, tune: str) -> Tunable:
+    """`tune`: "last" (the last stage), "all", a number of modules with weights counted from the top as the tutorials
+    count layers, or the name of a stage or layer from which on all learns.
+
+    Raises OptionError with what is allowed, BackboneError for a network that cannot be cut.
+    """
+    cuts = find_cuts(backbone)
+    weighted = _weighted(backbone, cuts)
+    order = {name: k for k, name in enumerate(weighted)}
+    if tune == "all":
+        first = 0
+    elif tune.isdigit():
+        if not 1 <= int(tune) <= len(weighted):
+            raise OptionError(f"tune {tune} is not allowed: {backbone.name} has {len(weighted)} modules with weights")
+        first = len(weighted) - int(tune)
+    else:
+        stage = _last_stage(backbone, cuts) if tune == "last" else _stage(backbone, tune)
+        inside = [k for name, k in order.items() if name == stage or name.startswith(f"{stage}.")]
+        if not inside:
+            names = ", ".join(tap.name for tap in backbone.taps)
+            raise OptionError(f"tune {tune!r}: no weights learn from there on; one of last, all, a number, {names}")
+        first = min(inside)
+    learn = tuple(weighted[first:])
+    modules: dict[str, nn.Module] = dict(backbone.module.named_modules())
+    parameters = {id(p): p for name in learn for p in modules[name].parameters()}
+    return Tunable(_cut_before(cuts, learn[0]), learn, sum(p.numel() for p in parameters.values()))
+
+
+def _weighted(backbone: Backbone, cuts: Cuts) -> list[str]:
+    """The modules with weights of their own below the top, in the order in which they work."""
+    top = _top(backbone, cuts)
+    modules = dict(cuts.network.named_modules())
+    found: dict[str, None] = {}
+    for node in cuts.graph.nodes:
+        if node.op == "call_module" and any(True for _ in modules[str(node.target)].parameters()):
+            found[str(node.target)] = None
+        elif node.op == "get_attr":
+            found.setdefault(str(node.target).rpartition(".")[0], None)
+        if node is top:
+            break
+    return [name for name in found if name]
+
+
+def _top(backbone: Backbone, cuts: Cuts) -> fx.Node:
+    """The node whose value a new top reads: what the network's own classifier reads, or the last map."""
+    if backbone.last_is_pooled and "features" in cuts.nodes:
+        return cuts.nodes["features"]
+    node: fx.Node
+    for node in cuts.graph.nodes:
+        if str(node.target) == backbone.classifier and node.op == "call_module":
+            return node.all_input_nodes[0]
+        if str(node.target) == f"{backbone.classifier}.weight":  # a linear layer of timm's own, which is followed
+            return next(n for user in node.users for n in user.all_input_nodes if n.op != "get_attr")
+    raise OptionError(f"{backbone.name} has no linear top of its own: it cannot be tuned")
+
+
+def _stage(backbone: Backbone, name: str) -> str:
+    try:
+        return find_layer(backbone.module, name, tuple(tap.name for tap in backbone.taps))
+    except OptionError:
+        names = ["last", "all", *(tap.name for tap in backbone.taps)]
+        raise OptionError(
+            f"tune {name!r} is not known{nearest(name, names)}: one of none, auto, last, all, a number of modules, or "
+            f"a stage: {', '.join(tap.name for tap in backbone.taps)}"
+        ) from None
+
+
+def _last_stage(backbone: Backbone, cuts: Cuts) -> str:
+    """The first module of the last stage: a stage is what works between one tap and the next, if that has weights."""
+    place = _places(cuts)
+    weighted = sorted(_weighted(backbone, cuts), key=place.__getitem__)
+    order = {node: k for k, node in enumerate(cuts.graph.nodes)}
+    ends = sorted(order[cuts.nodes[tap.module]] for tap in backbone.taps if tap.module in cuts.nodes)
+    for low, high in zip(reversed([-1, *ends[:-1]]), reversed(ends), strict=True):
+        inside = [name for name in weighted if low < place[name] <= high]
+        if inside:
+            return inside[0]
+    return weighted[-1]
+
+
+def _places(cuts: Cuts) -> dict[str, int]:
+    """Where in the graph each module first works, or is first read."""
+    found: dict[str, int] = {}
+    for k, node in enumerate(cuts.graph.nodes):
+        if node.op in ("call_module", "get_attr"):
+            name = str(node.target)
+            found.setdefault(name.rpartition(".")[0] if node.op == "get_attr" else name, k)
+    return found
+
+
+def _cut_before(cuts: Cuts, module: str) -> str:
+    """The last cut point that the module does not work before."""
+    order, first = {node: k for k, node in enumerate(cuts.graph.nodes)}, _places(cuts)[module]
+    return [name for name in cuts.names if name == INPUT or order[cuts.nodes[name]] < first][-1]
+
+
+class Tail(nn.Module):
+    """Activation at the cut -> logits. `network` is a copy of the backbone's, of which the body's modules are part: it
+    learns with them, and is the tuned network in the end."""
+
+    def __init__(self, backbone: Backbone, what: Tunable, n_classes: int) -> None:
+        super().__init__()
+        network = copy.deepcopy(backbone.module)
+        cuts = find_cuts(replace(backbone, module=network))
+        self.body = cuts.part(cuts.nodes[what.cut], _top(backbone, cuts))
+        self.linear = nn.Linear(backbone.last_channels, n_classes)
+        self._network = [network]  # in a list: its other parameters are not this module's
+        learn = dict(network.named_modules())
+        network.requires_grad_(False)
+        for name in what.modules:
+            learn[name].requires_grad_(True)
+
+    @property
+    def network(self) -> Any:
+        return self._network[0]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        z = self.body(x)
+        return self.linear(z.mean((2, 3)) if z.ndim == 4 else z)  # type: ignore[no-any-return]
+
+    def tuned(self, backbone: Backbone, cut: str) -> Backbone:
+        """The backbone with what was learned, read at its last layer."""
+        network = self.network.eval().requires_grad_(False)
+        tops = (f"{backbone.classifier}.",) if backbone.classifier else ("head.", "pre_logits.")
+        state = {k: v for k, v in network.state_dict().items() if not k.startswith(tops)}
+        return replace(
+            backbone,
+            module=network,
+            weights_hash=fingerprint(state),
+            weights_source=f"{backbone.weights_source}, tuned above {cut}",
+            taps=(),
+            ends=(LAST,),
+            chain=(*(backbone.chain or (backbone.weights_source,)), f"tuned above {cut}"),
+        )
