@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from headstart import pipeline
+from headstart import opening
 from headstart.arguments import parser
 from headstart.data.images import load
 from headstart.errors import BackboneError
@@ -36,11 +36,11 @@ def opened_once() -> Iterator[None]:
     """VGG16's weights are drawn once and not in every example: that takes seconds, and nothing changes them."""
     opened = cache(trunk.open_backbone)
 
-    def once(name: str, weights: str = "auto", *_: object) -> Backbone:
+    def once(name: str, weights: str = "auto", *_: object, **__: object) -> Backbone:
         return opened(name if Path(name).exists() else name.lower(), weights)
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (trunk, pipeline):
+        for module in (trunk, opening):
             patch.setattr(module, "open_backbone", once)
         yield
 
@@ -191,11 +191,11 @@ def desk(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     """The folder that the document speaks of; networks whose weights no package holds get random ones."""
     opened = trunk.open_backbone
 
-    def here(name: str, weights: str = "auto", *_: object) -> Backbone:
+    def here(name: str, weights: str = "auto", *_: object, **__: object) -> Backbone:
         known = "lite0" in name or Path(name).exists()
         return opened(name, weights if known else "none")
 
-    for module in (trunk, pipeline):
+    for module in (trunk, opening):
         monkeypatch.setattr(module, "open_backbone", here)
     for name in ("photos", "test"):
         shutil.copytree(pictures, tmp_path / name)

@@ -24,7 +24,7 @@ from headstart.trunk.features import Features, by_block, extract, finite, rounde
 from headstart.trunk.network import Backbone, block_names, block_widths
 from headstart.trunk.store import Halves, Store
 
-N = 45  # images: eleven batches of four and one image
+N = 89  # images: eleven batches of eight and one image
 
 
 @pytest.fixture(scope="module")

@@ -94,7 +94,7 @@ def test_modules_are_counted_from_the_top_as_the_tutorials_count_layers(network:
     assert set(tunable(network, "last").modules) < set(everything)
     with pytest.raises(OptionError, match=f"has {len(everything)} modules with weights"):
         tunable(network, "9999")
-    with pytest.raises(OptionError, match="tune 'blocks.9' is not known"):
+    with pytest.raises(OptionError, match=r"tune 'blocks\.9' is not known"):
         tunable(network, "blocks.9")
 
 
@@ -186,7 +186,7 @@ def test_the_command_tunes_saves_and_the_model_is_timms_own(run: Run, pictures: 
         array = torch.from_numpy(decode(images.read(k), model.backbone.preprocess).array).permute(2, 0, 1) / 255
         with torch.inference_mode():
             theirs = network(((array - mean) / std)[None]).softmax(1)[0].numpy()
-        assert ours[k] == pytest.approx(theirs, abs=1e-4)
+        assert ours[k] == pytest.approx(theirs, abs=1e-3)  # its features are kept in float16
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,11 @@ def _add_looking_commands(command: Callable[[str, str], argparse.ArgumentParser]
     inspect.add_argument("data", metavar="DATA", help="as for fit")
     _network_options(inspect)
 
+    compare = command("compare", "frozen, tuned, from scratch, random weights, raw pixels: same images, paired")
+    compare.add_argument("data", metavar="DATA", help="as for fit; without a split a quarter is held out")
+    compare.add_argument("--epochs", type=int, metavar="N", help="of every arm that trains (default: by the images)")
+    _network_options(compare)
+
     report = command("report", "say what a saved model is and where its report lies")
     report.add_argument("model", metavar="MODEL", help="a folder that fit has written")
     report.add_argument("--json", action="store_true", help="one JSON document on stdout")

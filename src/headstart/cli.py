@@ -216,6 +216,21 @@ def _inspect(given: argparse.Namespace) -> None:
         _say(line)
 
 
+def _compare(given: argparse.Namespace) -> None:
+    from headstart.data.table import read_table
+
+    table = read_table(given.data)
+    from headstart import compare
+
+    with _watcher() as watch:
+        found = compare.compare(table, _options(given), watch)
+    if given.json:
+        _print_json(found.to_json())
+        return
+    for line in compare.lines(found):
+        _say(line)
+
+
 def _report(given: argparse.Namespace) -> None:
     from headstart.answers import model_lines
     from headstart.bundle import read_bundle
@@ -258,6 +273,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "backbones": _backbones,
     "features": _features,
     "inspect": _inspect,
+    "compare": _compare,
     "report": _report,
     "cache": _cache,
 }

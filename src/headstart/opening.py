@@ -145,7 +145,7 @@ def tuning_of(backbone: Backbone, options: Options, sets: tuple[TapSet, ...], n_
         tunable(replace(backbone, taps=backbone.taps[:-1]), "last" if automatic else options.tune),
         tap.blocks[0],
         tap.shape,
-        recipe.tuning(n_images, options.epochs, options.batch_size),
+        recipe.tuning(n_images, options.epochs, options.batch_size, backbone.random),
         automatic,
         sets,
         ("ridge", "lda"),

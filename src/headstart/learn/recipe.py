@@ -119,12 +119,13 @@ def n_views(n_images: int) -> int:
     return 4 if n_images < SMALL else 2
 
 
-def tuning(n_images: int, epochs: int | None = None, batch_size: int | None = None) -> Training:
+def tuning(n_images: int, epochs: int | None = None, batch_size: int | None = None, random: bool = False) -> Training:
     """For a part of a pre-trained network with a fitted head on top (LP-FT, Kumar et al. 2022). Raises OptionError.
 
     AdamW at 3e-4 with one cycle (methods.md 2.1 gives 5e-5 to 3e-4), label smoothing 0.1 and a moving average of the
     weights over about a fifth of the steps (both cheap insurance, methods.md 2.2), gradients of length 1 at most.
-    BatchNorm keeps its statistics: few images and small batches only make them worse (peers.md 6).
+    BatchNorm keeps its statistics: few images and small batches only make them worse (peers.md 6). A network of random
+    weights (`random`: training from scratch) has none worth keeping, and takes the larger steps of AdamW's default.
     """
     checked = training(n_images, epochs, batch_size, "adamw")
     count = epochs or (20 if n_images < 1000 else 12 if n_images < 10_000 else 6)
@@ -134,10 +135,10 @@ def tuning(n_images: int, epochs: int | None = None, batch_size: int | None = No
         checked,
         epochs=count,
         batch_size=size,
-        rate=3e-4,
+        rate=1e-3 if random else 3e-4,
         patience=max(4, count // 3),
         smoothing=0.1,
         clip=1.0,
         average=max(0.0, 1 - 5 / max(steps, 5)),
-        frozen_statistics=True,
+        frozen_statistics=not random,
     )

@@ -209,9 +209,18 @@ def most_frequent(material: Material, plan: Plan, verdict: Verdict) -> Baseline:
 
 def raw_pixels(material: Material, plan: Plan, verdict: Verdict, thumbnails: npt.NDArray[np.uint8]) -> Baseline:
     """The same heads on 16 x 16 pixels: what needs no network."""
+    return _baseline("raw pixels", material, verdict, *_quick(_pixels_of(material, thumbnails), plan, (PIXELS,)))
+
+
+def _pixels_of(material: Material, thumbnails: npt.NDArray[np.uint8]) -> Material:
     pixels = thumbnails.reshape(len(thumbnails), -1).astype(np.float32) / 255
-    bare = Material({"pixels": pixels}, material.y, material.groups, material.keys, material.classes, material.seed)
-    return _baseline("raw pixels", material, verdict, *_quick(bare, plan, (PIXELS,)))
+    return Material({"pixels": pixels}, material.y, material.groups, material.keys, material.classes, material.seed)
+
+
+def pixel_answers(material: Material, plan: Plan, thumbnails: npt.NDArray[np.uint8]) -> Doubles:
+    """Probabilities of the judged rows by ridge on 16 x 16 pixels."""
+    assert plan.judge is not None
+    return _quick(_pixels_of(material, thumbnails), plan, (PIXELS,))[1]
 
 
 def closed_form(material: Material, plan: Plan, verdict: Verdict) -> Baseline:

@@ -309,9 +309,10 @@ def _from_file(
         network = timm.create_model(
             architecture, pretrained=False, pretrained_cfg_overlay=overlay, num_classes=n_classes
         )
+    matched = weight_files.match(network.state_dict(), state, source)
     if weight_files.other_names(network.state_dict(), state):
-        say(f"{source}: its tensors bear other names than {architecture}'s; they are matched by their order and shapes")
-    network.load_state_dict(weight_files.match(network.state_dict(), state, source))
+        say(f"{source}: its tensors bear other names than {architecture}'s; they were matched by their order and shapes")
+    network.load_state_dict(matched)
     return network  # type: ignore[no-any-return]
 
 
