@@ -145,6 +145,8 @@ def verdict(arms: dict[str, Arm]) -> str:
     frozen, scratch, drawn = arms["frozen"], arms["from scratch"], arms["random weights"]
     tuned = [arms[name] for name in ("last stage tuned", "all tuned")]
     best = max(tuned, key=lambda arm: arm.accuracy["value"])
+    if _beats(scratch, best) and _beats(scratch, frozen):
+        return "Transfer hurts here: the same network trained from scratch on your images is better"
     others = [arm for arm in (scratch, drawn, arms[PIXELS]) if _beats(frozen, arm) is not True]
     if others and all(_beats(best, arm) is not True for arm in others):
         names = " and ".join(arm.name for arm in others)
@@ -152,8 +154,6 @@ def verdict(arms: dict[str, Arm]) -> str:
             f"Transfer does not help here, as far as {len(frozen.right)} images can tell: {names} "
             f"{'does' if len(others) == 1 else 'do'} as well as the pre-trained network"
         )
-    if _beats(scratch, best) and _beats(scratch, frozen):
-        return "Transfer hurts here: the same network trained from scratch on your images is better"
     gain = 100 * (frozen.accuracy["value"] - scratch.accuracy["value"])
     said = f"Transfer helps: the frozen network is {gain:+.1f} points from training from scratch"
     if _beats(best, frozen):

@@ -311,7 +311,7 @@ def _from_file(
         )
     matched = weight_files.match(network.state_dict(), state, source)
     if weight_files.other_names(network.state_dict(), state):
-        say(f"{source}: its tensors bear other names than {architecture}'s; they were matched by their order and shapes")
+        say(f"{source}: its tensors bear other names than {architecture}'s; matched by order and shape")
     network.load_state_dict(matched)
     return network  # type: ignore[no-any-return]
 

@@ -1,0 +1,78 @@
+"""The arms of a comparison stand on the same images, and the verdict says no more than their differences do."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import Run
+from headstart.compare import ARMS, PIXELS, Arm, verdict
+from headstart.judge.metrics import accuracy_interval
+
+N = 400
+NAMES = [name for name, *_ in ARMS] + [PIXELS]
+
+
+def arms(**shares: float) -> dict[str, Arm]:
+    """Arms that get these shares of 400 images right, the easy ones first; what is not named gets a quarter."""
+    found = {}
+    for name in NAMES:
+        right = np.arange(N) < round(N * shares.get(name.replace(" ", "_"), 0.25))
+        found[name] = Arm(name, "", accuracy_interval(right, np.arange(N)), None, 0.0, right)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("shares", "said"),
+    [
+        (
+            {"frozen": 0.9, "last_stage_tuned": 0.9, "all_tuned": 0.9},
+            "Transfer helps: .* frozen is enough, tuning changes",
+        ),
+        ({"frozen": 0.8, "last_stage_tuned": 0.81, "all_tuned": 0.95}, "tuning pays: all tuned gains another 15.0"),
+        ({"frozen": 0.9, "last_stage_tuned": 0.8, "all_tuned": 0.7}, "frozen is enough, tuning made it worse"),
+        ({"frozen": 0.5, "last_stage_tuned": 0.5, "all_tuned": 0.6, "from_scratch": 0.9}, "Transfer hurts here"),
+        ({"frozen": 0.25, "last_stage_tuned": 0.25, "all_tuned": 0.25}, "Transfer does not help here"),
+        (
+            {"frozen": 0.9, "last_stage_tuned": 0.9, "all_tuned": 0.9, "raw_pixels": 0.9},
+            "does not help .*raw pixels does",
+        ),
+    ],
+)
+def test_the_verdict_follows_the_paired_differences(shares: dict[str, float], said: str) -> None:
+    assert re.search(said, verdict(arms(**shares)))
+
+
+def test_the_command_judges_every_arm_by_the_same_images(run: Run, pictures: Path, tmp_path: Path) -> None:
+    options = ["--backbone", "test_efficientnet", "--size", "32", "--precision", "f32", "--cache", tmp_path]
+    weights = tmp_path / "w.safetensors"
+    from safetensors.torch import save_file
+
+    from headstart.trunk.backbone import open_backbone
+
+    save_file(open_backbone("test_efficientnet", "none", seed=5).module.state_dict(), weights)
+    said = run("compare", pictures, *options, "--weights", weights, "--epochs", "1", "--json")
+    assert said.code == 0, said.err
+    found = json.loads(said.out)
+    assert [arm["name"] for arm in found["arms"]] == NAMES
+    assert found["train"] + found["n"] == 24
+    assert found["n"] == 6
+    for arm in found["arms"]:
+        value = arm["accuracy"]["value"] * found["n"]
+        assert value == pytest.approx(round(value))
+    first, *others = found["arms"]
+    assert first["difference"] is None
+    for arm in others:
+        gap = arm["accuracy"]["value"] - first["accuracy"]["value"]
+        assert arm["difference"]["value"] == pytest.approx(gap, abs=1e-9)
+    assert found["verdict"].startswith("Transfer ")
+
+
+def test_nothing_to_compare_without_pre_trained_weights(run: Run, pictures: Path) -> None:
+    said = run("compare", pictures, "--weights", "none")
+    assert said.code == 2
+    assert "compare needs pre-trained weights" in said.err
