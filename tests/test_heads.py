@@ -101,3 +101,15 @@ def test_logistic_equals_scikit_learn() -> None:
     logits = Logistic(l2=5.0, max_iter=2000, tol=1e-8).fit(X, y).decision_function(X)
     ours = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     assert np.abs(ours - theirs).max() < 1e-4
+
+
+@pytest.mark.parametrize("shape", [(12, 40), (40, 12)])
+def test_features_that_say_nothing_give_the_share_of_each_class(shape: tuple[int, int]) -> None:
+    """A dead network, in the dual and in the primal: every image is alike, so only the classes' shares are left."""
+    x = np.full(shape, 0.5, np.float32)
+    y = np.array([0] * 3 + [1] * (shape[0] - 3))
+    for head in (Ridge(1.0), ShrunkLDA(1.0)):
+        scores = head.fit(x, y).decision_function(x)
+        assert np.isfinite(scores).all()
+        assert np.isfinite(head.leave_one_out_).all()
+        assert (scores.argmax(axis=1) == 1).all()

@@ -11,7 +11,7 @@ import torch
 
 from headstart.learn import recipe, spec, trial
 from headstart.learn.plan import make_plan
-from headstart.learn.trained import Design, Examples, SpecHead, _batches, build_head, train_head
+from headstart.learn.trained import Design, Examples, SpecHead, _batches, build_head, one_cycle, train_head
 
 SHAPE = (4, 3, 3)
 
@@ -127,3 +127,26 @@ def test_few_images_are_all_learned_from() -> None:
 def test_the_first_weights_come_from_the_seed() -> None:
     one, two = (build_head(design(), 3, seed=5).state_dict() for _ in range(2))
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_the_learning_rate_rises_falls_and_ends_whatever_the_number_of_steps() -> None:
+    for steps in range(1, 60):
+        rates = [one_cycle(step, steps, 0.1) for step in range(steps)]
+        peak = int(np.argmax(rates))
+        assert rates[peak] == 1
+        assert all(0 <= rate <= 1 for rate in rates)
+        assert np.all(np.diff(rates[: peak + 1]) > 0)
+        assert np.all(np.diff(rates[peak:]) <= 0)
+        assert rates[-1] < 0.01 or steps == 1
+
+
+@pytest.mark.parametrize("n", [2, 3, 9, 10, 40])
+def test_any_number_of_images_and_epochs_trains(n: int) -> None:
+    values, _ = maps(n)
+    y = np.arange(n) % 2
+    some = Examples(values, np.arange(n), y, np.arange(n), [f"{k:05d}" for k in range(n)], 2)
+    for epochs in (1, 2, 10):
+        for batch_size in (1, 4, 64):
+            how = recipe.training(n, epochs, batch_size)
+            found = train_head(replace(design("flatten, dense 4 relu"), training=how), some)
+            assert np.isfinite(found.log_probabilities({"last_map/map": values})).all()

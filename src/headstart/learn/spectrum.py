@@ -23,6 +23,7 @@ CHUNK = 4096  # rows of U made at a time: 4096 x 2848 x 8 bytes = 93 MB for the 
 DOUBLE_ROWS = 5000  # images up to which everything is float64
 FLOOR = 1e-12  # eigenvalues below this share of the largest are rounding noise of a float64 product,
 FLOOR_SINGLE = 1e-6  # and of a float32 one
+LEAST = 1e-30  # an eigenvalue where every image has the same features (a dead network): nothing is learned from it
 
 
 @dataclass(frozen=True)
@@ -102,14 +103,16 @@ def decompose(features: Floats, gram: Floats | None = None) -> Spectrum:
         column = gram.mean(axis=0)
         centred = gram - column - column[:, None] + column.mean()
         values, left = np.linalg.eigh(centred)
-        keep = values > (FLOOR if gram.dtype == np.float64 else FLOOR_SINGLE) * max(float(values[-1]), 1e-30)
+        values = np.maximum(values, LEAST)
+        keep = values > (FLOOR if gram.dtype == np.float64 else FLOOR_SINGLE) * float(values[-1])
         return Spectrum(features, mean, values[keep].astype(np.float64), left[:, keep].astype(np.float64), None)
     scatter = -n * np.outer(mean, mean)
     for start in range(0, n, CHUNK):
         block = features[start : start + CHUNK].astype(_working_type(n))
         scatter += block.T @ block
     values, right = np.linalg.eigh(scatter)
-    keep = values > FLOOR * max(float(values[-1]), 1e-30)
+    values = np.maximum(values, LEAST)
+    keep = values > FLOOR * float(values[-1])
     made = Spectrum(features, mean, values[keep], None, right[:, keep])
     return replace(made, left=made.rows(slice(None))) if n <= DOUBLE_ROWS else made
 

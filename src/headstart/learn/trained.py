@@ -162,6 +162,14 @@ def train_head(
     return SpecHead(design, module.cpu(), scale, judged, left_out, tuple(found))
 
 
+def one_cycle(step: int, steps: int, warm_up: float) -> float:
+    """Share of the peak learning rate: a straight rise over `warm_up` of the steps, then half a cosine (Smith 2018)."""
+    rise = max(1, round(warm_up * steps))
+    if step < rise:
+        return (step + 1) / rise
+    return 0.5 + 0.5 * math.cos(math.pi * min(1.0, (step - rise + 1) / max(1, steps - rise)))
+
+
 class _Learner:
     """The layers with what moves them."""
 
@@ -170,12 +178,9 @@ class _Learner:
         self.module, self.design, self.scale, self.device = module, design, scale, device
         self.optimizer = _optimizer(how, module)
         self.average = _moving_average(module, how.average)
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer,
-            how.rate,
-            total_steps=how.epochs * n_batches + 1,
-            pct_start=how.warm_up,
-            cycle_momentum=False,
+        steps = how.epochs * n_batches
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda step: one_cycle(step, steps, how.warm_up)
         )
 
     @property
