@@ -19,6 +19,7 @@ import numpy as np
 from headstart import opening, pipeline
 from headstart.data.table import read_table
 from headstart.learn import trial
+from headstart.learn.material import Material
 from headstart.learn.plan import make_plan
 from headstart.learn.taps import tap_sets
 
@@ -26,16 +27,16 @@ SHUFFLED = ("hymenoptera", "brain_mri_yes_no", "eurosat_3000")
 MOST = 600  # images of a set for the shuffled labels
 
 
-def material_of(folder: Path, cache: str | None) -> trial.Material:
+def material_of(folder: Path, cache: str | None) -> Material:
     options = opening.Options(cache=cache)
     table = read_table(folder)
     backbone, engine = opening.open_network(table, options)
     features = opening.see(table, backbone, engine, options, lambda done: None)
     seen = pipeline.look(table, backbone, engine, features)
-    return trial.Material(features.blocks, seen.y, seen.groups, features.hashes, seen.classes, 0)
+    return Material(features.blocks, seen.y, seen.groups, features.hashes, seen.classes, 0)
 
 
-def judged(material: trial.Material) -> tuple[dict[str, float], Any]:
+def judged(material: Material) -> tuple[dict[str, float], Any]:
     """(accuracy with interval by cross-validation, the model) of these images."""
     none = np.full(len(material.y), "none", dtype=object)
     plan = make_plan(none, material.y, material.groups, material.keys, material.seed)
@@ -45,7 +46,7 @@ def judged(material: trial.Material) -> tuple[dict[str, float], Any]:
     return verdict.score["accuracy"], probe
 
 
-def halves(material: trial.Material, draws: int) -> list[tuple[dict[str, float], float]]:
+def halves(material: Material, draws: int) -> list[tuple[dict[str, float], float]]:
     """(interval of one half, accuracy on the other) of each draw."""
     found = []
     for seed in range(draws):
@@ -60,12 +61,12 @@ def halves(material: trial.Material, draws: int) -> list[tuple[dict[str, float],
     return found
 
 
-def shuffled(material: trial.Material) -> tuple[dict[str, float], float]:
+def shuffled(material: Material) -> tuple[dict[str, float], float]:
     rng = np.random.default_rng(0)
     rows = np.sort(rng.permutation(len(material.y))[:MOST])
     part = material.part(rows)
     y = rng.permutation(part.y)
-    interval, _ = judged(trial.Material(part.blocks, y, part.groups, part.keys, part.classes, 0))
+    interval, _ = judged(Material(part.blocks, y, part.groups, part.keys, part.classes, 0))
     return interval, float(np.bincount(y).max() / len(y))
 
 

@@ -59,10 +59,10 @@ def example(capsys: pytest.CaptureFixture[str]) -> Example:
 
 @pytest.fixture(scope="module")
 def cifar(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """CIFAR-10 with few images a class: 32 to learn from and 16 to test of those in PAIRS, of the others 4 and 4."""
+    """CIFAR-10 with few images a class: 24 to learn from and 16 to test of those in PAIRS, of the others 4 and 4."""
     folder = tmp_path_factory.mktemp("data") / "cifar10"
     folder.mkdir()
-    for part, many in (("train", 32), ("test", 16)):
+    for part, many in (("train", 24), ("test", 16)):
         whole = pq.read_table(shared / "data" / "cifar10" / f"{part}-00000-of-00001.parquet")
         names = json.loads(whole.schema.metadata[b"huggingface"])["info"]["features"]["label"]["names"]
         numbers = whole["label"].to_numpy()

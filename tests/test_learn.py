@@ -10,6 +10,7 @@ import pytest
 from headstart.errors import DataError, OptionError
 from headstart.learn import recipe, trial
 from headstart.learn.calibrate import calibrate, log_loss, log_softmax
+from headstart.learn.material import Material
 from headstart.learn.plan import check_classes, make_plan
 from headstart.learn.probe import fit_probe
 from headstart.learn.taps import Part, plain, tap_sets
@@ -17,7 +18,7 @@ from headstart.learn.taps import Part, plain, tap_sets
 BLOCKS = ("a/mean", "a/std", "pre_logits")
 
 
-def material(n: int, n_classes: int = 3, seed: int = 0, signal: float = 1.5) -> trial.Material:
+def material(n: int, n_classes: int = 3, seed: int = 0, signal: float = 1.5) -> Material:
     rng = np.random.default_rng(seed)
     y = np.arange(n) % n_classes
     blocks = {}
@@ -25,10 +26,10 @@ def material(n: int, n_classes: int = 3, seed: int = 0, signal: float = 1.5) -> 
         centres = np.random.default_rng(99).normal(size=(n_classes, width))
         blocks[name] = np.abs(signal * centres[y] + rng.normal(size=(n, width))).astype(np.float16)
     keys = tuple(f"{k:08x}" for k in rng.permutation(n))
-    return trial.Material(blocks, y, np.arange(n), keys, tuple("abcdefgh"[:n_classes]), 0)
+    return Material(blocks, y, np.arange(n), keys, tuple("abcdefgh"[:n_classes]), 0)
 
 
-def probe_of(m: trial.Material, taps: str = "auto", heads: tuple[str, ...] = ("ridge", "lda", "logistic")) -> Any:
+def probe_of(m: Material, taps: str = "auto", heads: tuple[str, ...] = ("ridge", "lda", "logistic")) -> Any:
     return fit_probe(m.blocks, m.y, m.groups, tap_sets(taps, BLOCKS), heads)
 
 
@@ -125,14 +126,14 @@ def test_duplicates_do_not_flatter_left_out_predictions() -> None:
     assert tied < 0.7 < 0.9 < apart
 
 
-def plan_of(m: trial.Material, split: str = "none") -> Any:
+def plan_of(m: Material, split: str = "none") -> Any:
     return make_plan(np.full(len(m.y), split, dtype=object), m.y, m.groups, m.keys, 0)
 
 
 def test_shuffled_labels_give_chance() -> None:
     m = material(90)
     y = np.random.default_rng(5).permutation(m.y)
-    shuffled = trial.Material(m.blocks, y, m.groups, m.keys, m.classes, 0)
+    shuffled = Material(m.blocks, y, m.groups, m.keys, m.classes, 0)
     sets = tap_sets("auto", BLOCKS)
     verdict = trial.judge(
         shuffled,
@@ -151,7 +152,7 @@ def test_a_fold_never_sees_its_own_labels() -> None:
     """The labels of the judged rows change nothing in the predictions for them."""
     m = material(90)
     rows, judged = np.arange(60), np.arange(60, 90)
-    changed = trial.Material(m.blocks, np.where(np.arange(90) < 60, m.y, 0), m.groups, m.keys, m.classes, 0)
+    changed = Material(m.blocks, np.where(np.arange(90) < 60, m.y, 0), m.groups, m.keys, m.classes, 0)
     sets = tap_sets("auto", BLOCKS)
     ours, theirs = (trial.fitter(x, sets, ("ridge", "lda"))(rows)(judged) for x in (m, changed))
     assert np.array_equal(ours, theirs)
@@ -198,7 +199,7 @@ def test_many_images_are_held_out_and_never_learned() -> None:
 def test_a_class_with_one_image_is_named() -> None:
     m = material(30)
     y = np.array([2] + [0, 1] * 14 + [0])
-    lonely = trial.Material(m.blocks, y, m.groups, m.keys, m.classes, 0)
+    lonely = Material(m.blocks, y, m.groups, m.keys, m.classes, 0)
     with pytest.raises(DataError, match="class 'c' has a single training image"):
         check_classes(y, m.classes, plan_of(lonely))
 

@@ -15,7 +15,8 @@ import torch
 
 import curated
 from headstart.learn.heads import Ridge
-from headstart.trunk.cut import INPUT, Cuts, find_cuts
+from headstart.trunk import catalog
+from headstart.trunk.cut import INPUT, Cuts, depth, find_cuts
 from headstart.trunk.engine import Engine, OpenVinoEngine, cpu_has_bf16
 from headstart.trunk.network import Backbone, Trunk, block_names, block_widths
 
@@ -144,7 +145,9 @@ def test_taps_cuts_batches_and_frozen_buffers(name: str) -> None:
     before = fingerprints(backbone.module)
     pixels = curated.pictures(8, backbone.preprocess.size)
     blocks = check_taps(backbone, pixels)
-    check_cuts(backbone, find_cuts(backbone), pixels[:2], tails=3)
+    cuts = find_cuts(backbone)
+    check_cuts(backbone, cuts, pixels[:2], tails=3)
+    assert {entry.depth for entry in catalog.entries() if entry.network.split(".")[0] == name} == {depth(cuts)}
     check_batches(backbone, pixels, blocks)
     check_frozen(backbone, before, blocks[-1])
 

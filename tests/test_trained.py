@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from headstart.learn import recipe, spec, trial
+from headstart.learn.material import Material
 from headstart.learn.plan import make_plan
 from headstart.learn.trained import Design, Examples, SpecHead, _batches, build_head, one_cycle, train_head
 
@@ -91,9 +92,7 @@ def test_the_judged_images_have_no_part_in_the_head() -> None:
         x, labels = values.copy(), y.copy()
         if changed:
             x[100:], labels[100:] = -x[100:], (y[100:] + 1) % 3
-        m = trial.Material(
-            {"last_map/map": x, "pre_logits": x[:, :8]}, labels, np.arange(150), keys, ("a", "b", "c"), 0
-        )
+        m = Material({"last_map/map": x, "pre_logits": x[:, :8]}, labels, np.arange(150), keys, ("a", "b", "c"), 0)
         plan = make_plan(splits, labels, m.groups, keys, 0)
         heads.append(trial.final_head(m, plan, trial.Method((), design(epochs=5)), lambda s, t: lambda d: None))
     states = [h.module.state_dict() for h in heads if isinstance(h, SpecHead)]

@@ -19,6 +19,7 @@ from headstart.data.table import Table
 from headstart.errors import DataError, OptionError
 from headstart.judge.metrics import accuracy_interval, paired_gain
 from headstart.learn import trial
+from headstart.learn.material import Material
 from headstart.learn.plan import Plan, check_classes, make_plan
 from headstart.opening import QUIET, Options, Watcher, open_network, see
 from headstart.pipeline import Clock, Seen, announce, check_labels, labelled, look, taught
@@ -123,7 +124,7 @@ def _right(first: Seen, plan: Plan, options: Options, watch: Watcher) -> Bools:
 def _pixels(seen: Seen, plan: Plan) -> Bools:
     assert plan.judge is not None
     features = seen.features
-    material = trial.Material(features.blocks, seen.y, seen.groups, features.hashes, seen.classes, 0)
+    material = Material(features.blocks, seen.y, seen.groups, features.hashes, seen.classes, 0)
     answers = trial.pixel_answers(material, plan, features.thumbnails)
     return np.asarray(answers.argmax(axis=1) == seen.y[plan.judge])
 

@@ -20,6 +20,7 @@ from headstart.data.table import Table
 from headstart.errors import DataError
 from headstart.judge.metrics import accuracy_interval, paired_gain
 from headstart.learn import trial
+from headstart.learn.material import Material
 from headstart.learn.plan import Plan, make_plan
 from headstart.opening import QUIET, Options, Watcher, read_at, see
 from headstart.pipeline import Clock, Fitted, Seen, announce, labelled, look, prove, taught
@@ -170,12 +171,12 @@ def _right_before(old: Old, fitted: Fitted, rows: npt.NDArray[np.int64]) -> npt.
     seen, classes = fitted.seen, old.loaded.classes
     number = {name: k for k, name in enumerate(classes)}
     y = np.array([number.get(str(label), -1) for label in seen.table.labels[rows]], dtype=np.int64)
-    material = trial.Material(seen.features.blocks, seen.y, seen.groups, seen.features.hashes, seen.classes, 0)
+    material = Material(seen.features.blocks, seen.y, seen.groups, seen.features.hashes, seen.classes, 0)
     if fitted.plan.judge is not None:
         scores = [old.loaded.head.log_probabilities(material.at(rows[k : k + 1024])) for k in range(0, len(rows), 1024)]
         return np.asarray(np.concatenate(scores).argmax(axis=1) == y)
     part = material.part(rows)
-    alone = trial.Material(part.blocks, y, part.groups, part.keys, classes, old.options.seed)
+    alone = Material(part.blocks, y, part.groups, part.keys, classes, old.options.seed)
     plan = make_plan(np.full(len(rows), "none", dtype=object), y, part.groups, part.keys, old.options.seed, False)
     verdict = trial.judge(alone, plan, fitted.head, fitted.method, lambda stage, total: lambda done: None)
     return np.asarray(verdict.probabilities.argmax(axis=1) == y[verdict.rows])

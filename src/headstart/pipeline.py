@@ -26,6 +26,7 @@ from headstart.judge.labels import Suspect, suspected_labels
 from headstart.judge.metrics import score
 from headstart.learn import recipe, trial
 from headstart.learn.finetune import as_probe, tuned_backbone
+from headstart.learn.material import Material
 from headstart.learn.plan import Plan, check_classes, make_plan
 from headstart.learn.probe import Probe
 from headstart.learn.taps import LAST, plain
@@ -74,7 +75,7 @@ class Learned:
     plan: Plan
     head: Head
     method: trial.Method
-    material: trial.Material
+    material: Material
     options: Options
     seconds: dict[str, float]  # wall clock by stage
     tuning: dict[str, Any] | None = None  # what was tuned, and how it compares with the frozen model
@@ -130,7 +131,7 @@ def taught(seen: Seen, plan: Plan, options: Options, watch: Watcher, clock: Cloc
     with clock("fit heads"):
         check_classes(seen.y, seen.classes, plan)
         features = seen.features
-        material = trial.Material(features.blocks, seen.y, seen.groups, features.hashes, seen.classes, options.seed)
+        material = Material(features.blocks, seen.y, seen.groups, features.hashes, seen.classes, options.seed)
         method = how(seen.backbone, options, len(plan.train))
         if method.tuning is None:
             head: Head = trial.final_head(material, plan, method, watch.bar)
@@ -235,7 +236,7 @@ def look(table: Table, backbone: Backbone, engine: Engine, features: Features) -
 
 
 def _baselines(
-    seen: Seen, plan: Plan, material: trial.Material, verdict: trial.Verdict, learned: Learned, watch: Watcher
+    seen: Seen, plan: Plan, material: Material, verdict: trial.Verdict, learned: Learned, watch: Watcher
 ) -> tuple[trial.Baseline, ...]:
     found = [
         trial.most_frequent(material, plan, verdict),

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from headstart.judge.metrics import accuracy_interval, paired_gain
+from headstart.learn.material import Material
 from headstart.learn.probe import Probe, fit_probe
 from headstart.learn.recipe import Training
 from headstart.learn.taps import TapSet, plain
@@ -24,7 +25,6 @@ from headstart.trunk.network import Backbone
 from headstart.trunk.tunable import Tail, Tunable
 
 Ints = npt.NDArray[np.int64]
-Blocks = dict[str, npt.NDArray[np.floating]]
 
 
 @dataclass(frozen=True)
@@ -52,21 +52,9 @@ class Tuned:
     record: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Columns:
-    """The material's columns, as `learn.trial.Material` has them."""
-
-    blocks: Blocks
-    y: Ints
-    groups: Ints
-    keys: tuple[str, ...]
-    n_classes: int
-    seed: int
-
-
 def tune(
     tuning: Tuning,
-    columns: Columns,
+    material: Material,
     rows: Ints,
     device: str = "cpu",
     progress: Callable[[Epoch], None] = lambda e: None,
@@ -75,13 +63,13 @@ def tune(
 
     "Wins": more of the held-out images right, and the paired 95 % interval of the difference above 0.
     """
-    c = columns
+    c = material
 
     def start(some: npt.NDArray[np.integer]) -> nn.Module:
         probe = _closed(tuning, c, some, (plain(),))
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(c.seed)
-            tail = Tail(tuning.backbone, tuning.what, c.n_classes)
+            tail = Tail(tuning.backbone, tuning.what, len(c.classes))
         with torch.no_grad():
             tail.linear.weight.copy_(torch.from_numpy(probe.coef))
             tail.linear.bias.copy_(torch.from_numpy(probe.intercept))
@@ -91,7 +79,7 @@ def tune(
     keys = [c.keys[row] for row in rows]
     places = None if tuning.view_rows is None else tuning.view_rows[rows]
     examples = Examples(
-        c.blocks[tuning.block], rows, c.y[rows], c.groups[rows], keys, c.n_classes, tuning.views, places
+        c.blocks[tuning.block], rows, c.y[rows], c.groups[rows], keys, len(c.classes), tuning.views, places
     )
     head = train_head(design, examples, c.seed, device, progress)
     record: dict[str, Any] = {
@@ -109,7 +97,7 @@ def tune(
     return Tuned(head if kept else _closed(tuning, c, rows, tuning.sets), record)
 
 
-def _compare(tuning: Tuning, c: Columns, rows: Ints, judged: npt.NDArray[np.intp], head: SpecHead) -> dict[str, Any]:
+def _compare(tuning: Tuning, c: Material, rows: Ints, judged: npt.NDArray[np.intp], head: SpecHead) -> dict[str, Any]:
     """Frozen and tuned, both made without the held-out images, on them."""
     others = np.delete(rows, judged)
     frozen = _closed(tuning, c, others, tuning.sets)
@@ -121,7 +109,7 @@ def _compare(tuning: Tuning, c: Columns, rows: Ints, judged: npt.NDArray[np.intp
     return {"n": len(held), **found, "difference": paired_gain(right[0], right[1], groups)["difference"]}
 
 
-def _closed(tuning: Tuning, c: Columns, rows: npt.NDArray[np.integer], sets: tuple[TapSet, ...]) -> Probe:
+def _closed(tuning: Tuning, c: Material, rows: npt.NDArray[np.integer], sets: tuple[TapSet, ...]) -> Probe:
     names = {part.block for tap_set in sets for part in tap_set.parts}
     blocks = {name: c.blocks[name][rows] for name in names}
     return fit_probe(blocks, c.y[rows], c.groups[rows], sets, tuning.heads, c.seed)

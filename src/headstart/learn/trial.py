@@ -16,7 +16,8 @@ from threadpoolctl import threadpool_limits
 from headstart.judge.evaluate import CrossValidation, cross_validate, learning_curve
 from headstart.judge.metrics import accuracy_interval, paired_difference, score
 from headstart.learn import recipe
-from headstart.learn.finetune import Columns, Tuned, Tuning, tune
+from headstart.learn.finetune import Tuned, Tuning, tune
+from headstart.learn.material import Material
 from headstart.learn.plan import Plan
 from headstart.learn.probe import Probe, fit_probe
 from headstart.learn.spectrum import Doubles
@@ -34,33 +35,6 @@ DOUBLE_IMAGES = 1000  # above, folds are decomposed in float32, which halves the
 CHUNK = 1024  # rows that a head reads at a time
 CURVE_IMAGES = 3000  # above, the curve is drawn on a stratified part: its largest fits would cost more than the rest
 PIXELS = TapSet("pixels", (Part("pixels", root=False, unit=False),))
-
-
-@dataclass(frozen=True)
-class Material:
-    """Features with their labels. blocks: block -> (image, feature); y, groups (image,); keys: content hashes."""
-
-    blocks: Blocks
-    y: Ints
-    groups: Ints
-    keys: tuple[str, ...]
-    classes: tuple[str, ...]
-    seed: int
-
-    def at(self, rows: Ints) -> dict[str, npt.NDArray[np.floating]]:
-        """The blocks of these rows; views of them where the rows are one stretch, which saves half the memory."""
-        stretch = len(rows) > 0 and rows[-1] - rows[0] + 1 == len(rows) and bool((np.diff(rows) == 1).all())
-        index: Any = slice(int(rows[0]), int(rows[-1]) + 1) if stretch else rows
-        return {name: block[index] for name, block in self.blocks.items()}
-
-    def without_maps(self) -> Material:
-        """The same images without the blocks that only a head of the user's own layers reads."""
-        blocks = {name: block for name, block in self.blocks.items() if not name.endswith("/map")}
-        return Material(blocks, self.y, self.groups, self.keys, self.classes, self.seed)
-
-    def part(self, rows: Ints) -> Material:
-        keys = tuple(self.keys[row] for row in rows)
-        return Material(self.at(rows), self.y[rows], self.groups[rows], keys, self.classes, self.seed)
 
 
 @dataclass(frozen=True)
@@ -130,11 +104,7 @@ def final_head(material: Material, plan: Plan, method: Method, bar: Bar) -> Prob
 def final_tuned(material: Material, plan: Plan, tuning: Tuning, device: str, bar: Bar) -> Tuned:
     """The tuned model, or the frozen one where tuning did not win, from all training rows."""
     step = bar("tune", tuning.training.epochs)
-    return tune(tuning, _columns(material), plan.train, device, lambda epoch: step(1))
-
-
-def _columns(m: Material) -> Columns:
-    return Columns(dict(m.blocks), m.y, m.groups, m.keys, len(m.classes), m.seed)
+    return tune(tuning, material, plan.train, device, lambda epoch: step(1))
 
 
 def _train(
@@ -170,7 +140,7 @@ def judge(material: Material, plan: Plan, head: Probe | SpecHead, method: Method
 
     def fit(rows: Ints) -> Callable[[Ints], Doubles]:
         if method.tuning:
-            trained = tune(method.tuning, _columns(material), plan.train[rows], method.device).head
+            trained = tune(method.tuning, material, plan.train[rows], method.device).head
         else:
             trained = _train(material, plan.train[rows], method)
         return lambda other: _probabilities(material, trained, plan.train[other])
