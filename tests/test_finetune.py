@@ -202,3 +202,14 @@ def test_wrong_words_are_named(run: Run, pictures: Path, tmp_path: Path, options
     found = run("fit", pictures, "-o", tmp_path / "m", *TINY, "--cache", tmp_path / "c", *options)
     assert found.code == 2
     assert said in found.err.splitlines()[-1]
+
+
+def test_the_comparison_is_of_the_weights_that_are_kept(network: Backbone) -> None:
+    """What the held-out images are said to get is what the tuned model gives them: the best epoch's, not the last's."""
+    plan, data = tuning(network, "all", epochs=12), columns(network, "input", pixels(), Y)
+    head = tune(plan, data, np.arange(N)).head
+    assert isinstance(head, SpecHead)
+    held = np.flatnonzero(~np.isnan(head.left_out[:, 0]))
+    again = head.log_probabilities({plan.block: data.blocks[plan.block][held]})
+    assert np.allclose(head.left_out[held], again, atol=1e-5)
+    assert -again[np.arange(len(held)), Y[held]].mean() == pytest.approx(head.candidates[0].log_loss, abs=1e-5)

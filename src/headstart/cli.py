@@ -296,21 +296,18 @@ def _set_otherwise(options: Options) -> str | None:
 def _typed(given: argparse.Namespace) -> list[str]:
     """The command that makes the same model, with only what differs from the default.
 
-    It is published with the model, so of absolute paths only the last part stays: the others name a private machine.
+    It is published with the model, so it names no private place.
     """
     from headstart.opening import Options
+    from headstart.publish import handed_on
 
-    words = ["fit", _public(given.data), "-o", _public(given.output)]
-    words += ["--add-to", _public(given.add_to)] if given.add_to else []
+    words = ["fit", handed_on(given.data), "-o", handed_on(given.output)]
+    words += ["--add-to", handed_on(given.add_to)] if given.add_to else []
     for name, default in vars(Options()).items():
         value = getattr(given, name, default)
         if value != default and name != "cache":
-            words += [f"--{name.replace('_', '-')}", _public(str(value))]
+            words += [f"--{name.replace('_', '-')}", handed_on(str(value))]
     return words
-
-
-def _public(path: str) -> str:
-    return Path(path).name if Path(path).is_absolute() else path
 
 
 @contextmanager

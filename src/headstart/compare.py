@@ -83,7 +83,9 @@ def compare(table: Table, options: Options, watch: Watcher = QUIET) -> Compariso
     arms: list[Arm] = []
     for name, changes, words in ARMS:
         start = time.perf_counter()
-        right = _right(seen, plan, replace(options, **changes), watch)
+        options_here = replace(options, **changes)
+        there = _seen_as(seen, options_here, watch) if changes else seen
+        right = _right(there, plan, options_here, watch)
         arms.append(_arm(name, words, right, arms, groups, time.perf_counter() - start))
     start = time.perf_counter()
     arms.append(
@@ -110,12 +112,16 @@ def _plan(seen: Seen, seed: int) -> Plan:
     return plan
 
 
-def _right(first: Seen, plan: Plan, options: Options, watch: Watcher) -> Bools:
-    """Which judged images this arm gets right: the same rows, groups and plan as the first arm's."""
-    assert plan.judge is not None
+def _seen_as(first: Seen, options: Options, watch: Watcher) -> Seen:
+    """The first arm's rows and groups as another arm's network sees them."""
     backbone, engine = open_network(first.table, options, say=watch.say)
     features = see(first.table, backbone, engine, options, watch.bar("network", len(first.table)))
-    seen = replace(first, backbone=backbone, engine=engine, features=features)
+    return replace(first, backbone=backbone, engine=engine, features=features)
+
+
+def _right(seen: Seen, plan: Plan, options: Options, watch: Watcher) -> Bools:
+    """Which judged images this arm gets right."""
+    assert plan.judge is not None
     learned = taught(seen, plan, options, watch, Clock())
     answers = trial.judge_rows(learned.material, learned.head, plan.judge).probabilities
     return np.asarray(answers.argmax(axis=1) == seen.y[plan.judge])

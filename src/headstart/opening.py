@@ -113,7 +113,8 @@ def how(backbone: Backbone, options: Options, n_images: int) -> trial.Method:
     """Closed-form heads on the taps chosen, or the user's own layers on one of them, or a part of the network."""
     device = accelerator() or "cpu"
     if options.tune != "none":
-        return trial.Method(sets := tuned_against(backbone), None, tuning_of(backbone, options, sets, n_images), device)
+        tuning = tuning_of(backbone, options, n_images)
+        return trial.Method(tuning.sets, None, tuning, device)
     if options.head == "auto":
         if options.layer:
             return trial.Method((one_layer(options.layer, backbone.taps[0].blocks[0]),))
@@ -136,7 +137,7 @@ def tuned_against(backbone: Backbone) -> tuple[TapSet, ...]:
     return tap_sets("auto", tuple(name for name in block_names(backbone) if not name.endswith("/map")))
 
 
-def tuning_of(backbone: Backbone, options: Options, sets: tuple[TapSet, ...], n_images: int) -> Tuning:
+def tuning_of(backbone: Backbone, options: Options, n_images: int) -> Tuning:
     """What learns and how, without its views yet."""
     automatic = options.tune == "auto"
     tap = backbone.taps[-1]
@@ -147,14 +148,12 @@ def tuning_of(backbone: Backbone, options: Options, sets: tuple[TapSet, ...], n_
         tap.shape,
         recipe.tuning(n_images, options.epochs, options.batch_size, backbone.random),
         automatic,
-        sets,
+        tuned_against(backbone),
         ("ridge", "lda"),
     )
 
 
-def with_views(
-    tuning: Tuning, table: Table, rows: npt.NDArray[np.int64], engine: Engine, options: Options, watch: Watcher
-) -> Tuning:
+def with_views(tuning: Tuning, table: Table, rows: npt.NDArray[np.int64], options: Options, watch: Watcher) -> Tuning:
     """The same with random views of these rows of the table (training images) at the cut; one trunk pass a view."""
     how = augmentation(options.augment, tuning.backbone.preprocess.crop_fraction == 1.0)
     if options.augment == "none":

@@ -137,7 +137,7 @@ def taught(seen: Seen, plan: Plan, options: Options, watch: Watcher, clock: Cloc
             head: Head = trial.final_head(material, plan, method, watch.bar)
             return Learned(seen, plan, head, method, material, options, clock.seconds)
     with clock("run the network on random views"):
-        tuning = with_views(method.tuning, seen.table, plan.train, seen.engine, options, watch)
+        tuning = with_views(method.tuning, seen.table, plan.train, options, watch)
     with clock("tune"):
         tuned = trial.final_tuned(material, plan, tuning, method.device, watch.bar)
     method = replace(method, tuning=tuning)
@@ -250,6 +250,7 @@ def _baselines(
     drawn = trial.draw_for_baseline(material, plan)
     at_hand = not any(isinstance(seen.table.sources[row], GoneSource) for row in drawn)
     if options.weights != "none" and at_hand:
+        options = replace(options, tune="none")  # the activation at a cut is not read here
         random, engine = open_network(seen.table, options, random=True)
         features = see(seen.table.take(drawn), random, engine, options, watch.bar("random weights", len(drawn)))
         found.append(trial.random_weights(material, plan, drawn, features.blocks))

@@ -106,10 +106,15 @@ def _public(options: dict[str, Any]) -> dict[str, Any]:
     return options | paths | {"cache": None}
 
 
+def handed_on(path: str | Path) -> str:
+    """A path as a model may name it: of an absolute one the last part alone, the others name a private machine."""
+    return Path(path).name if Path(path).is_absolute() else str(path)
+
+
 def _without_place(layout: str) -> str:
-    """What the data were read as; of an absolute path only the last part."""
+    """What the data were read as, without private places."""
     place, colon, rest = layout.partition(": ")
-    return f"{Path(place).name}{colon}{rest}" if Path(place).is_absolute() else layout
+    return f"{handed_on(place)}{colon}{rest}"
 
 
 def settings(fitted: Fitted) -> list[recipe.Setting]:
@@ -227,7 +232,7 @@ def report_data(
     machine = this_machine()
     return report.ReportData(
         title=title,
-        model=folder.name if folder.is_absolute() else str(folder),
+        model=handed_on(folder),
         classes=seen.classes,
         headline=report.Measured(verdict.score, plan.source, n_train, folds, repeats),
         also=also,

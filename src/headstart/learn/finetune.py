@@ -63,25 +63,31 @@ def tune(
 
     "Wins": more of the held-out images right, and the paired 95 % interval of the difference above 0.
     """
-    c = material
 
     def start(some: npt.NDArray[np.integer]) -> nn.Module:
-        probe = _closed(tuning, c, some, (plain(),))
+        probe = _closed(tuning, material, some, (plain(),))
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(c.seed)
-            tail = Tail(tuning.backbone, tuning.what, len(c.classes))
+            torch.default_generator.manual_seed(material.seed)
+            tail = Tail(tuning.backbone, tuning.what, len(material.classes))
         with torch.no_grad():
             tail.linear.weight.copy_(torch.from_numpy(probe.coef))
             tail.linear.bias.copy_(torch.from_numpy(probe.intercept))
         return tail
 
     design = Design(f"tuned above {tuning.what.cut}", (), tuning.block, tuning.shape, tuning.training, start)
-    keys = [c.keys[row] for row in rows]
+    keys = [material.keys[row] for row in rows]
     places = None if tuning.view_rows is None else tuning.view_rows[rows]
     examples = Examples(
-        c.blocks[tuning.block], rows, c.y[rows], c.groups[rows], keys, len(c.classes), tuning.views, places
+        material.blocks[tuning.block],
+        rows,
+        material.y[rows],
+        material.groups[rows],
+        keys,
+        len(material.classes),
+        tuning.views,
+        places,
     )
-    head = train_head(design, examples, c.seed, device, progress)
+    head = train_head(design, examples, material.seed, device, progress)
     record: dict[str, Any] = {
         "cut": tuning.what.cut,
         "modules": len(tuning.what.modules),
@@ -91,28 +97,30 @@ def tune(
     judged = np.flatnonzero(~np.isnan(head.left_out[:, 0]))
     if not len(judged):
         return Tuned(head, record | {"kept": True, "compared": None})
-    compared = _compare(tuning, c, rows, judged, head)
+    compared = _compare(tuning, material, rows, judged, head)
     kept = not tuning.automatic or (compared["difference"]["low"] or 0.0) > 0
     record |= {"kept": kept, "compared": compared}
-    return Tuned(head if kept else _closed(tuning, c, rows, tuning.sets), record)
+    return Tuned(head if kept else _closed(tuning, material, rows, tuning.sets), record)
 
 
-def _compare(tuning: Tuning, c: Material, rows: Ints, judged: npt.NDArray[np.intp], head: SpecHead) -> dict[str, Any]:
+def _compare(
+    tuning: Tuning, material: Material, rows: Ints, judged: npt.NDArray[np.intp], head: SpecHead
+) -> dict[str, Any]:
     """Frozen and tuned, both made without the held-out images, on them."""
     others = np.delete(rows, judged)
-    frozen = _closed(tuning, c, others, tuning.sets)
+    frozen = _closed(tuning, material, others, tuning.sets)
     held = rows[judged]
-    answers = frozen.log_probabilities({name: c.blocks[name][held] for name in {p.block for p in frozen.parts}})
-    right = [a.argmax(axis=1) == c.y[held] for a in (head.left_out[judged], answers)]
-    groups = c.groups[held]
+    answers = frozen.log_probabilities({name: material.blocks[name][held] for name in {p.block for p in frozen.parts}})
+    right = [a.argmax(axis=1) == material.y[held] for a in (head.left_out[judged], answers)]
+    groups = material.groups[held]
     found = {name: accuracy_interval(hit, groups) for name, hit in zip(("tuned", "frozen"), right, strict=True)}
     return {"n": len(held), **found, "difference": paired_gain(right[0], right[1], groups)["difference"]}
 
 
-def _closed(tuning: Tuning, c: Material, rows: npt.NDArray[np.integer], sets: tuple[TapSet, ...]) -> Probe:
+def _closed(tuning: Tuning, material: Material, rows: npt.NDArray[np.integer], sets: tuple[TapSet, ...]) -> Probe:
     names = {part.block for tap_set in sets for part in tap_set.parts}
-    blocks = {name: c.blocks[name][rows] for name in names}
-    return fit_probe(blocks, c.y[rows], c.groups[rows], sets, tuning.heads, c.seed)
+    blocks = {name: material.blocks[name][rows] for name in names}
+    return fit_probe(blocks, material.y[rows], material.groups[rows], sets, tuning.heads, material.seed)
 
 
 def as_probe(head: SpecHead) -> Probe:

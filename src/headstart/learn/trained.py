@@ -155,7 +155,7 @@ def train_head(
     module = module.eval().requires_grad_(False)
     left_out = np.full((len(y), examples.n_classes), np.nan)
     if len(stop):
-        left_out[stop] = learn.log_probabilities(examples, stop)
+        left_out[stop] = _answers(module, examples, stop, design, scale)
     accuracy = min(found, key=lambda epoch: epoch.watched).held_out_accuracy
     layer = design.block.split("/")[0]
     judged = () if accuracy is None else (Candidate(layer, design.words, 0.0, best, accuracy, 1.0),)
@@ -220,13 +220,15 @@ class _Learner:
         """The line of the loss curve after an epoch of this mean loss."""
         if not len(stop):
             return Epoch(loss, None, None, self.rate)
-        found, y = self.log_probabilities(examples, stop), examples.y[stop]
+        found, y = _answers(self.answering, examples, stop, self.design, self.scale), examples.y[stop]
         held = float(-found[np.arange(len(y)), y].mean())
         return Epoch(loss, held, float((found.argmax(axis=1) == y).mean()), self.rate)
 
-    def log_probabilities(self, examples: Examples, some: Ints) -> Doubles:
-        chunks = [some[at : at + CHUNK] for at in range(0, len(some), CHUNK)]
-        return np.concatenate([_forward(self.answering, examples.part(c, self.design, self.scale)) for c in chunks])
+
+def _answers(module: nn.Module, examples: Examples, some: Ints, design: Design, scale: float) -> Doubles:
+    """Log-probabilities (example, class) of some examples as they are, without random views."""
+    chunks = [some[at : at + CHUNK] for at in range(0, len(some), CHUNK)]
+    return np.concatenate([_forward(module, examples.part(chunk, design, scale)) for chunk in chunks])
 
 
 def _batches(order: Ints, size: int) -> Iterator[Ints]:
