@@ -8,22 +8,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: demo test lint unit fix clean
+.PHONY: demo test fix clean
 
 demo: $(VENV)/.installed
 	$(BIN)/headstart demo
 
-# mypy has one thread: side by side with the tests it takes nothing but an idle processor.
 test: $(VENV)/.installed-dev
-	+$(MAKE) --no-print-directory -j2 lint unit
-
-lint:
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
-
-unit:
+	$(BIN)/lint-imports --no-logo
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 fix: $(VENV)/.installed-dev
