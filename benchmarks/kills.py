@@ -1,6 +1,7 @@
 """Kill a fit at random moments, run it again, and compare with a fit that nothing disturbed.
 
-    python benchmarks/kills.py [--kills 50] [--seed 0] [--images FOLDER] [-- FIT OPTIONS]
+    python benchmarks/kills.py [--kills 50] [--seed 0] [--images FOLDER] [--record NAME] [-- FIT OPTIONS]
+    python benchmarks/kills.py --kills 20 --record kills_tuning -- --tune last --precision f32
 
 Each round begins with an empty cache and no model: `headstart fit` is started, killed with SIGKILL, and started again
 to its end. Half of the kills fall at a random moment of the whole run, half just after a random number of shards
@@ -39,7 +40,10 @@ CONTEXT = multiprocessing.get_context("forkserver")
 def fit(arguments: Sequence[str], log: Path, computed: Any) -> None:
     """The command in this process, its words to `log`; `computed` counts the images that go through the network."""
     from headstart import cli
+    from headstart.learn import checkpoint
     from headstart.trunk import features
+
+    checkpoint.EVERY = 0.1  # s: many states of a training to be killed between
 
     class Counted(features._ShardWriter):
         def add(self, tag: list[features.Decoded], rows: features.Rows) -> None:
@@ -88,6 +92,7 @@ class Killed:
 
     when: str
     was_running: bool  # False: the fit had ended before the kill
+    tuning: bool  # a checkpoint of a training lay there at the kill
     stored: int  # images in the store at the kill
     lost: int  # images computed and not stored
     again: int  # images with stored features that the second run computed again
@@ -104,12 +109,21 @@ def whole(place: Place) -> tuple[int, float]:
     return int(computed.value), time.perf_counter() - start
 
 
-def killed(place: Place, n_shards: int, seconds: float, n_images: int, expected: Any, rng: random.Random) -> Killed:
+def killed(
+    place: Place, n_shards: int, seconds: float, n_images: int, expected: Any, rng: random.Random
+) -> Killed:
+    tuned = "--tune" in place.arguments
     for folder in (place.cache, place.model):
         shutil.rmtree(folder, ignore_errors=True)
     process, computed = place.start()
     start = time.perf_counter()
-    if rng.random() < 0.5:
+    if tuned:
+        states, wait_for = place.cache / "tuning", rng.randrange(1, 4)
+        when = f"{wait_for} files of training, and up to 3 s"
+        while process.is_alive() and len(list(states.glob("*.safetensors"))) < wait_for:
+            time.sleep(0.01)
+        process.join(rng.uniform(0, 3))
+    elif rng.random() < 0.5:
         moment = rng.uniform(0, seconds)
         when = f"{moment:.2f} s"
         process.join(moment)
@@ -122,9 +136,12 @@ def killed(place: Place, n_shards: int, seconds: float, n_images: int, expected:
     was_running = process.is_alive()
     process.kill()
     process.join()
+    training = any((place.cache / "tuning").glob("*.safetensors"))
     stored, first = place.stored(), int(computed.value)
     second, _ = whole(place)
-    return Killed(when, was_running, stored, first - stored, second - (n_images - stored), place.result() == expected)
+    return Killed(
+        when, was_running, training, stored, first - stored, second - (n_images - stored), place.result() == expected
+    )
 
 
 def sample(source: Path, target: Path) -> Path:
@@ -149,6 +166,7 @@ def main() -> None:
     parser = measure.arguments(__doc__ or "")
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--record", default="kills", help="name of the record")
     parser.add_argument("--images", type=Path, help="a folder with a folder per class (default: some of EuroSAT)")
     parser.add_argument("fit", nargs="*", help="options of `headstart fit`, after --")
     options = parser.parse_args()
@@ -169,7 +187,9 @@ def main() -> None:
         measure.Target("stored images computed again, most", max(k.again for k in done), ceiling=0),
         measure.Target("images lost in a kill, most", max(k.lost for k in done), ceiling=SHARD),
         measure.Target("kills during extraction", sum(0 < k.stored < n_images for k in running), floor=len(done) / 4),
+        measure.Target("kills while a network was tuned", sum(k.tuning for k in running), floor=len(done) / 2),
     ]
+    targets = targets[:4] if "--tune" not in options.fit else [*targets[:3], targets[4]]
     values = {"rounds": [vars(k) for k in done], "images": n_images, "seconds": seconds}
     measure.publish(options, __doc__ or "", [measure.Table(title, header, cells)], targets, values)
     sys.exit(0 if all(t.met for t in targets[:3]) else 1)

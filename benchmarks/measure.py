@@ -127,7 +127,7 @@ def publish(
     options: argparse.Namespace, doc: str, tables: Sequence[Table], targets: Sequence[Target], values: Mapping[str, Any]
 ) -> None:
     """Print the tables, and write them, the raw values and the circumstances to NAME.md and NAME.json."""
-    name = Path(sys.argv[0]).stem
+    name = getattr(options, "record", None) or Path(sys.argv[0]).stem
     about = {
         "command": command_line(),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),

@@ -29,6 +29,34 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once() -> Iterator[None]:
+    """A network that many tests open is compiled once (about 1 s): same weights, input, layers and precision.
+
+    The engine is the real one. The hash does not cover a network's own top, so what reads that is compiled anew.
+    """
+    from headstart import feature_file, grow, opening
+    from headstart.trunk.engine import Engine, compile_trunk
+    from headstart.trunk.network import LOGITS, Backbone
+
+    engines: dict[object, Engine] = {}
+
+    def compiled(backbone: Backbone, precision: str = "auto") -> Engine:
+        if LOGITS in backbone.ends:
+            return compile_trunk(backbone, precision)
+        known = (*(value for name, value in vars(backbone).items() if name != "module"), precision)
+        if known not in engines:
+            if len(engines) == 6:  # memory
+                engines.pop(next(iter(engines)))
+            engines[known] = compile_trunk(backbone, precision)
+        return engines[known]
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (feature_file, grow, opening):
+            patch.setattr(module, "compile_trunk", compiled)
+        yield
+
+
 class Ran(NamedTuple):
     """What a command left behind."""
 

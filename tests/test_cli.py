@@ -9,7 +9,9 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -20,7 +22,65 @@ from headstart import arguments, cli
 from headstart.bundle import ABOUT, CHECKSUMS, DEFINING
 from headstart.data.images import write_png
 
-HEADSTART = [sys.executable, "-m", "headstart"]
+# Every line in is a JSON list: the files that stdout and stderr go to, and the arguments. A fork, which has the
+# slow imports done, becomes `python -m headstart` until its interpreter ends. Lines out: its number, its exit code.
+FORKS = """
+import json, os, runpy, sys
+import scipy.stats
+from headstart import answers, pipeline, publish
+for line in iter(sys.stdin.readline, ""):
+    child = os.fork()
+    if not child:
+        break
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+else:
+    sys.exit()
+os.setsid()
+out, err, *arguments = json.loads(line)
+files = [os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOCTTY, 0o600) for path in (out, err)]
+print(os.getpid(), flush=True)
+for number, file in enumerate(files, start=1):
+    os.dup2(file, number)
+    os.close(file)
+sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", buffering=1, closefd=False)
+sys.argv = ["headstart", *arguments]
+runpy.run_module("headstart", run_name="__main__", alter_sys=True)
+"""
+
+
+class Process(NamedTuple):
+    number: int
+    code: Callable[[], int]  # waits for its end
+
+
+Start = Callable[..., Process]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def start(home: Path, cache: Path) -> Iterator[Start]:
+    """`headstart` with these arguments in a process of its own, one at a time, whose home folder is `home`."""
+    if not hasattr(os, "fork"):
+        pytest.skip("needs fork")
+    env = {k: v for k, v in os.environ.items() if not k.startswith("XDG_")} | {"HOME": str(home)}
+    env |= {"HEADSTART_CACHE": str(cache), "PYTHONPATH": str(Path(cli.__file__).resolve().parents[1])}
+    with subprocess.Popen(
+        [sys.executable, "-c", FORKS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
+    ) as server:
+        assert server.stdin is not None
+        given, said = server.stdin, server.stdout
+        assert said is not None
+
+        def command(out: str | Path, err: str | Path, *arguments: object) -> Process:
+            given.write(json.dumps([str(a) for a in (out, err, *arguments)]) + "\n")
+            given.flush()
+            return Process(int(said.readline()), lambda: int(said.readline()))
+
+        yield command
 
 
 def test_the_default_backbone_is_the_trunks() -> None:
@@ -146,22 +206,17 @@ def test_cache_shows_what_is_stored_and_clears_it(run: Run, pictures: Path, tmp_
     assert [p.name for p in place.iterdir()] == ["precious.txt"]
 
 
-def test_a_fit_leaves_nothing_in_the_home_folder(pictures: Path, tmp_path: Path, cache: Path) -> None:
-    home = tmp_path / "home"
-    home.mkdir()
-    env = {k: v for k, v in os.environ.items() if not k.startswith("XDG_")} | {"HOME": str(home)}
-    command = [*HEADSTART, "fit", str(pictures), "-o", str(tmp_path / "model"), *TINY]
-    ran = subprocess.run(
-        command, env=env | {"HEADSTART_CACHE": str(cache)}, capture_output=True, text=True, check=False
-    )
-    assert ran.returncode == 0, ran.stderr
+def test_a_fit_leaves_nothing_in_the_home_folder(start: Start, home: Path, pictures: Path, tmp_path: Path) -> None:
+    out, err = tmp_path / "out.txt", tmp_path / "err.txt"
+    assert start(out, err, "fit", pictures, "-o", tmp_path / "model", *TINY).code() == 0, err.read_text()
+    assert (tmp_path / "model").is_dir()
     assert list(home.rglob("*")) == []
-    assert ran.stderr.count("\n") == 1
-    assert "\r" not in ran.stderr, "a progress bar, and no terminal"
+    assert err.read_text().count("\n") == 1
+    assert "\r" not in err.read_text(), "a progress bar, and no terminal"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo terminal")
-def test_progress_is_shown_on_a_terminal_and_an_interrupt_is_one_line(tmp_path: Path) -> None:
+def test_progress_is_shown_on_a_terminal_and_an_interrupt_is_one_line(start: Start, tmp_path: Path) -> None:
     import fcntl
     import pty
     import struct
@@ -171,31 +226,40 @@ def test_progress_is_shown_on_a_terminal_and_an_interrupt_is_one_line(tmp_path: 
     for colour, name in enumerate(("a", "b")):
         (tmp_path / "data" / name).mkdir(parents=True)
         for k in range(60):
-            write_png(picture(colour, rng, 300), tmp_path / "data" / name / f"{k}.png")
+            write_png(picture(colour, rng, 160), tmp_path / "data" / name / f"{k}.png")
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    command = [*HEADSTART, "fit", str(tmp_path / "data"), "-o", str(tmp_path / "model"), "--cache", str(tmp_path / "c")]
-    shown = b""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=follower, start_new_session=True) as process:
-        os.close(follower)
-        with contextlib.suppress(OSError):  # the other end is closed
-            while part := os.read(leader, 4096):
-                if b"network:" in part and b"network:" not in shown:
-                    process.send_signal(signal.SIGINT)
-                shown += part
-        assert process.stdout is not None
-        assert process.stdout.read() == b""
+    options = ["fit", tmp_path / "data", "-o", tmp_path / "model", "--cache", tmp_path / "c"]
+    process, shown = start(tmp_path / "out.txt", os.ttyname(follower), *options), b""
+    os.close(follower)
+    with contextlib.suppress(OSError):  # the other end is closed
+        while part := os.read(leader, 4096):
+            if b"network:" in part and b"network:" not in shown:
+                os.kill(process.number, signal.SIGINT)
+            shown += part
+    assert (tmp_path / "out.txt").read_bytes() == b""
     os.close(leader)
     text = shown.decode()
-    assert process.returncode == 130, text
+    assert process.code() == 130, text
     assert "img" in text
     assert text.rstrip().splitlines()[-1].split("\x1b[K")[-1].startswith("headstart: interrupted: "), text
     assert "Traceback" not in text
     assert not (tmp_path / "model").exists()
 
 
-def test_a_reader_that_closes_early_is_no_error(model: Path, pictures: Path) -> None:
-    command = " ".join(map(str, [*HEADSTART, "predict", model, *[pictures] * 40]))
-    ran = subprocess.run(["bash", "-c", f"{command} | head -n 1"], capture_output=True, text=True, check=False)
-    assert ran.stdout.count("\n") == 1
-    assert ran.stderr == ""
+def test_a_reader_that_closes_early_is_no_error(start: Start, model: Path, pictures: Path, tmp_path: Path) -> None:
+    import fcntl
+
+    out, err = tmp_path / "pipe", tmp_path / "err.txt"
+    os.mkfifo(out)
+    reader = os.open(out, os.O_RDONLY | os.O_NONBLOCK)
+    times = 40
+    if hasattr(fcntl, "F_SETPIPE_SZ"):  # a small pipe is full sooner
+        times = 10
+        fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 4096)
+    process = start(out, err, "predict", model, *[pictures] * times)
+    os.set_blocking(reader, True)
+    with os.fdopen(reader, "rb", buffering=0) as lines:
+        assert lines.readline().startswith(bytes(pictures))
+    assert process.code() == 141  # as if SIGPIPE had ended it: it had more to say
+    assert err.read_text() == ""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from conftest import Run
-from headstart.compare import ARMS, PIXELS, Arm, verdict
+from headstart.compare import ARMS, PIXELS, Arm, flags, verdict
 from headstart.judge.metrics import accuracy_interval
 
 N = 400
@@ -76,3 +76,53 @@ def test_nothing_to_compare_without_pre_trained_weights(run: Run, pictures: Path
     said = run("compare", pictures, "--weights", "none")
     assert said.code == 2
     assert "compare needs pre-trained weights" in said.err
+
+
+def test_the_curve_of_frozen_stages(run: Run, pictures: Path, tmp_path: Path) -> None:
+    """A point for each stage; with nothing frozen what is drawn anew is a network of random weights."""
+    weights = tmp_path / "w.safetensors"
+    from safetensors.torch import save_file
+
+    from headstart.trunk.backbone import open_backbone
+
+    save_file(open_backbone("test_efficientnet", "none", seed=5).module.state_dict(), weights)
+    options = ["--backbone", "test_efficientnet", "--size", "32", "--precision", "f32", "--cache", tmp_path]
+    said = run("compare", pictures, *options, "--weights", weights, "--epochs", "1", "--freeze-depth", "--json")
+    assert said.code == 0, said.err
+    found = json.loads(said.out)
+    depths = found["depths"]
+    assert [depth["frozen"] for depth in depths] == list(reversed(range(found["stages"])))
+    assert depths[-1]["cut"] == "input"
+    assert len({depth["cut"] for depth in depths}) == len(depths)
+    for depth in depths:
+        gap = depth["tuned"]["value"] - depth["drawn"]["value"]
+        assert depth["difference"]["value"] == pytest.approx(gap, abs=1e-9)
+        assert depth["difference"]["low"] <= gap <= depth["difference"]["high"]
+    assert 0 <= found["all_frozen"]["value"] <= 1
+
+
+def test_signs_of_negative_transfer() -> None:
+    def said(single: float = 0.25, **shares: float) -> str:
+        single_right = np.arange(N) < round(N * single)
+        return " | ".join(flags(list(arms(**shares).values()), single_right))
+
+    assert said(0.9, frozen=0.9, last_stage_tuned=0.9, all_tuned=0.9) == ""
+    assert "all tuned is worse than frozen" in said(0.9, frozen=0.9, last_stage_tuned=0.9, all_tuned=0.8)
+    assert "no better than raw pixels" in said(0.9, frozen=0.9, last_stage_tuned=0.9, all_tuned=0.9, raw_pixels=0.9)
+    assert "several layers gain 10.0 points" in said(0.8, frozen=0.9, last_stage_tuned=0.9, all_tuned=0.9)
+
+
+def test_with_fewer_images_every_arm_has_a_curve(run: Run, pictures: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "w.safetensors"
+    from safetensors.torch import save_file
+
+    from headstart.trunk.backbone import open_backbone
+
+    save_file(open_backbone("test_efficientnet", "none", seed=5).module.state_dict(), weights)
+    options = ["--backbone", "test_efficientnet", "--size", "32", "--precision", "f32", "--cache", tmp_path]
+    said = run("compare", pictures, *options, "--weights", weights, "--epochs", "1", "--curve", "--json")
+    assert said.code == 0, said.err
+    found = json.loads(said.out)
+    for arm in found["arms"]:
+        assert [point["n"] for point in arm["curve"]] == [6, 9, found["train"]]
+        assert arm["curve"][-1]["accuracy"] == arm["accuracy"]["value"]

@@ -15,20 +15,24 @@ from conftest import TINY, Run
 from headstart.bundle import read_bundle
 from headstart.data.images import load as decode
 from headstart.data.table import list_images
-from headstart.errors import OptionError
-from headstart.learn import recipe
-from headstart.learn.finetune import Tuning, tune, tuned_backbone
+from headstart.errors import DataError, OptionError
+from headstart.learn import learner, recipe
+from headstart.learn.arithmetic import BF16_BUT_GROUPED, PLAIN
+from headstart.learn.checkpoint import Checkpoint
+from headstart.learn.finetune import Tuned, Tuning, answers, tune
 from headstart.learn.material import Material
 from headstart.learn.taps import last
-from headstart.learn.trained import SpecHead
+from headstart.learn.trained import Epoch
 from headstart.pipeline import load
 from headstart.ship.predict import predict
+from headstart.trunk.activations import Activations, Stored
 from headstart.trunk.backbone import open_backbone
 from headstart.trunk.cut import find_cuts
 from headstart.trunk.network import Backbone
-from headstart.trunk.tunable import Tail, tunable
+from headstart.trunk.tunable import Tail, Tunable, depths, tunable
 
 N = 60
+Images = npt.NDArray[np.float32]
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +41,13 @@ def network() -> Backbone:
     return found.resized(replace(found.preprocess, size=(32, 32)))
 
 
-def pixels(n: int = N, seed: int = 0) -> npt.NDArray[np.float32]:
+@pytest.fixture(autouse=True)
+def unmixed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tuned weights as they are, so that a test of training sees what training did."""
+    monkeypatch.setattr("headstart.learn.finetune.ALPHAS", (1.0,))
+
+
+def pixels(n: int = N, seed: int = 0) -> Images:
     """Normalised pixels (image, 3, 32, 32) of three classes: a bright third of the rows."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(n, 3, 32, 32)).astype(np.float32)
@@ -46,46 +56,73 @@ def pixels(n: int = N, seed: int = 0) -> npt.NDArray[np.float32]:
     return x
 
 
-def columns(network: Backbone, cut: str, x: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> Material:
-    cuts = find_cuts(network)
+def top(network: Backbone, x: Images) -> Images:
+    """What the network says before its own top."""
     with torch.inference_mode():
-        at_cut = cuts.between("input", cut)(torch.from_numpy(x)) if cut != "input" else torch.from_numpy(x)
-        top = network.module.forward_head(network.module.forward_features(torch.from_numpy(x)), pre_logits=True)  # type: ignore[operator]
-    blocks = {f"cut at {cut}/map": at_cut.flatten(1).numpy(), "pre_logits": top.numpy()}
-    keys = tuple(f"{k:04d}" for k in range(len(x)))
-    return Material(blocks, labels, np.arange(len(x)), keys, ("a", "b", "c"), 0)
+        maps = network.module.forward_features(torch.from_numpy(x))  # type: ignore[operator]
+        return network.module.forward_head(maps, pre_logits=True).numpy()  # type: ignore[no-any-return, operator]
 
 
-def tuning(network: Backbone, what: str, automatic: bool = False, epochs: int = 3) -> Tuning:
-    part = tunable(network, what)
-    shape = tuple(find_cuts(network).between("input", part.cut)(torch.zeros(1, 3, 32, 32)).shape[1:])
-    how = recipe.tuning(N, epochs, 16)
-    return Tuning(network, part, f"cut at {part.cut}/map", shape, how, automatic, (last(),), ("ridge", "lda"))
+def at_cut(network: Backbone, cut: str, x: Images) -> Images:
+    with torch.inference_mode():
+        return x if cut == "input" else find_cuts(network).between("input", cut)(torch.from_numpy(x)).numpy()
+
+
+def material(network: Backbone, labels: npt.NDArray[np.int64], x: Images | None = None) -> Material:
+    values = top(network, pixels() if x is None else x)
+    keys = tuple(f"{k:04d}" for k in range(len(values)))
+    return Material({"pre_logits": values}, labels, np.arange(len(values)), keys, ("a", "b", "c"), 0)
+
+
+def tuning(
+    network: Backbone, what: str, epochs: int = 3, views: tuple[Images, ...] = (), store: Path | None = None
+) -> Tuning:
+    """Tuning of the images of `pixels`; `views`: pixels of further views."""
+
+    def activations(part: Tunable) -> Activations:
+        x, *others = (at_cut(network, part.cut, images) for images in (pixels(), *views))
+        return Stored(x.shape[1:], x.reshape(N, -1), tuple(o.reshape(N, -1) for o in others), np.arange(N))
+
+    def features(tuned: Backbone, rows: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[np.floating]]:
+        return {"pre_logits": top(tuned, pixels()[rows])}
+
+    how = replace(recipe.tuning(N, epochs, 16), mixup=0.0)
+    return Tuning(network, what, how, (last(),), ("ridge", "lda"), activations, features, "f32", store=store)
 
 
 Y = np.arange(N) % 3
+ROWS = np.arange(N)
 
 
 def state(network: Backbone) -> dict[str, torch.Tensor]:
     return {name: t.clone() for name, t in network.module.state_dict().items()}
 
 
+def weights(found: Tuned) -> dict[str, torch.Tensor]:
+    assert found.backbone is not None
+    return dict(found.backbone.module.state_dict()) | {"top": torch.from_numpy(found.top.coef)}
+
+
+def alike(one: Tuned, other: Tuned) -> bool:
+    a, b = weights(one), weights(other)
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
 @pytest.mark.parametrize("what", ["last", "10", "blocks.2", "all"])
 def test_what_is_frozen_stays_bit_for_bit(network: Backbone, what: str) -> None:
     """The original network whole; of the tuned one all that was not to learn, and every BatchNorm statistic."""
-    before, plan = state(network), tuning(network, what)
-    found = tune(plan, columns(network, plan.what.cut, pixels(), Y), np.arange(N))
-    assert isinstance(found.head, SpecHead)
+    before, part = state(network), tunable(network, what)
+    found = tune(tuning(network, what), material(network, Y), ROWS)
+    assert found.backbone is not None
     assert all(torch.equal(t, before[name]) for name, t in network.module.state_dict().items())
-    tuned = tuned_backbone(found.head, network, plan.what.cut)
-    moved = {name for name, t in tuned.module.state_dict().items() if not torch.equal(t, before[name])}
+    moved = {name for name, t in found.backbone.module.state_dict().items() if not torch.equal(t, before[name])}
     assert moved
-    assert all(any(name.startswith(f"{m}.") for m in plan.what.modules) for name in moved)
+    assert all(any(name.startswith(f"{m}.") for m in part.modules) for name in moved)
     assert not any(name.endswith(("running_mean", "running_var", "num_batches_tracked")) for name in moved)
     learn = dict(network.module.named_modules())
-    count = sum(p.numel() for m in plan.what.modules for p in learn[m].parameters(recurse=False))
-    assert found.record["parameters"] == plan.what.n_parameters == count
-    assert tuned.weights_hash != network.weights_hash
+    count = sum(p.numel() for m in part.modules for p in learn[m].parameters(recurse=False))
+    assert found.record["parameters"] == part.n_parameters == count
+    assert found.backbone.weights_hash != network.weights_hash
 
 
 def test_modules_are_counted_from_the_top_as_the_tutorials_count_layers(network: Backbone) -> None:
@@ -110,60 +147,227 @@ def test_a_tail_is_the_rest_of_the_network(network: Backbone) -> None:
             assert torch.allclose(tail(z), tail.linear(features), atol=1e-5)
 
 
-def test_cached_activations_learn_what_live_ones_learn(network: Backbone) -> None:
+def test_cached_activations_learn_what_live_ones_learn(network: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last stage from its cached input in float32, and the same modules with everything before them run live."""
-    cached, live = tuning(network, "last"), tuning(network, "last")
-    whole = replace(live.what, cut="input")
-    shape = (3, 32, 32)
-    live = replace(live, what=whole, block="cut at input/map", shape=shape)
-    heads = [tune(t, columns(network, t.what.cut, pixels(), Y), np.arange(N)) for t in (cached, live)]
-    losses = [[epoch["loss"] for epoch in found.record["epochs"]] for found in heads]
+    found = []
+    for cut in (None, "input"):
+        if cut:
+            from headstart.learn import finetune
+
+            monkeypatch.setattr(finetune, "tunable", lambda b, what: replace(tunable(b, what), cut="input"))
+        found.append(tune(tuning(network, "last"), material(network, Y), ROWS).record)
+    assert [record["cut"] == "input" for record in found] == [False, True]
+    losses = [[epoch["loss"] for epoch in record["epochs"]] for record in found]
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
-    held = [[epoch["held_out_accuracy"] for epoch in found.record["epochs"]] for found in heads]
+    held = [[epoch["held_out_accuracy"] for epoch in record["epochs"]] for record in found]
     assert held[0] == held[1]
 
 
 def test_it_starts_from_the_fitted_head_and_learns(network: Backbone) -> None:
     plan = tuning(network, "all", epochs=25)
-    found = tune(plan, columns(network, "input", pixels(), Y), np.arange(N))
-    assert isinstance(found.head, SpecHead)
-    first, final = found.head.epochs[0].loss, found.head.epochs[-1].loss
+    found = tune(plan, material(network, Y), ROWS)
+    first, final = found.epochs[0].loss, found.epochs[-1].loss
     assert final < first
-    fresh = pixels(90, seed=5)
-    answers = found.head.log_probabilities({"cut at input/map": fresh.reshape(90, -1)}).argmax(axis=1)
-    assert (answers == np.arange(90) % 3).mean() > 0.8
+    assert found.backbone is not None
+    said = found.head.log_probabilities({"pre_logits": top(found.backbone, pixels(90, seed=5))}).argmax(axis=1)
+    assert (said == np.arange(90) % 3).mean() > 0.8
 
 
-def test_a_seed_gives_the_same_tuned_network(network: Backbone) -> None:
-    plan, data = tuning(network, "last"), columns(network, tunable(network, "last").cut, pixels(), Y)
-    one, two = (tune(plan, data, np.arange(N)).head for _ in range(2))
-    other = tune(plan, replace(data, seed=1), np.arange(N)).head
-    assert isinstance(one, SpecHead)
-    assert isinstance(two, SpecHead)
-    assert isinstance(other, SpecHead)
-    a, b, c = (head.module.state_dict() for head in (one, two, other))
-    assert all(torch.equal(a[name], b[name]) for name in a)
-    assert not all(torch.equal(a[name], c[name]) for name in a)
+def test_from_scratch_the_average_has_statistics_of_its_own(network: Backbone) -> None:
+    """A network of random weights learns the statistics of BatchNorm: the averaged weights answer with them."""
+    how = replace(recipe.tuning(N, 4, 16, random=True), average=0.5)
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+    learn = learner.Learner(torch.nn.Sequential(module, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()), how, 40, 4)
+    x, y = torch.randn(64, 3, 8, 8) + 5, torch.arange(64) % 4
+    for _ in range(10):
+        list(learn.batches(np.arange(64), lambda some: (x[some], y[some])))
+    mean, own = (m.state_dict()["0.1.running_mean"] for m in (learn.answering, learn.module))
+    assert float(own.abs().max()) > 0.5
+    assert torch.allclose(mean, own, atol=0.1 * float(own.abs().max()))
 
 
-def test_auto_keeps_the_frozen_model_where_labels_mean_nothing(network: Backbone) -> None:
+def test_a_seed_gives_the_same_tuned_network_and_0_is_a_seed(network: Backbone) -> None:
+    plan, data = tuning(network, "last"), material(network, Y)
+    one, two = (tune(plan, data, ROWS) for _ in range(2))
+    assert alike(one, two)
+    assert not alike(one, tune(plan, replace(data, seed=1), ROWS))
+
+
+def test_auto_keeps_the_frozen_model_where_labels_mean_nothing(
+    network: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
     y = np.random.default_rng(3).permutation(Y)
-    plan = tuning(network, "last", automatic=True)
-    found = tune(plan, columns(network, plan.what.cut, pixels(), y), np.arange(N))
+    for name, value in (("TUNABLE_IMAGES", 2), ("DISCORDANT", 0)):
+        monkeypatch.setattr(recipe, name, value)
+    found = tune(tuning(network, "auto"), material(network, y), ROWS)
     assert not found.record["kept"]
-    assert not isinstance(found.head, SpecHead)
-    assert found.record["compared"]["n"] >= 0.1 * N
+    assert found.backbone is None
+    assert [one["depth"] for one in found.record["pilot"]] == ["none", *depths(network)]
+    frozen = tune(replace(tuning(network, "auto"), training=recipe.tuning(N, 1)), material(network, y), ROWS)
+    assert np.array_equal(found.head.coef, frozen.head.coef)
+
+
+def test_auto_trains_nothing_where_no_outcome_could_show_a_gain(network: Backbone) -> None:
+    few = tune(tuning(network, "auto"), material(network, Y), np.arange(30))
+    assert "10 training images in the smallest class" in few.record["why"]
+    sure = replace(material(network, Y), blocks={"pre_logits": np.eye(3)[Y] + 0.01 * top(network, pixels())[:, :3]})
+    found = tune(tuning(network, "auto"), sure, ROWS)
+    assert "too few to show a gain by" in found.record["why"]
+    assert (few.epochs, found.epochs) == ((), ())
+
+
+def test_auto_keeps_what_wins_beyond_doubt(network: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the frozen features are noise and the images are not."""
+    monkeypatch.setattr(recipe, "TUNABLE_IMAGES", 2)
+    monkeypatch.setattr(recipe, "PILOT_EPOCHS", 15)
+    noise = {"pre_logits": np.random.default_rng(0).normal(size=(N, network.last_channels)).astype(np.float32)}
+    how = replace(recipe.tuning(N, 25, 16), held_out=0.4, patience=25)
+    found = tune(replace(tuning(network, "auto"), training=how), replace(material(network, Y), blocks=noise), ROWS)
+    assert found.record["kept"]
+    assert found.backbone is not None
+    assert found.record["compared"]["difference"]["low"] > 0
 
 
 def test_views_reach_training_alone(network: Backbone) -> None:
     """With nonsense for views the training loss tells, and what stops and judges is what it was with none."""
-    plan, data = tuning(network, "last", epochs=4), columns(network, tunable(network, "last").cut, pixels(), Y)
-    noise = np.random.default_rng(1).normal(size=data.blocks[plan.block].shape).astype(np.float32) * 9
-    viewed = replace(plan, views=(noise,), view_rows=np.arange(N))
-    plain, odd = (tune(t, data, np.arange(N)).record["epochs"] for t in (plan, viewed))
+    noise = np.random.default_rng(1).normal(size=(N, 3, 32, 32)).astype(np.float32) * 9
+    found = [tune(tuning(network, "last", 4, views), material(network, Y), ROWS) for views in ((), (noise,))]
+    plain, odd = (one.record["epochs"] for one in found)
     assert plain[0]["loss"] == odd[0]["loss"]  # the first epoch sees the images themselves
     assert plain[0]["held_out_loss"] == odd[0]["held_out_loss"]
-    assert odd[1]["loss"] > 3 * plain[1]["loss"]
+    assert odd[1]["loss"] > 2 * plain[1]["loss"]
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("batch", [1, 4, 9])
+def test_a_killed_training_ends_as_if_it_had_not_been(network: Backbone, tmp_path: Path, batch: int) -> None:
+    """After any batch, with a checkpoint after each: the same weights bit for bit, and no batch is learned twice."""
+    data, learned = material(network, Y), [0]
+    whole = tune(tuning(network, "all", 3, (pixels(seed=1),)), data, ROWS)
+    step = learner.Learner._learn
+
+    def dying(self: learner.Learner, x: torch.Tensor, y: torch.Tensor) -> float:
+        learned[0] += 1
+        if learned[0] == batch + 1:
+            raise KilledError
+        return step(self, x, y)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("headstart.learn.checkpoint.EVERY", 0.0)
+        patch.setattr(learner.Learner, "_learn", dying)
+        plan = tuning(network, "all", 3, (pixels(seed=1),), tmp_path)
+        with pytest.raises(KilledError):
+            tune(plan, data, ROWS)
+        again = tune(plan, data, ROWS)
+    assert alike(whole, again)
+    assert whole.record["epochs"] == again.record["epochs"]
+    assert learned[0] == 3 * 4 + 1  # 51 images in batches of 16, 3 epochs, and the batch that died
+    third = tune(plan, data, ROWS)  # what has ended is not trained again
+    assert alike(whole, third)
+    assert learned[0] == 3 * 4 + 1
+
+
+def test_a_damaged_checkpoint_is_no_checkpoint(tmp_path: Path) -> None:
+    state = Checkpoint(tmp_path, {"a": 1})
+    assert state.load() is None
+    state.save({"x": torch.arange(3)}, {"step": 1})
+    found = Checkpoint(tmp_path, {"a": 1}).load()
+    assert found is not None
+    assert found[1] == {"step": 1}
+    assert Checkpoint(tmp_path, {"a": 2}).load() is None
+    state.path.write_bytes(state.path.read_bytes()[:-4])
+    assert state.load() is None
+
+
+def test_short_memory_makes_parts_of_a_batch_and_the_result_is_the_same(
+    network: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, sizes = material(network, Y), []
+    whole = tune(tuning(network, "last"), data, ROWS)
+    forward = Tail.forward
+
+    def small(self: Tail, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            sizes.append(len(x))
+            if len(x) > 5:
+                raise torch.OutOfMemoryError("simulated")
+        return forward(self, x)
+
+    monkeypatch.setattr(Tail, "forward", small)
+    with monkeypatch.context() as patch:  # the pace is measured without the shortage
+        patch.setattr("headstart.learn.pace.rates", lambda modules, x, ways, device: [(ways[0], 1.0)])
+        parts = tune(tuning(network, "last"), data, ROWS)
+    assert sizes[:3] == [16, 8, 4]
+    assert max(sizes[3:]) == 4
+    losses = [[epoch["loss"] for epoch in found.record["epochs"]] for found in (whole, parts)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+
+
+def test_memory_for_not_even_one_image_is_one_line(network: Backbone) -> None:
+    def full(some: object) -> torch.Tensor:
+        raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes.")
+
+    module = torch.nn.Linear(2, 2)
+    module.forward = full  # type: ignore[method-assign]
+    learn = learner.Learner(module, recipe.tuning(N, 1, 4), 10, 2)
+    with pytest.raises(DataError, match="a single image at a time: take a smaller --size"):
+        list(learn.batches(np.arange(4), lambda some: (torch.ones(4, 2), torch.zeros(4, dtype=torch.int64))))
+
+
+def test_grouped_convolutions_may_stay_in_float32(network: Backbone) -> None:
+    """The wrapped module is the same function with the same parameters; under autocast only they keep float32."""
+    x, part = torch.from_numpy(pixels(4)), tunable(network, "all")
+    plain, wrapped = Tail(network, part, 3).eval(), Tail(network, part, 3).eval()
+    wrapped.linear.load_state_dict(plain.linear.state_dict())
+    BF16_BUT_GROUPED.prepare(wrapped)
+    assert torch.allclose(plain(x), wrapped(x), atol=1e-5)
+    seen: list[torch.dtype] = []
+    for layer in wrapped.modules():
+        if isinstance(layer, torch.nn.Conv2d) and layer.groups > 1:
+            layer.register_forward_hook(lambda m, i, out: seen.append(out.dtype))
+    with BF16_BUT_GROUPED.numbers("cpu"):
+        wrapped(x)
+    assert seen
+    assert set(seen) == {torch.float32}
+    assert PLAIN.order(x) is x
+
+
+def test_rates_fall_with_the_stages(network: Backbone) -> None:
+    part = tunable(network, "all")
+    groups = Tail(network, part, 3).groups(0.5)
+    shares = [share for share, _ in groups]
+    assert shares[:2] == [1.0, 1.0]  # the new top, the last stage
+    assert shares[1:] == sorted(shares[1:], reverse=True)
+    assert len(set(shares)) == 1 + max(part.stages)
+    learn = [p for _, some in groups for p in some]
+    assert len(learn) == len(set(learn))
+    assert sum(p.numel() for p in learn) == part.n_parameters + 3 * network.last_channels + 3
+
+
+def test_a_learning_rate_is_found_and_nothing_of_it_is_kept(network: Backbone) -> None:
+    plan = replace(tuning(network, "last"), find=True)
+    found = tune(plan, material(network, Y), ROWS)
+    tried = found.record["rates_tried"]
+    assert [rate for rate, _ in tried] == sorted(rate for rate, _ in tried)
+    assert tried[0][0] == pytest.approx(1e-6)
+    assert 1e-6 < found.record["rate"] < 1
+    fixed = tune(
+        replace(plan, find=False, training=replace(plan.training, rate=found.record["rate"])),
+        material(network, Y),
+        ROWS,
+    )
+    assert alike(found, fixed)
+
+
+def test_a_budget_buys_epochs(network: Backbone) -> None:
+    assert recipe.epochs_within(None, 12, 1000, 100.0) == 12
+    assert recipe.epochs_within(35.0, 12, 1000, 100.0) == 3
+    assert recipe.epochs_within(1.0, 12, 1000, 100.0) == 1
+    found = tune(replace(tuning(network, "last", 9), seconds=1e-6), material(network, Y), ROWS)
+    assert len(found.epochs) == 1
 
 
 def test_the_command_tunes_saves_and_the_model_is_timms_own(run: Run, pictures: Path, tmp_path: Path) -> None:
@@ -173,7 +377,7 @@ def test_the_command_tunes_saves_and_the_model_is_timms_own(run: Run, pictures: 
     bundle = read_bundle(tmp_path / "m")
     assert bundle.metrics["tuning"]["kept"]
     assert "frozen" in bundle.metrics["baselines"]
-    assert bundle.metrics["timm_view"]["same_model"]
+    assert bundle.metrics["timm_view"]["same_model"] == (bundle.metrics["tuning"]["head"] == "linear")
     assert bundle.manifest["backbone"]["chain"][-1].startswith("tuned above ")
     again = run("fit", pictures, "-o", tmp_path / "n", *options)
     assert " 0 images went through the network" in again.out
@@ -204,12 +408,43 @@ def test_wrong_words_are_named(run: Run, pictures: Path, tmp_path: Path, options
     assert said in found.err.splitlines()[-1]
 
 
-def test_the_comparison_is_of_the_weights_that_are_kept(network: Backbone) -> None:
-    """What the held-out images are said to get is what the tuned model gives them: the best epoch's, not the last's."""
-    plan, data = tuning(network, "all", epochs=12), columns(network, "input", pixels(), Y)
-    head = tune(plan, data, np.arange(N)).head
-    assert isinstance(head, SpecHead)
-    held = np.flatnonzero(~np.isnan(head.left_out[:, 0]))
-    again = head.log_probabilities({plan.block: data.blocks[plan.block][held]})
-    assert np.allclose(head.left_out[held], again, atol=1e-5)
-    assert -again[np.arange(len(held)), Y[held]].mean() == pytest.approx(head.candidates[0].log_loss, abs=1e-5)
+def test_the_comparison_is_of_what_is_handed_over(network: Backbone) -> None:
+    """What the held-out images are said to get is what the model gives them: the best epoch's, mixed, with its head."""
+    plan, data = tuning(network, "all", epochs=12), material(network, Y)
+    seen: list[Epoch] = []
+    found = tune(plan, data, ROWS, progress=seen.append)
+    assert list(found.epochs) == seen
+    held = np.flatnonzero(~np.isnan(found.head.left_out[:, 0]))
+    head, linear = answers(plan, found, data, held)
+    assert np.allclose(found.head.left_out[held], head, atol=1e-4)
+    right = (head.argmax(axis=1) == Y[held]).mean()
+    assert found.record["compared"]["tuned"]["value"] == pytest.approx(right)
+    assert found.record["compared"]["n"] == len(held)
+    assert found.record["head"] in ("linear", "closed form, several layers")
+    assert (found.record["head"] == "linear") == (found.head.parts == found.top.parts)
+    assert linear.shape == head.shape
+
+
+def test_the_frozen_weights_are_handed_over_whole_where_they_answer_best(
+    network: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A share of 0 of the tuned weights: the frozen model of all images, and it is said."""
+    monkeypatch.setattr("headstart.learn.finetune.ALPHAS", (0.0,))
+    known = replace(network, weights_source="a file")  # those of random weights are not mixed
+    plan, data = tuning(known, "last", 2), material(network, Y)
+    found = tune(plan, data, ROWS)
+    assert (found.backbone, found.record["kept"]) == (None, False)
+    assert found.record["compared"]["n"] > 0
+    assert not np.isnan(found.head.left_out).any()  # it has learned from all images
+
+
+def test_half_of_the_way_is_half_of_the_change(network: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    states = []
+    for alpha in (1.0, 0.5):
+        monkeypatch.setattr("headstart.learn.finetune.ALPHAS", (alpha,))
+        known = replace(network, weights_source="a file")
+        states.append(weights(tune(tuning(known, "last", 4), material(network, Y), ROWS)))
+    whole, half = states
+    for name, start in network.module.state_dict().items():
+        if start.is_floating_point():
+            assert torch.allclose(half[name], (start + whole[name]) / 2, atol=1e-6)

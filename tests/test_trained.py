@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from headstart.learn import recipe, spec, trial
+from headstart.learn.learner import batches, one_cycle
 from headstart.learn.material import Material
 from headstart.learn.plan import make_plan
-from headstart.learn.trained import Design, Examples, SpecHead, _batches, build_head, one_cycle, train_head
+from headstart.learn.trained import Design, Examples, SpecHead, build_head, train_head
+from headstart.trunk.activations import Stored
 
 SHAPE = (4, 3, 3)
 
@@ -33,7 +35,7 @@ def maps(n: int = 150, seed: int = 0) -> tuple[npt.NDArray[np.float16], npt.NDAr
 
 def examples(n: int = 150, seed: int = 0) -> Examples:
     values, y = maps(n, seed)
-    return Examples(values, np.arange(n), y, np.arange(n), [f"{k:05d}" for k in range(n)], 3)
+    return Examples(Stored(SHAPE, values), np.arange(n), y, np.arange(n), [f"{k:05d}" for k in range(n)], 3)
 
 
 def accuracy(head: SpecHead, n: int = 300) -> float:
@@ -102,7 +104,7 @@ def test_the_judged_images_have_no_part_in_the_head() -> None:
 
 def test_a_last_batch_of_one_joins_the_one_before() -> None:
     for n in range(1, 40):
-        found = list(_batches(np.arange(n), 8))
+        found = list(batches(np.arange(n), 8))
         assert np.concatenate(found).tolist() == list(range(n))
         assert all(len(batch) > 1 for batch in found) or n == 1
         assert max(map(len, found)) <= 9
@@ -143,7 +145,7 @@ def test_the_learning_rate_rises_falls_and_ends_whatever_the_number_of_steps() -
 def test_any_number_of_images_and_epochs_trains(n: int) -> None:
     values, _ = maps(n)
     y = np.arange(n) % 2
-    some = Examples(values, np.arange(n), y, np.arange(n), [f"{k:05d}" for k in range(n)], 2)
+    some = Examples(Stored(SHAPE, values), np.arange(n), y, np.arange(n), [f"{k:05d}" for k in range(n)], 2)
     for epochs in (1, 2, 10):
         for batch_size in (1, 4, 64):
             how = recipe.training(n, epochs, batch_size)

@@ -49,6 +49,13 @@ def parser() -> argparse.ArgumentParser:
         "-o", "--output", default="model", metavar="MODEL", help="folder of the saved model (default: %(default)s)"
     )
     fit.add_argument("--add-to", metavar="MODEL", help="a saved model to add these images, or their classes, to")
+    fit.add_argument(
+        "--track",
+        default="",
+        metavar="WHERE",
+        help="also send losses and scores to tensorboard:FOLDER, mlflow:FOLDER or mlflow:http://SERVER, several with a "
+        "comma (needs headstart[track])",
+    )
     _head_options(fit)
     _tuning_options(fit)
     _network_options(fit)
@@ -107,6 +114,15 @@ def _add_looking_commands(command: Callable[[str, str], argparse.ArgumentParser]
     compare = command("compare", "frozen, tuned, from scratch, random weights, raw pixels: same images, paired")
     compare.add_argument("data", metavar="DATA", help="as for fit; without a split a quarter is held out")
     compare.add_argument("--epochs", type=int, metavar="N", help="of every arm that trains (default: by the images)")
+    compare.add_argument(
+        "--augment", default="photo", metavar="photo|aerial|medical|document|none", help="random views, as for fit"
+    )
+    compare.add_argument("--curve", action="store_true", help="each arm with a quarter and half of the images too")
+    compare.add_argument(
+        "--freeze-depth",
+        action="store_true",
+        help="instead: accuracy against how many stages stay frozen, the rest tuned or drawn anew",
+    )
     _network_options(compare)
 
     report = command("report", "say what a saved model is and where its report lies")
@@ -152,6 +168,10 @@ def _tuning_options(command: argparse.ArgumentParser) -> None:
         default="photo",
         metavar="photo|aerial|medical|document|none",
         help="random views that are true of such pictures, for tuning (default: photo)",
+    )
+    fit.add_argument("--lr", metavar="RATE|find", help="peak learning rate; find: by a range test (default: 3e-4)")
+    fit.add_argument(
+        "--budget", metavar="TIME", help="time for tuning and judging it: 90s, 10m, 2h (default: no limit)"
     )
 
 

@@ -34,9 +34,10 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     backbone: any timm network, or the folder of a saved model. weights: "auto", "none" (random) or a file. taps:
     "auto", "last" or "all". layer: the one layer to read. head: "auto", or layers in words ("gap, dense 128 relu"),
-    trained with epochs, batch_size and optimizer ("adam", "adamw", "sgd"). size: side of the network's input in px,
-    None = from the images. precision: "auto", "bf16" or "f32". cache: folder of stored features. seed: of every random
-    draw.
+    trained with epochs, batch_size and optimizer ("adam", "adamw", "sgd"). tune: "none", "auto", "last", "all", a
+    number of modules or a stage; augment, lr and budget are of that, as in `headstart fit --help`. size: side of the
+    network's input in px, None = from the images. precision: "auto", "bf16" or "f32". cache: folder of stored features.
+    seed: of every random draw.
 
     Images are given as a folder or manifest (a path), or as a sequence of paths or arrays (height, width[, channel])
     with labels. After `fit`: `classes_` (class,) in the order of `predict_proba`'s columns.
@@ -54,6 +55,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         optimizer: str = "adam",
         tune: str = "none",
         augment: str = "photo",
+        lr: str | None = None,
+        budget: str | None = None,
         size: int | None = None,
         precision: str = "auto",
         cache: str | None = None,
@@ -69,6 +72,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.optimizer = optimizer
         self.tune = tune
         self.augment = augment
+        self.lr = lr
+        self.budget = budget
         self.size = size
         self.precision = precision
         self.cache = cache

@@ -11,6 +11,7 @@ import json
 import os
 import shlex
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,9 @@ from headstart.arguments import parser, printable
 from headstart.errors import DataError, HeadstartError, OptionError
 
 if TYPE_CHECKING:
+    from headstart.learn.trained import Epoch
     from headstart.opening import Options, Watcher
+    from headstart.track import Tracker
 
 _RESUMES = "no result was written; images that were read need not be read again by the same command"
 INTERRUPTED = dict.fromkeys(("demo", "fit", "features", "inspect"), _RESUMES)
@@ -58,7 +61,7 @@ def _demo(given: argparse.Namespace) -> None:
     check_writable(folder / "model")
     count = write_digits(images)
     _tell(f"{count} images of handwritten digits, one folder a class, written to {images}")
-    given.data, given.output, given.add_to = str(images), str(folder / "model"), None
+    given.data, given.output, given.add_to, given.track = str(images), str(folder / "model"), None, ""
     _fit_and_save(given)
     if not given.json:
         for line in ("", "For your own images, one folder per class:", "  headstart fit YOUR-FOLDER -o model"):
@@ -73,16 +76,22 @@ def _fit_and_save(given: argparse.Namespace) -> None:
     check_writable(folder)
     table = read_table(given.data, min_classes=1 if given.add_to else 2)
     from headstart import answers, grow, pipeline, publish  # after the cheap checks: they take seconds to import
+    from headstart.track import open_trackers
 
     options = _options(given)
     if given.add_to and (other := _set_otherwise(options)):
         raise OptionError(f"--{other} cannot be set with --add-to: it is the model's own")
-    with _watcher() as watch:
-        fitted = (
-            grow.add_to(given.add_to, table, options, watch) if given.add_to else pipeline.fit(table, options, watch)
-        )
     command = shlex.join(["headstart", *_typed(given)])
-    found = publish.save(fitted, folder, Path(given.data).resolve().name, command)
+    with open_trackers(given.track, _tell) as tracker:
+        tracker.settings({name: _public(value) for name, value in vars(options).items() if name != "cache"})
+        with _watcher(tracker) as watch:
+            fitted = (
+                grow.add_to(given.add_to, table, options, watch)
+                if given.add_to
+                else pipeline.fit(table, options, watch)
+            )
+        found = publish.save(fitted, folder, Path(given.data).resolve().name, command)
+        tracker.result(publish.main_scores(fitted), [folder / "report.html", folder / "metrics.json"])
     if given.json:
         _print_json(found | {"model": str(folder)})
         return
@@ -220,14 +229,18 @@ def _compare(given: argparse.Namespace) -> None:
     from headstart.data.table import read_table
 
     table = read_table(given.data)
-    from headstart import compare
+    from headstart import compare, depth
 
+    found: Any
     with _watcher() as watch:
-        found = compare.compare(table, _options(given), watch)
+        if given.freeze_depth:
+            found = depth.freeze_depth(table, _options(given), watch)
+        else:
+            found = compare.compare(table, _options(given), watch, given.curve)
     if given.json:
         _print_json(found.to_json())
         return
-    for line in compare.lines(found):
+    for line in (depth.lines if given.freeze_depth else compare.lines)(found):
         _say(line)
 
 
@@ -286,6 +299,13 @@ def _options(given: argparse.Namespace) -> Options:
     return Options(**{name: getattr(given, name) for name in vars(Options()) if hasattr(given, name)})
 
 
+def _public(value: Any) -> Any:
+    """A setting without private places."""
+    from headstart.publish import handed_on
+
+    return handed_on(value) if isinstance(value, str) else value
+
+
 def _set_otherwise(options: Options) -> str | None:
     """The first option that is not at its default, of those that decide what a model is."""
     default = vars(type(options)())
@@ -311,7 +331,7 @@ def _typed(given: argparse.Namespace) -> list[str]:
 
 
 @contextmanager
-def _watcher() -> Iterator[Watcher]:
+def _watcher(tracker: Tracker | None = None) -> Iterator[Watcher]:
     """Progress bars on a terminal only; none is left there at the end."""
     from tqdm import tqdm
 
@@ -332,10 +352,39 @@ def _watcher() -> Iterator[Watcher]:
         return done
 
     try:
-        yield Watcher(_tell, bar)
+        yield Watcher(_tell, bar, lambda total, n: _epoch_table(tracker, total, n))
     finally:
         for shown in bars:
             shown.close()
+
+
+def _epoch_table(tracker: Tracker | None, total: int, n: int) -> Callable[[Epoch], None]:
+    """A line for each epoch: losses, held-out accuracy, the pace, and the time left if all epochs are needed."""
+    names = ("epoch", "loss", "held-out", "accuracy", "rate", "images/s", "left, s")
+    last, done = [time.perf_counter()], [0]
+
+    def line(epoch: Epoch) -> None:
+        now = time.perf_counter()
+        seconds, last[0], done[0] = now - last[0], now, done[0] + 1
+        if done[0] == 1:
+            _tell(" ".join(f"{name:>9s}" for name in names))
+        held, accuracy, pace = epoch.held_out_loss, epoch.held_out_accuracy, n / seconds
+        cells = (
+            f"{done[0]}/{total}",
+            f"{epoch.loss:.3f}",
+            "" if held is None else f"{held:.3f}",
+            "" if accuracy is None else f"{accuracy:.1%}",
+            f"{epoch.rate:.1e}",
+            f"{pace:.0f}",
+            f"{seconds * (total - done[0]):.0f}",
+        )
+        _tell(" ".join(f"{cell:>9s}" for cell in cells))
+        if tracker:
+            values = {"loss": epoch.loss, "learning_rate": epoch.rate, "images_per_second": pace}
+            known = {"held_out_loss": held, "held_out_accuracy": accuracy}
+            tracker.epoch(done[0], values | {name: value for name, value in known.items() if value is not None})
+
+    return line
 
 
 def _quiet_libraries() -> None:

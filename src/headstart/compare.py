@@ -1,8 +1,8 @@
 """Is transfer worth it here? Frozen, tuned, from scratch, random features, raw pixels: same images, paired.
 
 Every arm learns from the same training images and answers for the same held-out ones; no arm's settings are chosen by
-them. The verdict says in plain words what the differences allow (flags of negative transfer: methods such as the
-probe of random weights, and training from scratch at equal epochs).
+them. The verdict says in plain words what the differences allow, and what signs of negative transfer there are
+(methods.md 3.4).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from headstart.data.splits import hold_out
+from headstart.data.splits import hold_out, nested_order
 from headstart.data.table import Table
 from headstart.errors import DataError, OptionError
 from headstart.judge.metrics import accuracy_interval, paired_gain
@@ -35,6 +35,7 @@ ARMS: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("random weights", {"weights": "none"}, "random weights, frozen: what the architecture alone gives"),
 )
 PIXELS = "raw pixels"
+SHARES = (0.25, 0.5)  # of the training images, for the learning curve of each arm
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class Arm:
     difference: dict[str, Any] | None
     seconds: float
     right: Bools
+    worst_recall: float = 1.0  # of the classes
+    curve: tuple[tuple[int, float], ...] = ()  # (training images, accuracy)
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Comparison:
     n_judged: int
     source: str  # which images judge
     arms: tuple[Arm, ...]
+    flags: tuple[str, ...] = ()  # signs of negative transfer, in words
 
     @property
     def verdict(self) -> str:
@@ -62,14 +66,47 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         arms = [
-            {"name": a.name, "what": a.words, "accuracy": a.accuracy, "difference": a.difference, "seconds": a.seconds}
+            {
+                "name": a.name,
+                "what": a.words,
+                "accuracy": a.accuracy,
+                "difference": a.difference,
+                "worst_recall": a.worst_recall,
+                "curve": [{"n": n, "accuracy": value} for n, value in a.curve],
+                "seconds": a.seconds,
+            }
             for a in self.arms
         ]
-        return {"train": self.n_train, "n": self.n_judged, "source": self.source, "verdict": self.verdict, "arms": arms}
+        found = {"train": self.n_train, "n": self.n_judged, "source": self.source, "verdict": self.verdict}
+        return {**found, "flags": list(self.flags), "arms": arms}
 
 
-def compare(table: Table, options: Options, watch: Watcher = QUIET) -> Comparison:
-    """Every arm on one split of the data: the user's, or a quarter of the images held out. Raises HeadstartError."""
+def compare(table: Table, options: Options, watch: Watcher = QUIET, curve: bool = False) -> Comparison:
+    """Every arm on one split of the data: the user's, or a quarter of the images held out. Raises HeadstartError.
+
+    With `curve` every arm also learns from a quarter and from half of the training images.
+    """
+    seen, plan = start(table, options, watch)
+    sizes = [_part(seen, plan, share, options.seed) for share in (SHARES if curve else ())]
+    arms: list[Arm] = []
+    for name, changes, words in ARMS:
+        begun = time.perf_counter()
+        options_here = replace(options, **changes)
+        watch.say(f"{name}: {words}")
+        there = _seen_as(seen, options_here, watch) if changes else seen
+        right = right_with(there, plan, options_here, watch)
+        less = [(len(p.train), right_with(there, p, options_here, watch)) for p in sizes]
+        arms.append(_arm(name, words, seen, plan, right, arms, less, time.perf_counter() - begun))
+    begun = time.perf_counter()
+    less = [(len(p.train), _pixels(seen, p)) for p in sizes]
+    right = _pixels(seen, plan)
+    arms.append(_arm(PIXELS, "16 x 16 pixels, no network", seen, plan, right, arms, less, time.perf_counter() - begun))
+    single = trial.single_layer_answers(_material(seen), plan).argmax(axis=1) == seen.y[_judged(plan)]
+    return Comparison(len(plan.train), len(_judged(plan)), plan.source, tuple(arms), flags(arms, single))
+
+
+def start(table: Table, options: Options, watch: Watcher) -> tuple[Seen, Plan]:
+    """What the frozen network sees, and who judges."""
     if options.weights == "none":
         raise OptionError("compare needs pre-trained weights: --weights none leaves nothing to compare")
     table = labelled(table)
@@ -78,20 +115,20 @@ def compare(table: Table, options: Options, watch: Watcher = QUIET) -> Compariso
     seen = _seen(table, options, watch)
     plan = _plan(seen, options.seed)
     check_classes(seen.y, seen.classes, plan)
+    return seen, plan
+
+
+def _judged(plan: Plan) -> npt.NDArray[np.int64]:
     assert plan.judge is not None
-    groups = seen.groups[plan.judge]
-    arms: list[Arm] = []
-    for name, changes, words in ARMS:
-        start = time.perf_counter()
-        options_here = replace(options, **changes)
-        there = _seen_as(seen, options_here, watch) if changes else seen
-        right = _right(there, plan, options_here, watch)
-        arms.append(_arm(name, words, right, arms, groups, time.perf_counter() - start))
-    start = time.perf_counter()
-    arms.append(
-        _arm(PIXELS, "16 x 16 pixels, no network", _pixels(seen, plan), arms, groups, time.perf_counter() - start)
-    )
-    return Comparison(len(plan.train), len(plan.judge), plan.source, tuple(arms))
+    return plan.judge
+
+
+def _part(seen: Seen, plan: Plan, share: float, seed: int) -> Plan:
+    """The same with a stratified share of the training images, two of each class at least."""
+    keys = [seen.features.hashes[row] for row in plan.train]
+    least = 2 * len(seen.classes)
+    order = nested_order(seen.y[plan.train], seed, keys)[: max(least, round(share * len(plan.train)))]
+    return replace(plan, train=np.sort(plan.train[order]))
 
 
 def _seen(table: Table, options: Options, watch: Watcher) -> Seen:
@@ -119,32 +156,65 @@ def _seen_as(first: Seen, options: Options, watch: Watcher) -> Seen:
     return replace(first, backbone=backbone, engine=engine, features=features)
 
 
-def _right(seen: Seen, plan: Plan, options: Options, watch: Watcher) -> Bools:
-    """Which judged images this arm gets right."""
-    assert plan.judge is not None
+def right_with(seen: Seen, plan: Plan, options: Options, watch: Watcher) -> Bools:
+    """Which judged images the model of these options gets right."""
     learned = taught(seen, plan, options, watch, Clock())
-    answers = trial.judge_rows(learned.material, learned.head, plan.judge).probabilities
-    return np.asarray(answers.argmax(axis=1) == seen.y[plan.judge])
+    answers = trial.judge_rows(learned.material, learned.head, _judged(plan)).probabilities
+    return np.asarray(answers.argmax(axis=1) == seen.y[_judged(plan)])
+
+
+def _material(seen: Seen) -> Material:
+    features = seen.features
+    return Material(features.blocks, seen.y, seen.groups, features.hashes, seen.classes, 0)
 
 
 def _pixels(seen: Seen, plan: Plan) -> Bools:
-    assert plan.judge is not None
-    features = seen.features
-    material = Material(features.blocks, seen.y, seen.groups, features.hashes, seen.classes, 0)
-    answers = trial.pixel_answers(material, plan, features.thumbnails)
-    return np.asarray(answers.argmax(axis=1) == seen.y[plan.judge])
+    answers = trial.pixel_answers(_material(seen), plan, seen.features.thumbnails)
+    return np.asarray(answers.argmax(axis=1) == seen.y[_judged(plan)])
 
 
 def _arm(
     name: str,
     words: str,
+    seen: Seen,
+    plan: Plan,
     right: Bools,
     before: list[Arm],
-    groups: npt.NDArray[np.int64],
+    less: list[tuple[int, Bools]],
     seconds: float,
 ) -> Arm:
+    y, groups = seen.y[_judged(plan)], seen.groups[_judged(plan)]
     difference = paired_gain(right, before[0].right, groups)["difference"] if before else None
-    return Arm(name, words, accuracy_interval(right, groups), difference, round(seconds, 1), right)
+    worst = min(float(right[y == k].mean()) for k in np.unique(y))
+    curve = (*((n, float(hit.mean())) for n, hit in less), (len(plan.train), float(right.mean())))
+    accuracy = accuracy_interval(right, groups)
+    return Arm(name, words, accuracy, difference, round(seconds, 1), right, worst, curve if less else ())
+
+
+def flags(arms: list[Arm], single: Bools) -> tuple[str, ...]:
+    """Signs of negative transfer; `single`: what the last layer alone gets right."""
+    named = {arm.name: arm for arm in arms}
+    frozen = named["frozen"]
+    value = frozen.accuracy["value"]
+    found = []
+    for name in ("last stage tuned", "all tuned"):
+        arm = named[name]
+        if _beats(frozen, arm):
+            found.append(f"{name} is worse than frozen: fewer layers, a lower --lr, or more images")
+        if arm.accuracy["value"] > value and arm.worst_recall < frozen.worst_recall - 0.05:
+            found.append(
+                f"{name} gains on the mean and loses on the weakest class: {frozen.worst_recall:.0%} of it found "
+                f"before, {arm.worst_recall:.0%} after"
+            )
+    for name in ("random weights", PIXELS):
+        if not _beats(frozen, named[name]):
+            found.append(f"the pre-trained features are no better than {name}: they say nothing of these images")
+    if value - float(single.mean()) > 0.03:
+        found.append(
+            f"several layers gain {100 * (value - float(single.mean())):.1f} points on the last: it is made for other "
+            "images than these"
+        )
+    return tuple(found)
 
 
 def verdict(arms: dict[str, Arm]) -> str:
@@ -185,4 +255,7 @@ def lines(found: Comparison) -> list[str]:
         apart = f"{100 * d['value']:+.1f} ({100 * d['low']:+.1f} to {100 * d['high']:+.1f})" if d else ""
         interval = f"[{a['low']:.1%}, {a['high']:.1%}]"
         rows.append(f"{arm.name:18s} {a['value']:8.1%}  {interval:16s} {apart:>24s} {arm.seconds:8.1f}")
-    return [*rows, "", found.verdict]
+    if any(arm.curve for arm in found.arms):
+        rows += ["", "accuracy with fewer training images:"]
+        rows += [f"{a.name:18s} " + ", ".join(f"{value:.1%} with {n}" for n, value in a.curve) for a in found.arms]
+    return [*rows, "", found.verdict, *(f"note: {flag}" for flag in found.flags)]

@@ -75,6 +75,7 @@ def _open(bundle: Bundle, options: Options) -> Old:
         raise DataError(f"{bundle.folder / 'split.parquet'} is not the list of this model's images: copy it again")
     known = {k: v for k, v in bundle.run["options"].items() if k in vars(Options())}
     own = replace(Options(**known), backbone=str(bundle.folder), weights="auto", cache=options.cache, seed=options.seed)
+    own = replace(own, tune="none", lr=None, budget=None)  # a tuned network is the one that is frozen now
     found = bundle.metrics
     headline = found.get("test") or found.get("cross_validation") or {}
     return Old(bundle.folder.name, unpack(bundle), split, str(headline.get("source", "cross-validation")), own)

@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
+import math
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from headstart.data import images
-from headstart.data.augment import augmentation, view
+from headstart.data.augment import augmentation
 from headstart.data.table import Table
 from headstart.errors import DataError, ImageError, OptionError, OutputError
 from headstart.learn import recipe, spec, trial
-from headstart.learn.finetune import Tuning
-from headstart.learn.taps import LAST, TapSet, one_layer, tap_sets
-from headstart.learn.trained import Design, check_layers
+from headstart.learn.taps import LAST, one_layer, tap_sets
+from headstart.learn.trained import Design, Epoch, check_layers
 from headstart.trunk.backbone import DEFAULT, open_backbone
 from headstart.trunk.engine import Engine, accelerator, compile_trunk
 from headstart.trunk.features import Features, extract, store_key
-from headstart.trunk.layers import LAST_MAP, Tap
-from headstart.trunk.network import Backbone, block_names, possible_sizes, shapes, tap_at
+from headstart.trunk.layers import LAST_MAP
+from headstart.trunk.network import Backbone, block_names, possible_sizes, tap_at
 from headstart.trunk.store import IN_MEMORY, Store, cache_root
 from headstart.trunk.tunable import tunable
 
-AUGMENTATION_VERSION = 1  # raised when the same settings would give other views
 SIZE_SAMPLE = 64  # image headers looked at to choose the input size: their median short side is known to a few percent
 
 Say = Callable[[str], None]
 Bar = Callable[[str, int], Callable[[int], None]]  # (stage, total) -> called with the number done since the last call
+Epochs = Callable[[int, int], Callable[[Epoch], None]]  # (epochs at most, images an epoch) -> called after each
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ class Options:
     optimizer: str = "adam"
     tune: str = "none"  # or "auto", "last", "all", a number of modules, a stage: trunk.tunable
     augment: str = "photo"  # random views for tuning: data.augment.KINDS
+    lr: str | None = None  # peak learning rate of tuning, or "find"; None: learn.recipe.tuning
+    budget: str | None = None  # of time for tuning: 90s, 10m, 2h; None: as the recipe says
     size: int | None = None  # px; None: learn.recipe.input_side
     precision: str = "auto"  # or "bf16", "f32"
     cache: str | None = None  # folder; None: HEADSTART_CACHE or the platform's
@@ -58,6 +60,7 @@ class Watcher:
 
     say: Say = field(default=lambda text: None)
     bar: Bar = field(default=lambda stage, total: lambda done: None)
+    epochs: Epochs = field(default=lambda total, n: lambda epoch: None)
 
 
 QUIET = Watcher()
@@ -97,8 +100,8 @@ def open_at_size(table: Table, options: Options, random: bool = False, say: Say 
 def read_at(backbone: Backbone, options: Options) -> Backbone:
     """The backbone with the taps that the heads will read, and no others: what is not read need not be computed."""
     if options.tune != "none":
-        cut = tunable(backbone, "last" if options.tune == "auto" else options.tune).cut
-        return replace(backbone, taps=(*backbone.taps, cut_tap(backbone, cut)))
+        tunable(backbone, "last" if options.tune == "auto" else options.tune)  # a wrong word is named before long work
+        return backbone
     if options.head != "auto":
         tap = tap_at(backbone, options.layer or LAST_MAP, spec.pooling(spec.parse(options.head)))
         backbone = replace(backbone, taps=(tap,))
@@ -112,9 +115,6 @@ def read_at(backbone: Backbone, options: Options) -> Backbone:
 def how(backbone: Backbone, options: Options, n_images: int) -> trial.Method:
     """Closed-form heads on the taps chosen, or the user's own layers on one of them, or a part of the network."""
     device = accelerator() or "cpu"
-    if options.tune != "none":
-        tuning = tuning_of(backbone, options, n_images)
-        return trial.Method(tuning.sets, None, tuning, device)
     if options.head == "auto":
         if options.layer:
             return trial.Method((one_layer(options.layer, backbone.taps[0].blocks[0]),))
@@ -126,66 +126,44 @@ def how(backbone: Backbone, options: Options, n_images: int) -> trial.Method:
     return trial.Method((), design, None, device)
 
 
-def cut_tap(backbone: Backbone, cut: str) -> Tap:
-    """The whole activation at a cut point, as the network has it."""
-    shape = shapes(backbone.module, (cut,), backbone.preprocess.size)[cut]
-    return Tap(f"cut at {cut}", shape[1], 1, ("map",), cut, shape[1:])
-
-
-def tuned_against(backbone: Backbone) -> tuple[TapSet, ...]:
-    """The frozen model's tap sets: all blocks but the activation at the cut."""
-    return tap_sets("auto", tuple(name for name in block_names(backbone) if not name.endswith("/map")))
-
-
-def tuning_of(backbone: Backbone, options: Options, n_images: int) -> Tuning:
-    """What learns and how, without its views yet."""
-    automatic = options.tune == "auto"
-    tap = backbone.taps[-1]
-    return Tuning(
-        backbone,
-        tunable(replace(backbone, taps=backbone.taps[:-1]), "last" if automatic else options.tune),
-        tap.blocks[0],
-        tap.shape,
-        recipe.tuning(n_images, options.epochs, options.batch_size, backbone.random),
-        automatic,
-        tuned_against(backbone),
-        ("ridge", "lda"),
-    )
-
-
-def with_views(tuning: Tuning, table: Table, rows: npt.NDArray[np.int64], options: Options, watch: Watcher) -> Tuning:
-    """The same with random views of these rows of the table (training images) at the cut; one trunk pass a view."""
-    how = augmentation(options.augment, tuning.backbone.preprocess.crop_fraction == 1.0)
-    if options.augment == "none":
-        return tuning
-    cut = replace(tuning.backbone, taps=tuning.backbone.taps[-1:], ends=())
-    engine = compile_trunk(cut, options.precision)
-    chosen, views = table.take(rows), []
-    for number in range(1, recipe.n_views(len(rows))):
-        key = store_key(cut, engine) | {"view": [number, options.seed, AUGMENTATION_VERSION, repr(how)]}
-
-        def change(pixels: npt.NDArray[np.uint8], content_hash: str, number: int = number) -> npt.NDArray[np.uint8]:
-            return view(pixels, how, options.seed, content_hash, number)
-
-        bar = watch.bar(f"view {number}", len(rows))
-        found = extract(chosen, cut, engine, Store(cache_root(options.cache), key), bar, change)
-        views.append(found.blocks[tuning.block])
-    places = np.full(len(table), -1)
-    places[rows] = np.arange(len(rows))
-    return replace(tuning, views=tuple(views), view_rows=places)
-
-
 def check_head(options: Options) -> None:
     """Raises OptionError for a wrong --taps, --head, or what trains it, before anything slow."""
     tap_sets(options.taps, (LAST,))
     recipe.training(1, options.epochs, options.batch_size, options.optimizer)
     if options.head != "auto":
         spec.parse(options.head)
+    rate_of(options.lr)
+    seconds_of(options.budget)
+    if options.tune == "none" and (options.lr or options.budget):
+        raise OptionError(f"--{'lr' if options.lr else 'budget'} is of fine-tuning: add --tune auto")
     if options.tune != "none" and (options.layer or options.head != "auto" or options.taps != "auto"):
         raise OptionError("--tune learns in the network itself: leave out --head, --layer and --taps")
     augmentation(options.augment, False)
     if options.taps != "auto" and (options.layer or options.head != "auto"):
         raise OptionError(f"--taps {options.taps} says what --layer and --head say otherwise: leave it out")
+
+
+def rate_of(lr: str | None) -> float | None:
+    """The learning rate that `--lr` names; None where it is to be found, or is the recipe's. Raises OptionError."""
+    if lr in (None, "find"):
+        return None
+    try:
+        rate = float(lr or "")
+    except ValueError:
+        rate = math.nan
+    if not 0 < rate <= 10:
+        raise OptionError(f"lr {lr!r} is not allowed: a number above 0, at most 10, or find")
+    return rate
+
+
+def seconds_of(budget: str | None) -> float | None:
+    """A time such as 90s, 10m or 2h, in seconds. Raises OptionError."""
+    if budget is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(s|m|min|h)", budget.strip())
+    if not found or not float(found[1]):
+        raise OptionError(f"budget {budget!r} is not a time: such as 90s, 10m or 2h")
+    return float(found[1]) * {"s": 1, "m": 60, "min": 60, "h": 3600}[found[2]]
 
 
 def as_published(options: Options, say: Say = QUIET.say) -> Backbone:

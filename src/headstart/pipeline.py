@@ -25,7 +25,7 @@ from headstart.errors import DataError, nearest
 from headstart.judge.labels import Suspect, suspected_labels
 from headstart.judge.metrics import score
 from headstart.learn import recipe, trial
-from headstart.learn.finetune import as_probe, tuned_backbone
+from headstart.learn.finetune import Tuned, tune
 from headstart.learn.material import Material
 from headstart.learn.plan import Plan, check_classes, make_plan
 from headstart.learn.probe import Probe
@@ -41,13 +41,13 @@ from headstart.opening import (
     open_network,
     see,
     short_side,
-    with_views,
 )
 from headstart.ship.package import Loaded, unpack
 from headstart.ship.predict import Predictions, predict
-from headstart.trunk.engine import Engine
+from headstart.trunk.engine import Engine, compile_trunk
 from headstart.trunk.features import Features
 from headstart.trunk.network import Backbone
+from headstart.tuning import prepare
 
 Head = Probe | SpecHead
 
@@ -69,7 +69,8 @@ class Seen:
 
 @dataclass(frozen=True)
 class Learned:
-    """A model that has learned and has not been judged yet."""
+    """A model that has learned and has not been judged yet. `seen` and `material`: by the tuned network, if there is
+    one; `frozen`: by the frozen one."""
 
     seen: Seen
     plan: Plan
@@ -78,7 +79,8 @@ class Learned:
     material: Material
     options: Options
     seconds: dict[str, float]  # wall clock by stage
-    tuning: dict[str, Any] | None = None  # what was tuned, and how it compares with the frozen model
+    frozen: Material
+    tuned: Tuned | None = None
 
 
 @dataclass(frozen=True)
@@ -133,15 +135,24 @@ def taught(seen: Seen, plan: Plan, options: Options, watch: Watcher, clock: Cloc
         features = seen.features
         material = Material(features.blocks, seen.y, seen.groups, features.hashes, seen.classes, options.seed)
         method = how(seen.backbone, options, len(plan.train))
-        if method.tuning is None:
-            head: Head = trial.final_head(material, plan, method, watch.bar)
-            return Learned(seen, plan, head, method, material, options, clock.seconds)
-    with clock("run the network on random views"):
-        tuning = with_views(method.tuning, seen.table, plan.train, options, watch)
+        if options.tune == "none":
+            head = trial.final_head(material, plan, method, watch.bar)
+            return Learned(seen, plan, head, method, material, options, clock.seconds, material)
     with clock("tune"):
-        tuned = trial.final_tuned(material, plan, tuning, method.device, watch.bar)
-    method = replace(method, tuning=tuning)
-    return Learned(seen, plan, tuned.head, method, material, options, clock.seconds, tuned.record)
+        trainings = 1 if plan.judge is not None else 1 + recipe.cross_validation(len(plan.train))[0]
+        tuning = prepare(seen.table, features.hashes, seen.backbone, options, plan.train, trainings, watch)
+        method = replace(method, sets=tuning.sets, tuning=tuning)
+        tuned = tune(tuning, material, plan.train, method.device, watch.epochs(tuning.training.epochs, len(plan.train)))
+    if tuned.backbone is None:
+        return Learned(seen, plan, tuned.head, method, material, options, clock.seconds, material, tuned)
+    with clock("read images, run the tuned network"):
+        engine = compile_trunk(tuned.backbone, options.precision)
+        bar = watch.bar("tuned network", len(seen.table))
+        again = see(seen.table, tuned.backbone, engine, options, bar)
+        again = replace(again, kept=features.kept, set_aside=features.set_aside)
+        seen = replace(seen, backbone=tuned.backbone, engine=engine, features=again)
+        new = replace(material, blocks=again.blocks)
+    return Learned(seen, plan, tuned.head, method, new, options, clock.seconds, material, tuned)
 
 
 def prove(learned: Learned, watch: Watcher = QUIET) -> Fitted:
@@ -149,21 +160,22 @@ def prove(learned: Learned, watch: Watcher = QUIET) -> Fitted:
     clock = Clock(learned.seconds)
     seen, plan, head, material, options = learned.seen, learned.plan, learned.head, learned.material, learned.options
     with clock("judge"):
-        verdict = trial.judge(material, plan, head, learned.method, watch.bar)
+        if learned.tuned:
+            view: Head = learned.tuned.top
+            verdict, view_verdict = trial.judge_tuned(learned.frozen, plan, learned.tuned, learned.method, watch.bar)
+        else:
+            verdict = trial.judge(material, plan, head, learned.method, watch.bar)
+            view, view_verdict = head, verdict
+        if view.parts != plain().parts:
+            view, view_verdict = trial.timm_view(material.without_maps(), plan)
         validation = None if plan.validation is None else trial.judge_rows(material, head, plan.validation).score
-        same = head.parts == plain().parts
-        bare = material.without_maps()
-        view, view_verdict = (head, verdict) if same else trial.timm_view(bare, plan)
         leak_free = _without_leaks(seen, plan, verdict)
         suspects = _suspects(seen, plan, head, verdict)
+    bare = learned.frozen.without_maps()
     with clock("baselines"):
         baselines = _baselines(seen, plan, bare, verdict, learned, watch)
     with clock("learning curve"):
         curve = trial.curve(bare, plan, head, learned.method)
-    if learned.tuning:
-        seen, head = _delivered(seen, head, learned.tuning)
-        if learned.tuning["kept"]:
-            view, view_verdict = head, verdict
     return Fitted(
         seen,
         plan,
@@ -179,16 +191,8 @@ def prove(learned: Learned, watch: Watcher = QUIET) -> Fitted:
         clock.seconds,
         options,
         learned.method,
-        learned.tuning,
+        learned.tuned.record if learned.tuned else None,
     )
-
-
-def _delivered(seen: Seen, head: Head, record: dict[str, Any]) -> tuple[Seen, Head]:
-    """The model as it is handed over: a tuned network with its linear top, or the frozen one without the cut."""
-    backbone = replace(seen.backbone, taps=seen.backbone.taps[:-1])
-    if isinstance(head, SpecHead):
-        backbone, head = tuned_backbone(head, backbone, record["cut"]), as_probe(head)
-    return replace(seen, backbone=backbone), head
 
 
 def labelled(table: Table) -> Table:
@@ -250,7 +254,7 @@ def _baselines(
     drawn = trial.draw_for_baseline(material, plan)
     at_hand = not any(isinstance(seen.table.sources[row], GoneSource) for row in drawn)
     if options.weights != "none" and at_hand:
-        options = replace(options, tune="none")  # the activation at a cut is not read here
+        options = replace(options, tune="none")
         random, engine = open_network(seen.table, options, random=True)
         features = see(seen.table.take(drawn), random, engine, options, watch.bar("random weights", len(drawn)))
         found.append(trial.random_weights(material, plan, drawn, features.blocks))

@@ -60,6 +60,12 @@ def metrics(fitted: Fitted) -> dict[str, Any]:
     }
 
 
+def main_scores(fitted: Fitted) -> dict[str, float]:
+    """The headline's scores, without their intervals."""
+    names = ("accuracy", "balanced_accuracy", "log_loss", "macro_f1", "ece")
+    return {name: fitted.verdict.score[name]["value"] for name in names} | {"n": fitted.verdict.score["n"]}
+
+
 def save(fitted: Fitted, folder: Path, title: str, command: str) -> dict[str, Any]:
     """Write the bundle; returns the content of metrics.json. Raises OutputError."""
     seen = fitted.seen
@@ -186,20 +192,30 @@ def _head_settings(fitted: Fitted) -> list[recipe.Setting]:
 
 def _tuning_settings(fitted: Fitted, record: dict[str, Any]) -> list[recipe.Setting]:
     assert fitted.method.tuning is not None
-    how, views = fitted.method.tuning.training, len(fitted.method.tuning.views) + 1
+    how = fitted.method.tuning.training
+    kept = "kept" if record["kept"] else f"frozen is enough: {record['why']}"
+    if "cut" not in record:
+        return [recipe.Setting("tuned", "nothing", f"set by --tune {fitted.options.tune}; {kept}")]
     words = f"{record['modules']} modules, {record['parameters']:,} parameters above {record['cut']}"
-    kept = "kept" if record["kept"] else "frozen is enough: the frozen model was kept"
-    training = f"{how.optimizer}, peak rate {how.rate:g}, {len(record['epochs'])} of {how.epochs} epochs, {views} views"
-    return [
+    training = f"{how.optimizer}, peak rate {record['rate']:g}, {len(record['epochs'])} of {how.epochs} epochs"
+    found = [
         recipe.Setting("tuned", words, f"set by --tune {fitted.options.tune}; {kept}"),
         recipe.Setting("training", training, "LP-FT (Kumar et al. 2022), one cycle (Smith 2018), moving average"),
+        recipe.Setting("arithmetic", record["arithmetic"], "the fastest on this machine, measured"),
     ]
+    if record["kept"]:
+        share = f"{record['alpha']:.0%} tuned, the rest frozen" if record["alpha"] < 1 else "tuned"
+        found.append(recipe.Setting("weights", share, "mixed by the held-out log-loss (WiSE-FT, Wortsman et al. 2022)"))
+        found.append(recipe.Setting("head", record["head"], "least held-out log-loss"))
+    return found
 
 
 def tuning_line(record: dict[str, Any]) -> str:
     """What tuning was worth, in one line."""
-    found = record["compared"]
+    found = record.get("compared")
     if found is None:
+        if not record["kept"]:
+            return f"frozen is enough: {record['why']}"
         return f"tuned above {record['cut']}; too few images to hold some out and compare"
     value, low, high = (100 * found["difference"][end] for end in ("value", "low", "high"))
     verdict = "the tuned model was kept" if record["kept"] else "frozen is enough, the frozen model was kept"

@@ -1,13 +1,15 @@
-"""Fine-tuning from a cut point: the frozen part's activations are made once a view, the part above learns on.
+"""Fine-tuning from a cut point: what is frozen is read from stored activations, the part above the cut learns on.
 
-It starts from the fitted closed-form head (LP-FT: Kumar et al. 2022), is stopped by a held-out part of the training
-images, and is compared there with the frozen model, on the same images, paired.
+It starts from the fitted closed-form head (LP-FT: Kumar et al. 2022) and is stopped by a held-out part of the training
+images. On those it is also mixed with its start (WiSE-FT: Wortsman et al. 2022), and a closed-form head on several
+layers of the tuned network tried; and there it is compared with the frozen model, on the same images, paired.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,41 +17,57 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from headstart.data.splits import hold_out, nested_order
 from headstart.judge.metrics import accuracy_interval, paired_gain
+from headstart.learn import pace, recipe
+from headstart.learn.calibrate import best_scale, log_softmax
+from headstart.learn.checkpoint import Checkpoint
+from headstart.learn.finder import find_rate
+from headstart.learn.learner import Groups
 from headstart.learn.material import Material
 from headstart.learn.probe import Probe, fit_probe
 from headstart.learn.recipe import Training
+from headstart.learn.spectrum import Doubles
 from headstart.learn.taps import TapSet, plain
 from headstart.learn.trained import Design, Epoch, Examples, SpecHead, train_head
+from headstart.trunk.activations import Activations
 from headstart.trunk.network import Backbone
-from headstart.trunk.tunable import Tail, Tunable
+from headstart.trunk.tunable import Tail, Tunable, depths, tunable
 
 Ints = npt.NDArray[np.int64]
+Blocks = dict[str, npt.NDArray[np.floating]]
+ALPHAS = (1.0, 0.75, 0.5, 0.25, 0.0)  # shares of the tuned weights; the first wins where they are alike
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """What learns, and how. `views`: random views of the training images at the cut, (view row, feature) each;
-    `view_rows` (image,): their rows, -1 where an image has none."""
+    """What learns, and how; `tune` as the user said it ("auto", "last", "all", N, a stage)."""
 
-    backbone: Backbone
-    what: Tunable
-    block: str
-    shape: tuple[int, ...]
+    backbone: Backbone  # frozen, with the taps that heads read
+    tune: str
     training: Training
-    automatic: bool  # keep the tuned model only where it wins
-    sets: tuple[TapSet, ...]  # of the frozen model that it is compared with
+    sets: tuple[TapSet, ...]  # of the frozen model, and of a closed-form head on the tuned network
     heads: tuple[str, ...]
-    views: tuple[npt.NDArray[np.floating], ...] = ()
-    view_rows: Ints | None = None
+    activations: Callable[[Tunable], Activations]  # of all images of the material
+    features: Callable[[Backbone, Ints], Blocks]  # what a network says of some images, as they are
+    precision: str = "auto"
+    find: bool = False  # the learning rate, by a range test
+    seconds: float | None = None  # that one training may take
+    store: Path | None = None  # where the state of a training is kept
+    data: str = ""  # what makes the activations: a part of the checkpoints' key
+    say: Callable[[str], None] = lambda text: None
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """The outcome: `head` is the tuned tail, or the frozen model where tuning did not win; `record` says why."""
+    """The outcome. `backbone`: the tuned network, None where the frozen one was kept; `head`: on it; `top`: the linear
+    top inside it; `record`: what was done, and how it compares."""
 
-    head: SpecHead | Probe
+    backbone: Backbone | None
+    head: Probe
+    top: Probe
     record: dict[str, Any]
+    epochs: tuple[Epoch, ...] = ()
 
 
 def tune(
@@ -59,80 +77,239 @@ def tune(
     device: str = "cpu",
     progress: Callable[[Epoch], None] = lambda e: None,
 ) -> Tuned:
-    """Learn from these rows. With `automatic` the frozen model of all of them is given where tuning does not win.
+    """Learn from these rows. The frozen model of all of them is given where the held-out images are answered best by
+    its weights, and with "auto" where tuning does not win.
 
-    "Wins": more of the held-out images right, and the paired 95 % interval of the difference above 0.
+    "Wins": more of the held-out images right, and the paired 95 % interval of the difference above 0. Deterministic:
+    the same rows, seed and pace give the same, interrupted or not.
     """
+    held = _held_out(tuning.training, material, rows)
+    frozen = _closed(tuning, material, rows, tuning.sets)
+    if tuning.tune != "auto":
+        found = _tuned(tuning, tunable(tuning.backbone, tuning.tune), material, rows, held, device, progress)
+        return found if found.record["alpha"] else _frozen(frozen, found, "its weights answer best for held-out images")
+    why = _no_need(material.y[rows], frozen, len(held))
+    if why is None:
+        depth, why, tried = _pilot(tuning, material, rows, device)
+    else:
+        depth, tried = "last", []
+    if why is not None:
+        return Tuned(None, frozen, frozen, {"kept": False, "why": why, "compared": None, "pilot": tried, "epochs": []})
+    found = _tuned(tuning, tunable(tuning.backbone, depth), material, rows, held, device, progress)
+    record = found.record | {"pilot": tried, "depth": depth}
+    compared = record["compared"]
+    if compared and (compared["difference"]["low"] or 0.0) > 0:
+        return replace(found, record=record)
+    return _frozen(frozen, replace(found, record=record), "on held-out images tuning was not better beyond doubt")
 
-    def start(some: npt.NDArray[np.integer]) -> nn.Module:
+
+def _frozen(frozen: Probe, found: Tuned, why: str) -> Tuned:
+    return Tuned(None, frozen, frozen, found.record | {"kept": False, "why": why}, found.epochs)
+
+
+def answers(tuning: Tuning, tuned: Tuned, material: Material, rows: Ints) -> tuple[Doubles, Doubles]:
+    """Log-probabilities (row, class) of these images by the model, and by its linear top alone."""
+    blocks = material.at(rows) if tuned.backbone is None else tuning.features(tuned.backbone, rows)
+    head = tuned.head.log_probabilities(blocks)
+    return head, head if tuned.top is tuned.head else tuned.top.log_probabilities(blocks)
+
+
+def _tuned(
+    tuning: Tuning,
+    what: Tunable,
+    material: Material,
+    rows: Ints,
+    held: Ints,
+    device: str,
+    progress: Callable[[Epoch], None],
+) -> Tuned:
+    """Train, mix with the start, choose the head, compare."""
+    design, start, record = _design(tuning, what, material, rows, device)
+    examples = _examples(tuning, what, material, rows)
+    head = train_head(design, examples, material.seed, device, progress, _checkpoint(tuning, design, examples, device))
+    record |= {"cut": what.cut, "modules": len(what.modules), "parameters": what.n_parameters, "kept": True}
+    record |= {"epochs": [asdict(epoch) for epoch in head.epochs], "alpha": 1.0, "head": "linear", "compared": None}
+    if len(held) and not tuning.backbone.random:
+        head, record["alpha"] = _mixed(head, start(np.delete(rows, held)), examples, held)
+    tail = head.module
+    assert isinstance(tail, Tail)
+    backbone = tail.tuned(tuning.backbone, what.cut)
+    top = _linear_top(tail, head)
+    if not len(held):
+        return Tuned(backbone, top, top, record, head.epochs)
+    best, record["head"] = _best_head(tuning, backbone, top, material, rows, held)
+    record["compared"] = _compare(tuning, material, rows, held, best.left_out[held])
+    return Tuned(backbone, best, top, record, head.epochs)
+
+
+def _design(
+    tuning: Tuning, what: Tunable, material: Material, rows: Ints, device: str
+) -> tuple[Design, Callable[[npt.NDArray[np.integer]], Tail], dict[str, Any]]:
+    """(how it is trained, how it starts, what is said of it): arithmetic, epochs and learning rate of this machine."""
+    how, n_classes = tuning.training, len(material.classes)
+
+    def start(some: npt.NDArray[np.integer]) -> Tail:
         probe = _closed(tuning, material, some, (plain(),))
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(material.seed)
-            tail = Tail(tuning.backbone, tuning.what, len(material.classes))
+            tail = Tail(tuning.backbone, what, n_classes)
         with torch.no_grad():
             tail.linear.weight.copy_(torch.from_numpy(probe.coef))
             tail.linear.bias.copy_(torch.from_numpy(probe.intercept))
         return tail
 
-    design = Design(f"tuned above {tuning.what.cut}", (), tuning.block, tuning.shape, tuning.training, start)
-    keys = [material.keys[row] for row in rows]
-    places = None if tuning.view_rows is None else tuning.view_rows[rows]
-    examples = Examples(
-        material.blocks[tuning.block],
-        rows,
-        material.y[rows],
-        material.groups[rows],
-        keys,
-        len(material.classes),
-        tuning.views,
-        places,
+    def groups(module: nn.Module) -> Groups:
+        assert isinstance(module, Tail)
+        return module.groups(how.stage_decay)
+
+    activations = tuning.activations(what)
+    x = torch.from_numpy(activations.still(rows[: how.batch_size]))
+    kind = {"network": tuning.backbone.name, "cut": what.cut, "modules": len(what.modules)}
+    found = pace.measured(
+        tuning.store, kind, lambda: Tail(tuning.backbone, what, n_classes), x, tuning.precision, device
     )
-    head = train_head(design, examples, material.seed, device, progress)
-    record: dict[str, Any] = {
-        "cut": tuning.what.cut,
-        "modules": len(tuning.what.modules),
-        "parameters": tuning.what.n_parameters,
+    epochs = recipe.epochs_within(tuning.seconds, how.epochs, len(rows), found.images_per_second)
+    how = replace(how, epochs=epochs)
+    design = Design(f"tuned above {what.cut}", (), what.cut, activations.shape, how, start, groups, found.arithmetic)
+    record: dict[str, Any] = {"arithmetic": found.arithmetic.name}
+    if tuning.find:
+        rate, tried = find_rate(design, _examples(tuning, what, material, rows), material.seed, device)
+        design = replace(design, training=replace(how, rate=rate))
+        record["rates_tried"] = tried
+        tuning.say(f"learning rate {rate:.1e}, found in {len(tried)} steps")
+    record["rate"] = design.training.rate
+    return design, start, record
+
+
+def _examples(tuning: Tuning, what: Tunable, material: Material, rows: Ints) -> Examples:
+    keys = [material.keys[row] for row in rows]
+    return Examples(
+        tuning.activations(what), rows, material.y[rows], material.groups[rows], keys, len(material.classes)
+    )
+
+
+def _checkpoint(tuning: Tuning, design: Design, examples: Examples, device: str) -> Checkpoint | None:
+    if tuning.store is None:
+        return None
+    made_by = {
+        "network": (tuning.backbone.name, tuning.backbone.weights_hash, design.words, design.arithmetic.name),
+        "training": asdict(design.training),
+        "data": (tuning.data, list(examples.keys), examples.y.tolist(), examples.groups.tolist()),
+        "machine": (torch.__version__, device, torch.get_num_threads()),
     }
-    record["epochs"] = [asdict(epoch) for epoch in head.epochs]
-    judged = np.flatnonzero(~np.isnan(head.left_out[:, 0]))
-    if not len(judged):
-        return Tuned(head, record | {"kept": True, "compared": None})
-    compared = _compare(tuning, material, rows, judged, head)
-    kept = not tuning.automatic or (compared["difference"]["low"] or 0.0) > 0
-    record |= {"kept": kept, "compared": compared}
-    return Tuned(head if kept else _closed(tuning, material, rows, tuning.sets), record)
+    return Checkpoint(tuning.store, made_by)
 
 
-def _compare(
-    tuning: Tuning, material: Material, rows: Ints, judged: npt.NDArray[np.intp], head: SpecHead
-) -> dict[str, Any]:
-    """Frozen and tuned, both made without the held-out images, on them."""
-    others = np.delete(rows, judged)
-    frozen = _closed(tuning, material, others, tuning.sets)
-    held = rows[judged]
-    answers = frozen.log_probabilities({name: material.blocks[name][held] for name in {p.block for p in frozen.parts}})
-    right = [a.argmax(axis=1) == material.y[held] for a in (head.left_out[judged], answers)]
-    groups = material.groups[held]
-    found = {name: accuracy_interval(hit, groups) for name, hit in zip(("tuned", "frozen"), right, strict=True)}
-    return {"n": len(held), **found, "difference": paired_gain(right[0], right[1], groups)["difference"]}
+def _held_out(how: Training, material: Material, rows: Ints) -> Ints:
+    """The places among `rows` that stop the training: those that `train_head` holds out."""
+    if not how.held_out:
+        return np.empty(0, np.int64)
+    keys = [material.keys[row] for row in rows]
+    return np.flatnonzero(hold_out(material.y[rows], material.groups[rows], how.held_out, material.seed, keys))
 
 
-def _closed(tuning: Tuning, material: Material, rows: npt.NDArray[np.integer], sets: tuple[TapSet, ...]) -> Probe:
-    names = {part.block for tap_set in sets for part in tap_set.parts}
-    blocks = {name: material.blocks[name][rows] for name in names}
-    return fit_probe(blocks, material.y[rows], material.groups[rows], sets, tuning.heads, material.seed)
+def _mixed(head: SpecHead, start: Tail, examples: Examples, held: Ints) -> tuple[SpecHead, float]:
+    """The weights on the line from the start to the tuned ones that answer best for the held-out images.
+
+    alpha 1 is the tuned network, 0 the frozen one with its linear head.
+    """
+    tuned = {name: value.clone() for name, value in head.module.state_dict().items()}
+    first = head.design.arithmetic.prepare(start).state_dict()
+    losses, found = {}, {}
+    y = examples.y[held]
+    for alpha in ALPHAS:
+        mixed = {n: t if alpha == 1 or not t.is_floating_point() else first[n].lerp(t, alpha) for n, t in tuned.items()}
+        head.module.load_state_dict(mixed)
+        found[alpha] = head.answer(examples, held)
+        losses[alpha] = best_scale(found[alpha], y)[1]
+    best = min(ALPHAS, key=losses.__getitem__)
+    head.module.load_state_dict(
+        {n: t if best == 1 or not t.is_floating_point() else first[n].lerp(t, best) for n, t in tuned.items()}
+    )
+    left_out = head.left_out.copy()
+    left_out[held] = found[best]
+    return replace(head, left_out=left_out), best
 
 
-def as_probe(head: SpecHead) -> Probe:
-    """The linear top of a tuned network, as any other model's on its last layer."""
-    tail = head.module
-    assert isinstance(tail, Tail)
+def _linear_top(tail: Tail, head: SpecHead) -> Probe:
+    """The linear top of a tuned network, as any other model's on its last layer, its probabilities calibrated on the
+    held-out images."""
     weight, bias = (p.detach().double().numpy() for p in (tail.linear.weight, tail.linear.bias))
     return Probe(plain().parts, weight, bias, head.candidates, head.left_out)
 
 
-def tuned_backbone(head: SpecHead, backbone: Backbone, cut: str) -> Backbone:
-    """The backbone with what was learned."""
-    tail = head.module
-    assert isinstance(tail, Tail)
-    return tail.tuned(backbone, cut)
+def _best_head(
+    tuning: Tuning, backbone: Backbone, top: Probe, material: Material, rows: Ints, held: Ints
+) -> tuple[Probe, str]:
+    """The linear top, or a closed-form head on several layers of the tuned network, by the held-out log-loss.
+
+    Neither has learned from the held-out images. The closed-form head's own leave-one-out predictions would flatter
+    it, since the network has seen those images: its scale is set on the held-out ones.
+    """
+    blocks, y = tuning.features(backbone, rows), material.y[rows]
+    others = np.setdiff1d(np.arange(len(rows)), held)
+    part = {name: block[others] for name, block in blocks.items()}
+    fitted = fit_probe(part, y[others], material.groups[rows[others]], tuning.sets, tuning.heads, material.seed)
+    kept = {name: block[held] for name, block in blocks.items()}
+    found = [_scaled(probe, kept, y[held], held, len(rows)) for probe in (top, fitted)]
+    (linear, first), (several, second) = found
+    return (several, "closed form, several layers") if second < first else (linear, "linear")
+
+
+def _scaled(probe: Probe, blocks: Blocks, y: Ints, held: Ints, n: int) -> tuple[Probe, float]:
+    """The probe with the scale of its scores that answers best for the held-out images, and its log-loss there."""
+    scores = probe.log_probabilities(blocks)
+    scale, loss = best_scale(scores, y)
+    left_out = np.full((n, scores.shape[1]), np.nan)
+    left_out[held] = log_softmax(scale * scores)
+    return replace(probe, coef=scale * probe.coef, intercept=scale * probe.intercept, left_out=left_out), loss
+
+
+def _compare(tuning: Tuning, material: Material, rows: Ints, held: Ints, tuned: Doubles) -> dict[str, Any]:
+    """Frozen and tuned, both made without the held-out images, on them."""
+    frozen = _closed(tuning, material, np.delete(rows, held), tuning.sets)
+    at = rows[held]
+    right = [a.argmax(axis=1) == material.y[at] for a in (tuned, frozen.log_probabilities(material.at(at)))]
+    groups = material.groups[at]
+    found = {name: accuracy_interval(hit, groups) for name, hit in zip(("tuned", "frozen"), right, strict=True)}
+    return {"n": len(at), **found, "difference": paired_gain(right[0], right[1], groups)["difference"]}
+
+
+def _no_need(y: Ints, frozen: Probe, n_held: int) -> str | None:
+    """Why tuning cannot be shown to pay, before anything is trained; None where it might."""
+    rarest = int(np.bincount(y)[np.unique(y)].min())
+    if rarest < recipe.TUNABLE_IMAGES:
+        return f"{rarest} training images in the smallest class, and tuning needs {recipe.TUNABLE_IMAGES}"
+    wrong = float((frozen.left_out.argmax(axis=1) != y).mean())
+    if wrong * n_held < recipe.DISCORDANT:
+        return f"the frozen model is wrong on {wrong:.1%} of the training images, left out: too few to show a gain by"
+    return None
+
+
+def _pilot(tuning: Tuning, material: Material, rows: Ints, device: str) -> tuple[str, str | None, list[dict[str, Any]]]:
+    """(depth, why not at all, what was tried): a short training of a part of the images at each depth."""
+    keys = [material.keys[row] for row in rows]
+    some = rows[np.sort(nested_order(material.y[rows], material.seed, keys)[: recipe.PILOT_IMAGES])]
+    short = replace(tuning.training, epochs=recipe.PILOT_EPOCHS, patience=recipe.PILOT_EPOCHS, average=0.0)
+    pilot = replace(tuning, training=short, find=False, seconds=None)
+    held = _held_out(short, material, some)
+    y = material.y[some[held]]
+    tried: list[tuple[float, str]] = []
+    before = _closed(tuning, material, np.delete(some, held), (plain(),)).log_probabilities(material.at(some[held]))
+    for depth in depths(tuning.backbone):
+        what = tunable(tuning.backbone, depth)
+        design, _, _ = _design(pilot, what, material, some, device)
+        examples = _examples(pilot, what, material, some)
+        head = train_head(
+            design, examples, material.seed, device, checkpoint=_checkpoint(pilot, design, examples, device)
+        )
+        tried.append((best_scale(head.left_out[held], y)[1], depth))
+    loss, best = min(tried)
+    start = best_scale(before, y)[1]
+    why = None if loss < start else f"{recipe.PILOT_EPOCHS} epochs of trial did not improve on the start"
+    return best, why, [{"depth": depth, "log_loss": found} for found, depth in ((start, "none"), *tried)]
+
+
+def _closed(tuning: Tuning, material: Material, rows: npt.NDArray[np.integer], sets: tuple[TapSet, ...]) -> Probe:
+    blocks = {part.block: material.blocks[part.block][rows] for tap_set in sets for part in tap_set.parts}
+    return fit_probe(blocks, material.y[rows], material.groups[rows], sets, tuning.heads, material.seed)

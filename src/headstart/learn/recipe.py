@@ -88,6 +88,9 @@ class Training:
     clip: float = 0.0  # largest length of a gradient; 0: any
     average: float = 0.0  # decay of the moving average of the weights, a step; 0: none
     frozen_statistics: bool = False  # BatchNorm keeps the mean and variance of the pre-training
+    weight_decay: float = 0.0
+    mixup: float = 0.0  # of Beta(mixup, mixup), from which the share of another image is drawn; 0: none
+    stage_decay: float = 1.0  # the learning rate of a stage, in that of the stage above it
 
 
 # Peak learning rates: torch's and Keras's default for Adam; ten times that for SGD with momentum.
@@ -110,7 +113,18 @@ def training(
             raise OptionError(f"--{name} {value} is not allowed: a whole number from 1 to {most}")
     size = batch_size or 32
     count = epochs or min(50, max(10, round(STEPS * 32 / max(1, n_images))))
-    return Training(count, size, optimizer, RATES[optimizer], 0.1, max(5, count // 5), 0.15 if n_images >= 40 else 0.0)
+    held_out = 0.15 if n_images >= 40 else 0.0
+    decay = 0.05 if optimizer == "adamw" else 0.0
+    return Training(count, size, optimizer, RATES[optimizer], 0.1, max(5, count // 5), held_out, weight_decay=decay)
+
+
+# Fewer training images of a class than this and a frozen network with a closed-form head is as good or better
+# (methods.md 8.2: at 5 a class fine-tuning loses, at 20 it begins to pay).
+TUNABLE_IMAGES = 20
+# Held-out images that one model gets right and the other does not: with 6 of 6 on one side p = 0.03, with fewer no
+# outcome could tell the two apart.
+DISCORDANT = 6
+PILOT_IMAGES, PILOT_EPOCHS = 1000, 3  # of the trial that decides how deep `--tune auto` goes
 
 
 def n_views(n_images: int) -> int:
@@ -119,26 +133,50 @@ def n_views(n_images: int) -> int:
     return 4 if n_images < SMALL else 2
 
 
-def tuning(n_images: int, epochs: int | None = None, batch_size: int | None = None, random: bool = False) -> Training:
+def caches(epochs: int, views: int, needed: int, free: int) -> bool:
+    """Whether activations at a cut are stored, `needed` bytes of them, or made anew in each epoch: storing pays where
+    that takes fewer passes of the frozen part (methods.md 2.4), and they must fit."""
+    return views < epochs and needed < free // 2
+
+
+def epochs_within(seconds: float | None, epochs: int, n_images: int, rate: float) -> int:
+    """The epochs that fit into this time at this many images a second; at least one."""
+    return epochs if seconds is None else max(1, min(epochs, int(seconds * rate / max(1, n_images))))
+
+
+def tuning(
+    n_images: int,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    random: bool = False,
+    rate: float | None = None,
+    plain: bool = False,
+) -> Training:
     """For a part of a pre-trained network with a fitted head on top (LP-FT, Kumar et al. 2022). Raises OptionError.
 
-    AdamW at 3e-4 with one cycle (methods.md 2.1 gives 5e-5 to 3e-4), label smoothing 0.1 and a moving average of the
-    weights over about a fifth of the steps (both cheap insurance, methods.md 2.2), gradients of length 1 at most.
-    BatchNorm keeps its statistics: few images and small batches only make them worse (peers.md 6). A network of random
-    weights (`random`: training from scratch) has none worth keeping, and takes the larger steps of AdamW's default.
+    AdamW at 3e-4 with one cycle (methods.md 2.1 gives 5e-5 to 3e-4), a stage at 0.8 times the rate of the one above it,
+    label smoothing 0.1 and a moving average of the weights over about a fifth of the steps (cheap insurance, methods.md
+    2.2), gradients of length 1 at most. `plain` (convolutions without depth-wise ones, as VGG and ResNet): SGD with
+    momentum at 3e-3 (BiT-HyperRule, Kolesnikov et al. 2020). BatchNorm keeps its statistics: few images and small
+    batches only make them worse (peers.md 6). A network of random weights (`random`: training from scratch) has none
+    worth keeping, and takes the larger steps of AdamW's default.
     """
     checked = training(n_images, epochs, batch_size, "adamw")
     count = epochs or (20 if n_images < 1000 else 12 if n_images < 10_000 else 6)
     size = batch_size or (32 if n_images < 10_000 else 64)
     steps = count * max(1, n_images // size)
+    sgd = plain and not random
     return replace(
         checked,
         epochs=count,
         batch_size=size,
-        rate=1e-3 if random else 3e-4,
+        optimizer="sgd" if sgd else "adamw",
+        weight_decay=0.0 if sgd else 0.05,
+        rate=rate or (1e-3 if random else 3e-3 if sgd else 3e-4),
         patience=max(4, count // 3),
         smoothing=0.1,
         clip=1.0,
         average=max(0.0, 1 - 5 / max(steps, 5)),
         frozen_statistics=not random,
+        stage_decay=1.0 if random else 0.8,
     )

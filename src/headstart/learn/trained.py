@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from headstart.data.splits import hold_out
 from headstart.errors import OptionError
 from headstart.learn import spec
+from headstart.learn.arithmetic import PLAIN, Arithmetic, memory_kept
+from headstart.learn.calibrate import best_scale
+from headstart.learn.checkpoint import Checkpoint, named, under
+from headstart.learn.learner import Groups, Learner, batches, kept
 from headstart.learn.probe import Blocks, Candidate
 from headstart.learn.recipe import Training
 from headstart.learn.spectrum import Doubles
 from headstart.learn.taps import Part
+from headstart.trunk.activations import Activations, Stored
 
 Ints = npt.NDArray[np.integer]
 Values = npt.NDArray[np.floating]
@@ -36,6 +39,8 @@ class Design:
     shape: tuple[int, ...]
     training: Training
     start: Callable[[Ints], nn.Module] | None = None  # rows to learn from -> a module that has learned before
+    groups: Callable[[nn.Module], Groups] | None = None  # of parameters, by learning rate; None: one
+    arithmetic: Arithmetic = PLAIN
 
 
 @dataclass(frozen=True)
@@ -70,11 +75,17 @@ class SpecHead:
     def parts(self) -> tuple[Part, ...]:
         return (Part(self.design.block, root=False, unit=False),)
 
+    def answer(self, examples: Examples, some: Ints) -> Doubles:
+        """Log-probabilities (example, class) of some examples as they are."""
+        return _answers(self.module, examples, some, self.scale)
+
     def log_probabilities(self, blocks: Blocks) -> Doubles:
         """(image, class)."""
-        values = blocks[self.design.block]
-        chunks = [values[at : at + CHUNK] for at in range(0, len(values), CHUNK)]
-        return np.concatenate([_forward(self.module, _tensor(c, self.design.shape, self.scale)) for c in chunks])
+        stored = Stored(self.design.shape, blocks[self.design.block])
+        rows = np.arange(len(stored.values))
+        chunks = [rows[at : at + CHUNK] for at in range(0, len(rows), CHUNK)]
+        read = (torch.from_numpy(stored.still(chunk)).div_(self.scale) for chunk in chunks)
+        return np.concatenate([_forward(self.module, x) for x in read])
 
 
 def check_layers(design: Design | None) -> None:
@@ -86,24 +97,27 @@ def check_layers(design: Design | None) -> None:
 
 @dataclass(frozen=True)
 class Examples:
-    """What a head learns from: rows (example,) of values (image, feature), which may lie on disk and are never copied
-    whole; y, groups (example,); keys: content hashes."""
+    """What a head learns from: rows (example,) of the activations, y, groups (example,); keys: content hashes."""
 
-    values: Values
+    activations: Activations
     rows: Ints
     y: Ints
     groups: Ints
     keys: Sequence[str]
     n_classes: int
-    views: tuple[Values, ...] = ()  # random views (view row, feature), one for each of some epochs; never judged by
-    view_rows: Ints | None = None  # (example,) rows of the views
 
-    def part(self, some: Ints, design: Design, scale: float, epoch: int = 0) -> torch.Tensor:
-        """These examples as the layers take them in an epoch, float32; as they are in the first of each round."""
-        turn = epoch % (len(self.views) + 1)
-        if turn and self.view_rows is not None:
-            return _tensor(self.views[turn - 1][self.view_rows[some]], design.shape, scale)
-        return _tensor(self.values[self.rows[some]], design.shape, scale)
+    def still(self, some: Ints, scale: float = 1.0) -> torch.Tensor:
+        """These examples as the layers take them, float32: the images as they are."""
+        return torch.from_numpy(self.activations.still(self.rows[some])).div_(scale)
+
+    def fetch(self, epoch: int, scale: float) -> Callable[[Ints], tuple[torch.Tensor, torch.Tensor]]:
+        """Examples -> (their random views for this epoch, class numbers)."""
+
+        def fetched(some: Ints) -> tuple[torch.Tensor, torch.Tensor]:
+            viewed = self.activations.viewed(self.rows[some], epoch)
+            return torch.from_numpy(viewed).div_(scale), torch.from_numpy(self.y[some].astype(np.int64))
+
+        return fetched
 
 
 def build_head(design: Design, n_classes: int, seed: int = 0) -> nn.Module:
@@ -119,12 +133,14 @@ def train_head(
     seed: int = 0,
     device: str = "cpu",
     progress: Callable[[Epoch], None] = lambda epoch: None,
+    checkpoint: Checkpoint | None = None,
 ) -> SpecHead:
     """Train, stopping by the log-loss of a held-out part.
 
     Each batch is drawn without replacement from a permutation of `seed`; a last batch of one image joins the one
-    before it. The weights kept are those of the best epoch on the held-out part, which nothing else is judged on.
-    Raises OptionError where the loss is no number.
+    before it. The weights kept are those of the best epoch on the held-out part, which nothing else is judged on. With
+    a checkpoint, a training that was killed goes on where it was, and ends the same. Raises OptionError where the loss
+    is no number.
     """
     how, y = design.training, examples.y
     held = hold_out(y, examples.groups, how.held_out, seed, examples.keys) if how.held_out else np.zeros(len(y), bool)
@@ -132,114 +148,116 @@ def train_head(
     if design.start:
         scale, module = 1.0, design.start(examples.rows[rows]).to(device)
     else:
-        scale = _root_mean_square(examples.values, examples.rows[rows])
+        scale = _root_mean_square(examples.activations, examples.rows[rows])
         module = build_head(design, examples.n_classes, seed).to(device)
-    found: list[Epoch] = []
-    best = math.inf
-    state = module.state_dict()
-    order = np.random.default_rng(seed)
-    with torch.random.fork_rng(devices=[]):
+    steps = how.epochs * sum(1 for _ in batches(rows, how.batch_size))
+    groups = design.groups(module) if design.groups else None
+    with torch.random.fork_rng(devices=[]), memory_kept():
         torch.default_generator.manual_seed(seed)  # of dropout
-        learn = _Learner(module, design, scale, device, math.ceil(len(rows) / how.batch_size))
-        for number in range(how.epochs):
-            loss = learn.epoch(examples, order.permutation(rows), number)
-            found.append(learn.measured(examples, stop, loss))
-            progress(found[-1])
-            if found[-1].watched < best:
-                best, state = found[-1].watched, copy.deepcopy(learn.answering.state_dict())
-            elif len(found) - 1 - min(range(len(found)), key=lambda k: found[k].watched) >= how.patience:
-                break
-    if not math.isfinite(best):
-        raise OptionError(f"the head {design.words!r} did not learn: its loss is no number; try another --optimizer")
-    module.load_state_dict(state)
+        learner = Learner(module, how, steps, examples.n_classes, seed, device, design.arithmetic, groups)
+        run = _Run(learner, examples, rows, stop, scale, checkpoint)
+        run.to_the_end(seed, progress)
+    if not math.isfinite(run.best):
+        raise OptionError(
+            f"the head {design.words!r} did not learn: its loss is no number; try another --optimizer, or a lower --lr"
+        )
+    module.load_state_dict(run.kept)
     module = module.eval().requires_grad_(False)
     left_out = np.full((len(y), examples.n_classes), np.nan)
     if len(stop):
-        left_out[stop] = _answers(module, examples, stop, design, scale)
-    accuracy = min(found, key=lambda epoch: epoch.watched).held_out_accuracy
+        left_out[stop] = _answers(module, examples, stop, scale)
+    accuracy = min(run.epochs, key=lambda epoch: epoch.watched).held_out_accuracy
     layer = design.block.split("/")[0]
-    judged = () if accuracy is None else (Candidate(layer, design.words, 0.0, best, accuracy, 1.0),)
-    return SpecHead(design, module.cpu(), scale, judged, left_out, tuple(found))
+    judged = () if accuracy is None else (Candidate(layer, design.words, 0.0, run.best, accuracy, 1.0),)
+    return SpecHead(design, module.cpu(), scale, judged, left_out, tuple(run.epochs))
 
 
-def one_cycle(step: int, steps: int, warm_up: float) -> float:
-    """Share of the peak learning rate: a straight rise over `warm_up` of the steps, then half a cosine (Smith 2018)."""
-    rise = max(1, round(warm_up * steps))
-    if step < rise:
-        return (step + 1) / rise
-    return 0.5 + 0.5 * math.cos(math.pi * min(1.0, (step - rise + 1) / max(1, steps - rise)))
+class _Run:
+    """The epochs of a training: where it is, and the best weights so far."""
 
+    def __init__(
+        self,
+        learner: Learner,
+        examples: Examples,
+        rows: Ints,
+        stop: Ints,
+        scale: float,
+        checkpoint: Checkpoint | None,
+    ) -> None:
+        self.learner, self.examples, self.rows, self.stop, self.scale = learner, examples, rows, stop, scale
+        self.checkpoint = checkpoint
+        self.epochs: list[Epoch] = []
+        self.best = math.inf
+        self.kept = kept(learner.module)
+        self.done, self.total = 0, 0.0  # batches of the present epoch, and the sum of their losses
+        self.ended = False
 
-class _Learner:
-    """The layers with what moves them."""
+    def to_the_end(self, seed: int, progress: Callable[[Epoch], None]) -> None:
+        self._take_up()
+        order = np.random.default_rng(seed)
+        for number in range(self.learner.how.epochs):
+            permuted = order.permutation(self.rows)
+            if self.ended:
+                break
+            if number < len(self.epochs):
+                continue
+            self._learn(permuted, number)
+            progress(self.epochs[-1])
+        self.ended = True
+        self._save(final=True)
 
-    def __init__(self, module: nn.Module, design: Design, scale: float, device: str, n_batches: int) -> None:
-        how = design.training
-        self.module, self.design, self.scale, self.device = module, design, scale, device
-        self.optimizer = _optimizer(how, module)
-        self.average = _moving_average(module, how.average)
-        steps = how.epochs * n_batches
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda step: one_cycle(step, steps, how.warm_up)
-        )
+    def _learn(self, order: Ints, number: int) -> None:
+        """The rest of an epoch, and what it comes to."""
+        how = self.learner.how
+        for loss in self.learner.batches(order, self.examples.fetch(number, self.scale), self.done):
+            self.done, self.total = self.done + 1, self.total + loss
+            if self.checkpoint and self.checkpoint.due:
+                self._save()
+        self.epochs.append(self._measured(self.total / len(order)))
+        self.done, self.total = 0, 0.0
+        watched = [epoch.watched for epoch in self.epochs]
+        if watched[-1] < self.best:
+            self.best, self.kept = watched[-1], kept(self.learner.answering)
+        else:
+            self.ended = len(watched) - 1 - watched.index(min(watched)) >= how.patience
 
-    @property
-    def rate(self) -> float:
-        return float(self.schedule.get_last_lr()[0])
-
-    @property
-    def answering(self) -> nn.Module:
-        """The weights that answer: their moving average where there is one."""
-        return self.module if self.average is None else self.average.module
-
-    def epoch(self, examples: Examples, order: Ints, number: int) -> float:
-        """One pass over the rows in this order; the mean loss."""
-        how = self.design.training
-        self.module.train()
-        if how.frozen_statistics:
-            for layer in self.module.modules():
-                if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-                    layer.eval()
-        total = 0.0
-        for batch in _batches(order, how.batch_size):
-            x = examples.part(batch, self.design, self.scale, number).to(self.device)
-            target = torch.from_numpy(examples.y[batch].astype(np.int64)).to(self.device)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss = nn.functional.cross_entropy(self.module(x), target, label_smoothing=how.smoothing)
-            loss.backward()  # type: ignore[no-untyped-call]
-            if how.clip:
-                nn.utils.clip_grad_norm_(self.module.parameters(), how.clip)
-            self.optimizer.step()
-            self.schedule.step()
-            if self.average is not None:
-                self.average.update_parameters(self.module)
-            total += float(loss.detach()) * len(batch)
-        return total / len(order)
-
-    def measured(self, examples: Examples, stop: Ints, loss: float) -> Epoch:
+    def _measured(self, loss: float) -> Epoch:
         """The line of the loss curve after an epoch of this mean loss."""
-        if not len(stop):
-            return Epoch(loss, None, None, self.rate)
-        found, y = _answers(self.answering, examples, stop, self.design, self.scale), examples.y[stop]
-        held = float(-found[np.arange(len(y)), y].mean())
-        return Epoch(loss, held, float((found.argmax(axis=1) == y).mean()), self.rate)
+        if not len(self.stop):
+            return Epoch(loss, None, None, self.learner.rate)
+        found = _answers(self.learner.answering, self.examples, self.stop, self.scale)
+        y = self.examples.y[self.stop]
+        # smoothing teaches too small a scale, and more so each epoch: then losses at the best scale are compared
+        smoothed = self.learner.how.smoothing > 0
+        held = best_scale(found, y)[1] if smoothed else float(-found[np.arange(len(y)), y].mean())
+        return Epoch(loss, held, float((found.argmax(axis=1) == y).mean()), self.learner.rate)
+
+    def _save(self, final: bool = False) -> None:
+        """The state; of a training that has ended its outcome alone."""
+        if self.checkpoint is None:
+            return
+        tensors, record = ({}, {}) if final else self.learner.state()
+        epochs = [asdict(epoch) for epoch in self.epochs]
+        more = {"epochs": epochs, "best": self.best, "done": self.done, "total": self.total, "ended": self.ended}
+        self.checkpoint.save(tensors | named("kept", self.kept), record | more)
+
+    def _take_up(self) -> None:
+        found = self.checkpoint.load() if self.checkpoint else None
+        if found is None:
+            return
+        tensors, record = found
+        self.kept = under("kept", tensors)
+        self.epochs = [Epoch(**epoch) for epoch in record["epochs"]]
+        self.best, self.done, self.total = record["best"], record["done"], record["total"]
+        self.ended = record["ended"]
+        if "step" in record:
+            self.learner.restore(tensors, record)
 
 
-def _answers(module: nn.Module, examples: Examples, some: Ints, design: Design, scale: float) -> Doubles:
+def _answers(module: nn.Module, examples: Examples, some: Ints, scale: float) -> Doubles:
     """Log-probabilities (example, class) of some examples as they are, without random views."""
     chunks = [some[at : at + CHUNK] for at in range(0, len(some), CHUNK)]
-    return np.concatenate([_forward(module, examples.part(chunk, design, scale)) for chunk in chunks])
-
-
-def _batches(order: Ints, size: int) -> Iterator[Ints]:
-    """Stretches of `order`; a last one of a single image joins the one before: batch statistics need two."""
-    ends = [*range(size, len(order), size), len(order)]
-    if len(ends) > 1 and ends[-1] - ends[-2] == 1:
-        del ends[-2]
-    start = 0
-    for end in ends:
-        yield order[start:end]
-        start = end
+    return np.concatenate([_forward(module, examples.still(chunk, scale)) for chunk in chunks])
 
 
 def _forward(module: nn.Module, x: torch.Tensor) -> Doubles:
@@ -250,24 +268,7 @@ def _forward(module: nn.Module, x: torch.Tensor) -> Doubles:
         return np.asarray(scores.double().log_softmax(dim=1).cpu().numpy())
 
 
-def _tensor(values: Values, shape: tuple[int, ...], scale: float) -> torch.Tensor:
-    return torch.from_numpy(values.astype(np.float32)).div_(scale).view(-1, *shape)
-
-
-def _root_mean_square(values: Values, rows: Ints) -> float:
+def _root_mean_square(activations: Activations, rows: Ints) -> float:
     """Over at most 2,000 of the rows: within 1 %, and no second copy of large maps."""
-    some = values[rows[:: max(1, len(rows) // 1000)]].astype(np.float32)
+    some = activations.still(rows[:: max(1, len(rows) // 1000)])
     return float(np.sqrt(np.mean(np.square(some)))) or 1.0
-
-
-def _moving_average(module: nn.Module, decay: float) -> AveragedModel | None:
-    return AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay else None  # type: ignore[no-untyped-call]
-
-
-def _optimizer(plan: Training, module: nn.Module) -> torch.optim.Optimizer:
-    learn = [p for p in module.parameters() if p.requires_grad]
-    if plan.optimizer == "sgd":
-        return torch.optim.SGD(learn, plan.rate, momentum=0.9, nesterov=True)
-    if plan.optimizer == "adamw":
-        return torch.optim.AdamW(learn, plan.rate, weight_decay=0.05)
-    return torch.optim.Adam(learn, plan.rate)

@@ -13,16 +13,17 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from headstart.judge.evaluate import CrossValidation, cross_validate, learning_curve
+from headstart.judge.evaluate import CrossValidation, combine_cv, cross_validate, learning_curve
 from headstart.judge.metrics import accuracy_interval, paired_difference, score
 from headstart.learn import recipe
-from headstart.learn.finetune import Tuned, Tuning, tune
+from headstart.learn.finetune import Tuned, Tuning, answers, tune
 from headstart.learn.material import Material
 from headstart.learn.plan import Plan
 from headstart.learn.probe import Probe, fit_probe
 from headstart.learn.spectrum import Doubles
 from headstart.learn.taps import Part, TapSet, last, plain, tap_sets
 from headstart.learn.trained import Design, Epoch, Examples, SpecHead, train_head
+from headstart.trunk.activations import Stored
 from headstart.trunk.engine import n_cores
 
 Ints = npt.NDArray[np.int64]
@@ -101,19 +102,14 @@ def final_head(material: Material, plan: Plan, method: Method, bar: Bar) -> Prob
     return _train(material, plan.train, method, lambda epoch: step(1))
 
 
-def final_tuned(material: Material, plan: Plan, tuning: Tuning, device: str, bar: Bar) -> Tuned:
-    """The tuned model, or the frozen one where tuning did not win, from all training rows."""
-    step = bar("tune", tuning.training.epochs)
-    return tune(tuning, material, plan.train, device, lambda epoch: step(1))
-
-
 def _train(
     material: Material, rows: Ints, method: Method, progress: Callable[[Epoch], None] = lambda epoch: None
 ) -> SpecHead:
     """The user's own layers, trained on these rows."""
     assert method.design is not None
     m, keys = material, [material.keys[row] for row in rows]
-    examples = Examples(m.blocks[method.design.block], rows, m.y[rows], m.groups[rows], keys, len(m.classes))
+    stored = Stored(method.design.shape, m.blocks[method.design.block])
+    examples = Examples(stored, rows, m.y[rows], m.groups[rows], keys, len(m.classes))
     return train_head(method.design, examples, m.seed, method.device, progress)
 
 
@@ -139,10 +135,7 @@ def judge(material: Material, plan: Plan, head: Probe | SpecHead, method: Method
         return Verdict(found.score, plan.train, found.probabilities)
 
     def fit(rows: Ints) -> Callable[[Ints], Doubles]:
-        if method.tuning:
-            trained = tune(method.tuning, material, plan.train[rows], method.device).head
-        else:
-            trained = _train(material, plan.train[rows], method)
+        trained = _train(material, plan.train[rows], method)
         return lambda other: _probabilities(material, trained, plan.train[other])
 
     m, step = material, bar("judge", folds)
@@ -151,10 +144,47 @@ def judge(material: Material, plan: Plan, head: Probe | SpecHead, method: Method
     return Verdict(found.score, plan.train, found.probabilities)
 
 
-def judge_rows(material: Material, head: Probe | SpecHead, rows: Ints) -> Verdict:
-    probabilities = _probabilities(material, head, rows)
+def judge_tuned(material: Material, plan: Plan, tuned: Tuned, method: Method, bar: Bar) -> tuple[Verdict, Verdict]:
+    """The headline of a tuned model, and that of its linear top alone. `material`: the frozen network's.
+
+    Where tuning did not win, cross-validation is of the frozen model that is handed over, which was fitted in seconds.
+    """
+    tuning = method.tuning
+    assert tuning is not None
+    if plan.judge is not None:
+        head, top = answers(tuning, tuned, material, plan.judge)
+        return _verdict(material, plan.judge, np.exp(head)), _verdict(material, plan.judge, np.exp(top))
+    if tuned.backbone is None:
+        verdict = judge(material, plan, tuned.head, Method(method.sets), bar)
+        return verdict, verdict
+    m, train = material, plan.train
+    y, groups, keys = m.y[train], m.groups[train], [m.keys[row] for row in train]
+    tops = np.full((len(train), len(m.classes)), np.nan)
+
+    def fit(rows: Ints) -> Callable[[Ints], Doubles]:
+        mine = tune(tuning, m, train[rows], method.device)
+
+        def answer(other: Ints) -> Doubles:
+            head, top = answers(tuning, mine, m, train[other])
+            tops[other] = np.exp(top)
+            return np.exp(head)
+
+        return answer
+
+    folds, _ = recipe.cross_validation(len(train))
+    step = bar("judge", folds)
+    found = cross_validate(fit, y, groups, keys, m.classes, folds, 1, m.seed, lambda *_: step(1), workers=1)
+    top_score = combine_cv(y, [tops], list(found.folds), m.classes, groups, m.seed)
+    return Verdict(found.score, train, found.probabilities), Verdict(top_score, train, tops)
+
+
+def _verdict(material: Material, rows: Ints, probabilities: Doubles) -> Verdict:
     scored = score(material.y[rows], probabilities, material.classes, material.groups[rows], material.seed)
     return Verdict(scored, rows, probabilities)
+
+
+def judge_rows(material: Material, head: Probe | SpecHead, rows: Ints) -> Verdict:
+    return _verdict(material, rows, _probabilities(material, head, rows))
 
 
 def _probabilities(material: Material, head: Probe | SpecHead, rows: Ints) -> Doubles:
@@ -191,6 +221,11 @@ def pixel_answers(material: Material, plan: Plan, thumbnails: npt.NDArray[np.uin
     """Probabilities of the judged rows by ridge on 16 x 16 pixels."""
     assert plan.judge is not None
     return _quick(_pixels_of(material, thumbnails), plan, (PIXELS,))[1]
+
+
+def single_layer_answers(material: Material, plan: Plan) -> Doubles:
+    """Probabilities of the judged rows by ridge on the last layer alone."""
+    return _quick(material, plan, (last(),))[1]
 
 
 def closed_form(material: Material, plan: Plan, verdict: Verdict) -> Baseline:

@@ -168,6 +168,11 @@ def tap_at(backbone: Backbone, layer: str, pooling: str = "avg") -> Tap:
     return Tap(layer, shape[axis], axis, (POOLINGS[pooling],), module, map_shape)
 
 
+def cut_at(backbone: Backbone, tap: Tap) -> Backbone:
+    """The backbone with this tap as all that it says."""
+    return replace(backbone, taps=(tap,), ends=())
+
+
 def shapes(network: Any, names: Iterable[str], size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
     """The shape of each of these modules' output, of LAST_MAP and of LAST, for one image of (height, width) px.
 

@@ -69,7 +69,7 @@ class Store:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not (self.folder / MADE_BY).exists():
-                _write_whole(self.folder / MADE_BY, lambda path: path.write_text(text))
+                write_whole(self.folder / MADE_BY, lambda path: path.write_text(text))
             _remove_remains(self.folder)
         except OSError as error:
             raise _cannot_write(root, error) from None
@@ -100,7 +100,7 @@ class Store:
         path = self.folder / f"{uuid.uuid4().hex}.parquet"
         table = pa.table(columns, schema)
         try:
-            _write_whole(path, lambda p: pq.write_table(table, p, **AS_IT_IS))
+            write_whole(path, lambda p: pq.write_table(table, p, **AS_IT_IS))
         except OSError as error:
             raise _cannot_write(self.folder, error) from None
         for row, content_hash in enumerate(hashes):
@@ -177,7 +177,7 @@ def _cannot_write(place: Path, error: OSError) -> OutputError:
     return OutputError(f"the cache {place} cannot be written ({why}): choose another with --cache")
 
 
-def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """`write` beside its place, then rename: `path` is there whole or not at all. Raises OSError."""
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:

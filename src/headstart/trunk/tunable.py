@@ -11,7 +11,7 @@ from torch import fx, nn
 
 from headstart.errors import OptionError, nearest
 from headstart.trunk.cut import Cuts, find_cuts
-from headstart.trunk.layers import INPUT, LAST, find_layer
+from headstart.trunk.layers import INPUT, find_layer
 from headstart.trunk.network import Backbone
 from headstart.trunk.weights import fingerprint
 
@@ -19,11 +19,12 @@ from headstart.trunk.weights import fingerprint
 @dataclass(frozen=True)
 class Tunable:
     """`cut`: the last cut point below all that learns; `modules`: what learns, from the cut upwards, all of it with
-    weights."""
+    weights; `stages`: how many stages each of them lies below the last."""
 
     cut: str
     modules: tuple[str, ...]
     n_parameters: int  # that learn, the new top not counted
+    stages: tuple[int, ...] = ()
 
 
 def tunable(backbone: Backbone, tune: str) -> Tunable:
@@ -51,7 +52,25 @@ def tunable(backbone: Backbone, tune: str) -> Tunable:
     learn = tuple(weighted[first:])
     modules: dict[str, nn.Module] = dict(backbone.module.named_modules())
     parameters = {id(p): p for name in learn for p in modules[name].parameters()}
-    return Tunable(_cut_before(cuts, learn[0]), learn, sum(p.numel() for p in parameters.values()))
+    place, ends = _places(cuts), _stage_ends(backbone, cuts)
+    stages = tuple(sum(end >= place[name] for end in ends[:-1]) for name in learn)
+    return Tunable(_cut_before(cuts, learn[0]), learn, sum(p.numel() for p in parameters.values()), stages)
+
+
+def is_plain(backbone: Backbone) -> bool:
+    """Whether it is of ordinary convolutions throughout, as VGG and ResNet: none grouped, and no attention."""
+    layers = list(backbone.module.modules())
+    grouped = any(isinstance(layer, nn.Conv2d) and layer.groups > 1 for layer in layers)
+    return not grouped and not any(isinstance(layer, nn.LayerNorm | nn.MultiheadAttention) for layer in layers)
+
+
+def depths(backbone: Backbone) -> tuple[str, ...]:
+    """What is worth trying, from little to much: the last stage; the upper two thirds of the stages, since the lowest
+    are the most general (Yosinski et al. 2014) and, on the largest maps, the most expensive."""
+    names = [tap.name for tap in backbone.taps]
+    middle = names[len(names) // 3] if len(names) >= 3 else "all"
+    last, deep = tunable(backbone, "last"), tunable(backbone, middle)
+    return ("last",) if deep.n_parameters <= last.n_parameters else ("last", middle)
 
 
 def _weighted(backbone: Backbone, cuts: Cuts) -> list[str]:
@@ -97,13 +116,18 @@ def _last_stage(backbone: Backbone, cuts: Cuts) -> str:
     """The first module of the last stage: a stage is what works between one tap and the next, if that has weights."""
     place = _places(cuts)
     weighted = sorted(_weighted(backbone, cuts), key=place.__getitem__)
-    order = {node: k for k, node in enumerate(cuts.graph.nodes)}
-    ends = sorted(order[cuts.nodes[tap.module]] for tap in backbone.taps if tap.module in cuts.nodes)
+    ends = _stage_ends(backbone, cuts)
     for low, high in zip(reversed([-1, *ends[:-1]]), reversed(ends), strict=True):
         inside = [name for name in weighted if low < place[name] <= high]
         if inside:
             return inside[0]
     return weighted[-1]
+
+
+def _stage_ends(backbone: Backbone, cuts: Cuts) -> list[int]:
+    """Where in the graph each stage ends: its tap."""
+    order = {node: k for k, node in enumerate(cuts.graph.nodes)}
+    return sorted(order[cuts.nodes[tap.module]] for tap in backbone.taps if tap.module in cuts.nodes)
 
 
 def _places(cuts: Cuts) -> dict[str, int]:
@@ -137,18 +161,29 @@ class Tail(nn.Module):
         network.requires_grad_(False)
         for name in what.modules:
             learn[name].requires_grad_(True)
+        self._stages: dict[int, list[nn.Parameter]] = {}
+        for name, stage in zip(what.modules, what.stages, strict=True):
+            self._stages.setdefault(stage, []).extend(learn[name].parameters())
 
     @property
     def network(self) -> Any:
         return self._network[0]
+
+    def groups(self, decay: float) -> list[tuple[float, list[nn.Parameter]]]:
+        """(share of the learning rate, parameters): `decay` for each stage below the last, the new top 1."""
+        found, seen = [(1.0, list(self.linear.parameters()))], set()
+        for stage, some in sorted(self._stages.items()):
+            found.append((decay**stage, [p for p in dict.fromkeys(some) if p not in seen]))
+            seen.update(some)
+        return found
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         z = self.body(x)
         return self.linear(z.mean((2, 3)) if z.ndim == 4 else z)  # type: ignore[no-any-return]
 
     def tuned(self, backbone: Backbone, cut: str) -> Backbone:
-        """The backbone with what was learned, read at its last layer."""
-        network = self.network.eval().requires_grad_(False)
+        """The backbone with what was learned, read at the same taps."""
+        network = self.network.eval().requires_grad_(False).to(memory_format=torch.contiguous_format)
         tops = (f"{backbone.classifier}.",) if backbone.classifier else ("head.", "pre_logits.")
         state = {k: v for k, v in network.state_dict().items() if not k.startswith(tops)}
         return replace(
@@ -156,7 +191,5 @@ class Tail(nn.Module):
             module=network,
             weights_hash=fingerprint(state),
             weights_source=f"{backbone.weights_source}, tuned above {cut}",
-            taps=(),
-            ends=(LAST,),
             chain=(*(backbone.chain or (backbone.weights_source,)), f"tuned above {cut}"),
         )

@@ -1,0 +1,103 @@
+"""What fine-tuning is worth: accuracy with and without, on the same images, paired, over some seeds.
+
+    python benchmarks/tuned.py [--seeds 3] [--only cifar10_5000 ...] [--tune auto] [--cache FOLDER]
+
+Each run is `headstart fit --tune ...` with a seed of its own; "frozen" is headstart's own head on several layers of
+the same network, judged on the same images. Sets without a test part are judged by 5-fold cross-validation in which
+all is chosen anew, sets with one by its images, once. cifar10_5000: 500 training images of each class, drawn anew with
+each seed, all 10,000 test images. With a cache that is kept, a run that was killed goes on. What is asked for is run
+and takes its place in the record; the other sets stay in it as they were.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import measure
+import numpy as np
+
+from headstart import pipeline, publish
+from headstart.data.table import Table, read_table
+from headstart.opening import Options, Watcher
+
+PER_CLASS = 500  # of cifar10_5000
+# set: (settings, least accuracy wanted in %)
+SETS: dict[str, tuple[dict[str, Any], float | None]] = {
+    "eurosat_3000": ({"augment": "aerial"}, 96.0),
+    "hymenoptera": ({}, None),
+    "brain_mri_yes_no": ({"augment": "medical"}, None),
+    "cifar10_5000": ({"size": 128}, 88.0),
+    "cifar10": ({"size": 128, "epochs": 4}, 94.0),
+}
+
+
+def table_of(name: str, data: Path, seed: int) -> Table:
+    table = read_table(data / name.removesuffix("_5000"))
+    if name != "cifar10_5000":
+        return table
+    order = np.random.default_rng(seed).permutation(np.flatnonzero(table.splits == "train"))
+    chosen = np.concatenate([order[table.labels[order] == label][:PER_CLASS] for label in table.classes])
+    return table.take(np.concatenate([chosen, np.flatnonzero(table.splits == "test")]))
+
+
+def one(name: str, data: Path, options: Options) -> dict[str, Any]:
+    """Accuracy of the model and of the frozen one, their difference, and what was decided."""
+    start = time.perf_counter()
+    say = Watcher(lambda text: print(f"{name} {options.seed}: {text}", file=sys.stderr, flush=True))
+    fitted = pipeline.fit(table_of(name, data, options.seed), options, say)
+    frozen = next(b for b in fitted.baselines if b.kind == "frozen")
+    assert fitted.tuning is not None
+    return {
+        "accuracy": fitted.verdict.score["accuracy"],
+        "n": fitted.verdict.score["n"],
+        "frozen": frozen.accuracy,
+        "difference": frozen.difference["difference"] if frozen.difference else None,
+        "said": publish.tuning_line(fitted.tuning),
+        "tuning": {key: value for key, value in fitted.tuning.items() if key != "compared"},
+        "seconds": {stage: round(s, 1) for stage, s in fitted.seconds.items()},
+        "wall": round(time.perf_counter() - start, 1),
+    }
+
+
+def main() -> None:
+    parser = measure.arguments(__doc__ or "")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--tune", default="auto")
+    parser.add_argument("--cache", help="a folder that is kept (default: one for this run)")
+    options = parser.parse_args()
+    record = options.results / "tuned.json"
+    found: dict[str, Any] = json.loads(record.read_text())["values"] if record.exists() else {}
+    with tempfile.TemporaryDirectory() as folder:
+        base = Options(tune=options.tune, cache=options.cache or folder)
+        for name in options.only:
+            settings, _ = SETS[name]
+            runs = [one(name, options.data, replace(base, seed=seed, **settings)) for seed in range(options.seeds)]
+            found[name] = {"tune": options.tune, "settings": settings, "runs": runs}
+    rows, targets = [], []
+    for name, (_, floor) in SETS.items():
+        if name not in found:
+            continue
+        runs = found[name]["runs"]
+        mean = 100 * float(np.mean([run["accuracy"]["value"] for run in runs]))
+        for seed, run in enumerate(runs):
+            gain = run["difference"]
+            change = (
+                f"{100 * gain['value']:+.1f} ({100 * gain['low']:+.1f} to {100 * gain['high']:+.1f})" if gain else ""
+            )
+            cells = [measure.percent(run["accuracy"]), measure.percent(run["frozen"]), change, f"{run['wall']:.0f}"]
+            rows.append([name, found[name]["tune"], str(seed), str(run["n"]), *cells, run["said"]])
+        if floor:
+            targets.append(measure.Target(f"{name}: mean accuracy of {len(runs)} seeds, %", mean, floor=floor))
+    header = ("set", "tune", "seed", "n", "accuracy", "frozen", "difference, points", "seconds", "said")
+    measure.publish(options, __doc__ or "", [measure.Table("Tuned against frozen", header, rows)], targets, found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""What fine-tuning needs of the data: activations at a cut, stored or live, and what a tuned network says of images."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from headstart.data.augment import Augmentation, augmentation, view
+from headstart.data.table import Table
+from headstart.errors import DataError
+from headstart.learn import recipe
+from headstart.learn.finetune import Blocks, Tuning
+from headstart.learn.taps import tap_sets
+from headstart.opening import Options, Watcher, rate_of, seconds_of
+from headstart.trunk.activations import Activations, Live, Stored, View
+from headstart.trunk.engine import compile_trunk
+from headstart.trunk.features import extract, store_key
+from headstart.trunk.layers import INPUT, Tap
+from headstart.trunk.network import Backbone, block_names, cut_at, shapes
+from headstart.trunk.store import Store, cache_root
+from headstart.trunk.tunable import Tunable, is_plain
+
+AUGMENTATION_VERSION = 1  # raised when the same settings would give other views
+SHARE = 0.6  # of a time budget for the steps of training; reading, views and judging take the rest
+Ints = npt.NDArray[np.int64]
+
+
+def prepare(
+    table: Table,
+    hashes: tuple[str, ...],
+    backbone: Backbone,
+    options: Options,
+    train: Ints,
+    trainings: int,
+    watch: Watcher,
+) -> Tuning:
+    """What learns and how. `train`: rows that may teach; `trainings`: how often that will happen (folds and all)."""
+    n, rate = len(train), rate_of(options.lr)
+    training = recipe.tuning(n, options.epochs, options.batch_size, backbone.random, rate, is_plain(backbone))
+    how = augmentation(options.augment, backbone.preprocess.crop_fraction == 1.0)
+    seconds = seconds_of(options.budget)
+    known: dict[Tunable, Activations] = {}
+
+    def activations(what: Tunable) -> Activations:
+        if what not in known:
+            known[what] = _at_cut(what, table, hashes, backbone, options, how, train, training.epochs, watch)
+        return known[what]
+
+    def features(tuned: Backbone, rows: Ints) -> Blocks:
+        engine = compile_trunk(tuned, options.precision)
+        chosen = table.take(rows)
+        found = extract(chosen, tuned, engine, Store(cache_root(options.cache), store_key(tuned, engine)))
+        if len(found) < len(rows):
+            raise DataError(f"{found.set_aside[0][0]} could be read before and cannot now: {found.set_aside[0][1]}")
+        return dict(found.blocks)
+
+    return Tuning(
+        backbone,
+        options.tune,
+        training,
+        tap_sets("auto", block_names(backbone)),
+        ("ridge", "lda"),
+        activations,
+        features,
+        options.precision,
+        options.lr == "find",
+        None if seconds is None else SHARE * seconds / trainings,
+        cache_root(options.cache),
+        json.dumps([backbone.preprocess.to_json(), repr(how), options.seed, AUGMENTATION_VERSION]),
+        watch.say,
+    )
+
+
+def _at_cut(  # noqa: PLR0913 - as `prepare`
+    what: Tunable,
+    table: Table,
+    hashes: tuple[str, ...],
+    backbone: Backbone,
+    options: Options,
+    how: Augmentation,
+    train: Ints,
+    epochs: int,
+    watch: Watcher,
+) -> Activations:
+    """Live at the input, where a view costs no pass of a network; else stored, where that pays and fits."""
+
+    def random_view(pixels: npt.NDArray[np.uint8], content_hash: str, number: int) -> npt.NDArray[np.uint8]:
+        return view(pixels, how, options.seed, content_hash, number)
+
+    varied: View | None = None if options.augment == "none" else random_view
+    shape = shapes(backbone.module, (what.cut,), backbone.preprocess.size)[what.cut][1:]
+    where = f"{what.cut} ({' x '.join(map(str, shape))})"
+    if what.cut == INPUT:
+        watch.say(f"nothing is frozen: {len(train)} images are read anew in each epoch")
+        return Live(shape, table, hashes, backbone, None, varied)
+    tap = Tap(f"cut at {what.cut}", shape[0], 1, ("map",), what.cut, shape)
+    cut, root = cut_at(backbone, tap), cache_root(options.cache)
+    engine, n_views = compile_trunk(cut, options.precision), recipe.n_views(len(train)) if varied else 1
+    needed = 2 * int(np.prod(shape)) * (len(table) + (n_views - 1) * len(train))
+    root.mkdir(parents=True, exist_ok=True)
+    size = f"{needed / 1e9:.2f} GB"
+    if not recipe.caches(epochs, n_views, needed, shutil.disk_usage(root).free):
+        watch.say(f"below {where} the network runs anew in each of {epochs} epochs: {n_views} views would take {size}")
+        return Live(shape, table, hashes, cut, engine, varied)
+    times = f"the frozen part runs {n_views} times and not {epochs}"
+    watch.say(f"activations at {where} of {n_views} views of {len(train)} images are stored: {size}, {times}")
+    still = extract(table, cut, engine, Store(root, store_key(cut, engine)), watch.bar("view 0", len(table)))
+    if len(still) < len(table):
+        raise DataError(f"{still.set_aside[0][0]} could be read before and cannot now: {still.set_aside[0][1]}")
+    found = [_stored_view(k, table.take(train), cut, root, options, how, watch) for k in range(1, n_views)]
+    places = np.full(len(table), -1)
+    places[train] = np.arange(len(train))
+    return Stored(shape, still.blocks[tap.blocks[0]], tuple(found), places)
+
+
+def _stored_view(
+    number: int, table: Table, cut: Backbone, root: Path, options: Options, how: Augmentation, watch: Watcher
+) -> npt.NDArray[np.floating]:
+    """The activations of a random view of each image of the table, from the store or the network."""
+
+    def change(pixels: npt.NDArray[np.uint8], content_hash: str) -> npt.NDArray[np.uint8]:
+        return view(pixels, how, options.seed, content_hash, number)
+
+    engine = compile_trunk(cut, options.precision)
+    key = store_key(cut, engine) | {"view": [number, options.seed, AUGMENTATION_VERSION, repr(how)]}
+    found = extract(table, cut, engine, Store(root, key), watch.bar(f"view {number}", len(table)), change)
+    return found.blocks[cut.taps[0].blocks[0]]
