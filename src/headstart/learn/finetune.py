@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from threadpoolctl import threadpool_limits
 from torch import nn
 
 from headstart.data.splits import hold_out, nested_order
@@ -31,6 +32,7 @@ from headstart.learn.spectrum import Doubles
 from headstart.learn.taps import TapSet, plain
 from headstart.learn.trained import Design, Epoch, Examples, SpecHead, train_head
 from headstart.trunk.activations import Activations
+from headstart.trunk.engine import n_cores
 from headstart.trunk.network import Backbone
 from headstart.trunk.tunable import Tail, Tunable, depths, tunable
 
@@ -84,10 +86,13 @@ def tune(
     the same rows, seed and pace give the same, interrupted or not.
     """
     held = _held_out(tuning.training, material, rows)
-    frozen = _closed(tuning, material, rows, tuning.sets)
     if tuning.tune != "auto":
         found = _tuned(tuning, tunable(tuning.backbone, tuning.tune), material, rows, held, device, progress)
-        return found if found.record["alpha"] else _frozen(frozen, found, "its weights answer best for held-out images")
+        if found.record["alpha"]:
+            return found
+        frozen = _closed(tuning, material, rows, tuning.sets)
+        return _frozen(frozen, found, "its weights answer best for held-out images")
+    frozen = _closed(tuning, material, rows, tuning.sets)
     why = _no_need(material.y[rows], frozen, len(held))
     if why is None:
         depth, why, tried = _pilot(tuning, material, rows, device)
@@ -248,8 +253,8 @@ def _best_head(
     """
     blocks, y = tuning.features(backbone, rows), material.y[rows]
     others = np.setdiff1d(np.arange(len(rows)), held)
-    part = {name: block[others] for name, block in blocks.items()}
-    fitted = fit_probe(part, y[others], material.groups[rows[others]], tuning.sets, tuning.heads, material.seed)
+    mine = replace(material, blocks=blocks, y=y, groups=material.groups[rows])
+    fitted = _closed(tuning, mine, others, tuning.sets)
     kept = {name: block[held] for name, block in blocks.items()}
     found = [_scaled(probe, kept, y[held], held, len(rows)) for probe in (top, fitted)]
     (linear, first), (several, second) = found
@@ -312,4 +317,9 @@ def _pilot(tuning: Tuning, material: Material, rows: Ints, device: str) -> tuple
 
 def _closed(tuning: Tuning, material: Material, rows: npt.NDArray[np.integer], sets: tuple[TapSet, ...]) -> Probe:
     blocks = {part.block: material.blocks[part.block][rows] for tap_set in sets for part in tap_set.parts}
-    return fit_probe(blocks, material.y[rows], material.groups[rows], sets, tuning.heads, material.seed)
+    few = len(rows) <= recipe.SMALL
+    with threadpool_limits(1 if few else None, "blas"):  # a tap set a processor, as in trial.final_probe
+        workers = n_cores() if few else 1
+        return fit_probe(
+            blocks, material.y[rows], material.groups[rows], sets, tuning.heads, material.seed, None, workers
+        )
