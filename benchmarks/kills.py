@@ -109,9 +109,7 @@ def whole(place: Place) -> tuple[int, float]:
     return int(computed.value), time.perf_counter() - start
 
 
-def killed(
-    place: Place, n_shards: int, seconds: float, n_images: int, expected: Any, rng: random.Random
-) -> Killed:
+def killed(place: Place, n_shards: int, seconds: float, n_images: int, expected: Any, rng: random.Random) -> Killed:
     tuned = "--tune" in place.arguments
     for folder in (place.cache, place.model):
         shutil.rmtree(folder, ignore_errors=True)

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import save_file
 
 from conftest import Run
 from headstart.compare import ARMS, PIXELS, Arm, flags, verdict
 from headstart.judge.metrics import accuracy_interval
+from headstart.trunk.backbone import open_backbone
 
 N = 400
 NAMES = [name for name, *_ in ARMS] + [PIXELS]
@@ -47,15 +49,17 @@ def test_the_verdict_follows_the_paired_differences(shares: dict[str, float], sa
     assert re.search(said, verdict(arms(**shares)))
 
 
-def test_the_command_judges_every_arm_by_the_same_images(run: Run, pictures: Path, tmp_path: Path) -> None:
-    options = ["--backbone", "test_efficientnet", "--size", "32", "--precision", "f32", "--cache", tmp_path]
-    weights = tmp_path / "w.safetensors"
-    from safetensors.torch import save_file
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
+    """A network that passes for a pre-trained one, small pictures, and a cache that the tests share."""
+    folder = tmp_path_factory.mktemp("tiny")
+    save_file(open_backbone("test_efficientnet", "none", seed=5).module.state_dict(), folder / "w.safetensors")
+    named = ["--backbone", "test_efficientnet", "--weights", folder / "w.safetensors", "--size", "32"]
+    return [*named, "--precision", "f32", "--epochs", "1", "--augment", "none", "--cache", folder]
 
-    from headstart.trunk.backbone import open_backbone
 
-    save_file(open_backbone("test_efficientnet", "none", seed=5).module.state_dict(), weights)
-    said = run("compare", pictures, *options, "--weights", weights, "--epochs", "1", "--json")
+def test_the_command_judges_every_arm_by_the_same_images(run: Run, pictures: Path, tiny: list[object]) -> None:
+    said = run("compare", pictures, *tiny, "--curve", "--json")
     assert said.code == 0, said.err
     found = json.loads(said.out)
     assert [arm["name"] for arm in found["arms"]] == NAMES
@@ -64,6 +68,8 @@ def test_the_command_judges_every_arm_by_the_same_images(run: Run, pictures: Pat
     for arm in found["arms"]:
         value = arm["accuracy"]["value"] * found["n"]
         assert value == pytest.approx(round(value))
+        assert [point["n"] for point in arm["curve"]] == [6, 9, found["train"]]
+        assert arm["curve"][-1]["accuracy"] == arm["accuracy"]["value"]
     first, *others = found["arms"]
     assert first["difference"] is None
     for arm in others:
@@ -78,16 +84,9 @@ def test_nothing_to_compare_without_pre_trained_weights(run: Run, pictures: Path
     assert "compare needs pre-trained weights" in said.err
 
 
-def test_the_curve_of_frozen_stages(run: Run, pictures: Path, tmp_path: Path) -> None:
+def test_the_curve_of_frozen_stages(run: Run, pictures: Path, tiny: list[object]) -> None:
     """A point for each stage; with nothing frozen what is drawn anew is a network of random weights."""
-    weights = tmp_path / "w.safetensors"
-    from safetensors.torch import save_file
-
-    from headstart.trunk.backbone import open_backbone
-
-    save_file(open_backbone("test_efficientnet", "none", seed=5).module.state_dict(), weights)
-    options = ["--backbone", "test_efficientnet", "--size", "32", "--precision", "f32", "--cache", tmp_path]
-    said = run("compare", pictures, *options, "--weights", weights, "--epochs", "1", "--freeze-depth", "--json")
+    said = run("compare", pictures, *tiny, "--freeze-depth", "--json")
     assert said.code == 0, said.err
     found = json.loads(said.out)
     depths = found["depths"]
@@ -110,19 +109,3 @@ def test_signs_of_negative_transfer() -> None:
     assert "all tuned is worse than frozen" in said(0.9, frozen=0.9, last_stage_tuned=0.9, all_tuned=0.8)
     assert "no better than raw pixels" in said(0.9, frozen=0.9, last_stage_tuned=0.9, all_tuned=0.9, raw_pixels=0.9)
     assert "several layers gain 10.0 points" in said(0.8, frozen=0.9, last_stage_tuned=0.9, all_tuned=0.9)
-
-
-def test_with_fewer_images_every_arm_has_a_curve(run: Run, pictures: Path, tmp_path: Path) -> None:
-    weights = tmp_path / "w.safetensors"
-    from safetensors.torch import save_file
-
-    from headstart.trunk.backbone import open_backbone
-
-    save_file(open_backbone("test_efficientnet", "none", seed=5).module.state_dict(), weights)
-    options = ["--backbone", "test_efficientnet", "--size", "32", "--precision", "f32", "--cache", tmp_path]
-    said = run("compare", pictures, *options, "--weights", weights, "--epochs", "1", "--curve", "--json")
-    assert said.code == 0, said.err
-    found = json.loads(said.out)
-    for arm in found["arms"]:
-        assert [point["n"] for point in arm["curve"]] == [6, 9, found["train"]]
-        assert arm["curve"][-1]["accuracy"] == arm["accuracy"]["value"]

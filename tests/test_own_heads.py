@@ -30,7 +30,7 @@ def test_a_head_in_words_is_trained_saved_and_used(run: Run, pictures: Path, tmp
     assert bundle.manifest["head"]["spec"] == head
     assert bundle.metrics["baselines"]["closed_form"]["n"] == 24
     assert len(bundle.metrics["training"]) == 8
-    assert "How the head was trained" in (tmp_path / "m" / "report.html").read_text()
+    assert "How it was trained" in (tmp_path / "m" / "report.html").read_text()
     found = json.loads(run("predict", tmp_path / "m", pictures, "--json").out)
     assert len(found) == 24
     assert all(sum(c["probability"] for c in f["top"]) == pytest.approx(1, abs=1e-4) for f in found)

@@ -50,7 +50,7 @@ class Learner:
         self.arithmetic = arithmetic
         self.module = arithmetic.prepare(module)
         self.optimizer = _optimizer(how, groups or [(1.0, list(self.module.parameters()))])
-        self.average = _moving_average(self.module, how.average)
+        self.average = _moving_average(self.module, how)
         self.part = how.batch_size  # images of a batch that go through at once; fewer where memory is short
         self.step = 0
 
@@ -180,11 +180,12 @@ def kept(module: nn.Module) -> dict[str, torch.Tensor]:
     return copy.deepcopy(module.state_dict())
 
 
-def _moving_average(module: nn.Module, decay: float) -> AveragedModel | None:
-    """With its buffers: a network of random weights learns the statistics of its BatchNorm layers too."""
-    if not decay:
+def _moving_average(module: nn.Module, how: Training) -> AveragedModel | None:
+    """With its buffers where BatchNorm learns its statistics: those of random weights are of no use."""
+    if not how.average:
         return None
-    return AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]
+    average = get_ema_multi_avg_fn(how.average)  # type: ignore[no-untyped-call]
+    return AveragedModel(module, multi_avg_fn=average, use_buffers=not how.frozen_statistics)
 
 
 def _optimizer(how: Training, groups: Groups) -> torch.optim.Optimizer:

@@ -125,8 +125,9 @@ def learning_curve(curve: Sequence[CurvePoint]) -> Markup:
     )
 
 
-def loss_curve(losses: Sequence[tuple[float, float | None]]) -> Markup:
-    """Training and held-out log-loss (upwards, from 0) against epochs; "" below two epochs."""
+def by_epoch(losses: Sequence[tuple[float, float | None]], what: str = "Loss") -> Markup:
+    """One or two values (upwards, from 0) against epochs, such as training and held-out log-loss; "" below two
+    epochs."""
     if len(losses) < 2:
         return Markup("")
     top = max(loss for pair in losses for loss in pair if loss is not None and math.isfinite(loss)) or 1.0
@@ -153,7 +154,7 @@ def loss_curve(losses: Sequence[tuple[float, float | None]]) -> Markup:
     )
     axis = _axes((), [], labels, "epoch")
     return Markup(
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Loss by epoch.">'
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(what)} by epoch.">'
         f"{grid}{axis}{''.join(drawn)}</svg>"
     )
 

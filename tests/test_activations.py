@@ -1,0 +1,116 @@
+"""Stored and live activations are the same; a view is one of the image itself, and epoch 0 has none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from headstart.data.augment import augmentation, view
+from headstart.data.images import content_hash
+from headstart.data.table import Table, read_table
+from headstart.errors import OptionError
+from headstart.learn import recipe
+from headstart.opening import Options, Watcher, rate_of, seconds_of
+from headstart.trunk.activations import Live, Stored
+from headstart.trunk.backbone import open_backbone
+from headstart.trunk.engine import compile_trunk
+from headstart.trunk.network import Backbone
+from headstart.trunk.tunable import tunable
+from headstart.tuning import prepare
+
+
+@pytest.fixture(scope="module")
+def network() -> Backbone:
+    found = open_backbone("test_efficientnet", "none")
+    return found.resized(replace(found.preprocess, size=(32, 32), crop_fraction=1.0))
+
+
+@pytest.fixture
+def table(pictures: Path) -> Table:
+    return read_table(pictures)
+
+
+def hashes(table: Table) -> tuple[str, ...]:
+    return tuple(content_hash(table.read(row)) for row in range(len(table)))
+
+
+def activations(
+    network: Backbone, table: Table, cache: Path, stage: str, said: Callable[[str], None] = lambda text: None
+) -> Stored | Live:
+    options = Options(tune=stage, precision="f32", cache=str(cache), epochs=12)
+    rows = np.arange(len(table))
+    found = prepare(table, hashes(table), network, options, rows, 1, Watcher(said)).activations(tunable(network, stage))
+    assert isinstance(found, Stored | Live)
+    return found
+
+
+def test_stored_and_live_are_the_same_to_half_precision(network: Backbone, table: Table, tmp_path: Path) -> None:
+    """At the same cut, for the images and for each of their views, in whichever order and number they are asked for."""
+    stored = activations(network, table, tmp_path, "last")
+    assert isinstance(stored, Stored)
+    how = augmentation("photo", True)
+    cut = tunable(network, "last").cut
+    from headstart.trunk.layers import Tap
+    from headstart.trunk.network import cut_at
+
+    tap = Tap("cut", stored.shape[0], 1, ("map",), cut, stored.shape)
+    below = cut_at(network, tap)
+    live = Live(
+        stored.shape, table, hashes(table), below, compile_trunk(below, "f32"), lambda p, h, k: view(p, how, 0, h, k)
+    )
+    rows = np.array([5, 0, 17, 3])
+    for epoch in range(4):
+        assert live.viewed(rows, epoch) == pytest.approx(stored.viewed(rows, epoch), rel=2e-3, abs=2e-3)
+    assert np.array_equal(live.viewed(rows[:1], 2), live.viewed(rows, 2)[:1])
+    assert np.array_equal(stored.viewed(rows, 0), stored.still(rows))
+    assert np.array_equal(stored.viewed(rows, 4), stored.still(rows))  # the round begins again
+    assert not np.allclose(live.viewed(rows, 1), live.still(rows), atol=1e-2)
+
+
+def test_at_the_input_nothing_is_stored(network: Backbone, table: Table, tmp_path: Path) -> None:
+    said: list[str] = []
+    live = activations(network, table, tmp_path, "all", said.append)
+    assert isinstance(live, Live)
+    assert live.shape == (3, 32, 32)
+    assert said == ["nothing is frozen: 24 images are read anew in each epoch"]
+    rows = np.arange(4)
+    assert np.array_equal(live.still(rows), live.viewed(rows, 0))
+    seen = [live.viewed(rows, epoch) for epoch in range(1, 4)]
+    assert not np.allclose(seen[0], seen[1])
+    assert np.array_equal(seen[1], live.viewed(rows, 2))
+
+
+def test_what_is_stored_and_what_it_spares_is_said(network: Backbone, table: Table, tmp_path: Path) -> None:
+    said: list[str] = []
+    activations(network, table, tmp_path, "last", said.append)
+    assert len(said) == 1
+    assert "of 4 views of 24 images are stored" in said[0]
+    assert said[0].endswith("the frozen part runs 4 times and not 12")
+
+
+def test_storing_pays_where_it_takes_fewer_passes_and_fits() -> None:
+    assert recipe.caches(12, 4, 10**9, 10**10)
+    assert not recipe.caches(4, 4, 10**9, 10**10)  # as many passes
+    assert not recipe.caches(12, 4, 6 * 10**9, 10**10)  # not both the shards and what is read back
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("10m", 600), ("1.5 h", 5400), ("2min", 120)])
+def test_budgets_are_times(text: str, seconds: float) -> None:
+    assert seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["10", "m", "-3m", "0s", "1d", "ten minutes"])
+def test_other_budgets_are_refused(text: str) -> None:
+    with pytest.raises(OptionError, match="is not a time: such as 90s, 10m or 2h"):
+        seconds_of(text)
+
+
+def test_learning_rates_are_numbers_or_find() -> None:
+    assert (rate_of("1e-3"), rate_of("find"), rate_of(None)) == (1e-3, None, None)
+    for text in ("0", "-1", "11", "nan", "fast", ""):
+        with pytest.raises(OptionError, match="a number above 0, at most 10, or find"):
+            rate_of(text)
