@@ -87,7 +87,7 @@ def tuning(
         return {"pre_logits": top(tuned, pixels()[rows])}
 
     how = replace(recipe.tuning(N, epochs, 16), mixup=0.0)
-    return Tuning(network, what, how, (last(),), ("ridge", "lda"), activations, features, "f32", store=store)
+    return Tuning(network, what, how, (last(),), activations, features, "f32", store=store)
 
 
 Y = np.arange(N) % 3

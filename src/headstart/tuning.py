@@ -63,7 +63,6 @@ def prepare(
         options.tune,
         training,
         tap_sets("auto", block_names(backbone)),
-        ("ridge", "lda"),
         activations,
         features,
         options.precision,

@@ -49,7 +49,6 @@ class Tuning:
     tune: str
     training: Training
     sets: tuple[TapSet, ...]  # of the frozen model, and of a closed-form head on the tuned network
-    heads: tuple[str, ...]
     activations: Callable[[Tunable], Activations]  # of all images of the material
     features: Callable[[Backbone, Ints], Blocks]  # what a network says of some images, as they are
     precision: str = "auto"
@@ -90,9 +89,9 @@ def tune(
         found = _tuned(tuning, tunable(tuning.backbone, tuning.tune), material, rows, held, device, progress)
         if found.record["alpha"]:
             return found
-        frozen = _closed(tuning, material, rows, tuning.sets)
+        frozen = fit_closed(material, rows, tuning.sets)
         return _frozen(frozen, found, "its weights answer best for held-out images")
-    frozen = _closed(tuning, material, rows, tuning.sets)
+    frozen = fit_closed(material, rows, tuning.sets)
     why = _no_need(material.y[rows], frozen, len(held))
     if why is None:
         depth, why, tried = _pilot(tuning, material, rows, device)
@@ -154,7 +153,7 @@ def _design(
     how, n_classes = tuning.training, len(material.classes)
 
     def start(some: npt.NDArray[np.integer]) -> Tail:
-        probe = _closed(tuning, material, some, (plain(),))
+        probe = fit_closed(material, some, (plain(),))
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(material.seed)
             tail = Tail(tuning.backbone, what, n_classes)
@@ -254,7 +253,7 @@ def _best_head(
     blocks, y = tuning.features(backbone, rows), material.y[rows]
     others = np.setdiff1d(np.arange(len(rows)), held)
     mine = replace(material, blocks=blocks, y=y, groups=material.groups[rows])
-    fitted = _closed(tuning, mine, others, tuning.sets)
+    fitted = fit_closed(mine, others, tuning.sets)
     kept = {name: block[held] for name, block in blocks.items()}
     found = [_scaled(probe, kept, y[held], held, len(rows)) for probe in (top, fitted)]
     (linear, first), (several, second) = found
@@ -272,7 +271,7 @@ def _scaled(probe: Probe, blocks: Blocks, y: Ints, held: Ints, n: int) -> tuple[
 
 def _compare(tuning: Tuning, material: Material, rows: Ints, held: Ints, tuned: Doubles) -> dict[str, Any]:
     """Frozen and tuned, both made without the held-out images, on them."""
-    frozen = _closed(tuning, material, np.delete(rows, held), tuning.sets)
+    frozen = fit_closed(material, np.delete(rows, held), tuning.sets)
     at = rows[held]
     right = [a.argmax(axis=1) == material.y[at] for a in (tuned, frozen.log_probabilities(material.at(at)))]
     groups = material.groups[at]
@@ -300,7 +299,7 @@ def _pilot(tuning: Tuning, material: Material, rows: Ints, device: str) -> tuple
     held = _held_out(short, material, some)
     y = material.y[some[held]]
     tried: list[tuple[float, str]] = []
-    before = _closed(tuning, material, np.delete(some, held), (plain(),)).log_probabilities(material.at(some[held]))
+    before = fit_closed(material, np.delete(some, held), (plain(),)).log_probabilities(material.at(some[held]))
     for depth in depths(tuning.backbone):
         what = tunable(tuning.backbone, depth)
         design, _, _ = _design(pilot, what, material, some, device)
@@ -315,11 +314,11 @@ def _pilot(tuning: Tuning, material: Material, rows: Ints, device: str) -> tuple
     return best, why, [{"depth": depth, "log_loss": found} for found, depth in ((start, "none"), *tried)]
 
 
-def _closed(tuning: Tuning, material: Material, rows: npt.NDArray[np.integer], sets: tuple[TapSet, ...]) -> Probe:
+def fit_closed(material: Material, rows: npt.NDArray[np.integer], sets: tuple[TapSet, ...]) -> Probe:
+    """The closed-form model of these rows."""
     blocks = {part.block: material.blocks[part.block][rows] for tap_set in sets for part in tap_set.parts}
-    few = len(rows) <= recipe.SMALL
-    with threadpool_limits(1 if few else None, "blas"):  # a tap set a processor, as in trial.final_probe
+    few, heads = len(rows) <= recipe.SMALL, recipe.heads(len(rows), len(material.classes))
+    # an eigendecomposition gains less from a second BLAS thread than a tap set gains from a processor of its own
+    with threadpool_limits(1 if few else None, "blas"):
         workers = n_cores() if few else 1
-        return fit_probe(
-            blocks, material.y[rows], material.groups[rows], sets, tuning.heads, material.seed, None, workers
-        )
+        return fit_probe(blocks, material.y[rows], material.groups[rows], sets, heads, material.seed, None, workers)

@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from headstart.judge.evaluate import CrossValidation, combine_cv, cross_validate, learning_curve
 from headstart.judge.metrics import accuracy_interval, paired_difference, score
 from headstart.learn import recipe
-from headstart.learn.finetune import Tuned, Tuning, answers, tune
+from headstart.learn.finetune import Tuned, Tuning, answers, fit_closed, tune
 from headstart.learn.material import Material
 from headstart.learn.plan import Plan
 from headstart.learn.probe import Probe, fit_probe
@@ -115,12 +115,7 @@ def _train(
 
 def final_probe(material: Material, plan: Plan, sets: tuple[TapSet, ...]) -> Probe:
     """The closed-form model, from all training rows."""
-    mine = material.part(plan.train)
-    heads = recipe.heads(len(mine.y), len(mine.classes))
-    few = len(mine.y) <= recipe.SMALL
-    # an eigendecomposition gains less from a second BLAS thread than a tap set gains from a processor of its own
-    with threadpool_limits(1 if few else None, "blas"):
-        return fit_probe(mine.blocks, mine.y, mine.groups, sets, heads, material.seed, workers=n_cores() if few else 1)
+    return fit_closed(material, plan.train, sets)
 
 
 def judge(material: Material, plan: Plan, head: Probe | SpecHead, method: Method, bar: Bar) -> Verdict:
