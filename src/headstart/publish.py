@@ -304,15 +304,28 @@ def growth_line(growth: dict[str, Any]) -> str:
 def outcomes(fitted: Fitted) -> list[str]:
     """What adding to a model, or tuning it, did."""
     lines = [growth_line(fitted.growth)] if fitted.growth else []
-    return [*lines, *([tuning_line(fitted.tuning)] if fitted.tuning else [])]
+    worse = worse_line(fitted)
+    return [*lines, *([tuning_line(fitted.tuning)] if fitted.tuning else []), *([worse] if worse else [])]
 
 
 def _warnings(fitted: Fitted) -> tuple[str, ...]:
-    if not fitted.leak_free:
-        return ()
-    accuracy, n = fitted.leak_free["accuracy"]["value"], fitted.leak_free["n"]
-    without = "Without the judged images that have a copy among the training images the accuracy is"
-    return (f"{without} {100 * accuracy:.1f} % (n = {n}).",)
+    found = [line for line in [worse_line(fitted)] if line]
+    if fitted.leak_free:
+        accuracy, n = fitted.leak_free["accuracy"]["value"], fitted.leak_free["n"]
+        without = "Without the judged images that have a copy among the training images the accuracy is"
+        found.append(f"{without} {100 * accuracy:.1f} % (n = {n}).")
+    return tuple(found)
+
+
+def worse_line(fitted: Fitted) -> str | None:
+    """That the frozen network is better on the judged images, beyond doubt; None where it is not."""
+    gains = [b.difference["difference"] for b in fitted.baselines if b.kind == "frozen" and b.difference]
+    if not (fitted.tuning and fitted.tuning["kept"] and gains and gains[0]["high"] < 0):
+        return None
+    return (
+        f"Tuning made it worse by {-100 * gains[0]['value']:.1f} points: the frozen network is better here. "
+        "Fit it again without --tune, or with --tune auto."
+    )
 
 
 def _candidates(fitted: Fitted) -> tuple[report.Candidate, ...]:
@@ -351,6 +364,7 @@ def _network(fitted: Fitted) -> report.Network:
         precision=engine.precision,
         chain=backbone.chain,
         taps=tuple(dict.fromkeys(p.block.split("/")[0] for p in fitted.head.parts)),
+        tuned=bool(fitted.tuning and fitted.tuning["kept"]),
     )
 
 

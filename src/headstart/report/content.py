@@ -121,6 +121,7 @@ class Network:
     precision: str = ""  # "bfloat16"
     taps: tuple[str, ...] = ()
     chain: tuple[str, ...] = ()  # earlier models that it comes from, oldest first
+    tuned: bool = False  # part of it has learned from these images
 
 
 @dataclass(frozen=True)

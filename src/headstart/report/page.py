@@ -106,6 +106,7 @@ def render_report(data: ReportData) -> str:
             curve=figures.learning_curve(data.curve),
             curve_rows=[(p.n, estimate(p.accuracy)) for p in data.curve],
             curve_said=words.curve_sentence(data),
+            tuned=data.network is not None and data.network.tuned,
             losses=figures.by_epoch(data.losses),
             rates=figures.by_epoch([(rate, None) for rate in data.rates], "Learning rate"),
             losses_said=words.loss_sentence(data.losses),
