@@ -17,7 +17,7 @@ from typing import Any
 import measure
 import numpy as np
 
-from headstart import pipeline, publish
+from headstart import account, pipeline
 from headstart.data.table import Table, read_table, table_of
 from headstart.judge.metrics import paired_gain
 from headstart.learn.trial import judge_tuned
@@ -76,7 +76,7 @@ def one(table: Table, options: Options) -> dict[str, Any]:
         "auto": float(after.mean()),
         "difference": paired_gain(after, before, learned.seen.groups[rows])["difference"],
         "kept": learned.tuned.record["kept"],
-        "said": publish.tuning_line(learned.tuned.record),
+        "said": account.tuning_line(learned.tuned.record),
         "seconds": round(time.perf_counter() - start, 1),
     }
 

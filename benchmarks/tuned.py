@@ -22,7 +22,7 @@ from typing import Any
 import measure
 import numpy as np
 
-from headstart import pipeline, publish
+from headstart import account, pipeline
 from headstart.data.table import Table, read_table
 from headstart.opening import Options, Watcher
 
@@ -58,7 +58,7 @@ def one(name: str, data: Path, options: Options) -> dict[str, Any]:
         "n": fitted.verdict.score["n"],
         "frozen": frozen.accuracy,
         "difference": frozen.difference["difference"] if frozen.difference else None,
-        "said": publish.tuning_line(fitted.tuning),
+        "said": account.tuning_line(fitted.tuning),
         "tuning": {key: value for key, value in fitted.tuning.items() if key != "compared"},
         "seconds": {stage: round(s, 1) for stage, s in fitted.seconds.items()},
         "wall": round(time.perf_counter() - start, 1),

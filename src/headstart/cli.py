@@ -75,7 +75,13 @@ def _fit_and_save(given: argparse.Namespace) -> None:
     folder = Path(given.output)
     check_writable(folder)
     table = read_table(given.data, min_classes=1 if given.add_to else 2)
-    from headstart import answers, grow, pipeline, publish  # after the cheap checks: they take seconds to import
+    from headstart import (  # after the cheap checks: they take seconds to import
+        account,
+        answers,
+        grow,
+        pipeline,
+        publish,
+    )
     from headstart.track import open_trackers
 
     options = _options(given)
@@ -97,7 +103,7 @@ def _fit_and_save(given: argparse.Namespace) -> None:
         return
     for line in answers.summary(fitted, folder):
         _say(line)
-    for line in publish.outcomes(fitted):
+    for line in account.outcomes(fitted):
         _say(line)
 
 

@@ -1,0 +1,151 @@
+"""What a fit did, in words: every setting with its source, and what tuning it or adding to it changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headstart.learn import recipe
+from headstart.learn.trained import Epoch, SpecHead
+from headstart.pipeline import Fitted
+
+HEADS = {"ridge": "ridge", "lda": "shrunk LDA", "logistic": "logistic regression"}
+TAPS = {"last": "the last layer", "plain": "the last layer", "all": "all stages"}
+
+
+def settings(fitted: Fitted) -> list[recipe.Setting]:
+    """The recipe's decisions with their sources."""
+    seen, plan = fitted.seen, fitted.plan
+    side = seen.backbone.preprocess.size[0]
+    folds, repeats = recipe.cross_validation(len(plan.train))
+    judged = {
+        "cross-validation": (
+            f"{folds}-fold cross-validation, {repeats} repeats",
+            f"fewer than {recipe.SMALL} images and no split of yours",
+        ),
+        "test split": (
+            f"{len(plan.judge) if plan.judge is not None else 0} images held out",
+            f"{recipe.SMALL} images or more and no split of yours",
+        ),
+    }.get(plan.source, (plan.source, "your own split"))
+    size_source = (
+        "set by --size"
+        if fitted.options.size
+        else (
+            "small pictures are enlarged and not cropped (measured on EuroSAT and CIFAR-10)"
+            if seen.enlarged
+            else "10/7 of the training size up to 20,000 photographs (FixRes, Touvron et al. 2019)"
+        )
+    )
+    return [
+        recipe.Setting("input size", f"{side} px", size_source),
+        recipe.Setting(
+            "precision",
+            seen.engine.precision,
+            "set by --precision"
+            if fitted.options.precision != "auto"
+            else "bfloat16 where the processor has it: same accuracy, twice the speed (measured)",
+        ),
+        recipe.Setting("judged by", *judged),
+        *_head_settings(fitted),
+    ]
+
+
+def _head_settings(fitted: Fitted) -> list[recipe.Setting]:
+    if fitted.tuning:
+        return _tuning_settings(fitted, fitted.tuning)
+    if isinstance(fitted.head, SpecHead):
+        how, stopped = fitted.head.design.training, len(fitted.head.epochs)
+        held = f"{how.held_out:.0%} of the training images held out to stop by" if how.held_out else "no early stop"
+        words = (
+            f"{how.optimizer}, peak rate {how.rate:g}, {stopped} of {how.epochs} epochs, batches of {how.batch_size}"
+        )
+        return [
+            recipe.Setting("head", fitted.head.design.words, f"set by --head, reads {fitted.head.design.block}"),
+            recipe.Setting("training", words, f"one cycle (Smith 2018); {held}"),
+        ]
+    best = [c for c in fitted.head.candidates if c.weight]
+    return [
+        recipe.Setting(
+            "head",
+            " + ".join(f"{HEADS.get(c.head, c.head)} on {TAPS.get(c.taps, c.taps)}" for c in best),
+            "least left-out log-loss" + (", equal parts of those within a tenth of it" if len(best) > 1 else ""),
+        ),
+        recipe.Setting(
+            "penalty",
+            ", ".join(f"{c.l2:.2g}" for c in best),
+            f"least left-out log-loss of {len(recipe.LOGISTIC_PENALTIES)} values for logistic regression, "
+            f"of {len(recipe.PENALTIES)} for the other heads",
+        ),
+    ]
+
+
+def _tuning_settings(fitted: Fitted, record: dict[str, Any]) -> list[recipe.Setting]:
+    assert fitted.method.tuning is not None
+    how = fitted.method.tuning.training
+    kept = "kept" if record["kept"] else f"frozen is enough: {record['why']}"
+    if "cut" not in record:
+        return [recipe.Setting("tuned", "nothing", f"set by --tune {fitted.options.tune}; {kept}")]
+    words = f"{record['modules']} modules, {record['parameters']:,} parameters above {record['cut']}"
+    training = f"{how.optimizer}, peak rate {record['rate']:g}, {len(record['epochs'])} of {how.epochs} epochs"
+    found = [
+        recipe.Setting("tuned", words, f"set by --tune {fitted.options.tune}; {kept}"),
+        recipe.Setting("training", training, "LP-FT (Kumar et al. 2022), one cycle (Smith 2018), moving average"),
+        recipe.Setting("arithmetic", record["arithmetic"], "the fastest on this machine, measured"),
+    ]
+    if record["kept"]:
+        share = f"{record['alpha']:.0%} tuned, the rest frozen" if record["alpha"] < 1 else "tuned"
+        found.append(recipe.Setting("weights", share, "mixed by the held-out log-loss (WiSE-FT, Wortsman et al. 2022)"))
+        found.append(recipe.Setting("head", record["head"], "least held-out log-loss"))
+    return found
+
+
+def tuning_line(record: dict[str, Any]) -> str:
+    """What tuning was worth, in one line."""
+    found = record.get("compared")
+    if found is None:
+        if not record["kept"]:
+            return f"frozen is enough: {record['why']}"
+        return f"tuned above {record['cut']}; too few images to hold some out and compare"
+    value, low, high = (100 * found["difference"][end] for end in ("value", "low", "high"))
+    verdict = "the tuned model was kept" if record["kept"] else "frozen is enough, the frozen model was kept"
+    return (
+        f"on {found['n']} held-out training images: frozen {found['frozen']['value']:.1%}, tuned above {record['cut']} "
+        f"{found['tuned']['value']:.1%} (change {value:+.1f} points, {low:+.1f} to {high:+.1f}); {verdict}"
+    )
+
+
+def epochs_of(fitted: Fitted) -> tuple[Epoch, ...]:
+    """The loss curve of a trained head or a tuned network; empty for the closed-form heads."""
+    if fitted.tuning:
+        return tuple(Epoch(**epoch) for epoch in fitted.tuning["epochs"])
+    return fitted.head.epochs if isinstance(fitted.head, SpecHead) else ()
+
+
+def growth_line(growth: dict[str, Any]) -> str:
+    """What adding to a model did, in one line."""
+    old, new = growth["old_classes"], growth["new_classes"]
+    what = f"{growth['images']} images" + (f", {len(new)} new classes ({', '.join(new[:5])})" if new else "")
+    value, low, high = (100 * old["difference"][end] for end in ("value", "low", "high"))
+    return (
+        f"{what} added to {growth['model']}; on the {old['n']} judged images of its own the accuracy was "
+        f"{old['before']['value']:.1%} and is {old['after']['value']:.1%} (change {value:+.1f} points, "
+        f"{low:+.1f} to {high:+.1f})"
+    )
+
+
+def outcomes(fitted: Fitted) -> list[str]:
+    """What adding to a model, or tuning it, did."""
+    lines = [growth_line(fitted.growth)] if fitted.growth else []
+    worse = worse_line(fitted)
+    return [*lines, *([tuning_line(fitted.tuning)] if fitted.tuning else []), *([worse] if worse else [])]
+
+
+def worse_line(fitted: Fitted) -> str | None:
+    """That the frozen network is better on the judged images, beyond doubt; None where it is not."""
+    gains = [b.difference["difference"] for b in fitted.baselines if b.kind == "frozen" and b.difference]
+    if not (fitted.tuning and fitted.tuning["kept"] and gains and gains[0]["high"] < 0):
+        return None
+    return (
+        f"Tuning made it worse by {-100 * gains[0]['value']:.1f} points: the frozen network is better here. "
+        "Fit it again without --tune, or with --tune auto."
+    )
