@@ -29,7 +29,7 @@ from headstart.trunk.activations import Activations, Stored
 from headstart.trunk.backbone import open_backbone
 from headstart.trunk.cut import find_cuts
 from headstart.trunk.network import Backbone
-from headstart.trunk.tunable import Tail, Tunable, depths, tunable
+from headstart.trunk.tunable import Tail, Tunable, depths, kind_of, tunable
 
 N = 60
 Images = npt.NDArray[np.float32]
@@ -360,6 +360,32 @@ def test_a_learning_rate_is_found_and_nothing_of_it_is_kept(network: Backbone) -
         ROWS,
     )
     assert alike(found, fixed)
+
+
+def test_the_recipe_knows_the_kind_of_network() -> None:
+    """Ordinary convolutions learn by SGD, depthwise ones and attention by AdamW; from scratch all by AdamW."""
+    kinds = {name: kind_of(open_backbone(name, "none")) for name in ("resnet18", "mobilenetv3_small_050", "test_vit")}
+    assert kinds == {"resnet18": "plain", "mobilenetv3_small_050": "depthwise", "test_vit": "normalised"}
+    found = {kind: recipe.tuning(500, kind=kind) for kind in kinds.values()}
+    assert [found[kind].optimizer for kind in ("plain", "depthwise", "normalised")] == ["sgd", "adamw", "adamw"]
+    assert found["normalised"].rate < found["depthwise"].rate < found["plain"].rate
+    scratch = recipe.tuning(500, random=True, kind="plain")
+    assert (scratch.optimizer, scratch.frozen_statistics, scratch.stage_decay) == ("adamw", False, 1.0)
+    assert all(how.frozen_statistics for how in found.values())
+
+
+def test_mixup_mixes_pictures_and_labels_alike(network: Backbone) -> None:
+    how = replace(recipe.tuning(N, 1, 8), mixup=0.2)
+    learn = learner.Learner(torch.nn.Linear(4, 4), how, 10, 4)
+    x, y = torch.eye(4)[[0, 1, 2, 3]], torch.arange(4)
+    mixed, target = learn._mixed(x, y)
+    assert torch.allclose(mixed, target)  # each picture is the code of its label, and stays so
+    assert torch.allclose(target.sum(1), torch.ones(4))
+    assert not torch.equal(target, torch.eye(4))
+    again, _ = learn._mixed(x, y)
+    assert torch.equal(mixed, again)  # drawn from the seed and the step alone
+    learn.step += 1
+    assert not torch.equal(learn._mixed(x, y)[0], mixed)
 
 
 def test_a_budget_buys_epochs(network: Backbone) -> None:

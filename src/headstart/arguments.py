@@ -169,7 +169,9 @@ def _tuning_options(command: argparse.ArgumentParser) -> None:
         metavar="photo|aerial|medical|document|none",
         help="random views that are true of such pictures, for tuning (default: photo)",
     )
-    fit.add_argument("--lr", metavar="RATE|find", help="peak learning rate; find: by a range test (default: 3e-4)")
+    fit.add_argument(
+        "--lr", metavar="RATE|find", help="peak learning rate; find: by a range test (default: by the network)"
+    )
     fit.add_argument(
         "--budget", metavar="TIME", help="time for tuning and judging it: 90s, 10m, 2h (default: no limit)"
     )

@@ -22,7 +22,7 @@ from headstart.trunk.features import extract, store_key
 from headstart.trunk.layers import INPUT, Tap
 from headstart.trunk.network import Backbone, block_names, cut_at, shapes
 from headstart.trunk.store import Store, cache_root
-from headstart.trunk.tunable import Tunable, is_plain
+from headstart.trunk.tunable import Tunable, kind_of
 
 AUGMENTATION_VERSION = 1  # raised when the same settings would give other views
 SHARE = 0.6  # of a time budget for the steps of training; reading, views and judging take the rest
@@ -40,7 +40,7 @@ def prepare(
 ) -> Tuning:
     """What learns and how. `train`: rows that may teach; `trainings`: how often that will happen (folds and all)."""
     n, rate = len(train), rate_of(options.lr)
-    training = recipe.tuning(n, options.epochs, options.batch_size, backbone.random, rate, is_plain(backbone))
+    training = recipe.tuning(n, options.epochs, options.batch_size, backbone.random, rate, kind_of(backbone))
     how = augmentation(options.augment, backbone.preprocess.crop_fraction == 1.0)
     seconds = seconds_of(options.budget)
     known: dict[Tunable, Activations] = {}

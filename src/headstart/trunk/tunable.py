@@ -57,11 +57,12 @@ def tunable(backbone: Backbone, tune: str) -> Tunable:
     return Tunable(_cut_before(cuts, learn[0]), learn, sum(p.numel() for p in parameters.values()), stages)
 
 
-def is_plain(backbone: Backbone) -> bool:
-    """Whether it is of ordinary convolutions throughout, as VGG and ResNet: none grouped, and no attention."""
+def kind_of(backbone: Backbone) -> str:
+    """ "normalised" (LayerNorm, and what has attention has that), "depthwise" (grouped convolutions), or "plain"."""
     layers = list(backbone.module.modules())
-    grouped = any(isinstance(layer, nn.Conv2d) and layer.groups > 1 for layer in layers)
-    return not grouped and not any(isinstance(layer, nn.LayerNorm | nn.MultiheadAttention) for layer in layers)
+    if any(isinstance(layer, nn.LayerNorm) for layer in layers):
+        return "normalised"
+    return "depthwise" if any(isinstance(layer, nn.Conv2d) and layer.groups > 1 for layer in layers) else "plain"
 
 
 def depths(backbone: Backbone) -> tuple[str, ...]:
