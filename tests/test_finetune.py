@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +14,19 @@ import timm
 import torch
 
 from conftest import TINY, Run
+from headstart import pipeline, publish
 from headstart.bundle import read_bundle
 from headstart.data.images import load as decode
-from headstart.data.table import list_images
+from headstart.data.table import list_images, read_table
 from headstart.errors import DataError, OptionError
 from headstart.learn import learner, recipe
 from headstart.learn.arithmetic import BF16_BUT_GROUPED, PLAIN
 from headstart.learn.checkpoint import Checkpoint
 from headstart.learn.finetune import Tuned, Tuning, answers, tune
 from headstart.learn.material import Material
-from headstart.learn.taps import last
+from headstart.learn.taps import last, plain
 from headstart.learn.trained import Epoch
+from headstart.opening import Options
 from headstart.pipeline import load
 from headstart.ship.predict import predict
 from headstart.trunk.activations import Activations, Stored
@@ -418,6 +422,34 @@ def test_the_command_tunes_saves_and_the_model_is_timms_own(run: Run, pictures: 
         with torch.inference_mode():
             theirs = network(((array - mean) / std)[None]).softmax(1)[0].numpy()
         assert ours[k] == pytest.approx(theirs, abs=1e-3)  # its features are kept in float16
+
+
+@pytest.mark.parametrize("scores", [(1.0, 2.0), (2.0, 1.0)])
+def test_what_is_saved_answers_as_what_was_judged(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scores: tuple[float, float]
+) -> None:
+    """With the linear top, and with a head on several layers: the same probabilities from the folder."""
+    from headstart.learn import finetune
+
+    losses = iter(scores * 9)
+    scaled = finetune._scaled
+    monkeypatch.setattr(finetune, "_scaled", lambda *given: (scaled(*given)[0], next(losses)))
+    monkeypatch.setattr(recipe, "training", partial(small_training, recipe.training))
+    table = read_table(pictures)
+    options = Options("test_efficientnet", "none", tune="last", epochs=1, size=32, cache=str(tmp_path / "c"))
+    learned = pipeline.learn(table, options)
+    assert learned.tuned is not None
+    assert (learned.tuned.record["head"] == "linear") == (scores[0] < scores[1])
+    fitted = pipeline.prove(learned)
+    publish.save(fitted, tmp_path / "m", "t", "t")
+    ours = np.exp(fitted.head.log_probabilities(learned.material.blocks))
+    assert predict(load(tmp_path / "m"), table).probabilities == pytest.approx(ours, abs=2e-3)
+    assert fitted.view is fitted.head or fitted.view.parts == plain().parts
+
+
+def small_training(full: Callable[..., recipe.Training], n_images: int, *given: object) -> recipe.Training:
+    """Some images held out, however few there are."""
+    return replace(full(n_images, *given), held_out=0.3)
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,9 @@ def _tuned(
     """Train, mix with the start, choose the head, compare."""
     design, start, record = _design(tuning, what, material, rows, device)
     examples = _examples(tuning, what, material, rows)
-    head = train_head(design, examples, material.seed, device, progress, _checkpoint(tuning, design, examples, device))
+    head = train_head(
+        design, examples, material.seed, device, progress, _checkpoint(tuning, design, examples, material.seed, device)
+    )
     record |= {"cut": what.cut, "modules": len(what.modules), "parameters": what.n_parameters, "kept": True}
     record |= {"epochs": [asdict(epoch) for epoch in head.epochs], "alpha": 1.0, "head": "linear", "compared": None}
     if len(held) and not tuning.backbone.random:
@@ -141,7 +143,8 @@ def _tuned(
     top = _linear_top(tail, head)
     if not len(held):
         return Tuned(backbone, top, top, record, head.epochs)
-    best, record["head"] = _best_head(tuning, backbone, top, material, rows, held)
+    best, top = _best_head(tuning, backbone, top, material, rows, held)
+    record["head"] = "linear" if best is top else "closed form, several layers"
     record["compared"] = _compare(tuning, material, rows, held, best.left_out[held])
     return Tuned(backbone, best, top, record, head.epochs)
 
@@ -192,13 +195,14 @@ def _examples(tuning: Tuning, what: Tunable, material: Material, rows: Ints) -> 
     )
 
 
-def _checkpoint(tuning: Tuning, design: Design, examples: Examples, device: str) -> Checkpoint | None:
+def _checkpoint(tuning: Tuning, design: Design, examples: Examples, seed: int, device: str) -> Checkpoint | None:
     if tuning.store is None:
         return None
     made_by = {
         "network": (tuning.backbone.name, tuning.backbone.weights_hash, design.words, design.arithmetic.name),
         "training": asdict(design.training),
         "data": (tuning.data, list(examples.keys), examples.y.tolist(), examples.groups.tolist()),
+        "activations": (type(examples.activations).__name__, tuning.precision, repr(tuning.sets), seed),
         "machine": (torch.__version__, device, torch.get_num_threads()),
     }
     return Checkpoint(tuning.store, made_by)
@@ -244,8 +248,9 @@ def _linear_top(tail: Tail, head: SpecHead) -> Probe:
 
 def _best_head(
     tuning: Tuning, backbone: Backbone, top: Probe, material: Material, rows: Ints, held: Ints
-) -> tuple[Probe, str]:
-    """The linear top, or a closed-form head on several layers of the tuned network, by the held-out log-loss.
+) -> tuple[Probe, Probe]:
+    """(the better head by the held-out log-loss, the linear top): the linear top itself, or a closed-form head on
+    several layers of the tuned network.
 
     Neither has learned from the held-out images. The closed-form head's own leave-one-out predictions would flatter
     it, since the network has seen those images: its scale is set on the held-out ones.
@@ -257,7 +262,7 @@ def _best_head(
     kept = {name: block[held] for name, block in blocks.items()}
     found = [_scaled(probe, kept, y[held], held, len(rows)) for probe in (top, fitted)]
     (linear, first), (several, second) = found
-    return (several, "closed form, several layers") if second < first else (linear, "linear")
+    return (several if second < first else linear), linear
 
 
 def _scaled(probe: Probe, blocks: Blocks, y: Ints, held: Ints, n: int) -> tuple[Probe, float]:
@@ -305,7 +310,11 @@ def _pilot(tuning: Tuning, material: Material, rows: Ints, device: str) -> tuple
         design, _, _ = _design(pilot, what, material, some, device)
         examples = _examples(pilot, what, material, some)
         head = train_head(
-            design, examples, material.seed, device, checkpoint=_checkpoint(pilot, design, examples, device)
+            design,
+            examples,
+            material.seed,
+            device,
+            checkpoint=_checkpoint(pilot, design, examples, material.seed, device),
         )
         tried.append((best_scale(head.left_out[held], y)[1], depth))
     loss, best = min(tried)
