@@ -226,7 +226,8 @@ def verdict(arms: dict[str, Arm]) -> str:
         return "Transfer hurts here: the same network trained from scratch on your images is better"
     others = [arm for arm in (scratch, drawn, arms[PIXELS]) if _beats(frozen, arm) is not True]
     if others and all(_beats(best, arm) is not True for arm in others):
-        names = " and ".join(arm.name for arm in others)
+        *some, last = (arm.name for arm in others)
+        names = f"{', '.join(some)} and {last}" if some else last
         return (
             f"Transfer does not help here, as far as {len(frozen.right)} images can tell: {names} "
             f"{'does' if len(others) == 1 else 'do'} as well as the pre-trained network"
