@@ -19,7 +19,7 @@ from headstart.trunk.activations import Live, Stored
 from headstart.trunk.backbone import open_backbone
 from headstart.trunk.engine import compile_trunk
 from headstart.trunk.network import Backbone
-from headstart.trunk.tunable import tunable
+from headstart.trunk.tunable import share_of, tunable
 from headstart.tuning import prepare
 
 
@@ -93,9 +93,30 @@ def test_what_is_stored_and_what_it_spares_is_said(network: Backbone, table: Tab
 
 
 def test_storing_pays_where_it_takes_fewer_passes_and_fits() -> None:
-    assert recipe.caches(12, 4, 10**9, 10**10)
-    assert not recipe.caches(4, 4, 10**9, 10**10)  # as many passes
-    assert not recipe.caches(12, 4, 6 * 10**9, 10**10)  # not both the shards and what is read back
+    assert recipe.caches(12, 4, 0.2, 10**9, 10**10)
+    assert not recipe.caches(4, 4, 0.2, 10**9, 10**10)  # as many passes
+    assert not recipe.caches(12, 4, 0.8, 10**9, 10**10)  # of a part that costs little
+    assert not recipe.caches(12, 4, 0.2, 6 * 10**9, 10**10)  # not both the shards and what is read back
+
+
+def test_the_share_above_a_cut_is_that_of_the_tables() -> None:
+    """methods.md 2.4: layer4 of resnet18 is 22.7 % of its 1.81 G multiply-adds."""
+    network = open_backbone("resnet18", "none")
+    assert share_of(network, tunable(network, "layer4")) == pytest.approx(0.227, abs=0.002)
+    assert share_of(network, tunable(network, "all")) == 1
+    shares = [share_of(network, tunable(network, f"layer{k}")) for k in (1, 2, 3, 4)]
+    assert shares == sorted(shares, reverse=True)
+
+
+def test_where_storing_spares_nothing_the_network_runs_anew(
+    network: Backbone, table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recipe, "n_views", lambda n: 11)
+    said: list[str] = []
+    live = activations(network, table, tmp_path, "blocks.1", said.append)
+    assert isinstance(live, Live)
+    assert live.engine is not None
+    assert "runs anew in each of 12 epochs" in said[0]
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("10m", 600), ("1.5 h", 5400), ("2min", 120)])

@@ -22,7 +22,7 @@ from headstart.trunk.features import extract, store_key
 from headstart.trunk.layers import INPUT, Tap
 from headstart.trunk.network import Backbone, block_names, cut_at, shapes
 from headstart.trunk.store import Store, cache_root
-from headstart.trunk.tunable import Tunable, kind_of
+from headstart.trunk.tunable import Tunable, kind_of, share_of
 
 AUGMENTATION_VERSION = 1  # raised when the same settings would give other views
 SHARE = 0.6  # of a time budget for the steps of training; reading, views and judging take the rest
@@ -102,8 +102,10 @@ def _at_cut(  # noqa: PLR0913 - as `prepare`
     needed = 2 * int(np.prod(shape)) * (len(table) + (n_views - 1) * len(train))
     root.mkdir(parents=True, exist_ok=True)
     size = f"{needed / 1e9:.2f} GB"
-    if not recipe.caches(epochs, n_views, needed, shutil.disk_usage(root).free):
-        watch.say(f"below {where} the network runs anew in each of {epochs} epochs: {n_views} views would take {size}")
+    share = share_of(backbone, what)
+    if not recipe.caches(epochs, n_views, share, needed, shutil.disk_usage(root).free):
+        spared = f"{n_views} stored views would take {size} and spare {1 - share:.0%} of {epochs - n_views} passes"
+        watch.say(f"below {where} the network runs anew in each of {epochs} epochs: {spared}")
         return Live(shape, table, hashes, cut, engine, varied)
     times = f"the frozen part runs {n_views} times and not {epochs}"
     watch.say(f"activations at {where} of {n_views} views of {len(train)} images are stored: {size}, {times}")

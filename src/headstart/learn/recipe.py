@@ -128,15 +128,17 @@ PILOT_IMAGES, PILOT_EPOCHS = 1000, 3  # of the trial that decides how deep `--tu
 
 
 def n_views(n_images: int) -> int:
-    """Views of each training image whose activations are kept, the image itself among them: a pass of the trunk each.
-    Even, so that half are mirrored (alternating flip); fewer where there are many images (methods.md 1.6)."""
-    return 4 if n_images < SMALL else 2
+    """Views of each training image whose activations are stored, the image itself among them: a pass of the frozen part
+    each. Even, so that half are mirrored (alternating flip); fewer where there are many images (methods.md 1.6)."""
+    return 4 if n_images < 20_000 else 2
 
 
-def caches(epochs: int, views: int, needed: int, free: int) -> bool:
-    """Whether activations at a cut are stored, `needed` bytes of them, or made anew in each epoch: storing pays where
-    that takes fewer passes of the frozen part (methods.md 2.4), and they must fit."""
-    return views < epochs and needed < free // 2
+def caches(epochs: int, views: int, share: float, needed: int, free: int) -> bool:
+    """Whether activations at a cut are stored, `needed` bytes of them, or made anew in each epoch. `share`: of the
+    network's multiply-adds that lie above the cut. Storing pays where that spares passes (methods.md 2.4) and fits.
+    Where little is frozen it would spare little, and views of its own for each epoch are worth more: on 5,000 images of
+    CIFAR-10, cut below the upper two thirds, two stored views overfit from the sixth epoch on."""
+    return epochs * (1 - share) > views and needed < free // 2
 
 
 def epochs_within(seconds: float | None, epochs: int, n_images: int, rate: float) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import fx, nn
 from headstart.errors import OptionError, nearest
 from headstart.trunk.cut import Cuts, find_cuts
 from headstart.trunk.layers import INPUT, find_layer
-from headstart.trunk.network import Backbone
+from headstart.trunk.network import Backbone, shapes
 from headstart.trunk.weights import fingerprint
 
 
@@ -55,6 +56,19 @@ def tunable(backbone: Backbone, tune: str) -> Tunable:
     place, ends = _places(cuts), _stage_ends(backbone, cuts)
     stages = tuple(sum(end >= place[name] for end in ends[:-1]) for name in learn)
     return Tunable(_cut_before(cuts, learn[0]), learn, sum(p.numel() for p in parameters.values()), stages)
+
+
+def share_of(backbone: Backbone, what: Tunable) -> float:
+    """The share of the network's multiply-adds, below its top, that lies in what learns."""
+    modules: dict[str, nn.Module] = dict(backbone.module.named_modules())
+    found = shapes(backbone.module, modules, backbone.preprocess.size)
+    costs = {}
+    for name in tunable(backbone, "all").modules:
+        weight = getattr(modules[name], "weight", None)
+        if isinstance(weight, torch.Tensor) and weight.ndim > 1 and name in found:
+            places = math.prod(found[name]) // weight.shape[0]  # where the filters, or the rows, are applied
+            costs[name] = places * weight.numel()
+    return sum(cost for name, cost in costs.items() if name in what.modules) / max(1, sum(costs.values()))
 
 
 def kind_of(backbone: Backbone) -> str:
