@@ -216,7 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Transferability of features on halves of CIFAR-100.")
     parser.add_argument("data", metavar="DATA", help="a folder of train-*.parquet and test-*.parquet")
     parser.add_argument("-o", "--output", type=Path, default=Path("transferability"), metavar="FOLDER")
-    parser.add_argument("--size", choices=SIZES, default="small", help="small: 70 minutes of one core; large: for a GPU")
+    parser.add_argument("--size", choices=SIZES, default="small", help="small: 70 minutes of a core; large: for a GPU")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--precision", choices=("bf16", "f32"), default="bf16")
     parser.add_argument("--workers", type=int, help="processes; all cores unless told, one on a GPU")
