@@ -18,6 +18,7 @@ from typing import Any
 
 import measure
 import numpy as np
+from small_sets import digits
 
 from headstart import compare
 from headstart.data.table import Table, read_table, table_of
@@ -36,11 +37,7 @@ SETS: dict[str, tuple[dict[str, Any], str]] = {
 def table(name: str, data: Path) -> Table:
     rng = np.random.default_rng(0)
     if name == "digits":
-        from sklearn.datasets import load_digits
-
-        found = load_digits()
-        pictures = [np.repeat((image * 15.9).astype(np.uint8)[..., None], 3, axis=2) for image in found.images]
-        return table_of(pictures, [str(label) for label in found.target])
+        return digits()
     if name == "noise":
         return table_of(list(rng.integers(0, 256, (300, 64, 64, 3), np.uint8)), ["a", "b"] * 150)
     if name == "cifar10_5000":

@@ -11,7 +11,6 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import measure
@@ -20,7 +19,7 @@ import numpy as np
 from headstart import account, pipeline
 from headstart.data.table import Table, read_table, table_of
 from headstart.judge.metrics import paired_gain
-from headstart.learn.trial import judge_tuned
+from headstart.learn.trial import judge_rows
 from headstart.opening import Options
 
 PER_CLASS = (5, 20, 100)
@@ -33,9 +32,8 @@ SETS = {
 }
 
 
-def whole(name: str, data: Path) -> Table:
-    if name != "digits":
-        return read_table(data / name)
+def digits() -> Table:
+    """scikit-learn's 1,797 digits of 8 px."""
     from sklearn.datasets import load_digits
 
     found = load_digits()
@@ -63,7 +61,7 @@ def one(table: Table, options: Options) -> dict[str, Any]:
     learned = pipeline.learn(table, options)
     assert learned.tuned is not None
     assert learned.plan.judge is not None
-    verdict, _ = judge_tuned(learned.frozen, learned.plan, learned.tuned, learned.method, lambda *_: lambda done: None)
+    verdict = judge_rows(learned.material, learned.head, learned.plan.judge)
     frozen = pipeline.learn(table, Options(cache=options.cache, seed=options.seed))
     rows = learned.plan.judge
     y = learned.seen.y[rows]
@@ -89,7 +87,7 @@ def main() -> None:
     rows, values = [], {}
     with tempfile.TemporaryDirectory() as folder:
         for name, kind in SETS.items():
-            table = whole(name, options.data)
+            table = digits() if name == "digits" else read_table(options.data / name)
             for per_class in PER_CLASS:
                 settings = Options(tune="auto", augment=kind, cache=options.cache or folder)
                 found = one(part(table, per_class, options.test), settings)

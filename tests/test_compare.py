@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import save_file
 
 from conftest import Run
 from headstart.compare import ARMS, PIXELS, Arm, flags, verdict
+from headstart.depth import _drawn_anew
 from headstart.judge.metrics import accuracy_interval
+from headstart.learn import recipe
+from headstart.learn.finetune import Tuning
+from headstart.opening import Options
 from headstart.trunk.backbone import open_backbone
+from headstart.trunk.tunable import tunable
 
 N = 400
 NAMES = [name for name, *_ in ARMS] + [PIXELS]
@@ -109,3 +116,19 @@ def test_signs_of_negative_transfer() -> None:
     assert "all tuned is worse than frozen" in said(0.9, frozen=0.9, last_stage_tuned=0.9, all_tuned=0.8)
     assert "no better than raw pixels" in said(0.9, frozen=0.9, last_stage_tuned=0.9, all_tuned=0.9, raw_pixels=0.9)
     assert "several layers gain 10.0 points" in said(0.8, frozen=0.9, last_stage_tuned=0.9, all_tuned=0.9)
+
+
+def test_what_is_drawn_anew_lies_above_the_cut_alone() -> None:
+    """Below it the pre-trained weights, above it those of the random network, and no frozen model to fall back on."""
+    network, random = (open_backbone("test_efficientnet", "none", seed=seed) for seed in (1, 2))
+    trained = replace(network, weights_source="a file")
+    part = tunable(trained, "last")
+    tuning = Tuning(trained, "last", recipe.tuning(100), (), lambda what: None, lambda b, rows: {})  # type: ignore[arg-type, return-value]
+    drawn = _drawn_anew(tuning, random, part.modules, Options(), 100)
+    old, new, fresh = (b.module.state_dict() for b in (trained, drawn.backbone, random))
+    for name, value in new.items():
+        above = any(name.startswith(f"{module}.") for module in part.modules)
+        assert torch.equal(value, (fresh if above else old)[name]), name
+    assert drawn.backbone.random
+    assert drawn.backbone.weights_hash != trained.weights_hash
+    assert not drawn.training.frozen_statistics

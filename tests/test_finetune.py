@@ -18,7 +18,7 @@ from headstart import pipeline, publish
 from headstart.bundle import read_bundle
 from headstart.data.images import load as decode
 from headstart.data.table import list_images, read_table
-from headstart.errors import DataError, OptionError
+from headstart.errors import DataError, OptionError, OutputError
 from headstart.learn import learner, recipe
 from headstart.learn.arithmetic import BF16_BUT_GROUPED, PLAIN
 from headstart.learn.checkpoint import Checkpoint
@@ -284,6 +284,15 @@ def test_a_damaged_checkpoint_is_no_checkpoint(tmp_path: Path) -> None:
     assert Checkpoint(tmp_path, {"a": 2}).load() is None
     state.path.write_bytes(state.path.read_bytes()[:-4])
     assert state.load() is None
+
+
+def test_a_full_disk_is_one_line(network: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, write: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("headstart.learn.checkpoint.write_whole", full)
+    with pytest.raises(OutputError, match=r"cannot be written to .*No space left on device.*another --cache"):
+        tune(tuning(network, "last", store=tmp_path), material(network, Y), ROWS)
 
 
 def test_short_memory_makes_parts_of_a_batch_and_the_result_is_the_same(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from headstart.track import Tracker
 
 _RESUMES = "no result was written; images that were read need not be read again by the same command"
-INTERRUPTED = dict.fromkeys(("demo", "fit", "features", "inspect"), _RESUMES)
+INTERRUPTED = dict.fromkeys(("demo", "fit", "features", "inspect", "compare"), _RESUMES)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -89,7 +89,7 @@ def _fit_and_save(given: argparse.Namespace) -> None:
         raise OptionError(f"--{other} cannot be set with --add-to: it is the model's own")
     command = shlex.join(["headstart", *_typed(given)])
     with open_trackers(given.track, _tell) as tracker:
-        tracker.settings({name: _public(value) for name, value in vars(options).items() if name != "cache"})
+        tracker.settings(publish.public(vars(options)))
         with _watcher(tracker) as watch:
             fitted = (
                 grow.add_to(given.add_to, table, options, watch)
@@ -303,13 +303,6 @@ def _options(given: argparse.Namespace) -> Options:
     from headstart.opening import Options
 
     return Options(**{name: getattr(given, name) for name in vars(Options()) if hasattr(given, name)})
-
-
-def _public(value: Any) -> Any:
-    """A setting without private places."""
-    from headstart.publish import handed_on
-
-    return handed_on(value) if isinstance(value, str) else value
 
 
 def _set_otherwise(options: Options) -> str | None:

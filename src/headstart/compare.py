@@ -19,10 +19,9 @@ from headstart.data.table import Table
 from headstart.errors import DataError, OptionError
 from headstart.judge.metrics import accuracy_interval, paired_gain
 from headstart.learn import trial
-from headstart.learn.material import Material
 from headstart.learn.plan import Plan, check_classes, make_plan
 from headstart.opening import QUIET, Options, Watcher, open_network, see
-from headstart.pipeline import Clock, Seen, announce, check_labels, labelled, look, taught
+from headstart.pipeline import Clock, Seen, check_labels, inspect, labelled, taught
 
 Bools = npt.NDArray[np.bool_]
 HELD_OUT = 0.25  # of the images where the user has no split: every arm is trained once, so the judged part can be large
@@ -101,7 +100,7 @@ def compare(table: Table, options: Options, watch: Watcher = QUIET, curve: bool 
     less = [(len(p.train), _pixels(seen, p)) for p in sizes]
     right = _pixels(seen, plan)
     arms.append(_arm(PIXELS, "16 x 16 pixels, no network", seen, plan, right, arms, less, time.perf_counter() - begun))
-    single = trial.single_layer_answers(_material(seen), plan).argmax(axis=1) == seen.y[_judged(plan)]
+    single = trial.single_layer_answers(seen.material(0), plan).argmax(axis=1) == seen.y[_judged(plan)]
     return Comparison(len(plan.train), len(_judged(plan)), plan.source, tuple(arms), flags(arms, single))
 
 
@@ -111,8 +110,7 @@ def start(table: Table, options: Options, watch: Watcher) -> tuple[Seen, Plan]:
         raise OptionError("compare needs pre-trained weights: --weights none leaves nothing to compare")
     table = labelled(table)
     check_labels(table)
-    announce(table, watch)
-    seen = _seen(table, options, watch)
+    seen = inspect(table, options, watch)
     plan = _plan(seen, options.seed)
     check_classes(seen.y, seen.classes, plan)
     return seen, plan
@@ -129,11 +127,6 @@ def _part(seen: Seen, plan: Plan, share: float, seed: int) -> Plan:
     least = 2 * len(seen.classes)
     order = nested_order(seen.y[plan.train], seed, keys)[: max(least, round(share * len(plan.train)))]
     return replace(plan, train=np.sort(plan.train[order]))
-
-
-def _seen(table: Table, options: Options, watch: Watcher) -> Seen:
-    backbone, engine = open_network(table, options, say=watch.say)
-    return look(table, backbone, engine, see(table, backbone, engine, options, watch.bar("network", len(table))))
 
 
 def _plan(seen: Seen, seed: int) -> Plan:
@@ -163,13 +156,8 @@ def right_with(seen: Seen, plan: Plan, options: Options, watch: Watcher) -> Bool
     return np.asarray(answers.argmax(axis=1) == seen.y[_judged(plan)])
 
 
-def _material(seen: Seen) -> Material:
-    features = seen.features
-    return Material(features.blocks, seen.y, seen.groups, features.hashes, seen.classes, 0)
-
-
 def _pixels(seen: Seen, plan: Plan) -> Bools:
-    answers = trial.pixel_answers(_material(seen), plan, seen.features.thumbnails)
+    answers = trial.pixel_answers(seen.material(0), plan, seen.features.thumbnails)
     return np.asarray(answers.argmax(axis=1) == seen.y[_judged(plan)])
 
 
@@ -224,8 +212,8 @@ def verdict(arms: dict[str, Arm]) -> str:
     best = max(tuned, key=lambda arm: arm.accuracy["value"])
     if _beats(scratch, best) and _beats(scratch, frozen):
         return "Transfer hurts here: the same network trained from scratch on your images is better"
-    others = [arm for arm in (scratch, drawn, arms[PIXELS]) if _beats(frozen, arm) is not True]
-    if others and all(_beats(best, arm) is not True for arm in others):
+    others = [arm for arm in (scratch, drawn, arms[PIXELS]) if not _beats(frozen, arm)]
+    if others and not any(_beats(best, arm) for arm in others):
         *some, last = (arm.name for arm in others)
         names = f"{', '.join(some)} and {last}" if some else last
         return (

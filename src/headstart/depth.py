@@ -57,9 +57,7 @@ class Curve:
 def freeze_depth(table: Table, options: Options, watch: Watcher = QUIET) -> Curve:
     """Each stage's cut in turn, from the top down; one pass of the frozen part each. Raises HeadstartError."""
     seen, plan = start(table, options, watch)
-    features = seen.features
-    material = Material(features.blocks, seen.y, seen.groups, features.hashes, seen.classes, options.seed)
-    tuning = prepare(seen.table, features.hashes, seen.backbone, replace(options, tune="last"), plan.train, 1, watch)
+    features, material = seen.features, seen.material(options.seed)
     random = open_at_size(seen.table, options, random=True)
     assert plan.judge is not None
     groups = seen.groups[plan.judge]
@@ -69,12 +67,15 @@ def freeze_depth(table: Table, options: Options, watch: Watcher = QUIET) -> Curv
         begun = time.perf_counter()
         what = tunable(seen.backbone, stage if frozen else "all")
         watch.say(f"{frozen} of {len(names)} stages frozen: what lies above {what.cut} learns")
-        here = replace(tuning, tune=stage if frozen else "all")
-        tuned = _right(here, material, plan)
-        drawn = _right(_drawn_anew(here, random, what.modules, options, len(plan.train)), material, plan)
+        mine = replace(options, tune=stage if frozen else "all")
+        tuning = prepare(seen.table, features.hashes, seen.backbone, mine, plan.train, 1, watch)  # and its memory
+        tuned = _right(tuning, material, plan)
+        other = _drawn_anew(tuning, random, what.modules, options, len(plan.train))
+        again = replace(material, blocks=other.features(other.backbone, np.arange(len(seen.y))))
+        drawn = _right(other, again, plan)
         gain = paired_gain(tuned, drawn, groups)["difference"]
-        one, other = (accuracy_interval(hit, groups) for hit in (tuned, drawn))
-        found.append(Depth(frozen, what.cut, one, other, gain, round(time.perf_counter() - begun, 1)))
+        scores = [accuracy_interval(hit, groups) for hit in (tuned, drawn)]
+        found.append(Depth(frozen, what.cut, scores[0], scores[1], gain, round(time.perf_counter() - begun, 1)))
     alone = accuracy_interval(right_with(seen, plan, replace(options, tune="none"), watch), groups)
     return Curve(len(plan.train), len(plan.judge), plan.source, len(names), alone, tuple(found))
 
@@ -85,12 +86,11 @@ def _drawn_anew(tuning: Tuning, random: Backbone, modules: tuple[str, ...], opti
     state, fresh = network.state_dict(), random.module.state_dict()
     above = {name: fresh[name] for name in state if any(name.startswith(f"{module}.") for module in modules)}
     network.load_state_dict(state | above)
-    source = RANDOM if set(above) == set(state) else f"{tuning.backbone.weights_source}, drawn anew above a cut"
-    backbone = replace(
-        tuning.backbone, module=network, weights_hash=fingerprint(network.state_dict()), weights_source=source
+    drawn = replace(
+        tuning.backbone, module=network, weights_hash=fingerprint(network.state_dict()), weights_source=RANDOM
     )
     training = recipe.tuning(n, options.epochs, options.batch_size, random=True)
-    return replace(tuning, backbone=backbone, training=training)
+    return replace(tuning, backbone=drawn, training=training)
 
 
 def _right(tuning: Tuning, material: Material, plan: Plan) -> Bools:

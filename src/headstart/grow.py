@@ -172,7 +172,7 @@ def _right_before(old: Old, fitted: Fitted, rows: npt.NDArray[np.int64]) -> npt.
     seen, classes = fitted.seen, old.loaded.classes
     number = {name: k for k, name in enumerate(classes)}
     y = np.array([number.get(str(label), -1) for label in seen.table.labels[rows]], dtype=np.int64)
-    material = Material(seen.features.blocks, seen.y, seen.groups, seen.features.hashes, seen.classes, 0)
+    material = seen.material(0)
     if fitted.plan.judge is not None:
         scores = [old.loaded.head.log_probabilities(material.at(rows[k : k + 1024])) for k in range(0, len(rows), 1024)]
         return np.asarray(np.concatenate(scores).argmax(axis=1) == y)

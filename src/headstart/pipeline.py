@@ -66,6 +66,10 @@ class Seen:
     groups: npt.NDArray[np.int64]  # (image,)
     enlarged: bool
 
+    def material(self, seed: int) -> Material:
+        """Its features with their labels."""
+        return Material(self.features.blocks, self.y, self.groups, self.features.hashes, self.classes, seed)
+
 
 @dataclass(frozen=True)
 class Learned:
@@ -132,8 +136,7 @@ def taught(seen: Seen, plan: Plan, options: Options, watch: Watcher, clock: Cloc
     """Heads for what the network saw. Raises DataError where a class cannot be learned."""
     with clock("fit heads"):
         check_classes(seen.y, seen.classes, plan)
-        features = seen.features
-        material = Material(features.blocks, seen.y, seen.groups, features.hashes, seen.classes, options.seed)
+        features, material = seen.features, seen.material(options.seed)
         method = how(seen.backbone, options, len(plan.train))
         if options.tune == "none":
             head = trial.final_head(material, plan, method, watch.bar)
@@ -160,12 +163,14 @@ def prove(learned: Learned, watch: Watcher = QUIET) -> Fitted:
     clock = Clock(learned.seconds)
     seen, plan, head, material, options = learned.seen, learned.plan, learned.head, learned.material, learned.options
     with clock("judge"):
-        if learned.tuned:
-            view: Head = learned.tuned.top
-            verdict, view_verdict = trial.judge_tuned(learned.frozen, plan, learned.tuned, learned.method, watch.bar)
+        view: Head = learned.tuned.top if learned.tuned else head
+        if learned.tuned and learned.tuned.backbone and plan.judge is None:
+            verdict, view_verdict = trial.cross_tuned(learned.frozen, plan, learned.method, watch.bar)
         else:
-            verdict = trial.judge(material, plan, head, learned.method, watch.bar)
-            view, view_verdict = head, verdict
+            # where the frozen model was kept it alone is judged: it was fitted in seconds
+            method = replace(learned.method, tuning=None) if learned.tuned else learned.method
+            verdict = trial.judge(material, plan, head, method, watch.bar)
+            view_verdict = verdict if view is head else trial.judge(material, plan, view, method, watch.bar)
         if view.parts != plain().parts:
             view, view_verdict = trial.timm_view(material.without_maps(), plan)
         validation = None if plan.validation is None else trial.judge_rows(material, head, plan.validation).score

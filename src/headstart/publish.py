@@ -77,7 +77,7 @@ def save(fitted: Fitted, folder: Path, title: str, command: str) -> dict[str, An
         run = {
             "command": command,
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "options": _public(asdict(fitted.options)),
+            "options": public(asdict(fitted.options)),
             "recipe": [asdict(s) for s in settings(fitted)],
             "machine": asdict(this_machine()),
             "engine": seen.engine.name,
@@ -103,7 +103,7 @@ def save(fitted: Fitted, folder: Path, title: str, command: str) -> dict[str, An
     return found
 
 
-def _public(options: dict[str, Any]) -> dict[str, Any]:
+def public(options: dict[str, Any]) -> dict[str, Any]:
     """Options without the private places in them: a model is handed on."""
     paths = {name: Path(str(options[name])).name for name in ("weights", "backbone") if options[name]}
     return options | paths | {"cache": None}

@@ -17,7 +17,7 @@ from headstart.learn.finetune import Blocks, Tuning
 from headstart.learn.taps import tap_sets
 from headstart.opening import Options, Watcher, rate_of, seconds_of
 from headstart.trunk.activations import Activations, Live, Stored, View
-from headstart.trunk.engine import compile_trunk
+from headstart.trunk.engine import Engine, compile_trunk
 from headstart.trunk.features import extract, store_key
 from headstart.trunk.layers import INPUT, Tap
 from headstart.trunk.network import Backbone, block_names, cut_at, shapes
@@ -50,8 +50,13 @@ def prepare(
             known[what] = _at_cut(what, table, hashes, backbone, options, how, train, training.epochs, watch)
         return known[what]
 
+    compiled: dict[str, Engine] = {}  # of the last network asked for
+
     def features(tuned: Backbone, rows: Ints) -> Blocks:
-        engine = compile_trunk(tuned, options.precision)
+        if tuned.weights_hash not in compiled:
+            compiled.clear()
+            compiled[tuned.weights_hash] = compile_trunk(tuned, options.precision)
+        engine = compiled[tuned.weights_hash]
         chosen = table.take(rows)
         found = extract(chosen, tuned, engine, Store(cache_root(options.cache), store_key(tuned, engine)))
         if len(found) < len(rows):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +37,7 @@ class Checkpoint:
     def save(self, tensors: Mapping[str, torch.Tensor], record: Mapping[str, Any]) -> None:
         """Raises OutputError."""
         whole = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(self.path, lambda path: save_file(whole, path, {"record": json.dumps(record)}))
-        except OSError as error:
-            why = error.strerror or str(error)
-            raise OutputError(
-                f"the state of the training cannot be written to {self.path.parent} ({why}): choose another --cache"
-            ) from None
+        keep(self.path, lambda path: save_file(whole, path, {"record": json.dumps(record)}))
         self._last = time.monotonic()
 
     def load(self) -> State | None:
@@ -54,6 +47,18 @@ class Checkpoint:
                 return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["record"])  # noqa: SIM118
         except (OSError, SafetensorError, ValueError, KeyError, TypeError):
             return None
+
+
+def keep(path: Path, write: Callable[[Path], object]) -> None:
+    """`write` a file of the training, whole or not at all. Raises OutputError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, write)
+    except (OSError, SafetensorError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise OutputError(
+            f"the state of the training cannot be written to {path.parent} ({why}): choose another --cache"
+        ) from None
 
 
 def under(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

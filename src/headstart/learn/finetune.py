@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from threadpoolctl import threadpool_limits
 from torch import nn
 
 from headstart.data.splits import hold_out, nested_order
@@ -26,13 +25,12 @@ from headstart.learn.checkpoint import Checkpoint
 from headstart.learn.finder import find_rate
 from headstart.learn.learner import Groups
 from headstart.learn.material import Material
-from headstart.learn.probe import Probe, fit_probe
+from headstart.learn.probe import Probe, fit_closed
 from headstart.learn.recipe import Training
 from headstart.learn.spectrum import Doubles
 from headstart.learn.taps import TapSet, plain
 from headstart.learn.trained import Design, Epoch, Examples, SpecHead, train_head
 from headstart.trunk.activations import Activations
-from headstart.trunk.engine import n_cores
 from headstart.trunk.network import Backbone
 from headstart.trunk.tunable import Tail, Tunable, depths, tunable
 
@@ -128,11 +126,7 @@ def _tuned(
     progress: Callable[[Epoch], None],
 ) -> Tuned:
     """Train, mix with the start, choose the head, compare."""
-    design, start, record = _design(tuning, what, material, rows, device)
-    examples = _examples(tuning, what, material, rows)
-    head = train_head(
-        design, examples, material.seed, device, progress, _checkpoint(tuning, design, examples, material.seed, device)
-    )
+    head, start, examples, record = _trained(tuning, what, material, rows, device, progress)
     record |= {"cut": what.cut, "modules": len(what.modules), "parameters": what.n_parameters, "kept": True}
     record |= {"epochs": [asdict(epoch) for epoch in head.epochs], "alpha": 1.0, "head": "linear", "compared": None}
     if len(held) and not tuning.backbone.random:
@@ -147,6 +141,16 @@ def _tuned(
     record["head"] = "linear" if best is top else "closed form, several layers"
     record["compared"] = _compare(tuning, material, rows, held, best.left_out[held])
     return Tuned(backbone, best, top, record, head.epochs)
+
+
+def _trained(
+    tuning: Tuning, what: Tunable, material: Material, rows: Ints, device: str, progress: Callable[[Epoch], None]
+) -> tuple[SpecHead, Callable[[npt.NDArray[np.integer]], Tail], Examples, dict[str, Any]]:
+    """(the trained part, how it starts, what it learned from, what is said of it)."""
+    design, start, record = _design(tuning, what, material, rows, device)
+    examples = _examples(tuning, what, material, rows)
+    checkpoint = _checkpoint(tuning, design, examples, material.seed, device)
+    return train_head(design, examples, material.seed, device, progress, checkpoint), start, examples, record
 
 
 def _design(
@@ -224,24 +228,23 @@ def _mixed(head: SpecHead, start: Tail, examples: Examples, held: Ints) -> tuple
     tuned = {name: value.clone() for name, value in head.module.state_dict().items()}
     first = head.design.arithmetic.prepare(start).state_dict()
     losses, found = {}, {}
-    y = examples.y[held]
+
+    def between(alpha: float) -> dict[str, torch.Tensor]:
+        return {n: t if alpha == 1 or not t.is_floating_point() else first[n].lerp(t, alpha) for n, t in tuned.items()}
+
     for alpha in ALPHAS:
-        mixed = {n: t if alpha == 1 or not t.is_floating_point() else first[n].lerp(t, alpha) for n, t in tuned.items()}
-        head.module.load_state_dict(mixed)
+        head.module.load_state_dict(between(alpha))
         found[alpha] = head.answer(examples, held)
-        losses[alpha] = best_scale(found[alpha], y)[1]
+        losses[alpha] = best_scale(found[alpha], examples.y[held])[1]
     best = min(ALPHAS, key=losses.__getitem__)
-    head.module.load_state_dict(
-        {n: t if best == 1 or not t.is_floating_point() else first[n].lerp(t, best) for n, t in tuned.items()}
-    )
+    head.module.load_state_dict(between(best))
     left_out = head.left_out.copy()
     left_out[held] = found[best]
     return replace(head, left_out=left_out), best
 
 
 def _linear_top(tail: Tail, head: SpecHead) -> Probe:
-    """The linear top of a tuned network, as any other model's on its last layer, its probabilities calibrated on the
-    held-out images."""
+    """The linear top of a tuned network, as any other model's on its last layer."""
     weight, bias = (p.detach().double().numpy() for p in (tail.linear.weight, tail.linear.bias))
     return Probe(plain().parts, weight, bias, head.candidates, head.left_out)
 
@@ -307,27 +310,9 @@ def _pilot(tuning: Tuning, material: Material, rows: Ints, device: str) -> tuple
     before = fit_closed(material, np.delete(some, held), (plain(),)).log_probabilities(material.at(some[held]))
     for depth in depths(tuning.backbone):
         what = tunable(tuning.backbone, depth)
-        design, _, _ = _design(pilot, what, material, some, device)
-        examples = _examples(pilot, what, material, some)
-        head = train_head(
-            design,
-            examples,
-            material.seed,
-            device,
-            checkpoint=_checkpoint(pilot, design, examples, material.seed, device),
-        )
+        head, *_ = _trained(pilot, what, material, some, device, lambda epoch: None)
         tried.append((best_scale(head.left_out[held], y)[1], depth))
     loss, best = min(tried)
     start = best_scale(before, y)[1]
     why = None if loss < start else f"{recipe.PILOT_EPOCHS} epochs of trial did not improve on the start"
     return best, why, [{"depth": depth, "log_loss": found} for found, depth in ((start, "none"), *tried)]
-
-
-def fit_closed(material: Material, rows: npt.NDArray[np.integer], sets: tuple[TapSet, ...]) -> Probe:
-    """The closed-form model of these rows."""
-    blocks = {part.block: material.blocks[part.block][rows] for tap_set in sets for part in tap_set.parts}
-    few, heads = len(rows) <= recipe.SMALL, recipe.heads(len(rows), len(material.classes))
-    # an eigendecomposition gains less from a second BLAS thread than a tap set gains from a processor of its own
-    with threadpool_limits(1 if few else None, "blas"):
-        workers = n_cores() if few else 1
-        return fit_probe(blocks, material.y[rows], material.groups[rows], sets, heads, material.seed, None, workers)

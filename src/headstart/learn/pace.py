@@ -17,8 +17,8 @@ import torch
 from torch import nn
 
 from headstart.learn.arithmetic import ALL, Arithmetic, candidates, fastest, memory_kept, rates
+from headstart.learn.checkpoint import keep
 from headstart.trunk.engine import this_machine
-from headstart.trunk.store import write_whole
 
 
 @dataclass(frozen=True)
@@ -50,14 +50,13 @@ def measured(
         found = rates(modules(), x, candidates(make(), precision, device), device)
     pace = Pace(*fastest(found))
     if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
         record = {
             "arithmetic": pace.arithmetic.name,
             "images_per_second": pace.images_per_second,
             "of": json.loads(text),
         }
         record["tried"] = {way.name: round(rate, 1) for way, rate in found}
-        write_whole(path, lambda p: p.write_text(json.dumps(record, indent=1)))
+        keep(path, lambda p: p.write_text(json.dumps(record, indent=1)))
     return pace
 
 

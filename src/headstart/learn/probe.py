@@ -12,13 +12,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 from headstart.data.splits import folds
 from headstart.learn import recipe
 from headstart.learn.calibrate import best_scale, calibrate, log_loss, log_softmax
 from headstart.learn.heads import Logistic, Ridge, ShrunkLDA, lda_left_out, linear_scores, ridge_left_out
+from headstart.learn.material import Material
 from headstart.learn.spectrum import Doubles, Floats, Spectrum, decompose
 from headstart.learn.taps import Part, TapSet
+from headstart.trunk.engine import n_cores
 
 Ints = npt.NDArray[np.integer]
 Blocks = Mapping[str, npt.NDArray[np.floating]]
@@ -104,6 +107,16 @@ def fit_probe(
     weights = _average([members[k] for k in order])
     chosen = [(members[k], w) for k, w in zip(order, weights, strict=True)]
     return _merge([(m, w) for m, w in chosen if w], y, tuple(replace(m.candidate, weight=w) for m, w in chosen))
+
+
+def fit_closed(material: Material, rows: npt.NDArray[np.integer], sets: tuple[TapSet, ...]) -> Probe:
+    """The closed-form model of these rows."""
+    blocks = {part.block: material.blocks[part.block][rows] for tap_set in sets for part in tap_set.parts}
+    few, heads = len(rows) <= recipe.SMALL, recipe.heads(len(rows), len(material.classes))
+    # an eigendecomposition gains less from a second BLAS thread than a tap set gains from a processor of its own
+    with threadpool_limits(1 if few else None, "blas"):
+        workers = n_cores() if few else 1
+        return fit_probe(blocks, material.y[rows], material.groups[rows], sets, heads, material.seed, None, workers)
 
 
 def _fit_member(head: str, tap_set: TapSet, spectrum: Spectrum, y: Ints, groups: Ints, seed: int) -> _Member:

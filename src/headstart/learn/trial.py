@@ -16,10 +16,10 @@ from threadpoolctl import threadpool_limits
 from headstart.judge.evaluate import CrossValidation, combine_cv, cross_validate, learning_curve
 from headstart.judge.metrics import accuracy_interval, paired_difference, score
 from headstart.learn import recipe
-from headstart.learn.finetune import Tuned, Tuning, answers, fit_closed, tune
+from headstart.learn.finetune import Tuning, answers, tune
 from headstart.learn.material import Material
 from headstart.learn.plan import Plan
-from headstart.learn.probe import Probe, fit_probe
+from headstart.learn.probe import Probe, fit_closed, fit_probe
 from headstart.learn.spectrum import Doubles
 from headstart.learn.taps import Part, TapSet, last, plain, tap_sets
 from headstart.learn.trained import Design, Epoch, Examples, SpecHead, train_head
@@ -139,19 +139,11 @@ def judge(material: Material, plan: Plan, head: Probe | SpecHead, method: Method
     return Verdict(found.score, plan.train, found.probabilities)
 
 
-def judge_tuned(material: Material, plan: Plan, tuned: Tuned, method: Method, bar: Bar) -> tuple[Verdict, Verdict]:
-    """The headline of a tuned model, and that of its linear top alone. `material`: the frozen network's.
-
-    Where tuning did not win, cross-validation is of the frozen model that is handed over, which was fitted in seconds.
-    """
+def cross_tuned(material: Material, plan: Plan, method: Method, bar: Bar) -> tuple[Verdict, Verdict]:
+    """Cross-validation in which all of a tuning is done anew: of the model, and of its linear top alone. `material`:
+    the frozen network's."""
     tuning = method.tuning
     assert tuning is not None
-    if plan.judge is not None:
-        head, top = answers(tuning, tuned, material, plan.judge)
-        return _verdict(material, plan.judge, np.exp(head)), _verdict(material, plan.judge, np.exp(top))
-    if tuned.backbone is None:
-        verdict = judge(material, plan, tuned.head, Method(method.sets), bar)
-        return verdict, verdict
     m, train = material, plan.train
     y, groups, keys = m.y[train], m.groups[train], [m.keys[row] for row in train]
     tops = np.full((len(train), len(m.classes)), np.nan)
