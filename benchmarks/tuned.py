@@ -1,16 +1,17 @@
 """What fine-tuning is worth: accuracy with and without, on the same images, paired, over some seeds.
 
-    python benchmarks/tuned.py [--seeds 3] [--only cifar10_5000 ...] [--tune auto] [--cache FOLDER]
+    python benchmarks/tuned.py [--seeds 0 1 2] [--only cifar10_5000 ...] [--tune auto] [--cache FOLDER]
 
 Each run is `headstart fit --tune ...` with a seed of its own; "frozen" is headstart's own head on several layers of
 the same network, judged on the same images. Sets without a test part are judged by 5-fold cross-validation in which
 all is chosen anew, sets with one by its images, once. cifar10_5000: 500 training images of each class, drawn anew with
 each seed, all 10,000 test images. With a cache that is kept, a run that was killed goes on. What is asked for is run
-and takes its place in the record; the other sets stay in it as they were.
+and takes its place in the record; other sets and seeds stay in it as they were, so that seeds can run side by side.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from typing import Any
 
 import measure
 import numpy as np
+from scipy import stats
 
 from headstart import account, pipeline
 from headstart.data.table import Table, read_table
@@ -32,7 +34,7 @@ SETS: dict[str, tuple[dict[str, Any], float | None]] = {
     "eurosat_3000": ({"augment": "aerial"}, 96.0),
     "hymenoptera": ({}, None),
     "brain_mri_yes_no": ({"augment": "medical"}, None),
-    "cifar10_5000": ({"size": 128}, 88.0),
+    "cifar10_5000": ({}, 88.0),
     "cifar10": ({"size": 128, "epochs": 4}, 94.0),
 }
 
@@ -67,36 +69,55 @@ def one(name: str, data: Path, options: Options) -> dict[str, Any]:
 
 def main() -> None:
     parser = measure.arguments(__doc__ or "")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--tune", default="auto")
     parser.add_argument("--cache", help="a folder that is kept (default: one for this run)")
     options = parser.parse_args()
     record = options.results / "tuned.json"
-    found: dict[str, Any] = json.loads(record.read_text())["values"] if record.exists() else {}
+    found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         base = Options(tune=options.tune, cache=options.cache or folder)
         for name in options.only:
-            settings, _ = SETS[name]
-            runs = [one(name, options.data, replace(base, seed=seed, **settings)) for seed in range(options.seeds)]
-            found[name] = {"tune": options.tune, "settings": settings, "runs": runs}
+            for seed in options.seeds:
+                run = one(name, options.data, replace(base, seed=seed, **SETS[name][0]))
+                found = json.loads(record.read_text())["values"] if record.exists() else {}
+                settled = {"tune": options.tune, "settings": SETS[name][0]}
+                known = found.get(name, {})
+                runs = known["runs"] if settled.items() <= known.items() else {}
+                found[name] = settled | {"runs": dict(sorted((runs | {str(seed): run}).items()))}
+                publish(options, found)
+
+
+def publish(options: argparse.Namespace, found: dict[str, Any]) -> None:
     rows, targets = [], []
     for name, (_, floor) in SETS.items():
         if name not in found:
             continue
         runs = found[name]["runs"]
-        mean = 100 * float(np.mean([run["accuracy"]["value"] for run in runs]))
-        for seed, run in enumerate(runs):
+        mean = 100 * float(np.mean([run["accuracy"]["value"] for run in runs.values()]))
+        for seed, run in runs.items():
             gain = run["difference"]
             change = (
                 f"{100 * gain['value']:+.1f} ({100 * gain['low']:+.1f} to {100 * gain['high']:+.1f})" if gain else ""
             )
             cells = [measure.percent(run["accuracy"]), measure.percent(run["frozen"]), change, f"{run['wall']:.0f}"]
-            rows.append([name, found[name]["tune"], str(seed), str(run["n"]), *cells, run["said"]])
+            rows.append([name, found[name]["tune"], seed, str(run["n"]), *cells, run["said"]])
+        if len(runs) > 1:
+            rows.append([name, found[name]["tune"], "mean", "", *_means(list(runs.values())), "", "95 % interval"])
         if floor:
             targets.append(measure.Target(f"{name}: mean accuracy of {len(runs)} seeds, %", mean, floor=floor))
     header = ("set", "tune", "seed", "n", "accuracy", "frozen", "difference, points", "seconds", "said")
     measure.publish(options, __doc__ or "", [measure.Table("Tuned against frozen", header, rows)], targets, found)
+
+
+def _means(runs: list[dict[str, Any]]) -> list[str]:
+    """Tuned, frozen, difference: the mean over the seeds and its 95 % interval (Student's t), points."""
+    pairs = 100 * np.array([[run["accuracy"]["value"], run["frozen"]["value"]] for run in runs])
+    columns = np.column_stack([pairs, pairs[:, 0] - pairs[:, 1]])
+    means = columns.mean(axis=0)
+    halves = stats.t.ppf(0.975, len(runs) - 1) * columns.std(axis=0, ddof=1) / np.sqrt(len(runs))
+    return [f"{mean:.1f} ± {half:.1f}" for mean, half in zip(means, halves, strict=True)]
 
 
 if __name__ == "__main__":

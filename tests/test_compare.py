@@ -48,7 +48,7 @@ def arms(**shares: float) -> dict[str, Arm]:
         ({"frozen": 0.25, "last_stage_tuned": 0.25, "all_tuned": 0.25}, "Transfer does not help here"),
         (
             {"frozen": 0.9, "last_stage_tuned": 0.9, "all_tuned": 0.9, "raw_pixels": 0.9},
-            "does not help .*raw pixels does",
+            "does not help .*raw pixels do as",
         ),
     ],
 )

@@ -401,12 +401,16 @@ def test_mixup_mixes_pictures_and_labels_alike(network: Backbone) -> None:
     assert not torch.equal(learn._mixed(x, y)[0], mixed)
 
 
-def test_a_budget_buys_epochs(network: Backbone) -> None:
+def test_a_budget_buys_epochs(network: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     assert recipe.epochs_within(None, 12, 1000, 100.0) == 12
     assert recipe.epochs_within(35.0, 12, 1000, 100.0) == 3
     assert recipe.epochs_within(1.0, 12, 1000, 100.0) == 1
     found = tune(replace(tuning(network, "last", 9), seconds=1e-6), material(network, Y), ROWS)
     assert len(found.epochs) == 1
+    for name, value in (("TUNABLE_IMAGES", 2), ("DISCORDANT", 0)):
+        monkeypatch.setattr(recipe, name, value)
+    found = tune(replace(tuning(network, "auto"), seconds=1e-6), material(network, np.roll(Y, 1)), ROWS)
+    assert [one["epochs"] for one in found.record["pilot"]] == [0, 1, 1]  # the trial is paid from the budget too
 
 
 def test_the_command_tunes_saves_and_the_model_is_timms_own(run: Run, pictures: Path, tmp_path: Path) -> None:

@@ -214,11 +214,12 @@ def verdict(arms: dict[str, Arm]) -> str:
         return "Transfer hurts here: the same network trained from scratch on your images is better"
     others = [arm for arm in (scratch, drawn, arms[PIXELS]) if not _beats(frozen, arm)]
     if others and not any(_beats(best, arm) for arm in others):
-        *some, last = (arm.name for arm in others)
+        *some, last = ("training from scratch" if arm is scratch else arm.name for arm in others)
         names = f"{', '.join(some)} and {last}" if some else last
+        verb = "does" if others[0] is scratch and not some else "do"
         return (
-            f"Transfer does not help here, as far as {len(frozen.right)} images can tell: {names} "
-            f"{'does' if len(others) == 1 else 'do'} as well as the pre-trained network"
+            f"Transfer does not help here, as far as {len(frozen.right)} images can tell: {names} {verb} as well as "
+            "the pre-trained network"
         )
     gain = 100 * (frozen.accuracy["value"] - scratch.accuracy["value"])
     said = f"Transfer helps: the frozen network is {gain:+.1f} points from training from scratch"

@@ -97,7 +97,8 @@ def tune(
         depth, tried = "last", []
     if why is not None:
         return Tuned(None, frozen, frozen, {"kept": False, "why": why, "compared": None, "pilot": tried, "epochs": []})
-    found = _tuned(tuning, tunable(tuning.backbone, depth), material, rows, held, device, progress)
+    rest = replace(tuning, seconds=_part_of(tuning.seconds, 1 - recipe.PILOT_SHARE))
+    found = _tuned(rest, tunable(tuning.backbone, depth), material, rows, held, device, progress)
     record = found.record | {"pilot": tried, "depth": depth}
     compared = record["compared"]
     if compared and (compared["difference"]["low"] or 0.0) > 0:
@@ -298,21 +299,28 @@ def _no_need(y: Ints, frozen: Probe, n_held: int) -> str | None:
     return None
 
 
+def _part_of(seconds: float | None, share: float) -> float | None:
+    return None if seconds is None else share * seconds
+
+
 def _pilot(tuning: Tuning, material: Material, rows: Ints, device: str) -> tuple[str, str | None, list[dict[str, Any]]]:
     """(depth, why not at all, what was tried): a short training of a part of the images at each depth."""
     keys = [material.keys[row] for row in rows]
     some = rows[np.sort(nested_order(material.y[rows], material.seed, keys)[: recipe.PILOT_IMAGES])]
     short = replace(tuning.training, epochs=recipe.PILOT_EPOCHS, patience=recipe.PILOT_EPOCHS, average=0.0)
-    pilot = replace(tuning, training=short, find=False, seconds=None)
+    choice = depths(tuning.backbone)
+    pilot = replace(
+        tuning, training=short, find=False, seconds=_part_of(tuning.seconds, recipe.PILOT_SHARE / len(choice))
+    )
     held = _held_out(short, material, some)
     y = material.y[some[held]]
-    tried: list[tuple[float, str]] = []
     before = fit_closed(material, np.delete(some, held), (plain(),)).log_probabilities(material.at(some[held]))
-    for depth in depths(tuning.backbone):
-        what = tunable(tuning.backbone, depth)
-        head, *_ = _trained(pilot, what, material, some, device, lambda epoch: None)
-        tried.append((best_scale(head.left_out[held], y)[1], depth))
-    loss, best = min(tried)
     start = best_scale(before, y)[1]
-    why = None if loss < start else f"{recipe.PILOT_EPOCHS} epochs of trial did not improve on the start"
-    return best, why, [{"depth": depth, "log_loss": found} for found, depth in ((start, "none"), *tried)]
+    tried: list[dict[str, Any]] = [{"depth": "none", "log_loss": start, "epochs": 0}]
+    for depth in choice:
+        head, *_ = _trained(pilot, tunable(tuning.backbone, depth), material, some, device, lambda epoch: None)
+        loss = best_scale(head.left_out[held], y)[1]
+        tried.append({"depth": depth, "log_loss": loss, "epochs": len(head.epochs)})
+    best = min(tried[1:], key=lambda one: one["log_loss"])
+    why = None if best["log_loss"] < start else "a short trial at each depth did not improve on the start"
+    return best["depth"], why, tried

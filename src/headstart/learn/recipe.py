@@ -125,6 +125,7 @@ TUNABLE_IMAGES = 20
 # outcome could tell the two apart.
 DISCORDANT = 6
 PILOT_IMAGES, PILOT_EPOCHS = 1000, 3  # of the trial that decides how deep `--tune auto` goes
+PILOT_SHARE = 0.25  # of a time budget, for that trial
 
 
 def n_views(n_images: int) -> int:
