@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -35,7 +36,8 @@ def compiled_once() -> Iterator[None]:
 
     The engine is the real one. The hash does not cover a network's own top, so what reads that is compiled anew.
     """
-    from headstart import feature_file, grow, opening
+    from headstart import feature_file, grow, opening, pipeline, tuning
+    from headstart.ship import predict
     from headstart.trunk.engine import Engine, compile_trunk
     from headstart.trunk.network import LOGITS, Backbone
 
@@ -46,13 +48,13 @@ def compiled_once() -> Iterator[None]:
             return compile_trunk(backbone, precision)
         known = (*(value for name, value in vars(backbone).items() if name != "module"), precision)
         if known not in engines:
-            if len(engines) == 6:  # memory
+            if len(engines) == 12:  # memory
                 engines.pop(next(iter(engines)))
             engines[known] = compile_trunk(backbone, precision)
         return engines[known]
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (feature_file, grow, opening):
+        for module in (feature_file, grow, opening, pipeline, predict, tuning):
             patch.setattr(module, "compile_trunk", compiled)
         yield
 
@@ -99,6 +101,17 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).mkdir(parents=True)
         for number in range(8):
             write_png(picture(colour, rng), folder / name / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def parted(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same in train and test, six and two of each class: judged once, where `pictures` are cross-validated."""
+    folder = tmp_path_factory.mktemp("data") / "parted"
+    for file in pictures.glob("*/*.png"):
+        place = folder / ("test" if int(file.stem) > 5 else "train") / file.parent.name
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, place)
     return folder
 
 

@@ -387,6 +387,11 @@ def test_the_recipe_knows_the_kind_of_network() -> None:
     assert all(how.frozen_statistics for how in found.values())
 
 
+@pytest.mark.parametrize(("n", "held"), [(30, 0), (1000, 150), (5000, 500), (50_000, 2500)])
+def test_a_larger_set_holds_out_a_smaller_share(n: int, held: int) -> None:
+    assert round(n * recipe.tuning(n).held_out) == held
+
+
 def test_mixup_mixes_pictures_and_labels_alike(network: Backbone) -> None:
     how = replace(recipe.tuning(N, 1, 8), mixup=0.2)
     learn = learner.Learner(torch.nn.Linear(4, 4), how, 10, 4)
@@ -413,20 +418,20 @@ def test_a_budget_buys_epochs(network: Backbone, monkeypatch: pytest.MonkeyPatch
     assert [one["epochs"] for one in found.record["pilot"]] == [0, 1, 1]  # the trial is paid from the budget too
 
 
-def test_the_command_tunes_saves_and_the_model_is_timms_own(run: Run, pictures: Path, tmp_path: Path) -> None:
+def test_the_command_tunes_saves_and_the_model_is_timms_own(run: Run, parted: Path, tmp_path: Path) -> None:
     options = [*TINY, "--tune", "last", "--epochs", "2", "--cache", tmp_path / "c"]
-    said = run("fit", pictures, "-o", tmp_path / "m", *options)
+    said = run("fit", parted, "-o", tmp_path / "m", *options)
     assert said.code == 0, said.err
     bundle = read_bundle(tmp_path / "m")
     assert bundle.metrics["tuning"]["kept"]
     assert "frozen" in bundle.metrics["baselines"]
     assert bundle.metrics["timm_view"]["same_model"] == (bundle.metrics["tuning"]["head"] == "linear")
     assert bundle.manifest["backbone"]["chain"][-1].startswith("tuned above ")
-    again = run("fit", pictures, "-o", tmp_path / "n", *options)
+    again = run("fit", parted, "-o", tmp_path / "n", *options)
     assert " 0 images went through the network" in again.out
     other = read_bundle(tmp_path / "n")
     assert all(np.array_equal(t, other.tensors()[name]) for name, t in bundle.tensors().items())
-    model, images = load(tmp_path / "m"), list_images([pictures])
+    model, images = load(tmp_path / "m"), list_images([parted])
     ours = predict(model, images).probabilities
     network = timm.create_model(f"local-dir:{tmp_path / 'm'}", pretrained=True).eval()
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (model.backbone.preprocess.mean, model.backbone.preprocess.std))
@@ -437,9 +442,13 @@ def test_the_command_tunes_saves_and_the_model_is_timms_own(run: Run, pictures: 
         assert ours[k] == pytest.approx(theirs, abs=1e-3)  # its features are kept in float16
 
 
-@pytest.mark.parametrize("scores", [(1.0, 2.0), (2.0, 1.0)])
+@pytest.mark.parametrize(("scores", "data"), [((1.0, 2.0), "parted"), ((2.0, 1.0), "pictures")])
 def test_what_is_saved_answers_as_what_was_judged(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scores: tuple[float, float]
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    scores: tuple[float, float],
+    data: str,
 ) -> None:
     """With the linear top, and with a head on several layers: the same probabilities from the folder."""
     from headstart.learn import finetune
@@ -448,7 +457,7 @@ def test_what_is_saved_answers_as_what_was_judged(
     scaled = finetune._scaled
     monkeypatch.setattr(finetune, "_scaled", lambda *given: (scaled(*given)[0], next(losses)))
     monkeypatch.setattr(recipe, "training", partial(small_training, recipe.training))
-    table = read_table(pictures)
+    table = read_table(request.getfixturevalue(data))
     options = Options("test_efficientnet", "none", tune="last", epochs=1, size=32, cache=str(tmp_path / "c"))
     learned = pipeline.learn(table, options)
     assert learned.tuned is not None

@@ -75,12 +75,12 @@ def test_what_cannot_be_added_says_so(run: Run, pictures: Path, model: Path, mor
     assert not (tmp_path / "new").exists()
 
 
-def test_a_tuned_model_grows_on_its_own_network(run: Run, pictures: Path, more: Path, tmp_path: Path) -> None:
+def test_a_tuned_model_grows_on_its_own_network(run: Run, parted: Path, more: Path, tmp_path: Path) -> None:
     """The tuned network is the frozen one of the larger model; its old images do not go through it again."""
     cache = ["--cache", tmp_path / "c"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("headstart.learn.finetune.ALPHAS", (1.0,))
-        said = run("fit", pictures, "-o", tmp_path / "m", *TINY, "--tune", "last", "--epochs", "1", *cache)
+        said = run("fit", parted, "-o", tmp_path / "m", *TINY, "--tune", "last", "--epochs", "1", *cache)
     assert said.code == 0, said.err
     said = run("fit", more, "-o", tmp_path / "n", "--add-to", tmp_path / "m", *cache)
     assert said.code == 0, said.err

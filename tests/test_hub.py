@@ -7,15 +7,13 @@ notes every request. What is in a repository's name says how it misbehaves.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import random
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -25,31 +23,12 @@ import timm
 import torch
 from safetensors.torch import save as tensor_bytes
 
+import hub_client
+
 NETWORK = "test_resnet.r160_in1k"  # 0.5 million parameters
 REPOSITORY = f"timm/{NETWORK}"
 LICENSED = "convnextv2_atto.fcmae_ft_in1k"  # not for commercial use
-SOURCE = Path(__file__).resolve().parents[1] / "src"
-# The client reads its settings when it is imported: each line in is a Python expression, each line out its value.
-CLIENT = """
-import json, sys
-from headstart.errors import HeadstartError
-from headstart.trunk import hub
-def opened(name):
-    from headstart.trunk.backbone import open_backbone
-    b = open_backbone(name)
-    return {k: getattr(b, k) for k in ("name", "weights_hash", "weights_source")}
-def downloaded(name):
-    from headstart.networks import download
-    said = []
-    return download(name, said.append) | {"said": said}
-for line in sys.stdin:
-    try:
-        answer = eval(line)
-        print(json.dumps(answer if isinstance(answer, dict) else str(answer)), flush=True)
-    except HeadstartError as error:
-        print(json.dumps({"refused": str(error)}), flush=True)
-"""
-Ask = Callable[[str], Any]
+Ask = Callable[..., Any]  # the name of a function of hub_client, and its arguments
 
 
 class Request(NamedTuple):
@@ -180,22 +159,23 @@ def client(home: Path, **settings: str) -> Iterator[Ask]:
         "ALL_PR",
     )
     environment = {k: v for k, v in os.environ.items() if not k.startswith(left)}
-    environment |= {"HF_HOME": str(home), "HEADSTART_CACHE": str(home / "own"), "PYTHONPATH": str(SOURCE)} | settings
-    command = [sys.executable, "-c", CLIENT]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-    ) as process:
+    environment |= {"HF_HOME": str(home), "HEADSTART_CACHE": str(home / "own")} | settings
+    processes = get_context("forkserver")
+    processes.set_forkserver_preload(hub_client.PRELOADED)
+    mine, theirs = processes.Pipe()
+    process = processes.Process(target=hub_client.serve, args=(theirs, environment))
+    process.start()
+    theirs.close()  # so that the end of the process ends the waiting for its answer
 
-        def ask(expression: str) -> Any:
-            assert process.stdin
-            assert process.stdout
-            process.stdin.write(expression + "\n")
-            process.stdin.flush()
-            line = process.stdout.readline()
-            assert line, "the client ended; what it wrote on stderr says why"
-            return json.loads(line)
+    def ask(*call: str) -> Any:
+        mine.send(call)
+        return mine.recv()
 
+    try:
         yield ask
+    finally:
+        mine.close()
+        process.join()
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +190,7 @@ def online(server: Hub, home: Path) -> Iterator[Ask]:
 
 
 def refused(ask: Ask, repository: str) -> str:
-    answer = ask(f"hub.fetch(hub.remote({repository!r}))")
+    answer = ask("fetched", repository)
     assert set(answer) == {"refused"}
     text: str = answer["refused"]
     assert "\n" not in text
@@ -228,20 +208,20 @@ def test_a_network_is_fetched_checked_and_opened_and_a_second_time_no_server_is_
 ) -> None:
     from headstart.trunk.weights import fingerprint
 
-    answer = online("opened('Test_ResNet')")
+    answer = online("opened", "Test_ResNet")
     assert answer["weights_hash"] == fingerprint({k: v for k, v in tensors.items() if not k.startswith("fc.")})
     asked = server.seen(NETWORK)
     assert {r.verb for r in asked} == {"HEAD", "GET"}
     for request in asked:  # the token is the hub's alone
         assert request.authorised == (None if "/storage/" in request.path else "Bearer hf_mine")
     assert home.joinpath("hub", f"models--timm--{NETWORK}").is_dir()
-    assert online("opened('test_resnet')") == answer
-    assert online(f"downloaded({NETWORK!r})")["fetched"] is False
+    assert online("opened", "test_resnet") == answer
+    assert online("downloaded", NETWORK)["fetched"] is False
     assert server.seen(NETWORK) == asked
 
 
 def test_a_download_says_size_and_licence_before(server: Hub, online: Ask) -> None:
-    answer = online(f"downloaded({LICENSED!r})")
+    answer = online("downloaded", LICENSED)
     assert answer["fetched"] is True
     assert Path(answer["path"]).read_bytes() == server.files[f"timm/{LICENSED}"]
     size, licence = answer["said"]
@@ -250,7 +230,7 @@ def test_a_download_says_size_and_licence_before(server: Hub, online: Ask) -> No
 
 
 def test_a_download_that_breaks_goes_on_where_it_broke(server: Hub, online: Ask) -> None:
-    path = Path(online("hub.fetch(hub.remote('me/broken'))"))
+    path = Path(online("fetched", "me/broken"))
     assert path.read_bytes() == server.files["me/broken"]
     starts = [r.start for r in server.seen("/storage/me/broken") if r.verb == "GET"]
     assert len(starts) == 2
@@ -264,7 +244,7 @@ def test_a_changed_file_of_the_same_length_is_refused_and_deleted(server: Hub, o
         assert hashlib.sha256(server.files[repository]).hexdigest()[:16] in text
         assert "deleted" in text
         assert not [p for p in cached_files(home, repository) if p.stat().st_size > 1000]
-        assert online(f"hub.cached({repository!r})") == "None"
+        assert online("cached", repository) == "None"
 
 
 @pytest.mark.parametrize(
@@ -288,10 +268,10 @@ def test_each_refusal_is_one_line_with_its_reason_and_what_helps(online: Ask, re
 def test_offline_what_is_here_is_used_and_the_rest_is_one_line(
     server: Hub, online: Ask, home: Path, tensors: dict[str, torch.Tensor]
 ) -> None:
-    expected = online(f"opened({NETWORK!r})")
+    expected = online("opened", NETWORK)
     before = list(server.requests)
     with client(home, HF_ENDPOINT=server.url, HF_HUB_OFFLINE="1") as ask:
-        assert ask(f"opened({NETWORK!r})") == expected
+        assert ask("opened", NETWORK) == expected
         text = refused(ask, "timm/vgg16.tv_in1k")
     assert "HF_HUB_OFFLINE" in text
     assert NETWORK in text
@@ -300,7 +280,7 @@ def test_offline_what_is_here_is_used_and_the_rest_is_one_line(
 
 def test_a_proxy_is_used_and_a_hub_out_of_reach_is_said(server: Hub, tmp_path: Path) -> None:
     with client(tmp_path, HF_ENDPOINT="http://hub.test", HTTP_PROXY=server.url, NO_PROXY="127.0.0.1,localhost") as ask:
-        path = Path(ask("hub.fetch(hub.remote('me/proxied'))"))
+        path = Path(ask("fetched", "me/proxied"))
     assert path.read_bytes() == server.files["me/proxied"]
     assert server.seen("http://hub.test/me/proxied/")
     assert server.seen("http://storage.test/storage/me/proxied")

@@ -146,7 +146,7 @@ def test_taps_cuts_batches_and_frozen_buffers(name: str) -> None:
     pixels = curated.pictures(8, backbone.preprocess.size)
     blocks = check_taps(backbone, pixels)
     cuts = find_cuts(backbone)
-    check_cuts(backbone, cuts, pixels[:2], tails=3)
+    check_cuts(backbone, cuts, pixels[:2], tails=2)
     assert {entry.depth for entry in catalog.entries() if entry.network.split(".")[0] == name} == {depth(cuts)}
     check_batches(backbone, pixels, blocks)
     check_frozen(backbone, before, blocks[-1])

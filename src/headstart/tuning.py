@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -117,21 +116,21 @@ def _at_cut(  # noqa: PLR0913 - as `prepare`
     still = extract(table, cut, engine, Store(root, store_key(cut, engine)), watch.bar("view 0", len(table)))
     if len(still) < len(table):
         raise DataError(f"{still.set_aside[0][0]} could be read before and cannot now: {still.set_aside[0][1]}")
-    found = [_stored_view(k, table.take(train), cut, root, options, how, watch) for k in range(1, n_views)]
+    found = [_stored_view(k, table.take(train), cut, engine, options, how, watch) for k in range(1, n_views)]
     places = np.full(len(table), -1)
     places[train] = np.arange(len(train))
     return Stored(shape, still.blocks[tap.blocks[0]], tuple(found), places)
 
 
 def _stored_view(
-    number: int, table: Table, cut: Backbone, root: Path, options: Options, how: Augmentation, watch: Watcher
+    number: int, table: Table, cut: Backbone, engine: Engine, options: Options, how: Augmentation, watch: Watcher
 ) -> npt.NDArray[np.floating]:
     """The activations of a random view of each image of the table, from the store or the network."""
 
     def change(pixels: npt.NDArray[np.uint8], content_hash: str) -> npt.NDArray[np.uint8]:
         return view(pixels, how, options.seed, content_hash, number)
 
-    engine = compile_trunk(cut, options.precision)
     key = store_key(cut, engine) | {"view": [number, options.seed, AUGMENTATION_VERSION, repr(how)]}
-    found = extract(table, cut, engine, Store(root, key), watch.bar(f"view {number}", len(table)), change)
+    store = Store(cache_root(options.cache), key)
+    found = extract(table, cut, engine, store, watch.bar(f"view {number}", len(table)), change)
     return found.blocks[cut.taps[0].blocks[0]]

@@ -307,7 +307,13 @@ def _pilot(tuning: Tuning, material: Material, rows: Ints, device: str) -> tuple
     """(depth, why not at all, what was tried): a short training of a part of the images at each depth."""
     keys = [material.keys[row] for row in rows]
     some = rows[np.sort(nested_order(material.y[rows], material.seed, keys)[: recipe.PILOT_IMAGES])]
-    short = replace(tuning.training, epochs=recipe.PILOT_EPOCHS, patience=recipe.PILOT_EPOCHS, average=0.0)
+    short = replace(
+        tuning.training,
+        epochs=recipe.PILOT_EPOCHS,
+        patience=recipe.PILOT_EPOCHS,
+        average=0.0,
+        held_out=recipe.training(len(some)).held_out,
+    )
     choice = depths(tuning.backbone)
     pilot = replace(
         tuning, training=short, find=False, seconds=_part_of(tuning.seconds, recipe.PILOT_SHARE / len(choice))

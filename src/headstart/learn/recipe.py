@@ -124,6 +124,9 @@ TUNABLE_IMAGES = 20
 # Held-out images that one model gets right and the other does not: with 6 of 6 on one side p = 0.03, with fewer no
 # outcome could tell the two apart.
 DISCORDANT = 6
+# Images that a larger set holds out, or a twentieth of it: 500 show a gain of 4 points, and the others are worth more
+# to learn from (CIFAR-10, frozen: 25 images a class give 69.6 %, 50 give 73.5 %).
+HELD_OUT = 500
 PILOT_IMAGES, PILOT_EPOCHS = 1000, 3  # of the trial that decides how deep `--tune auto` goes
 PILOT_SHARE = 0.25  # of a time budget, for that trial
 
@@ -164,9 +167,10 @@ def tuning(
     of the one above it; label smoothing 0.1 and a moving average of the weights over about a fifth of the steps (cheap
     insurance, methods.md 2.2), gradients of length 1 at most. BatchNorm keeps its statistics: few images and small
     batches only make them worse (peers.md 6). A network of random weights (`random`: training from scratch) has none
-    worth keeping.
+    worth keeping. 15 % of the images are held out to stop by, of larger sets less (HELD_OUT).
     """
     checked = training(n_images, epochs, batch_size, "adamw")
+    held_out = min(checked.held_out, max(0.05, HELD_OUT / max(1, n_images)))
     count = epochs or (20 if n_images < 1000 else 12 if n_images < 10_000 else 6)
     size = batch_size or (32 if n_images < 10_000 else 64)
     steps = count * max(1, n_images // size)
@@ -180,6 +184,7 @@ def tuning(
         weight_decay=0.0 if sgd else 0.05,
         rate=rate or usual,
         mixup=0.2,
+        held_out=held_out,
         patience=max(4, count // 3),
         smoothing=0.1,
         clip=1.0,

@@ -28,8 +28,7 @@ LISTED_CLASSES = 30  # named in the first lines; more are in headstart.json
 
 def render_card(data: ReportData) -> str:
     """The model card as Markdown (UTF-8) with YAML front matter whose values are JSON."""
-    env = page.environment()
-    env.filters.update(code=code, md=markdown)
+    env = page.environment(code=code, md=markdown)
     score = data.headline.score
     shared = page.shared_parts(data)
     for key in ("model", "model_python", "timm_python"):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,9 @@ class Cell:
     mark: str  # CSS classes: right or wrong, and the shade
 
 
-def environment() -> Environment:
-    """Jinja2 with autoescape and strict names; templates lie beside this file."""
+@cache
+def environment(**filters: Callable[..., str]) -> Environment:
+    """Jinja2 with autoescape, strict names and further filters; templates lie beside this file, parsed once."""
     env = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -80,6 +82,7 @@ def environment() -> Environment:
         keep_trailing_newline=True,
     )
     env.filters.update(percent=numbers.percent, count=numbers.count, decimal=numbers.decimal, seconds=numbers.seconds)
+    env.filters.update(filters)
     env.globals.update(interval=numbers.interval, full=numbers.full, plural=numbers.plural, estimate=estimate)
     return env
 
