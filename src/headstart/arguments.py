@@ -148,7 +148,9 @@ def _head_options(command: argparse.ArgumentParser) -> None:
         metavar="auto|LAYERS",
         help='layers of your own, such as "gap, dropout 0.2, dense 128 relu" (default: auto, in closed form)',
     )
-    fit.add_argument("--epochs", type=int, metavar="N", help="of training that head (default: by the number of images)")
+    fit.add_argument(
+        "--epochs", type=int, metavar="N", help="of training it, or of tuning (default: by the number of images)"
+    )
     fit.add_argument("--batch-size", type=int, metavar="N", help="images a step of that training (default: 32)")
     fit.add_argument("--optimizer", default="adam", metavar="adam|adamw|sgd", help="of that training (default: adam)")
 
