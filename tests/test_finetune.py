@@ -22,8 +22,9 @@ from headstart.errors import DataError, OptionError, OutputError
 from headstart.learn import learner, recipe
 from headstart.learn.arithmetic import BF16_BUT_GROUPED, PLAIN
 from headstart.learn.checkpoint import Checkpoint
-from headstart.learn.finetune import Tuned, Tuning, answers, tune
+from headstart.learn.finetune import CLOSED, LINEAR, MEAN, Tuned, Tuning, answers, tune
 from headstart.learn.material import Material
+from headstart.learn.probe import fit_closed
 from headstart.learn.taps import last, plain
 from headstart.learn.trained import Epoch
 from headstart.opening import Options
@@ -387,7 +388,7 @@ def test_the_recipe_knows_the_kind_of_network() -> None:
     assert all(how.frozen_statistics for how in found.values())
 
 
-@pytest.mark.parametrize(("n", "held"), [(30, 0), (1000, 150), (5000, 500), (50_000, 2500)])
+@pytest.mark.parametrize(("n", "held"), [(30, 0), (1000, 150), (5000, 750), (10_000, 750), (50_000, 2500)])
 def test_a_larger_set_holds_out_a_smaller_share(n: int, held: int) -> None:
     assert round(n * recipe.tuning(n).held_out) == held
 
@@ -425,7 +426,7 @@ def test_the_command_tunes_saves_and_the_model_is_timms_own(run: Run, parted: Pa
     bundle = read_bundle(tmp_path / "m")
     assert bundle.metrics["tuning"]["kept"]
     assert "frozen" in bundle.metrics["baselines"]
-    assert bundle.metrics["timm_view"]["same_model"] == (bundle.metrics["tuning"]["head"] == "linear")
+    assert bundle.metrics["timm_view"]["same_model"] == (bundle.metrics["tuning"]["head"] == LINEAR)
     assert bundle.manifest["backbone"]["chain"][-1].startswith("tuned above ")
     again = run("fit", parted, "-o", tmp_path / "n", *options)
     assert " 0 images went through the network" in again.out
@@ -442,26 +443,18 @@ def test_the_command_tunes_saves_and_the_model_is_timms_own(run: Run, parted: Pa
         assert ours[k] == pytest.approx(theirs, abs=1e-3)  # its features are kept in float16
 
 
-@pytest.mark.parametrize(("scores", "data"), [((1.0, 2.0), "parted"), ((2.0, 1.0), "pictures")])
+@pytest.mark.parametrize(("head", "data"), [(LINEAR, "parted"), (CLOSED, "parted"), (MEAN, "pictures")])
 def test_what_is_saved_answers_as_what_was_judged(
-    request: pytest.FixtureRequest,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    scores: tuple[float, float],
-    data: str,
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: str, data: str
 ) -> None:
-    """With the linear top, and with a head on several layers: the same probabilities from the folder."""
-    from headstart.learn import finetune
-
-    losses = iter(scores * 9)
-    scaled = finetune._scaled
-    monkeypatch.setattr(finetune, "_scaled", lambda *given: (scaled(*given)[0], next(losses)))
+    """With each kind of head: the same probabilities from the folder."""
+    monkeypatch.setattr("headstart.learn.finetune._least", lambda scores, y: head)
     monkeypatch.setattr(recipe, "training", partial(small_training, recipe.training))
     table = read_table(request.getfixturevalue(data))
     options = Options("test_efficientnet", "none", tune="last", epochs=1, size=32, cache=str(tmp_path / "c"))
     learned = pipeline.learn(table, options)
     assert learned.tuned is not None
-    assert (learned.tuned.record["head"] == "linear") == (scores[0] < scores[1])
+    assert learned.tuned.record["head"] == head
     fitted = pipeline.prove(learned)
     publish.save(fitted, tmp_path / "m", "t", "t")
     ours = np.exp(fitted.head.log_probabilities(learned.material.blocks))
@@ -488,21 +481,32 @@ def test_wrong_words_are_named(run: Run, pictures: Path, tmp_path: Path, options
     assert said in found.err.splitlines()[-1]
 
 
-def test_the_comparison_is_of_what_is_handed_over(network: Backbone) -> None:
-    """What the held-out images are said to get is what the model gives them: the best epoch's, mixed, with its head."""
+@pytest.mark.parametrize("name", [LINEAR, CLOSED, MEAN])
+def test_the_comparison_is_of_what_is_handed_over(
+    network: Backbone, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """What the held-out images are said to get is what the model gave them before its head learned from them too."""
+    monkeypatch.setattr("headstart.learn.finetune._least", lambda scores, y: name)
     plan, data = tuning(network, "all", epochs=12), material(network, Y)
     seen: list[Epoch] = []
     found = tune(plan, data, ROWS, progress=seen.append)
     assert list(found.epochs) == seen
     held = np.flatnonzero(~np.isnan(found.head.left_out[:, 0]))
     head, linear = answers(plan, found, data, held)
-    assert np.allclose(found.head.left_out[held], head, atol=1e-4)
-    right = (head.argmax(axis=1) == Y[held]).mean()
-    assert found.record["compared"]["tuned"]["value"] == pytest.approx(right)
+    left_out = found.head.left_out[held]
+    assert found.record["compared"]["tuned"]["value"] == pytest.approx((left_out.argmax(axis=1) == Y[held]).mean())
     assert found.record["compared"]["n"] == len(held)
-    assert found.record["head"] in ("linear", "closed form, several layers")
-    assert (found.record["head"] == "linear") == (found.head.parts == found.top.parts)
+    assert found.record["head"] == name
+    assert (name == LINEAR) == (found.head is found.top) == np.allclose(left_out, head, atol=1e-4)
     assert linear.shape == head.shape
+    if name == CLOSED:
+        assert found.backbone is not None
+        blocks = plan.features(found.backbone, ROWS)
+        without = fit_closed(replace(data, blocks=blocks), np.delete(ROWS, held), plan.sets)
+        apart = without.log_probabilities({key: block[held] for key, block in blocks.items()})
+        assert np.array_equal(left_out.argmax(axis=1), apart.argmax(axis=1))
+        whole = fit_closed(replace(data, blocks=blocks), ROWS, plan.sets)
+        assert np.allclose(found.head.coef / np.linalg.norm(found.head.coef), whole.coef / np.linalg.norm(whole.coef))
 
 
 def test_the_frozen_weights_are_handed_over_whole_where_they_answer_best(
