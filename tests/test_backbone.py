@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,10 @@ import numpy.typing as npt
 import pytest
 import timm
 import torch
+from timm.data.imagenet_info import ImageNetInfo
 
 import curated
+from headstart.data import images
 from headstart.errors import BackboneError
 from headstart.trunk.backbone import (
     DEFAULT,
@@ -22,6 +25,7 @@ from headstart.trunk.backbone import (
     timm_config,
     timm_tensors,
 )
+from headstart.trunk.engine import OpenVinoEngine
 from headstart.trunk.network import Backbone, Trunk, block_names, block_widths
 
 Bytes = npt.NDArray[np.uint8]
@@ -219,3 +223,38 @@ def test_timms_configuration_says_the_preprocessing(small: Backbone) -> None:
     config = timm_config(small, 2, ["a", "b"])["pretrained_cfg"]
     assert config["input_size"] == [3, 64, 64]
     assert tuple(config["mean"]) == small.preprocess.mean
+
+
+def answers(
+    backbone: Backbone, engine: OpenVinoEngine, pixels: Bytes, truth: npt.NDArray[np.intp]
+) -> tuple[float, float]:
+    """(top-1 accuracy, log-loss) of the network's own ImageNet classifier. `engine`: the backbone's, 4 images a run."""
+    rows = np.empty((len(pixels), backbone.last_channels), np.float32)
+
+    def deliver(start: int, blocks: npt.NDArray[np.float32]) -> None:
+        rows[start : start + 4] = blocks[:, -backbone.last_channels :]
+
+    engine.run(((k, pixels[k : k + 4]) for k in range(0, len(pixels), 4)), deliver)
+    with torch.inference_mode():
+        scores = backbone.module.get_submodule(backbone.classifier)(torch.from_numpy(rows)).log_softmax(1).numpy()
+    return float((scores.argmax(1) == truth).mean()), float(-scores[np.arange(len(truth)), truth].mean())
+
+
+def test_the_default_weights_know_imagenet_with_their_own_preprocessing(shared: Path, default: Backbone) -> None:
+    """About 0.9 on training photographs; another channel order or scale is worse, so these are the right ones."""
+    files = sorted((shared / "data" / "imagenet_100").glob("*.JPEG"))
+    known: Any = ImageNetInfo()
+    number = {wnid: k for k, wnid in enumerate(known.label_names())}
+    truth = np.array([number[f.name.split("_")[0]] for f in files])
+    pixels = np.stack([images.load(f.read_bytes(), default.preprocess).array for f in files])
+    assert default.preprocess.size == (224, 224)
+    backbone = replace(default, taps=())  # only the last layer is read
+    engine = OpenVinoEngine(backbone, "f32", batch=4)
+    accuracy, loss = answers(backbone, engine, pixels, truth)
+    assert accuracy >= 0.88
+    swapped = answers(backbone, engine, np.ascontiguousarray(pixels[..., ::-1]), truth)
+    unscaled = replace(backbone, preprocess=replace(backbone.preprocess, mean=(0.0,) * 3, std=(1.0,) * 3))
+    unscaled_found = answers(unscaled, OpenVinoEngine(unscaled, "f32", batch=4), pixels, truth)
+    for found in (swapped, unscaled_found):
+        assert found[0] <= accuracy - 0.03
+        assert found[1] >= loss + 0.1
