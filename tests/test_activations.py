@@ -43,7 +43,8 @@ def activations(
 ) -> Stored | Live:
     options = Options(tune=stage, precision="f32", cache=str(cache), epochs=12)
     rows = np.arange(len(table))
-    found = prepare(table, hashes(table), network, options, rows, 1, Watcher(said)).activations(tunable(network, stage))
+    tuning = prepare(table, hashes(table), network, options, rows, 1, Watcher(said))
+    found = tuning.activations(tunable(network, stage), rows, 12)
     assert isinstance(found, Stored | Live)
     return found
 
@@ -90,6 +91,29 @@ def test_what_is_stored_and_what_it_spares_is_said(network: Backbone, table: Tab
     assert len(said) == 1
     assert "of 4 views of 24 images are stored" in said[0]
     assert said[0].endswith("the frozen part runs 4 times and not 12")
+
+
+def test_what_is_stored_is_of_the_images_asked_for_and_serves_their_folds(
+    network: Backbone, table: Table, tmp_path: Path
+) -> None:
+    """A trial on a part of the images takes no pass of the others."""
+    said: list[str] = []
+    options = Options(tune="auto", precision="f32", cache=str(tmp_path))
+    tuning = prepare(table, hashes(table), network, options, np.arange(len(table)), 1, Watcher(said.append))
+    last, trial = tunable(network, "last"), np.array([20, 3, 7, 11])
+    part = tuning.activations(last, trial, 12)
+    assert isinstance(part, Stored)
+    assert [len(part.values), *map(len, part.views)] == [4, 4, 4, 4]
+    whole = tuning.activations(last, np.arange(len(table)), 12)
+    assert len(said) == 2
+    for epoch in range(4):
+        assert np.array_equal(part.viewed(trial, epoch), whole.viewed(trial, epoch))
+    assert tuning.activations(last, trial, 3) is whole
+    assert isinstance(tuning.activations(last, trial, 13), Stored)
+    short = tuning.activations(tunable(network, "blocks.1"), trial, 3)
+    assert isinstance(short, Live)
+    assert said[-1].endswith("and spare nothing")
+    assert tuning.activations(tunable(network, "blocks.1"), np.arange(4), 3) is short
 
 
 def test_storing_pays_where_it_takes_fewer_passes_and_fits() -> None:

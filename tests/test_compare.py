@@ -123,7 +123,7 @@ def test_what_is_drawn_anew_lies_above_the_cut_alone() -> None:
     network, random = (open_backbone("test_efficientnet", "none", seed=seed) for seed in (1, 2))
     trained = replace(network, weights_source="a file")
     part = tunable(trained, "last")
-    tuning = Tuning(trained, "last", recipe.tuning(100), (), lambda what: None, lambda b, rows: {})  # type: ignore[arg-type, return-value]
+    tuning = Tuning(trained, "last", recipe.tuning(100), (), lambda *_: None, lambda b, rows: {})  # type: ignore[arg-type, return-value]
     drawn = _drawn_anew(tuning, random, part.modules, Options(), 100)
     old, new, fresh = (b.module.state_dict() for b in (trained, drawn.backbone, random))
     for name, value in new.items():

@@ -84,7 +84,7 @@ def tuning(
 ) -> Tuning:
     """Tuning of the images of `pixels`; `views`: pixels of further views."""
 
-    def activations(part: Tunable) -> Activations:
+    def activations(part: Tunable, rows: npt.NDArray[np.int64], epochs: int) -> Activations:
         x, *others = (at_cut(network, part.cut, images) for images in (pixels(), *views))
         return Stored(x.shape[1:], x.reshape(N, -1), tuple(o.reshape(N, -1) for o in others), np.arange(N))
 

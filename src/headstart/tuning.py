@@ -42,12 +42,17 @@ def prepare(
     training = recipe.tuning(n, options.epochs, options.batch_size, backbone.random, rate, kind_of(backbone))
     how = augmentation(options.augment, backbone.preprocess.crop_fraction == 1.0)
     seconds = seconds_of(options.budget)
-    known: dict[Tunable, Activations] = {}
+    known: dict[Tunable, tuple[Ints, int, Activations]] = {}
 
-    def activations(what: Tunable) -> Activations:
-        if what not in known:
-            known[what] = _at_cut(what, table, hashes, backbone, options, how, train, training.epochs, watch)
-        return known[what]
+    def activations(what: Tunable, rows: Ints, epochs: int) -> Activations:
+        """What was made before serves for a part of its images (live, for any) and for fewer epochs: for the folds."""
+        if what in known:
+            of, most, found = known[what]
+            if epochs <= most and (isinstance(found, Live) or np.isin(rows, of).all()):
+                return found
+        found = _at_cut(what, table, hashes, backbone, options, how, rows, epochs, watch)
+        known[what] = (rows, epochs, found)
+        return found
 
     compiled: dict[str, Engine] = {}  # of the last network asked for
 
@@ -85,11 +90,12 @@ def _at_cut(  # noqa: PLR0913 - as `prepare`
     backbone: Backbone,
     options: Options,
     how: Augmentation,
-    train: Ints,
+    rows: Ints,
     epochs: int,
     watch: Watcher,
 ) -> Activations:
-    """Live at the input, where a view costs no pass of a network; else stored, where that pays and fits."""
+    """Of these rows: live at the input, where a view costs no pass of a network; else stored, where that pays and
+    fits."""
 
     def random_view(pixels: npt.NDArray[np.uint8], content_hash: str, number: int) -> npt.NDArray[np.uint8]:
         return view(pixels, how, options.seed, content_hash, number)
@@ -98,27 +104,29 @@ def _at_cut(  # noqa: PLR0913 - as `prepare`
     shape = shapes(backbone.module, (what.cut,), backbone.preprocess.size)[what.cut][1:]
     where = f"{what.cut} ({' x '.join(map(str, shape))})"
     if what.cut == INPUT:
-        watch.say(f"nothing is frozen: {len(train)} images are read anew in each epoch")
+        watch.say(f"nothing is frozen: {len(rows)} images are read anew in each epoch")
         return Live(shape, table, hashes, backbone, None, varied)
     tap = Tap(f"cut at {what.cut}", shape[0], 1, ("map",), what.cut, shape)
     cut, root = cut_at(backbone, tap), cache_root(options.cache)
-    engine, n_views = compile_trunk(cut, options.precision), recipe.n_views(len(train)) if varied else 1
-    needed = 2 * int(np.prod(shape)) * (len(table) + (n_views - 1) * len(train))
+    engine, n_views = compile_trunk(cut, options.precision), recipe.n_views(len(rows)) if varied else 1
+    needed = 2 * int(np.prod(shape)) * n_views * len(rows)
     root.mkdir(parents=True, exist_ok=True)
     size = f"{needed / 1e9:.2f} GB"
     share = share_of(backbone, what)
     if not recipe.caches(epochs, n_views, share, needed, shutil.disk_usage(root).free):
-        spared = f"{n_views} stored views would take {size} and spare {1 - share:.0%} of {epochs - n_views} passes"
-        watch.say(f"below {where} the network runs anew in each of {epochs} epochs: {spared}")
+        spared = f"spare {1 - share:.0%} of {epochs - n_views} passes" if epochs > n_views else "spare nothing"
+        why = f"{n_views} stored views would take {size} and {spared}"
+        watch.say(f"below {where} the network runs anew in each of {epochs} epochs: {why}")
         return Live(shape, table, hashes, cut, engine, varied)
     times = f"the frozen part runs {n_views} times and not {epochs}"
-    watch.say(f"activations at {where} of {n_views} views of {len(train)} images are stored: {size}, {times}")
-    still = extract(table, cut, engine, Store(root, store_key(cut, engine)), watch.bar("view 0", len(table)))
-    if len(still) < len(table):
+    watch.say(f"activations at {where} of {n_views} views of {len(rows)} images are stored: {size}, {times}")
+    chosen = table.take(rows)
+    still = extract(chosen, cut, engine, Store(root, store_key(cut, engine)), watch.bar("view 0", len(rows)))
+    if len(still) < len(rows):
         raise DataError(f"{still.set_aside[0][0]} could be read before and cannot now: {still.set_aside[0][1]}")
-    found = [_stored_view(k, table.take(train), cut, engine, options, how, watch) for k in range(1, n_views)]
+    found = [_stored_view(k, chosen, cut, engine, options, how, watch) for k in range(1, n_views)]
     places = np.full(len(table), -1)
-    places[train] = np.arange(len(train))
+    places[rows] = np.arange(len(rows))
     return Stored(shape, still.blocks[tap.blocks[0]], tuple(found), places)
 
 

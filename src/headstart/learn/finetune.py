@@ -48,7 +48,7 @@ class Tuning:
     tune: str
     training: Training
     sets: tuple[TapSet, ...]  # of the frozen model, and of a closed-form head on the tuned network
-    activations: Callable[[Tunable], Activations]  # of all images of the material
+    activations: Callable[[Tunable, Ints, int], Activations]  # at its cut, of these rows, for so many epochs
     features: Callable[[Backbone, Ints], Blocks]  # what a network says of some images, as they are
     precision: str = "auto"
     find: bool = False  # the learning rate, by a range test
@@ -174,7 +174,7 @@ def _design(
         assert isinstance(module, Tail)
         return module.groups(how.stage_decay)
 
-    activations = tuning.activations(what)
+    activations = tuning.activations(what, rows, how.epochs)
     x = torch.from_numpy(activations.still(rows[: how.batch_size]))
     kind = {"network": tuning.backbone.name, "cut": what.cut, "modules": len(what.modules)}
     found = pace.measured(
@@ -195,9 +195,8 @@ def _design(
 
 def _examples(tuning: Tuning, what: Tunable, material: Material, rows: Ints) -> Examples:
     keys = [material.keys[row] for row in rows]
-    return Examples(
-        tuning.activations(what), rows, material.y[rows], material.groups[rows], keys, len(material.classes)
-    )
+    activations = tuning.activations(what, rows, tuning.training.epochs)
+    return Examples(activations, rows, material.y[rows], material.groups[rows], keys, len(material.classes))
 
 
 def _checkpoint(tuning: Tuning, design: Design, examples: Examples, seed: int, device: str) -> Checkpoint | None:

@@ -164,10 +164,13 @@ def tuning(
     log-loss of EuroSAT's last stage is .162, without mixup .177; at 3e-4 .185 and .190 (EfficientNet-Lite0). `kind`
     "normalised" (attention, LayerNorm): 1e-4 (methods.md 2.2 gives 5e-5 to 3e-4); "plain" (ordinary convolutions, as
     VGG and ResNet): SGD with momentum at 3e-3 (BiT-HyperRule, Kolesnikov et al. 2020). A stage has 0.8 times the rate
-    of the one above it; label smoothing 0.1 and a moving average of the weights over about a fifth of the steps (cheap
-    insurance, methods.md 2.2), gradients of length 1 at most. BatchNorm keeps its statistics: few images and small
-    batches only make them worse (peers.md 6). A network of random weights (`random`: training from scratch) has none
-    worth keeping. 15 % of the images are held out to stop by, of larger sets less (HELD_OUT).
+    of the one above it (on 10,000 images of CIFAR-10, all learning for 5 epochs: 87.7 %; with 0.65 87.6, with half the
+    rate 87.6; with 1.0, or twice the rate, 6 points less after the third epoch); label smoothing 0.1 and a moving
+    average of the weights over about a fifth of the steps (cheap insurance, methods.md 2.2), gradients of length 1 at
+    most. BatchNorm keeps its statistics at every size: few images and small batches make them worse (peers.md 6), and
+    on 10,000 images they gave 85.2 % where they learned, 87.7 where they were kept. A network of random weights
+    (`random`: training from scratch) has none worth keeping. 15 % of the images are held out to stop by, of larger sets
+    less (HELD_OUT).
     """
     checked = training(n_images, epochs, batch_size, "adamw")
     held_out = min(checked.held_out, max(0.05, HELD_OUT / max(1, n_images)))
@@ -185,7 +188,7 @@ def tuning(
         rate=rate or usual,
         mixup=0.2,
         held_out=held_out,
-        patience=max(4, count // 3),
+        patience=max(4, count // 2),  # the rate of one cycle must have had the time to fall
         smoothing=0.1,
         clip=1.0,
         average=max(0.0, 1 - 5 / max(steps, 5)),

@@ -39,8 +39,8 @@ class Activations(Protocol):
 
 @dataclass(frozen=True)
 class Stored:
-    """values (image, feature); `views`: further arrays (view row, feature), whose rows for an image are `places`
-    (image,), -1 where it has none."""
+    """values (row, feature) of the images as they are; `views`: the same of random views of them; `places` (image,):
+    the row of each image, -1 where it has none; None: its own number."""
 
     shape: tuple[int, ...]
     values: npt.NDArray[np.floating] = field(repr=False)
@@ -48,16 +48,15 @@ class Stored:
     places: Ints | None = field(default=None, repr=False)
 
     def still(self, rows: Ints) -> Floats:
-        return self._shaped(self.values[rows])
+        return self._of(self.values, rows)
 
     def viewed(self, rows: Ints, epoch: int) -> Floats:
         turn = epoch % (len(self.views) + 1)
-        if not turn or self.places is None:
-            return self.still(rows)
-        return self._shaped(self.views[turn - 1][self.places[rows]])
+        return self._of(self.views[turn - 1] if turn else self.values, rows)
 
-    def _shaped(self, values: npt.NDArray[np.floating]) -> Floats:
-        return values.astype(np.float32).reshape(-1, *self.shape)
+    def _of(self, values: npt.NDArray[np.floating], rows: Ints) -> Floats:
+        places = rows if self.places is None else self.places[rows]
+        return values[places].astype(np.float32).reshape(-1, *self.shape)
 
 
 @dataclass(frozen=True)
