@@ -241,9 +241,9 @@ def test_progress_is_shown_on_a_terminal_and_an_interrupt_is_one_line(start: Sta
     os.close(follower)
     with contextlib.suppress(OSError):  # the other end is closed
         while part := os.read(leader, 4096):
-            if b"network:" in part and b"network:" not in shown:
+            seen, shown = b"network:" in shown, shown + part
+            if b"network:" in shown and not seen:
                 os.kill(process.number, signal.SIGINT)
-            shown += part
     assert (tmp_path / "out.txt").read_bytes() == b""
     os.close(leader)
     text = shown.decode()
