@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +18,7 @@ import torch
 
 from conftest import TINY, Run
 from headstart import pipeline, publish
+from headstart.account import no_gain_line
 from headstart.bundle import read_bundle
 from headstart.data.images import load as decode
 from headstart.data.table import list_images, read_table
@@ -417,6 +421,31 @@ def test_a_budget_buys_epochs(network: Backbone, monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(recipe, name, value)
     found = tune(replace(tuning(network, "auto"), seconds=1e-6), material(network, np.roll(Y, 1)), ROWS)
     assert [one["epochs"] for one in found.record["pilot"]] == [0, 1, 1]  # the trial is paid from the budget too
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "tune", "said"),
+    [
+        (0.01, 0.05, "last", None),
+        (
+            -0.05,
+            0.01,
+            "last",
+            r"No gain of tuning is shown: -2.0 points \(-5.0 to \+1.0\).*--tune auto",
+        ),
+        (-0.05, 0.01, "auto", "No gain of tuning is shown.*again without --tune.$"),
+        (-0.05, -0.01, "all", "Tuning made it worse by 2.0 points.*with --tune auto"),
+    ],
+)
+def test_a_tuned_model_without_a_gain_on_the_judged_images_says_so(
+    low: float, high: float, tune: str, said: str | None
+) -> None:
+    frozen = SimpleNamespace(kind="frozen", difference={"difference": {"value": -0.02, "low": low, "high": high}})
+    fitted: Any = SimpleNamespace(baselines=[frozen], tuning={"kept": True}, options=Options(tune=tune))
+    found = no_gain_line(fitted)
+    assert re.match(said, found) if said and found else found is said
+    fitted.tuning = {"kept": False}
+    assert no_gain_line(fitted) is None
 
 
 def test_the_command_tunes_saves_and_the_model_is_timms_own(run: Run, parted: Path, tmp_path: Path) -> None:

@@ -136,16 +136,18 @@ def growth_line(growth: dict[str, Any]) -> str:
 def outcomes(fitted: Fitted) -> list[str]:
     """What adding to a model, or tuning it, did."""
     lines = [growth_line(fitted.growth)] if fitted.growth else []
-    worse = worse_line(fitted)
-    return [*lines, *([tuning_line(fitted.tuning)] if fitted.tuning else []), *([worse] if worse else [])]
+    doubt = no_gain_line(fitted)
+    return [*lines, *([tuning_line(fitted.tuning)] if fitted.tuning else []), *([doubt] if doubt else [])]
 
 
-def worse_line(fitted: Fitted) -> str | None:
-    """That the frozen network is better on the judged images, beyond doubt; None where it is not."""
+def no_gain_line(fitted: Fitted) -> str | None:
+    """That the judged images show no gain of tuning, or a loss beyond doubt; None where they show one."""
     gains = [b.difference["difference"] for b in fitted.baselines if b.kind == "frozen" and b.difference]
-    if not (fitted.tuning and fitted.tuning["kept"] and gains and gains[0]["high"] < 0):
+    if not (fitted.tuning and fitted.tuning["kept"] and gains) or gains[0]["low"] is None or gains[0]["low"] > 0:
         return None
-    return (
-        f"Tuning made it worse by {-100 * gains[0]['value']:.1f} points: the frozen network is better here. "
-        "Fit it again without --tune, or with --tune auto."
-    )
+    value, low, high = (100 * gains[0][end] for end in ("value", "low", "high"))
+    again = "Fit it again without --tune" + (", or with --tune auto." if fitted.options.tune != "auto" else ".")
+    if high < 0:
+        return f"Tuning made it worse by {-value:.1f} points: the frozen network is better here. {again}"
+    change = f"{value:+.1f} points ({low:+.1f} to {high:+.1f}) on the judged images"
+    return f"No gain of tuning is shown: {change}. The frozen network may be as good, in seconds. {again}"

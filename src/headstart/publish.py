@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from headstart import report
-from headstart.account import HEADS, TAPS, epochs_of, outcomes, settings, worse_line
+from headstart.account import HEADS, TAPS, epochs_of, no_gain_line, outcomes, settings
 from headstart.bundle import write_bundle
 from headstart.data import images
 from headstart.data.duplicates import find_conflicts, find_leaks
@@ -178,7 +178,7 @@ def report_data(
 
 
 def _warnings(fitted: Fitted) -> tuple[str, ...]:
-    found = [line for line in [worse_line(fitted)] if line]
+    found = [line for line in [no_gain_line(fitted)] if line]
     if fitted.leak_free:
         accuracy, n = fitted.leak_free["accuracy"]["value"], fitted.leak_free["n"]
         without = "Without the judged images that have a copy among the training images the accuracy is"
