@@ -117,6 +117,12 @@ def alike(one: Tuned, other: Tuned) -> bool:
     return all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.fixture(scope="module")
+def last_tuned(network: Backbone) -> Tuned:
+    """The last stage, tuned in float32; not to be changed."""
+    return tune(tuning(network, "last"), material(network, Y), ROWS)
+
+
 @pytest.mark.parametrize("what", ["last", "10", "blocks.2", "all"])
 def test_what_is_frozen_stays_bit_for_bit(network: Backbone, what: str) -> None:
     """The original network whole; of the tuned one all that was not to learn, and every BatchNorm statistic."""
@@ -156,15 +162,14 @@ def test_a_tail_is_the_rest_of_the_network(network: Backbone) -> None:
             assert torch.allclose(tail(z), tail.linear(features), atol=1e-5)
 
 
-def test_cached_activations_learn_what_live_ones_learn(network: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_activations_learn_what_live_ones_learn(
+    network: Backbone, last_tuned: Tuned, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The last stage from its cached input in float32, and the same modules with everything before them run live."""
-    found = []
-    for cut in (None, "input"):
-        if cut:
-            from headstart.learn import finetune
+    from headstart.learn import finetune
 
-            monkeypatch.setattr(finetune, "tunable", lambda b, what: replace(tunable(b, what), cut="input"))
-        found.append(tune(tuning(network, "last"), material(network, Y), ROWS).record)
+    monkeypatch.setattr(finetune, "tunable", lambda b, what: replace(tunable(b, what), cut="input"))
+    found = [last_tuned.record, tune(tuning(network, "last"), material(network, Y), ROWS).record]
     assert [record["cut"] == "input" for record in found] == [False, True]
     losses = [[epoch["loss"] for epoch in record["epochs"]] for record in found]
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
@@ -195,11 +200,11 @@ def test_from_scratch_the_average_has_statistics_of_its_own(network: Backbone) -
     assert torch.allclose(mean, own, atol=0.1 * float(own.abs().max()))
 
 
-def test_a_seed_gives_the_same_tuned_network_and_0_is_a_seed(network: Backbone) -> None:
+def test_a_seed_gives_the_same_tuned_network_and_0_is_a_seed(network: Backbone, last_tuned: Tuned) -> None:
     plan, data = tuning(network, "last"), material(network, Y)
-    one, two = (tune(plan, data, ROWS) for _ in range(2))
-    assert alike(one, two)
-    assert not alike(one, tune(plan, replace(data, seed=1), ROWS))
+    assert data.seed == 0
+    assert alike(last_tuned, tune(plan, data, ROWS))
+    assert not alike(last_tuned, tune(plan, replace(data, seed=1), ROWS))
 
 
 def test_auto_keeps_the_frozen_model_where_labels_mean_nothing(
@@ -251,11 +256,17 @@ class KilledError(Exception):
     pass
 
 
+@pytest.fixture(scope="module")
+def undisturbed(network: Backbone) -> Tuned:
+    return tune(tuning(network, "all", 3, (pixels(seed=1),)), material(network, Y), ROWS)
+
+
 @pytest.mark.parametrize("batch", [1, 4, 9])
-def test_a_killed_training_ends_as_if_it_had_not_been(network: Backbone, tmp_path: Path, batch: int) -> None:
+def test_a_killed_training_ends_as_if_it_had_not_been(
+    network: Backbone, undisturbed: Tuned, tmp_path: Path, batch: int
+) -> None:
     """After any batch, with a checkpoint after each: the same weights bit for bit, and no batch is learned twice."""
     data, learned = material(network, Y), [0]
-    whole = tune(tuning(network, "all", 3, (pixels(seed=1),)), data, ROWS)
     step = learner.Learner._learn
 
     def dying(self: learner.Learner, x: torch.Tensor, y: torch.Tensor) -> float:
@@ -271,11 +282,11 @@ def test_a_killed_training_ends_as_if_it_had_not_been(network: Backbone, tmp_pat
         with pytest.raises(KilledError):
             tune(plan, data, ROWS)
         again = tune(plan, data, ROWS)
-    assert alike(whole, again)
-    assert whole.record["epochs"] == again.record["epochs"]
+    assert alike(undisturbed, again)
+    assert undisturbed.record["epochs"] == again.record["epochs"]
     assert learned[0] == 3 * 4 + 1  # 51 images in batches of 16, 3 epochs, and the batch that died
     third = tune(plan, data, ROWS)  # what has ended is not trained again
-    assert alike(whole, third)
+    assert alike(undisturbed, third)
     assert learned[0] == 3 * 4 + 1
 
 
@@ -301,10 +312,9 @@ def test_a_full_disk_is_one_line(network: Backbone, tmp_path: Path, monkeypatch:
 
 
 def test_short_memory_makes_parts_of_a_batch_and_the_result_is_the_same(
-    network: Backbone, monkeypatch: pytest.MonkeyPatch
+    network: Backbone, last_tuned: Tuned, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, sizes = material(network, Y), []
-    whole = tune(tuning(network, "last"), data, ROWS)
     forward = Tail.forward
 
     def small(self: Tail, x: torch.Tensor) -> torch.Tensor:
@@ -320,7 +330,7 @@ def test_short_memory_makes_parts_of_a_batch_and_the_result_is_the_same(
         parts = tune(tuning(network, "last"), data, ROWS)
     assert sizes[:3] == [16, 8, 4]
     assert max(sizes[3:]) == 4
-    losses = [[epoch["loss"] for epoch in found.record["epochs"]] for found in (whole, parts)]
+    losses = [[epoch["loss"] for epoch in found.record["epochs"]] for found in (last_tuned, parts)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
 
 
