@@ -20,10 +20,10 @@ test: $(VENV)/.installed-dev
 	@$(MAKE) --no-print-directory --jobs 2 types suite
 
 # mypy takes one processor for half a minute on a fresh clone: beside the tests, which have more to wait for
-types:
+types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
-suite:
+suite: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 fix: $(VENV)/.installed-dev

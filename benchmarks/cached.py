@@ -67,7 +67,7 @@ def main() -> None:
         groups = seen.groups[plan.judge]
         found = paired_gain(stored, fresh, groups)["difference"]
         apart = max(abs(a.loss - b.loss) for a, b in zip(epochs, again, strict=False))  # one may stop sooner
-        change = f"{100 * found['value']:+.1f} ({100 * found['low']:+.1f} to {100 * found['high']:+.1f})"
+        change = measure.points(found)
         both = [measure.percent(accuracy_interval(right, groups)) for right in (stored, fresh)]
         rows.append([name, str(len(stored)), *both, change, f"{apart:.1e}", f"{seconds:.0f}", f"{longer:.0f}"])
         inside = float(found["low"] <= 0 <= found["high"])

@@ -74,7 +74,7 @@ def main() -> None:
         rows = []
         for arm in found[name]["arms"]:
             d = arm["difference"]
-            change = f"{100 * d['value']:+.1f} ({100 * d['low']:+.1f} to {100 * d['high']:+.1f})" if d else ""
+            change = measure.points(d) if d else ""
             rows.append([arm["name"], measure.percent(arm["accuracy"]), change, f"{arm['seconds']:.0f}"])
         rows.append(["**verdict**", found[name]["verdict"], "; ".join(found[name]["flags"]), ""])
         title = f"{name}: {found[name]['train']} to learn from, {found[name]['n']} to judge by"

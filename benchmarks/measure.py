@@ -123,6 +123,12 @@ def percent(score: Mapping[str, float]) -> str:
     return f"{score['value']:.2%} ({score['low']:.2%} to {score['high']:.2%})"
 
 
+def points(change: Mapping[str, float]) -> str:
+    """A difference of two shares with its 95 % interval, in points."""
+    value, low, high = (100 * change[end] for end in ("value", "low", "high"))
+    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
 def publish(
     options: argparse.Namespace, doc: str, tables: Sequence[Table], targets: Sequence[Target], values: Mapping[str, Any]
 ) -> None:

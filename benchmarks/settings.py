@@ -20,10 +20,11 @@ from unittest import mock
 
 import measure
 import numpy as np
+from tuned import few
 
 from headstart import compare, tuning
 from headstart.data import augment
-from headstart.data.table import Table, read_table
+from headstart.data.table import read_table
 from headstart.judge.metrics import accuracy_interval, paired_gain
 from headstart.learn import recipe, trial
 from headstart.learn.plan import Plan
@@ -60,12 +61,6 @@ def changed(training: dict[str, Any], views: dict[str, Any]) -> Iterator[None]:
         yield
 
 
-def table(whole: Table, n: int) -> Table:
-    order = np.random.default_rng(0).permutation(np.flatnonzero(whole.splits == "train"))
-    chosen = [order[whole.labels[order] == label][: n // len(whole.classes)] for label in whole.classes]
-    return whole.take(np.concatenate([*chosen, np.flatnonzero(whole.splits == "test")]))
-
-
 def one(seen: Seen, plan: Plan, options: Options, arm: str) -> dict[str, Any]:
     """Which judged images are wrong, by the chosen head and by the linear top, and the epochs."""
     start = time.perf_counter()
@@ -77,7 +72,8 @@ def one(seen: Seen, plan: Plan, options: Options, arm: str) -> dict[str, Any]:
     wrong = {}
     for name, head in (("head", learned.head), ("top", learned.tuned.top)):
         answers = trial.judge_rows(learned.material, head, plan.judge).probabilities
-        wrong[name] = np.flatnonzero(answers.argmax(axis=1) != seen.y[plan.judge]).tolist()
+        rows = np.flatnonzero(answers.argmax(axis=1) != seen.y[plan.judge])
+        wrong[name] = " ".join(map(str, rows))  # one line of the record
     epochs = [[e.loss, e.held_out_loss, e.held_out_accuracy] for e in learned.tuned.epochs]
     said = {"alpha": learned.tuned.record["alpha"], "chosen": learned.tuned.record["head"]}
     return {**wrong, "n": len(plan.judge), "epochs": epochs, **said, "seconds": round(time.perf_counter() - start)}
@@ -95,7 +91,9 @@ def main() -> None:
     record = options.results / "settings.json"
     what = f"{options.images} images, {options.size} px, {options.epochs} epochs, tune {options.tune}"
     settings = Options(tune=options.tune, size=options.size, epochs=options.epochs, cache=options.cache)
-    seen, plan = compare.start(table(read_table(options.data / "cifar10"), options.images), settings, Watcher())
+    whole = read_table(options.data / "cifar10")
+    table = few(whole, options.images // len(whole.classes), settings.seed)
+    seen, plan = compare.start(table, settings, Watcher())
     for arm in options.only:
         done = one(seen, plan, settings, arm)
         found = json.loads(record.read_text())["values"] if record.exists() else {}
@@ -115,7 +113,7 @@ def publish(options: Any, found: dict[str, Any]) -> None:
                 change = ""
                 if RECIPE in arms and arm != RECIPE:
                     gain = paired_gain(right, _right(arms[RECIPE], name))["difference"]
-                    change = f"{100 * gain['value']:+.1f} ({100 * gain['low']:+.1f} to {100 * gain['high']:+.1f})"
+                    change = measure.points(gain)
                 cells.append(change)
             best = min(done["epochs"], key=lambda epoch: epoch[1])
             place = f"{done['epochs'].index(best) + 1} of {len(done['epochs'])}"
@@ -127,7 +125,7 @@ def publish(options: Any, found: dict[str, Any]) -> None:
 
 def _right(done: dict[str, Any], name: str) -> Any:
     right = np.ones(done["n"], bool)
-    right[done[name]] = False
+    right[np.array(done[name].split(), int)] = False
     return right
 
 

@@ -93,7 +93,7 @@ def main() -> None:
                 found = one(part(table, per_class, options.test), settings)
                 values[f"{name} {per_class}"] = found
                 d = found["difference"]
-                change = f"{100 * d['value']:+.1f} ({100 * d['low']:+.1f} to {100 * d['high']:+.1f})"
+                change = measure.points(d)
                 cells = [str(found["train"]), str(found["n"]), f"{found['frozen']:.1%}", f"{found['auto']:.1%}", change]
                 rows.append([name, str(per_class), *cells, "tuned" if found["kept"] else "frozen", found["said"]])
                 print(*rows[-1], sep=" | ", file=sys.stderr, flush=True)

@@ -44,10 +44,13 @@ SETS: dict[str, tuple[dict[str, Any], float | None]] = {
 
 def table_of(name: str, data: Path, seed: int) -> Table:
     table = read_table(data / name.removesuffix("_5000").removesuffix("_all"))
-    if name != "cifar10_5000":
-        return table
+    return few(table, PER_CLASS, seed) if name == "cifar10_5000" else table
+
+
+def few(table: Table, per_class: int, seed: int) -> Table:
+    """This many training images of each class, and all test images."""
     order = np.random.default_rng(seed).permutation(np.flatnonzero(table.splits == "train"))
-    chosen = np.concatenate([order[table.labels[order] == label][:PER_CLASS] for label in table.classes])
+    chosen = np.concatenate([order[table.labels[order] == label][:per_class] for label in table.classes])
     return table.take(np.concatenate([chosen, np.flatnonzero(table.splits == "test")]))
 
 
@@ -102,9 +105,7 @@ def publish(options: argparse.Namespace, found: dict[str, Any]) -> None:
         mean = 100 * float(np.mean([run["accuracy"]["value"] for run in runs.values()]))
         for seed, run in runs.items():
             gain = run["difference"]
-            change = (
-                f"{100 * gain['value']:+.1f} ({100 * gain['low']:+.1f} to {100 * gain['high']:+.1f})" if gain else ""
-            )
+            change = measure.points(gain) if gain else ""
             cells = [measure.percent(run["accuracy"]), measure.percent(run["frozen"]), change, f"{run['wall']:.0f}"]
             rows.append([name, found[name]["tune"], seed, str(run["n"]), *cells, run["said"]])
         if len(runs) > 1:

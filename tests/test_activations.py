@@ -110,6 +110,9 @@ def test_what_is_stored_is_of_the_images_asked_for_and_serves_their_folds(
         assert np.array_equal(part.viewed(trial, epoch), whole.viewed(trial, epoch))
     assert tuning.activations(last, trial, 3) is whole
     assert isinstance(tuning.activations(last, trial, 13), Stored)
+    folds = [tuning.activations(last, rows, 20) for rows in (trial, np.arange(9, 20))]  # of a whole training
+    assert folds[0] is folds[1]
+    assert len(said) == 4
     short = tuning.activations(tunable(network, "blocks.1"), trial, 3)
     assert isinstance(short, Live)
     assert said[-1].endswith("and spare nothing")

@@ -173,13 +173,9 @@ def test_a_large_folder_lists_in_seconds(tmp_path: Path) -> None:
         (tmp_path / label).mkdir()
         for number in range(1500):
             (tmp_path / label / f"{number}.jpg").touch()
-
-    def seconds() -> float:
-        start = time.process_time()
-        assert len(read_table(tmp_path)) == 3000
-        return time.process_time() - start
-
-    assert any(seconds() < 0.3 for _ in range(3))  # 100,000 images in at most 10 s; a busy machine may slow one
+    start = time.process_time()
+    assert len(read_table(tmp_path)) == 3000
+    assert time.process_time() - start < 0.3  # 100,000 images in at most 10 s
 
 
 # CSV and Parquet manifests

@@ -136,8 +136,7 @@ def growth_line(growth: dict[str, Any]) -> str:
 def outcomes(fitted: Fitted) -> list[str]:
     """What adding to a model, or tuning it, did."""
     lines = [growth_line(fitted.growth)] if fitted.growth else []
-    doubt = no_gain_line(fitted)
-    return [*lines, *([tuning_line(fitted.tuning)] if fitted.tuning else []), *([doubt] if doubt else [])]
+    return [*lines, *([tuning_line(fitted.tuning)] if fitted.tuning else [])]
 
 
 def no_gain_line(fitted: Fitted) -> str | None:

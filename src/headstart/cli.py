@@ -103,8 +103,9 @@ def _fit_and_save(given: argparse.Namespace) -> None:
         return
     for line in answers.summary(fitted, folder):
         _say(line)
-    for line in account.outcomes(fitted):
-        _say(line)
+    for said in (*account.outcomes(fitted), account.no_gain_line(fitted)):
+        if said:
+            _say(said)
 
 
 def _evaluate(given: argparse.Namespace) -> None:

@@ -45,13 +45,15 @@ def prepare(
     known: dict[Tunable, tuple[Ints, int, Activations]] = {}
 
     def activations(what: Tunable, rows: Ints, epochs: int) -> Activations:
-        """What was made before serves for a part of its images (live, for any) and for fewer epochs: for the folds."""
+        """Of these rows for a trial, of all that may teach for a whole training: its folds come too. What was made
+        before serves for a part of its images (live, for any) and for fewer epochs."""
         if what in known:
             of, most, found = known[what]
             if epochs <= most and (isinstance(found, Live) or np.isin(rows, of).all()):
                 return found
-        found = _at_cut(what, table, hashes, backbone, options, how, rows, epochs, watch)
-        known[what] = (rows, epochs, found)
+        of = rows if epochs < training.epochs else train
+        found = _at_cut(what, table, hashes, backbone, options, how, of, epochs, watch)
+        known[what] = (of, epochs, found)
         return found
 
     compiled: dict[str, Engine] = {}  # of the last network asked for
