@@ -183,8 +183,8 @@ def at_side(backbone: Backbone, side: int, crop_fraction: float) -> Backbone:
 
 
 def sized(backbone: Backbone, table: Table, options: Options) -> Backbone:
-    """The backbone with the input size that the recipe or the user gives."""
-    side, crop = recipe.input_side(short_side(table), backbone.native_size, len(table))
+    """The backbone with the input size that the recipe or the user gives: by the images that teach."""
+    side, crop = recipe.input_side(short_side(table), backbone.native_size, len(table.teaching))
     own = backbone.preprocess
     crop_fraction = own.crop_fraction if crop else 1.0
     if options.size is not None:
@@ -193,9 +193,10 @@ def sized(backbone: Backbone, table: Table, options: Options) -> Backbone:
 
 
 def short_side(table: Table) -> float:
-    """Median short side in px of some images, by their headers; that of a photograph if none can be read."""
-    sides = []
-    for row in np.unique(np.linspace(0, len(table) - 1, min(len(table), SIZE_SAMPLE)).astype(int)):
+    """Median short side in px of some images that teach, by their headers; that of a photograph if none can be
+    read."""
+    sides, rows = [], table.teaching
+    for row in rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), SIZE_SAMPLE)).astype(int))]:
         try:
             sides.append(min(images.size_of(table.read(int(row)))))
         except ImageError:

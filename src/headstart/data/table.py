@@ -70,11 +70,15 @@ class Table:
         )
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        """The sorted names of the labels to train on: of the rows in split train or none, else of all rows."""
+    def teaching(self) -> NDArray[np.intp]:
+        """The rows that may teach: those in split train or none, else all."""
         training = np.isin(self.splits.astype(str), ("train", "none"))
-        labels = self.labels[training] if training.any() else self.labels
-        return tuple(sorted(set(labels) - {""}))
+        return np.flatnonzero(training if training.any() else np.ones(len(self), bool))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The sorted names of the labels to train on."""
+        return tuple(sorted(set(self.labels[self.teaching]) - {""}))
 
 
 def read_table(path: str | Path, min_classes: int = 2) -> Table:
