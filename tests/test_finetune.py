@@ -26,7 +26,7 @@ from headstart.errors import DataError, OptionError, OutputError
 from headstart.learn import learner, recipe
 from headstart.learn.arithmetic import BF16_BUT_GROUPED, PLAIN
 from headstart.learn.checkpoint import Checkpoint
-from headstart.learn.finetune import CLOSED, LINEAR, MEAN, Tuned, Tuning, answers, tune
+from headstart.learn.finetune import CLOSED, LINEAR, MEAN, Tuned, Tuning, _compare, answers, tune
 from headstart.learn.material import Material
 from headstart.learn.probe import fit_closed
 from headstart.learn.taps import last, plain
@@ -240,6 +240,42 @@ def test_auto_keeps_what_wins_beyond_doubt(network: Backbone, monkeypatch: pytes
     assert found.record["kept"]
     assert found.backbone is not None
     assert found.record["compared"]["difference"]["low"] > 0
+
+
+@pytest.mark.parametrize(
+    ("gain", "loss", "wins"),
+    [
+        ((0.02, 0.01, 0.03), (-0.01, -0.03, 0.01), True),  # more right beyond doubt
+        ((0.02, -0.01, 0.05), (-0.05, -0.08, -0.02), True),  # more right, and the log-loss says that it is no chance
+        ((0.02, -0.01, 0.05), (-0.05, -0.12, 0.02), False),  # neither is beyond doubt
+        ((-0.01, -0.03, 0.01), (-0.05, -0.08, -0.02), False),  # surer, but fewer right
+        ((0.0, -0.01, 0.01), (-0.05, -0.08, -0.02), False),
+        ((0.02, None, None), (-0.05, None, None), False),  # one group: nothing can be told
+    ],
+)
+def test_auto_asks_for_more_right_answers_and_no_doubt(
+    network: Backbone, monkeypatch: pytest.MonkeyPatch, gain: tuple[Any, ...], loss: tuple[Any, ...], wins: bool
+) -> None:
+    monkeypatch.setattr(recipe, "TUNABLE_IMAGES", 2)
+    monkeypatch.setattr("headstart.learn.finetune._no_need", lambda y, frozen, n: None)
+    monkeypatch.setattr("headstart.learn.finetune._pilot", lambda *given: ("last", None, []))
+    ends = ("value", "low", "high")
+    compared = {"difference": dict(zip(ends, gain, strict=True)), "loss_difference": dict(zip(ends, loss, strict=True))}
+    monkeypatch.setattr("headstart.learn.finetune._compare", lambda *given: compared)
+    found = tune(replace(tuning(network, "auto"), training=recipe.tuning(N, 1)), material(network, Y), ROWS)
+    assert found.record["kept"] == wins
+    assert (found.backbone is not None) == wins
+
+
+def test_the_log_losses_are_compared_at_the_best_scale_of_each(network: Backbone) -> None:
+    """A model that is only less sure of the same answers is no worse."""
+    plan, data = tuning(network, "last", 2), material(network, Y)
+    found = tune(plan, data, ROWS)
+    held = np.flatnonzero(~np.isnan(found.head.left_out[:, 0]))
+    frozen = fit_closed(data, np.delete(ROWS, held), plan.sets).log_probabilities(data.at(held))
+    for scale in (0.1, 10.0):
+        compared = _compare(plan, data, ROWS, held, scale * frozen)
+        assert compared["loss_difference"]["value"] == pytest.approx(0, abs=1e-3)
 
 
 def test_views_reach_training_alone(network: Backbone) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from headstart.errors import DataError, OptionError
 from headstart.judge import metrics
-from headstart.judge.metrics import METRICS, paired_difference, point_scores, score, wilson
+from headstart.judge.metrics import METRICS, paired_difference, paired_losses, point_scores, score, wilson
 
 Floats = NDArray[np.float64]
 
@@ -250,6 +250,21 @@ def test_paired_difference_counts_groups_not_copies() -> None:
     assert alone["p"] < 0.01
     assert copies["p"] == 1.0
     assert copies["difference"]["low"] < 0 < alone["difference"]["low"]
+
+
+def test_paired_losses_are_students_t_over_groups() -> None:
+    from scipy.stats import ttest_1samp
+
+    truth, first = answers(80, 3, 1.0)
+    second = answers(80, 3, 0.5)[1]
+    at = np.arange(80)
+    change = np.log(second[at, truth]) - np.log(first[at, truth])
+    expected = ttest_1samp(change, 0).confidence_interval(0.95)
+    got = paired_losses(truth, first, second)
+    assert [got["value"], got["low"], got["high"]] == pytest.approx([change.mean(), *expected])
+    twice = paired_losses(*(np.repeat(a, 2, axis=0) for a in (truth, first, second)), np.repeat(at, 2))
+    assert twice == pytest.approx(got)  # a copy of each image tells nothing new
+    assert paired_losses(truth, first, second, np.zeros(80, int)) == {"value": got["value"], "low": None, "high": None}
 
 
 @pytest.mark.parametrize(

@@ -107,11 +107,20 @@ def tuning_line(record: dict[str, Any]) -> str:
             return f"frozen is enough: {record['why']}"
         return f"tuned above {record['cut']}; too few images to hold some out and compare"
     value, low, high = (100 * found["difference"][end] for end in ("value", "low", "high"))
+    change = f"change {value:+.1f} points, {low:+.1f} to {high:+.1f}{_losses(found)}"
     verdict = "the tuned model was kept" if record["kept"] else "frozen is enough, the frozen model was kept"
     return (
         f"on {found['n']} held-out training images: frozen {found['frozen']['value']:.1%}, tuned above {record['cut']} "
-        f"{found['tuned']['value']:.1%} (change {value:+.1f} points, {low:+.1f} to {high:+.1f}); {verdict}"
+        f"{found['tuned']['value']:.1%} ({change}); {verdict}"
     )
+
+
+def _losses(compared: dict[str, Any]) -> str:
+    """The difference of the log-losses, where it is known: not in models of earlier versions."""
+    found = compared.get("loss_difference")
+    if not found or found["low"] is None:
+        return ""
+    return f"; log-loss {found['value']:+.3f}, {found['low']:+.3f} to {found['high']:+.3f}"
 
 
 def epochs_of(fitted: Fitted) -> tuple[Epoch, ...]:

@@ -18,9 +18,9 @@ import torch
 from torch import nn
 
 from headstart.data.splits import hold_out, nested_order
-from headstart.judge.metrics import accuracy_interval, paired_gain
+from headstart.judge.metrics import accuracy_interval, paired_gain, paired_losses
 from headstart.learn import pace, recipe
-from headstart.learn.calibrate import best_scale
+from headstart.learn.calibrate import best_scale, log_softmax
 from headstart.learn.checkpoint import Checkpoint
 from headstart.learn.finder import find_rate
 from headstart.learn.learner import Groups
@@ -80,8 +80,7 @@ def tune(
     """Learn from these rows. The frozen model of all of them is given where the held-out images are answered best by
     its weights, and with "auto" where tuning does not win.
 
-    "Wins": more of the held-out images right, and the paired 95 % interval of the difference above 0. Deterministic:
-    the same rows, seed and pace give the same, interrupted or not.
+    Deterministic: the same rows, seed and pace give the same, interrupted or not.
     """
     held = _held_out(tuning.training, material, rows)
     if tuning.tune != "auto":
@@ -101,10 +100,19 @@ def tune(
     rest = replace(tuning, seconds=_part_of(tuning.seconds, 1 - recipe.PILOT_SHARE))
     found = _tuned(rest, tunable(tuning.backbone, depth), material, rows, held, device, progress)
     record = found.record | {"pilot": tried, "depth": depth}
-    compared = record["compared"]
-    if compared and (compared["difference"]["low"] or 0.0) > 0:
+    if record["compared"] and _wins(record["compared"]):
         return replace(found, record=record)
     return _frozen(frozen, replace(found, record=record), "on held-out images tuning was not better beyond doubt")
+
+
+def _wins(compared: dict[str, Any]) -> bool:
+    """More of the held-out images right, and the paired 95 % interval of that, or of the log-loss, beyond 0.
+
+    The accuracy alone would ask for much: of 450 images of EuroSAT one model gets some 20 right that the other does
+    not, and a gain of 1.3 points (95.3 to 96.7 %) stays in doubt, while the log-loss tells of each image.
+    """
+    gain, loss = compared["difference"], compared["loss_difference"]
+    return gain["value"] > 0 and ((gain["low"] or 0.0) > 0 or (loss["high"] or 0.0) < 0)
 
 
 def _frozen(frozen: Probe, found: Tuned, why: str) -> Tuned:
@@ -300,13 +308,23 @@ def _mean(one: Probe, other: Probe) -> Probe:
 
 
 def _compare(tuning: Tuning, material: Material, rows: Ints, held: Ints, tuned: Doubles) -> dict[str, Any]:
-    """Frozen and tuned, both made without the held-out images, on them."""
-    frozen = fit_closed(material, np.delete(rows, held), tuning.sets)
+    """Frozen and tuned, both made without the held-out images, on them; each at the scale that answers best there."""
     at = rows[held]
-    right = [a.argmax(axis=1) == material.y[at] for a in (tuned, frozen.log_probabilities(material.at(at)))]
-    groups = material.groups[at]
+    y, groups = material.y[at], material.groups[at]
+    frozen = fit_closed(material, np.delete(rows, held), tuning.sets).log_probabilities(material.at(at))
+    right = [scores.argmax(axis=1) == y for scores in (tuned, frozen)]
     found = {name: accuracy_interval(hit, groups) for name, hit in zip(("tuned", "frozen"), right, strict=True)}
-    return {"n": len(at), **found, "difference": paired_gain(right[0], right[1], groups)["difference"]}
+    return {
+        "n": len(at),
+        **found,
+        "difference": paired_gain(right[0], right[1], groups)["difference"],
+        "loss_difference": paired_losses(y, _at_best_scale(tuned, y), _at_best_scale(frozen, y), groups),
+    }
+
+
+def _at_best_scale(scores: Doubles, y: Ints) -> Doubles:
+    """Probabilities (image, class) at the scale that answers best for these images."""
+    return np.exp(log_softmax(best_scale(scores, y)[0] * scores))
 
 
 def _no_need(y: Ints, frozen: Probe, n_held: int) -> str | None:
@@ -325,7 +343,12 @@ def _part_of(seconds: float | None, share: float) -> float | None:
 
 
 def _pilot(tuning: Tuning, material: Material, rows: Ints, device: str) -> tuple[str, str | None, list[dict[str, Any]]]:
-    """(depth, why not at all, what was tried): a short training of a part of the images at each depth."""
+    """(depth, why not at all, what was tried): a short training of a part of the images at each depth.
+
+    Not at all only where each is worse than the start beyond doubt, by the paired log-loss; of the depths the lowest
+    cut that is not worse than the best. What is held out here is few images, and a short training of a part tells less
+    of what a long one gains the more of the network learns: the final comparison decides.
+    """
     keys = [material.keys[row] for row in rows]
     some = rows[np.sort(nested_order(material.y[rows], material.seed, keys)[: recipe.PILOT_IMAGES])]
     short = replace(
@@ -341,13 +364,19 @@ def _pilot(tuning: Tuning, material: Material, rows: Ints, device: str) -> tuple
     )
     held = _held_out(short, material, some)
     y = material.y[some[held]]
-    before = fit_closed(material, np.delete(some, held), (plain(),)).log_probabilities(material.at(some[held]))
-    start = best_scale(before, y)[1]
-    tried: list[dict[str, Any]] = [{"depth": "none", "log_loss": start, "epochs": 0}]
+    start = fit_closed(material, np.delete(some, held), (plain(),)).log_probabilities(material.at(some[held]))
+    scores, epochs = {"none": start}, {"none": 0}
     for depth in choice:
         head, *_ = _trained(pilot, tunable(tuning.backbone, depth), material, some, device, lambda epoch: None)
-        loss = best_scale(head.left_out[held], y)[1]
-        tried.append({"depth": depth, "log_loss": loss, "epochs": len(head.epochs)})
-    best = min(tried[1:], key=lambda one: one["log_loss"])
-    why = None if best["log_loss"] < start else "a short trial at each depth did not improve on the start"
-    return best["depth"], why, tried
+        scores[depth], epochs[depth] = head.left_out[held], len(head.epochs)
+    losses = {depth: best_scale(found, y)[1] for depth, found in scores.items()}
+    tried = [{"depth": depth, "log_loss": loss, "epochs": epochs[depth]} for depth, loss in losses.items()]
+
+    def worse(one: str, other: str) -> bool:
+        first, second = (_at_best_scale(scores[depth], y) for depth in (one, other))
+        return (paired_losses(y, first, second, material.groups[some[held]])["low"] or 0.0) > 0
+
+    best = min(choice, key=losses.__getitem__)
+    depth = [one for one in choice if not worse(one, best)][-1]
+    why = "a short trial at each depth was worse than the start, beyond doubt" if worse(best, "none") else None
+    return depth, why, tried
