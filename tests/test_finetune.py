@@ -26,7 +26,7 @@ from headstart.errors import DataError, OptionError, OutputError
 from headstart.learn import learner, recipe
 from headstart.learn.arithmetic import BF16_BUT_GROUPED, PLAIN
 from headstart.learn.checkpoint import Checkpoint
-from headstart.learn.finetune import CLOSED, LINEAR, MEAN, Tuned, Tuning, _compare, answers, tune
+from headstart.learn.finetune import CLOSED, LINEAR, MEAN, Tuned, Tuning, _compare, _pilot, answers, tune
 from headstart.learn.material import Material
 from headstart.learn.probe import fit_closed
 from headstart.learn.taps import last, plain
@@ -265,6 +265,38 @@ def test_auto_asks_for_more_right_answers_and_no_doubt(
     found = tune(replace(tuning(network, "auto"), training=recipe.tuning(N, 1)), material(network, Y), ROWS)
     assert found.record["kept"] == wins
     assert (found.backbone is not None) == wins
+
+
+@pytest.mark.parametrize(
+    ("right", "depth", "why"),
+    [
+        ((1.0, 0.95), "deep", False),  # which is better is not known from so few: the deeper
+        ((1.0, 0.4), "last", False),
+        ((0.4, 1.0), "deep", False),
+        ((0.0, 0.0), None, True),
+    ],
+)
+def test_a_short_trial_rejects_only_what_is_worse_beyond_doubt(
+    network: Backbone, monkeypatch: pytest.MonkeyPatch, right: tuple[float, float], depth: str | None, why: bool
+) -> None:
+    """`right`: the share of the held-out images that each depth's training answers rightly."""
+    shares = iter(right)
+
+    def trained(plan: Tuning, what: Tunable, data: Material, rows: npt.NDArray[np.int64], *rest: object) -> Any:
+        hit = np.random.default_rng(0).permutation(len(rows)) < next(shares) * len(rows)
+        scores = np.log(0.05 + 0.85 * np.eye(3)[np.where(hit, data.y[rows], (data.y[rows] + 1) % 3)])
+        return SimpleNamespace(left_out=scores, epochs=()), None, None, {}
+
+    monkeypatch.setattr("headstart.learn.finetune._trained", trained)
+    monkeypatch.setattr("headstart.learn.finetune._held_out", lambda how, data, rows: np.arange(0, len(rows), 2))
+    noise = np.random.default_rng(0).normal(size=(N, network.last_channels))
+    start = np.eye(network.last_channels)[Y] if why else noise  # the frozen model answers rightly, or by chance
+    data = replace(material(network, Y), blocks={"pre_logits": start.astype(np.float32)})
+    found, reason, tried = _pilot(tuning(network, "auto"), data, ROWS, "cpu")
+    assert [one["depth"] for one in tried] == ["none", *depths(network)]
+    assert bool(reason) == why
+    if depth:
+        assert found == dict(zip(("last", "deep"), depths(network), strict=True))[depth]
 
 
 def test_the_log_losses_are_compared_at_the_best_scale_of_each(network: Backbone) -> None:

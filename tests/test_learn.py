@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from headstart.data.table import table_of
 from headstart.errors import DataError, OptionError
 from headstart.learn import recipe, trial
 from headstart.learn.calibrate import calibrate, log_loss, log_softmax
@@ -14,6 +16,8 @@ from headstart.learn.material import Material
 from headstart.learn.plan import check_classes, make_plan
 from headstart.learn.probe import fit_probe
 from headstart.learn.taps import Part, plain, tap_sets
+from headstart.opening import Options, sized
+from headstart.trunk.backbone import open_backbone
 
 BLOCKS = ("a/mean", "a/std", "pre_logits")
 
@@ -240,6 +244,20 @@ def test_more_images_give_a_better_curve() -> None:
 @pytest.mark.parametrize(("short", "n", "side"), [(8, 1797, 192), (32, 50_000, 160), (64, 3000, 160), (375, 398, 320)])
 def test_the_input_size_follows_the_pictures(short: int, n: int, side: int) -> None:
     assert recipe.input_side(short, 224, n)[0] == side
+
+
+def test_the_images_that_teach_decide_the_input_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test set of another size, or a large one, changes nothing: the model would be another one."""
+    monkeypatch.setattr(recipe, "SMALL", 4)
+    taught = table_of([np.zeros((32, 32, 3), np.uint8)] * 4, list("abab"))
+    both = table_of(
+        [np.zeros((32, 32, 3), np.uint8)] * 4 + [np.zeros((300, 300, 3), np.uint8)] * 9, list("ab" * 6 + "a")
+    )
+    judged = replace(both, splits=np.array(["train"] * 4 + ["test"] * 9, dtype=object))
+    backbone = open_backbone("test_efficientnet", "none")
+    sizes = [sized(backbone, table, Options()).preprocess.size for table in (taught, judged, both)]
+    assert sizes[0] == sizes[1] != sizes[2]
+    assert sized(backbone, judged.take(judged.splits == "test"), Options()).preprocess.size == sizes[2]
 
 
 def test_the_input_size_never_falls_as_pictures_grow() -> None:
