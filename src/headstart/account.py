@@ -106,13 +106,18 @@ def tuning_line(record: dict[str, Any]) -> str:
         if not record["kept"]:
             return f"frozen is enough: {record['why']}"
         return f"tuned above {record['cut']}; too few images to hold some out and compare"
-    value, low, high = (100 * found["difference"][end] for end in ("value", "low", "high"))
-    change = f"change {value:+.1f} points, {low:+.1f} to {high:+.1f}{_losses(found)}"
+    change = f"change {_points(found['difference'])}{_losses(found)}"
     verdict = "the tuned model was kept" if record["kept"] else "frozen is enough, the frozen model was kept"
     return (
         f"on {found['n']} held-out training images: frozen {found['frozen']['value']:.1%}, tuned above {record['cut']} "
         f"{found['tuned']['value']:.1%} ({change}); {verdict}"
     )
+
+
+def _points(difference: dict[str, float]) -> str:
+    """A difference of accuracies with its interval."""
+    value, low, high = (100 * difference[end] for end in ("value", "low", "high"))
+    return f"{value:+.1f} points, {low:+.1f} to {high:+.1f}"
 
 
 def _losses(compared: dict[str, Any]) -> str:
@@ -134,11 +139,9 @@ def growth_line(growth: dict[str, Any]) -> str:
     """What adding to a model did, in one line."""
     old, new = growth["old_classes"], growth["new_classes"]
     what = f"{growth['images']} images" + (f", {len(new)} new classes ({', '.join(new[:5])})" if new else "")
-    value, low, high = (100 * old["difference"][end] for end in ("value", "low", "high"))
     return (
         f"{what} added to {growth['model']}; on the {old['n']} judged images of its own the accuracy was "
-        f"{old['before']['value']:.1%} and is {old['after']['value']:.1%} (change {value:+.1f} points, "
-        f"{low:+.1f} to {high:+.1f})"
+        f"{old['before']['value']:.1%} and is {old['after']['value']:.1%} (change {_points(old['difference'])})"
     )
 
 
@@ -153,9 +156,8 @@ def no_gain_line(fitted: Fitted) -> str | None:
     gains = [b.difference["difference"] for b in fitted.baselines if b.kind == "frozen" and b.difference]
     if not (fitted.tuning and fitted.tuning["kept"] and gains) or gains[0]["low"] is None or gains[0]["low"] > 0:
         return None
-    value, low, high = (100 * gains[0][end] for end in ("value", "low", "high"))
     again = "Fit it again without --tune" + (", or with --tune auto." if fitted.options.tune != "auto" else ".")
-    if high < 0:
-        return f"Tuning made it worse by {-value:.1f} points: the frozen network is better here. {again}"
-    change = f"{value:+.1f} points ({low:+.1f} to {high:+.1f}) on the judged images"
-    return f"No gain of tuning is shown: {change}. The frozen network may be as good, in seconds. {again}"
+    change = f"on the judged images (change {_points(gains[0])})"
+    if gains[0]["high"] < 0:
+        return f"Tuning made it worse {change}: the frozen network is better here. {again}"
+    return f"No gain of tuning is shown {change}. The frozen network may be as good, in seconds. {again}"
