@@ -124,9 +124,9 @@ TUNABLE_IMAGES = 20
 # Held-out images that one model gets right and the other does not: with 6 of 6 on one side p = 0.03, with fewer no
 # outcome could tell the two apart.
 DISCORDANT = 6
-# Images that a larger set holds out, or a twentieth of it: 750 show a gain of 2 to 3 points where 8 to 20 % of the answers
-# change. With 500 CIFAR-10 (5,000 images, one seed) gives 87.4 %, with 750 88.0: a head on several layers learns from
-# them last, and they are the only images that the network has not seen.
+# Images that a larger set holds out, or a twentieth of it: 750 show a gain of 2 to 3 points where 8 to 20 % of the
+# answers change. With 500 CIFAR-10 (5,000 images, one seed) gives 87.4 %, with 750 88.0: a head on several layers
+# learns from them last, and they are the only images that the network has not seen.
 HELD_OUT = 750
 PILOT_IMAGES, PILOT_EPOCHS = 1000, 3  # of the trial that decides how deep `--tune auto` goes
 PILOT_SHARE = 0.25  # of a time budget, for that trial
