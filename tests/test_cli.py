@@ -244,9 +244,9 @@ def test_progress_is_shown_on_a_terminal_and_an_interrupt_is_one_line(start: Sta
             seen, shown = b"network:" in shown, shown + part
             if b"network:" in shown and not seen:
                 os.kill(process.number, signal.SIGINT)
-    assert (tmp_path / "out.txt").read_bytes() == b""
     os.close(leader)
     text = shown.decode()
+    assert (tmp_path / "out.txt").read_bytes() == b"", text
     assert process.code() == 130, text
     assert "img" in text
     assert text.rstrip().splitlines()[-1].split("\x1b[K")[-1].startswith("headstart: interrupted: "), text
