@@ -26,9 +26,10 @@ from headstart.data.images import write_png
 # Every line in is a JSON list: the files that stdout and stderr go to, and the arguments. A fork, which has the
 # slow imports done, becomes `python -m headstart` until its interpreter ends. Lines out: its number, its exit code.
 FORKS = """
-import json, os, runpy, sys
+import json, os, runpy, signal, sys
 import scipy.stats
 from headstart import answers, pipeline, publish
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite that was started in the background ignores it
 for line in iter(sys.stdin.readline, ""):
     child = os.fork()
     if not child:
