@@ -106,7 +106,7 @@ def tuning_line(record: dict[str, Any]) -> str:
         if not record["kept"]:
             return f"frozen is enough: {record['why']}"
         return f"tuned above {record['cut']}; too few images to hold some out and compare"
-    change = f"change {_points(found['difference'])}{_losses(found)}"
+    change = f"change {_points(found['difference'])}{_losses(found['loss_difference'])}"
     verdict = "the tuned model was kept" if record["kept"] else "frozen is enough, the frozen model was kept"
     return (
         f"on {found['n']} held-out training images: frozen {found['frozen']['value']:.1%}, tuned above {record['cut']} "
@@ -120,12 +120,12 @@ def _points(difference: dict[str, float]) -> str:
     return f"{value:+.1f} points, {low:+.1f} to {high:+.1f}"
 
 
-def _losses(compared: dict[str, Any]) -> str:
-    """The difference of the log-losses, where it is known: not in models of earlier versions."""
-    found = compared.get("loss_difference")
-    if not found or found["low"] is None:
+def _losses(difference: dict[str, Any]) -> str:
+    """A difference of log-losses with its interval; nothing where that has no ends."""
+    if difference["low"] is None:
         return ""
-    return f"; log-loss {found['value']:+.3f}, {found['low']:+.3f} to {found['high']:+.3f}"
+    value, low, high = (difference[end] for end in ("value", "low", "high"))
+    return f"; log-loss {value:+.3f}, {low:+.3f} to {high:+.3f}"
 
 
 def epochs_of(fitted: Fitted) -> tuple[Epoch, ...]:
