@@ -1,8 +1,7 @@
 """In which numbers, and in which order of memory, a network learns fastest on this machine: measured, not assumed.
 
-On 2 cores with AVX512-BF16 a step of resnet18 is 2 times faster in bfloat16 than in float32; EfficientNet-Lite0 is
-slower, because oneDNN has no fast bfloat16 backward pass for depthwise convolutions (benchmarks/tuning.py). So
-bfloat16 is tried with and without them.
+On 2 cores with AVX512-BF16 a step is 2 times faster in bfloat16 than in float32 with resnet18, 1.4 times with
+EfficientNet-Lite0 (benchmarks/tuning.py); without such instructions it is slower.
 """
 
 from __future__ import annotations
@@ -18,6 +17,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from headstart.learn.depthwise import FastGradients
+
+VERSION = 2  # raised when a step is made in another way: its speed and last bits are others then
 WORTH = 1.15  # times faster than float32 before another way is taken: less is within the noise of three steps
 STEPS = 3  # timed, the first one apart
 
@@ -25,59 +27,39 @@ STEPS = 3  # timed, the first one apart
 @dataclass(frozen=True)
 class Arithmetic:
     """`name`: for the report; `bf16`: convolutions and matrix products in bfloat16, the weights stay in float32;
-    `grouped_f32`: but not the grouped (depthwise) convolutions; `channels_last`: (image, height, width, channel)."""
+    `channels_last`: (image, height, width, channel)."""
 
     name: str = "float32"
     bf16: bool = False
-    grouped_f32: bool = False
     channels_last: bool = False
 
     def prepare(self, module: nn.Module) -> nn.Module:
         """The module as it works in these numbers; its parameters stay the ones that they are."""
         if self.channels_last:
             module = module.to(memory_format=torch.channels_last)
-        if self.grouped_f32:
-            for parent in list(module.modules()):
-                for name, child in list(parent.named_children()):
-                    if isinstance(child, nn.Conv2d) and child.groups > 1 and not isinstance(parent, _InFloat32):
-                        setattr(parent, name, _InFloat32(child))
         return module
 
     def order(self, x: torch.Tensor) -> torch.Tensor:
         return x.contiguous(memory_format=torch.channels_last) if self.channels_last and x.ndim == 4 else x
 
-    def numbers(self, device: str) -> torch.autocast:
-        return torch.autocast(device.split(":")[0], torch.bfloat16, enabled=self.bf16)
+    @contextmanager
+    def numbers(self, device: str) -> Iterator[None]:
+        with FastGradients(), torch.autocast(device.split(":")[0], torch.bfloat16, enabled=self.bf16):
+            yield
 
 
 PLAIN = Arithmetic()
 CHANNELS_LAST = Arithmetic("float32, channels-last", channels_last=True)
 BF16 = Arithmetic("bfloat16, channels-last", bf16=True, channels_last=True)
-BF16_BUT_GROUPED = Arithmetic("bfloat16 (grouped convolutions float32), channels-last", True, True, True)
-ALL = (PLAIN, CHANNELS_LAST, BF16, BF16_BUT_GROUPED)
-
-
-class _InFloat32(nn.Module):
-    """A layer that is not cast down."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(x.device.type, enabled=False):
-            return self.layer(x.float())  # type: ignore[no-any-return]
+ALL = (PLAIN, CHANNELS_LAST, BF16)
 
 
 def candidates(module: nn.Module, precision: str, device: str) -> tuple[Arithmetic, ...]:
     """The ways worth timing, float32 first: channels-last where there are convolutions, never slower with them.
     `precision` "f32" leaves float32 alone."""
-    convolutions = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d)]
-    found = [CHANNELS_LAST if convolutions else PLAIN]
+    found = [CHANNELS_LAST if any(isinstance(layer, nn.Conv2d) for layer in module.modules()) else PLAIN]
     if precision != "f32" and (device != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()):
         found.append(BF16)
-        if any(layer.groups > 1 for layer in convolutions):
-            found.append(BF16_BUT_GROUPED)
     return tuple(found)
 
 

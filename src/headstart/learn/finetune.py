@@ -19,7 +19,7 @@ from torch import nn
 
 from headstart.data.splits import hold_out, nested_order
 from headstart.judge.metrics import accuracy_interval, paired_gain, paired_losses
-from headstart.learn import pace, recipe
+from headstart.learn import arithmetic, pace, recipe
 from headstart.learn.calibrate import best_scale, log_softmax
 from headstart.learn.checkpoint import Checkpoint
 from headstart.learn.finder import find_rate
@@ -215,7 +215,7 @@ def _checkpoint(tuning: Tuning, design: Design, examples: Examples, seed: int, d
         "training": asdict(design.training),
         "data": (tuning.data, list(examples.keys), examples.y.tolist(), examples.groups.tolist()),
         "activations": (type(examples.activations).__name__, tuning.precision, repr(tuning.sets), seed),
-        "machine": (torch.__version__, device, torch.get_num_threads()),
+        "machine": (arithmetic.VERSION, torch.__version__, device, torch.get_num_threads()),
     }
     return Checkpoint(tuning.store, made_by)
 

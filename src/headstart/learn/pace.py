@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from headstart.learn.arithmetic import ALL, Arithmetic, candidates, fastest, memory_kept, rates
+from headstart.learn.arithmetic import ALL, VERSION, Arithmetic, candidates, fastest, memory_kept, rates
 from headstart.learn.checkpoint import keep
 from headstart.trunk.engine import this_machine
 
@@ -37,7 +37,8 @@ def measured(
 ) -> Pace:
     """The pace on activations x (image, ...), which are of a whole batch; from `store` where it is known there."""
     key = {**kind, "shape": list(x.shape), "precision": precision, "torch": torch.__version__, "device": device}
-    text = json.dumps(key | asdict(this_machine()) | {"threads": torch.get_num_threads()}, sort_keys=True)
+    machine = asdict(this_machine()) | {"threads": torch.get_num_threads(), "version": VERSION}
+    text = json.dumps(key | machine, sort_keys=True)
     path = store and store / "tuning" / f"pace-{hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}.json"
     if path and (known := _read(path)):
         return known
