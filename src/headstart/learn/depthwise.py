@@ -80,7 +80,8 @@ class _Depthwise(torch.autograd.Function):
         of_x, of_weight = None, None
         if ctx.needs_input_grad[0]:
             number = torch.float32 if how.stride != (1, 1) and x.dtype == torch.bfloat16 else x.dtype
-            of_x = _gradient(0, g.to(number), x.to(number), weight.to(number), how).to(x.dtype)
+            like = torch.empty_like(x, dtype=number)  # its values do not count
+            of_x = _gradient(0, g.to(number), like, weight.to(number), how).to(x.dtype)
         if ctx.needs_input_grad[1]:
             of_weight = _by_columns(g, x, weight, how) if how.starts else _gradient(1, g, x, weight, how)
         return of_x, of_weight, None
