@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: demo test types suite fix clean
+.PHONY: demo test fix clean
 
 demo: $(VENV)/.installed
 	$(BIN)/headstart demo
@@ -17,13 +17,7 @@ test: $(VENV)/.installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports --no-logo
-	@$(MAKE) --no-print-directory --jobs 2 types suite
-
-# mypy takes one processor for half a minute on a fresh clone: beside the tests, which have more to wait for
-types: $(VENV)/.installed-dev
-	$(BIN)/mypy
-
-suite: $(VENV)/.installed-dev
+	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 fix: $(VENV)/.installed-dev

@@ -238,16 +238,17 @@ def _compare(given: argparse.Namespace) -> None:
     table = read_table(given.data)
     from headstart import compare, depth
 
-    found: Any
     with _watcher() as watch:
         if given.freeze_depth:
-            found = depth.freeze_depth(table, _options(given), watch)
+            curve = depth.freeze_depth(table, _options(given), watch)
+            lines, record = depth.lines(curve), curve.to_json()
         else:
             found = compare.compare(table, _options(given), watch, given.curve)
+            lines, record = compare.lines(found), found.to_json()
     if given.json:
-        _print_json(found.to_json())
+        _print_json(record)
         return
-    for line in (depth.lines if given.freeze_depth else compare.lines)(found):
+    for line in lines:
         _say(line)
 
 

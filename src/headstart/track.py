@@ -207,10 +207,11 @@ def _open_mlflow(place: str) -> _Mlflow:
         warnings.simplefilter("ignore")  # the library's own, about its dependencies
         tracking, entities = _library("mlflow", "mlflow.tracking"), _library("mlflow", "mlflow.entities")
         logging.getLogger("mlflow").setLevel(logging.WARNING)
-        failures = (*FAILURES, _library("mlflow", "mlflow.exceptions").MlflowException)
+        known: list[type[Exception]] = [*FAILURES, _library("mlflow", "mlflow.exceptions").MlflowException]
         if not place.startswith(SERVERS):
-            failures = (*failures, _library("mlflow", "sqlalchemy.exc").SQLAlchemyError)
+            known.append(_library("mlflow", "sqlalchemy.exc").SQLAlchemyError)
             _library("mlflow", "alembic")
+        failures = tuple(known)
         experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "headstart"
         try:
             uri, artifacts = (place, None) if "://" in place else _store(Path(place).expanduser().absolute())

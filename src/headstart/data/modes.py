@@ -76,7 +76,7 @@ def array_to_image(array: NDArray[np.generic]) -> Image.Image:
     elif array.dtype.kind == "f":
         if not (array.min() >= 0 and array.max() <= 1):  # false for NaN too
             raise ImageError(f"{shown} holds values outside 0..1 ({array.min():g} to {array.max():g})")
-        values = np.rint(array * np.asarray(255, array.dtype)).astype(np.uint8)
+        values = np.rint(np.multiply(array, 255)).astype(np.uint8)
     else:
         raise ImageError(f"{shown} is no image: {ARRAYS_ALLOWED}")
     return Image.fromarray(np.ascontiguousarray(values))

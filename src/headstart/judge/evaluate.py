@@ -156,7 +156,7 @@ def _mean_row(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def _mean_ends(repeats: Sequence[Interval]) -> tuple[float, float, float]:
     """Mean value, low and high, the ends moved out to allow for the chance of as many new images."""
-    value, low, high = (float(np.mean([r[end] for r in repeats])) for end in ("value", "low", "high"))
+    value, low, high = (float(np.mean(np.array([r[end] for r in repeats]))) for end in ("value", "low", "high"))
     return value, value - NEW_IMAGES * (value - low), value + NEW_IMAGES * (high - value)
 
 

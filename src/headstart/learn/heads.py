@@ -176,7 +176,7 @@ class _Forms:
         mean_total = projected.T @ (share[:, None] * projected)
         root = np.sqrt(counts)
         small = np.eye(len(counts)) - root[:, None] * mean_total * root
-        inner = root[:, None] * np.linalg.inv(small) * root
+        inner = np.asarray(root[:, None] * np.linalg.inv(small) * root, np.float64)
         return _Forms(share, projected, inner, mean_total, mean_total + mean_total @ inner @ mean_total)
 
     def with_means(self, total: Doubles) -> Doubles:
