@@ -83,7 +83,7 @@ def environment(**filters: Callable[..., str]) -> Environment:
     )
     env.filters.update(percent=numbers.percent, count=numbers.count, decimal=numbers.decimal, seconds=numbers.seconds)
     env.filters.update(filters)
-    words = {"interval": numbers.interval, "full": numbers.full, "plural": numbers.plural, "estimate": estimate}
+    words: Any = {"interval": numbers.interval, "full": numbers.full, "plural": numbers.plural, "estimate": estimate}
     env.globals.update(words)
     return env
 
