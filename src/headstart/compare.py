@@ -221,14 +221,17 @@ def verdict(arms: dict[str, Arm]) -> str:
             f"Transfer does not help here, as far as {len(frozen.right)} images can tell: {names} {verb} as well as "
             "the pre-trained network"
         )
-    gain = 100 * (frozen.accuracy["value"] - scratch.accuracy["value"])
-    said = f"Transfer helps: the frozen network is {gain:+.1f} points from training from scratch"
+    said = f"Transfer helps: the frozen network is {-_points(scratch, frozen):+.1f} points from training from scratch"
     if _beats(best, frozen):
-        more = 100 * (best.accuracy["value"] - frozen.accuracy["value"])
-        return f"{said}, and tuning pays: {best.name} gains another {more:.1f} points"
+        return f"{said}, and tuning pays: {best.name} gains another {_points(best, frozen):.1f} points"
     if _beats(frozen, best):
         return f"{said}; frozen is enough, tuning made it worse (fewer layers, or more images, may mend that)"
     return f"{said}; frozen is enough, tuning changes nothing that {len(frozen.right)} images could show"
+
+
+def _points(one: Arm, other: Arm) -> float:
+    """By how many points the one is more often right: as the table says it."""
+    return 100 * float(paired_gain(one.right, other.right)["difference"]["value"])
 
 
 def _beats(one: Arm, other: Arm) -> bool:
