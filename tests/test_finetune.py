@@ -471,6 +471,13 @@ def test_a_larger_set_holds_out_a_smaller_share(n: int, held: int) -> None:
     assert round(n * recipe.tuning(n).held_out) == held
 
 
+def test_few_images_are_seen_more_often() -> None:
+    epochs = [recipe.tuning(n).epochs for n in (100, 1000, 2250, 3000, 5000, 9999, 10_000, 1_000_000)]
+    assert epochs == sorted(epochs, reverse=True)
+    assert epochs == [24, 24, 21, 16, 12, 12, 8, 8]  # 1,500 batches of 32, within bounds
+    assert recipe.tuning(100, epochs=3).epochs == 3
+
+
 def test_mixup_mixes_pictures_and_labels_alike(network: Backbone) -> None:
     how = replace(recipe.tuning(N, 1, 8), mixup=0.2)
     learn = learner.Learner(torch.nn.Linear(4, 4), how, 10, 4)

@@ -20,7 +20,10 @@ X86 = torch.backends.cpu.get_cpu_capability().startswith("AVX")
 
 
 class FastGradients(TorchFunctionMode):
-    """While it is entered, depthwise convolutions on an x86 CPU get fast gradients: torch's own, but for rounding."""
+    """While it is entered, depthwise convolutions on an x86 CPU get fast gradients: torch's own, but for rounding.
+
+    A mode, since networks have classes of their own for convolutions (timm's pad like TensorFlow): all call `conv2d`.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return (_convolved if func is F.conv2d else func)(*args, **(kwargs or {}))

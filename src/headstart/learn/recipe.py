@@ -171,11 +171,13 @@ def tuning(
     most. BatchNorm keeps its statistics at every size: few images and small batches make them worse (peers.md 6), and
     on 10,000 images they gave 85.2 % where they learned, 87.7 where they were kept. A network of random weights
     (`random`: training from scratch) has none worth keeping. 15 % of the images are held out to stop by, of larger sets
-    less (HELD_OUT).
+    less (HELD_OUT). The epochs make STEPS batches of 32: 12 at least, above 10,000 images 8, and 24 at most
+    (held-out log-loss of EuroSAT, 2,250 images: .202 in 12 epochs, .162 in 24; 3,000: .143 and .164 in 12, .128 and
+    .140 in 16; CIFAR-10, 1,000 images: .564, .561, .592 in 12, 24, 40; 5,000: the best of 12 came after 9 to 12).
     """
     checked = training(n_images, epochs, batch_size, "adamw")
     held_out = min(checked.held_out, max(0.05, HELD_OUT / max(1, n_images)))
-    count = epochs or (20 if n_images < 1000 else 12 if n_images < 10_000 else 6)
+    count = epochs or min(24, max(12 if n_images < 10_000 else 8, round(STEPS * 32 / max(1, n_images))))
     size = batch_size or (32 if n_images < 10_000 else 64)
     steps = count * max(1, n_images // size)
     sgd = kind == "plain" and not random
