@@ -110,7 +110,8 @@ def test_what_is_stored_is_of_the_images_asked_for_and_serves_their_folds(
         assert np.array_equal(part.viewed(trial, epoch), whole.viewed(trial, epoch))
     assert tuning.activations(last, trial, 3) is whole
     assert isinstance(tuning.activations(last, trial, 13), Stored)
-    folds = [tuning.activations(last, rows, 20) for rows in (trial, np.arange(9, 20))]  # of a whole training
+    epochs = tuning.training.epochs  # of a whole training
+    folds = [tuning.activations(last, rows, epochs) for rows in (trial, np.arange(9, 20))]
     assert folds[0] is folds[1]
     assert len(said) == 4
     short = tuning.activations(tunable(network, "blocks.1"), trial, 3)
