@@ -1,7 +1,7 @@
 """In which numbers, and in which order of memory, a network learns fastest on this machine: measured, not assumed.
 
-On 2 cores with AVX512-BF16 a step is 2 times faster in bfloat16 than in float32 with resnet18, 1.4 times with
-EfficientNet-Lite0 (benchmarks/tuning.py); without such instructions it is slower.
+On 2 cores with AVX512-BF16 a step is 2 times faster in bfloat16 than in float32 with resnet18, 1.7 times with
+EfficientNet-Lite0 (benchmarks/depthwise.py); without such instructions it is slower.
 """
 
 from __future__ import annotations
