@@ -112,10 +112,15 @@ def training(
         if value is not None and not 1 <= value <= most:
             raise OptionError(f"--{name} {value} is not allowed: a whole number from 1 to {most}")
     size = batch_size or 32
-    count = epochs or min(50, max(10, round(STEPS * 32 / max(1, n_images))))
+    count = epochs or _epochs(n_images, 10, 50)
     held_out = 0.15 if n_images >= 40 else 0.0
     decay = 0.05 if optimizer == "adamw" else 0.0
     return Training(count, size, optimizer, RATES[optimizer], 0.1, max(5, count // 5), held_out, weight_decay=decay)
+
+
+def _epochs(n_images: int, least: int, most: int) -> int:
+    """As many as make STEPS batches of 32, within bounds."""
+    return min(most, max(least, round(STEPS * 32 / max(1, n_images))))
 
 
 # Fewer training images of a class than this and a frozen network with a closed-form head is as good or better
@@ -178,7 +183,7 @@ def tuning(
     """
     checked = training(n_images, epochs, batch_size, "adamw")
     held_out = min(checked.held_out, max(0.05, HELD_OUT / max(1, n_images)))
-    count = epochs or min(24, max(12 if n_images < 10_000 else 8, round(STEPS * 32 / max(1, n_images))))
+    count = epochs or _epochs(n_images, 12 if n_images < 10_000 else 8, 24)
     size = batch_size or (32 if n_images < 10_000 else 64)
     steps = count * max(1, n_images // size)
     sgd = kind == "plain" and not random
