@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+import headstart
 from headstart.cli import main
 from headstart.data.images import write_png
 
@@ -130,3 +135,80 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"needs the real images in {folder}, which is absent")
     return folder
+
+
+# Every line in is a JSON list: the files that stdout and stderr go to, and the arguments. A fork, which has the
+# slow imports done, becomes `python -m headstart` until its interpreter ends. Lines out: its number; its exit code and
+# the most memory that it took, in bytes.
+FORKS = """
+import json, os, runpy, signal, sys
+import scipy.stats
+from headstart import answers, pipeline, publish
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite that was started in the background ignores it
+for line in iter(sys.stdin.readline, ""):
+    child = os.fork()
+    if not child:
+        break
+    _, status, used = os.wait4(child, 0)
+    unit = 1 if sys.platform == "darwin" else 1024
+    print(os.waitstatus_to_exitcode(status), unit * used.ru_maxrss, flush=True)
+else:
+    sys.exit()
+os.setsid()
+out, err, *arguments = json.loads(line)
+files = [os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOCTTY, 0o600) for path in (out, err)]
+print(os.getpid(), flush=True)
+for number, file in enumerate(files, start=1):
+    os.dup2(file, number)
+    os.close(file)
+sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", buffering=1, closefd=False)
+sys.argv = ["headstart", *arguments]
+runpy.run_module("headstart", run_name="__main__", alter_sys=True)
+"""
+
+
+class Process(NamedTuple):
+    number: int
+    ended: Callable[[], tuple[int, int]]  # waits for its end: (exit code, bytes of memory at the most)
+
+    def code(self) -> int:
+        return self.ended()[0]
+
+
+Start = Callable[..., Process]
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="session")
+def start(home: Path, cache: Path) -> Iterator[Start]:
+    """`headstart` with these arguments in a process of its own, one at a time, whose home folder is `home`."""
+    if not hasattr(os, "fork"):
+        pytest.skip("needs fork")
+    env = {k: v for k, v in os.environ.items() if not k.startswith("XDG_")} | {"HOME": str(home)}
+    env |= {"HEADSTART_CACHE": str(cache), "PYTHONPATH": str(Path(headstart.__file__).resolve().parents[1])}
+    with subprocess.Popen(
+        [sys.executable, "-c", FORKS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
+    ) as server:
+        assert server.stdin is not None
+        given, said = server.stdin, server.stdout
+        assert said is not None
+        ended = functools.cache(lambda: (0, 0))
+
+        def end() -> tuple[int, int]:
+            code, peak = said.readline().split()
+            return int(code), int(peak)
+
+        def command(out: str | Path, err: str | Path, *arguments: object) -> Process:
+            nonlocal ended
+            ended()  # of the one before, where a test that failed has not waited for it
+            given.write(json.dumps([str(a) for a in (out, err, *arguments)]) + "\n")
+            given.flush()
+            number = int(said.readline())
+            ended = functools.cache(end)
+            return Process(number, ended)
+
+        yield command

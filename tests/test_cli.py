@@ -3,91 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 import re
 import signal
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from conftest import TINY, Run, picture
+from conftest import TINY, Run, Start, picture
 from headstart import arguments, cli
 from headstart.bundle import ABOUT, CHECKSUMS, DEFINING
 from headstart.data.images import write_png
-
-# Every line in is a JSON list: the files that stdout and stderr go to, and the arguments. A fork, which has the
-# slow imports done, becomes `python -m headstart` until its interpreter ends. Lines out: its number, its exit code.
-FORKS = """
-import json, os, runpy, signal, sys
-import scipy.stats
-from headstart import answers, pipeline, publish
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite that was started in the background ignores it
-for line in iter(sys.stdin.readline, ""):
-    child = os.fork()
-    if not child:
-        break
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-else:
-    sys.exit()
-os.setsid()
-out, err, *arguments = json.loads(line)
-files = [os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOCTTY, 0o600) for path in (out, err)]
-print(os.getpid(), flush=True)
-for number, file in enumerate(files, start=1):
-    os.dup2(file, number)
-    os.close(file)
-sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", buffering=1, closefd=False)
-sys.argv = ["headstart", *arguments]
-runpy.run_module("headstart", run_name="__main__", alter_sys=True)
-"""
-
-
-class Process(NamedTuple):
-    number: int
-    code: Callable[[], int]  # waits for its end
-
-
-Start = Callable[..., Process]
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("home")
-
-
-@pytest.fixture(scope="module")
-def start(home: Path, cache: Path) -> Iterator[Start]:
-    """`headstart` with these arguments in a process of its own, one at a time, whose home folder is `home`."""
-    if not hasattr(os, "fork"):
-        pytest.skip("needs fork")
-    env = {k: v for k, v in os.environ.items() if not k.startswith("XDG_")} | {"HOME": str(home)}
-    env |= {"HEADSTART_CACHE": str(cache), "PYTHONPATH": str(Path(cli.__file__).resolve().parents[1])}
-    with subprocess.Popen(
-        [sys.executable, "-c", FORKS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
-    ) as server:
-        assert server.stdin is not None
-        given, said = server.stdin, server.stdout
-        assert said is not None
-        code = functools.cache(lambda: 0)
-
-        def command(out: str | Path, err: str | Path, *arguments: object) -> Process:
-            nonlocal code
-            code()  # of the one before, where a test that failed has not waited for it
-            given.write(json.dumps([str(a) for a in (out, err, *arguments)]) + "\n")
-            given.flush()
-            number = int(said.readline())
-            code = functools.cache(lambda: int(said.readline()))
-            return Process(number, code)
-
-        yield command
 
 
 def test_the_default_backbone_is_the_trunks() -> None:
@@ -236,7 +166,7 @@ def test_progress_is_shown_on_a_terminal_and_an_interrupt_is_one_line(start: Sta
             write_png(picture(colour, rng, 160), tmp_path / "data" / name / f"{k}.png")
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    slow = ["--size", "640", "--precision", "f32"]  # more than it takes to be seen, on a machine that is busy
+    slow = ["--size", "384", "--precision", "f32"]  # more than it takes to be seen, on a machine that is busy
     options = ["fit", tmp_path / "data", "-o", tmp_path / "model", "--cache", tmp_path / "c", *slow]
     process, shown = start(tmp_path / "out.txt", os.ttyname(follower), *options), b""
     os.close(follower)

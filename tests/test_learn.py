@@ -11,7 +11,7 @@ import pytest
 from headstart.data.table import table_of
 from headstart.errors import DataError, OptionError
 from headstart.learn import recipe, trial
-from headstart.learn.calibrate import calibrate, log_loss, log_softmax
+from headstart.learn.calibrate import best_scale, calibrate, log_loss, log_softmax
 from headstart.learn.material import Material
 from headstart.learn.plan import check_classes, make_plan
 from headstart.learn.probe import fit_probe
@@ -61,6 +61,19 @@ def test_calibration_recovers_a_known_scale_and_corrects_rare_classes() -> None:
     scale, offsets = calibrate(scores, y)
     assert scale == pytest.approx(4, rel=0.05)
     assert offsets == pytest.approx([1, 0, -1], abs=0.1)
+
+
+@pytest.mark.parametrize("size", [1e-9, 1.0, 1e9])
+@pytest.mark.parametrize("signal", [-3.0, 0.0, 0.5, 3.0, 50.0])
+def test_no_scale_has_a_lower_log_loss_than_the_best(size: float, signal: float) -> None:
+    """Scores that tell nothing, or the opposite, and scores that are always right have their best at an end."""
+    rng = np.random.default_rng(3)
+    y = rng.integers(0, 4, 40)
+    scores = size * (rng.normal(size=(40, 4)) + signal * np.eye(4)[y])
+    scale, loss = best_scale(scores, y)
+    tried = np.exp(np.linspace(-7, 7, 2001)) / scores.std()
+    assert loss == pytest.approx(log_loss(scale * scores, y, 1 / 42), abs=1e-12)
+    assert loss <= min(log_loss(one * scores, y, 1 / 42) for one in tried) + 5e-6
 
 
 def test_eighteen_of_eighteen_is_not_certainty() -> None:

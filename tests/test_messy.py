@@ -5,23 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import os
-import subprocess
-import sys
 from itertools import cycle
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from conftest import TINY, Run
+from conftest import TINY, Run, Start
 
 PEAK = 2.5e9  # bytes of memory that a fit may take, whatever the files say of their size
-MEASURED = """
-import json, resource, subprocess, sys
-code = subprocess.run([sys.executable, "-m", "headstart", *sys.argv[1:]], stdout=sys.stderr).returncode
-unit = 1 if sys.platform == "darwin" else 1024
-print(json.dumps([code, unit * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss]))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -43,22 +35,18 @@ def mixture(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_refused_file_is_listed_with_a_reason_and_nothing_is_lost(
-    mixture: Path, tmp_path: Path, shared: Path
+    mixture: Path, start: Start, tmp_path: Path
 ) -> None:
-    ran = subprocess.run(
-        [sys.executable, "-c", MEASURED, "fit", mixture, "-o", tmp_path / "model", *TINY],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    code, peak = json.loads(ran.stdout)
-    assert code == 0, ran.stderr
+    out, err = tmp_path / "out.txt", tmp_path / "err.txt"
+    code, peak = start(out, err, "fit", mixture, "-o", tmp_path / "model", *TINY).ended()
+    said = err.read_text()
+    assert code == 0, said
     assert peak < PEAK
-    assert "Traceback" not in ran.stderr
+    assert "Traceback" not in said
     with (tmp_path / "model/set_aside.csv").open(newline="") as file:
         refused = {row["path"]: row["reason"] for row in csv.DictReader(file)}
     used = set(pq.read_table(tmp_path / "model/split.parquet")["path"].to_pylist())
-    note = next((line for line in ran.stderr.splitlines() if "stray files" in line), "ignored 0 stray")
+    note = next((line for line in said.splitlines() if "stray files" in line), "ignored 0 stray")
     passed_over = int(note.split("ignored ")[1].split()[0])
     assert not used & set(refused)
     assert len(used) + len(refused) + passed_over == sum(f.is_symlink() for f in mixture.rglob("*"))

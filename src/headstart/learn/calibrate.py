@@ -14,6 +14,8 @@ Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.integer]
 
 RANGE = 7.0  # the scale is searched from e^-7 to e^7 times the natural one, 1 / standard deviation of the scores
+ENOUGH = 1e-3  # relative change of the scale: the log-loss then changes by less than a millionth of itself
+STEPS = 50  # Newton's take 4 to 8; halving the range, on a logarithmic scale, 14
 
 
 def log_softmax(scores: Doubles) -> Doubles:
@@ -29,18 +31,27 @@ def log_loss(scores: Doubles, y: Ints, smoothing: float = 0.0) -> float:
 
 
 def best_scale(scores: Doubles, y: Ints) -> tuple[float, float]:
-    """(scale, log-loss) that minimises the smoothed log-loss of scale * scores, which is convex in the scale."""
-    from scipy.optimize import minimize_scalar
+    """(scale, log-loss) that minimises the smoothed log-loss of scale * scores, which is convex in the scale.
 
-    natural = 1 / max(float(scores.std()), 1e-12)
+    Newton's method; where a step leaves the range that is known to hold the minimum, that range is halved instead.
+    """
     smoothing = 1 / (len(y) + 2)
-    found = minimize_scalar(
-        lambda t: log_loss(scores * (natural * np.exp(t)), y, smoothing),
-        bounds=(-RANGE, RANGE),
-        method="bounded",
-        options={"xatol": 0.02},
-    )
-    return natural * float(np.exp(found.x)), float(found.fun)
+    wanted = float((1 - smoothing) * scores[np.arange(len(y)), y].mean() + smoothing * scores.mean())
+    scale = 1 / max(float(scores.std()), 1e-12)
+    low, high = scale * np.exp(-RANGE), scale * np.exp(RANGE)
+    for _ in range(STEPS):
+        p = np.exp(log_softmax(scale * scores))
+        mean = (p * scores).sum(axis=1)  # of the scores, by the probabilities
+        slope = float(mean.mean()) - wanted
+        low, high = (scale, high) if slope < 0 else (low, scale)
+        curvature = float(((p * scores**2).sum(axis=1) - mean**2).mean())
+        found = scale - slope / curvature if curvature > 0 else high
+        if not low < found < high:
+            found = float(np.sqrt(low * high))
+        done, scale = abs(found - scale) <= ENOUGH * scale, found
+        if done:
+            break
+    return scale, log_loss(scale * scores, y, smoothing)
 
 
 def calibrate(scores: Doubles, y: Ints) -> tuple[float, Doubles]:
