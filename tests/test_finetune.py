@@ -26,7 +26,7 @@ from headstart.errors import DataError, OptionError, OutputError
 from headstart.learn import learner, recipe
 from headstart.learn.arithmetic import BF16, PLAIN
 from headstart.learn.checkpoint import Checkpoint
-from headstart.learn.finetune import CLOSED, LINEAR, MEAN, Tuned, Tuning, _compare, _pilot, answers, tune
+from headstart.learn.finetune import CLOSED, LINEAR, MEAN, Tuned, Tuning, _compare, _held_out, _pilot, answers, tune
 from headstart.learn.material import Material
 from headstart.learn.probe import fit_closed
 from headstart.learn.taps import last, plain
@@ -329,7 +329,7 @@ def undisturbed(network: Backbone) -> Tuned:
     return tune(tuning(network, "all", 3, (pixels(seed=1),)), material(network, Y), ROWS)
 
 
-@pytest.mark.parametrize("batch", [1, 4, 9])
+@pytest.mark.parametrize("batch", [1, 4, 9, 14])
 def test_a_killed_training_ends_as_if_it_had_not_been(
     network: Backbone, undisturbed: Tuned, tmp_path: Path, batch: int
 ) -> None:
@@ -352,10 +352,11 @@ def test_a_killed_training_ends_as_if_it_had_not_been(
         again = tune(plan, data, ROWS)
     assert alike(undisturbed, again)
     assert undisturbed.record["epochs"] == again.record["epochs"]
-    assert learned[0] == 3 * 4 + 1  # 51 images in batches of 16, 3 epochs, and the batch that died
+    batches = 3 * 4 + 4  # of 16: 3 epochs of 51 images, one of all 60
+    assert learned[0] == batches + 1  # and the batch that died
     third = tune(plan, data, ROWS)  # what has ended is not trained again
     assert alike(undisturbed, third)
-    assert learned[0] == 3 * 4 + 1
+    assert learned[0] == batches + 1
 
 
 def test_a_damaged_checkpoint_is_no_checkpoint(tmp_path: Path) -> None:
@@ -393,6 +394,7 @@ def test_short_memory_makes_parts_of_a_batch_and_the_result_is_the_same(
         return forward(self, x)
 
     monkeypatch.setattr(Tail, "forward", small)
+    monkeypatch.setattr(recipe, "FINISH", 0.0)
     with monkeypatch.context() as patch:  # the pace is measured without the shortage
         patch.setattr("headstart.learn.pace.rates", lambda modules, x, ways, device: [(ways[0], 1.0)])
         parts = tune(tuning(network, "last"), data, ROWS)
@@ -592,6 +594,7 @@ def test_the_comparison_is_of_what_is_handed_over(
 ) -> None:
     """What the held-out images are said to get is what the model gave them before its head learned from them too."""
     monkeypatch.setattr("headstart.learn.finetune._least", lambda scores, y: name)
+    monkeypatch.setattr(recipe, "FINISH", 0.0)
     plan, data = tuning(network, "all", epochs=12), material(network, Y)
     seen: list[Epoch] = []
     found = tune(plan, data, ROWS, progress=seen.append)
@@ -614,6 +617,31 @@ def test_the_comparison_is_of_what_is_handed_over(
         assert np.allclose(found.head.coef / np.linalg.norm(found.head.coef), whole.coef / np.linalg.norm(whole.coef))
 
 
+def test_held_out_images_teach_what_is_kept_and_only_after_it_was_compared(
+    network: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same images, some of them with other labels: before they teach they change nothing but what they show."""
+    known = replace(network, weights_source="a file")
+    plan = tuning(known, "last", 6)
+    monkeypatch.setattr("headstart.learn.finetune.ALPHAS", (1.0,))  # the share of the tuned weights is theirs to say
+    held = _held_out(plan.training, material(known, Y), ROWS)
+    monkeypatch.setattr("headstart.learn.finetune._held_out", lambda *given: held)
+    monkeypatch.setattr("headstart.learn.trained.hold_out", lambda y, *given: np.isin(np.arange(len(y)), held))
+    other = Y.copy()
+    other[held] = (other[held] + 1) % 3
+    seen: list[Epoch] = []
+    right, wrong = (tune(plan, material(known, y), ROWS, progress=seen.append) for y in (Y, other))
+    assert right.record["more_epochs"] == wrong.record["more_epochs"] == 2
+    assert [epoch.held_out_loss is None for epoch in seen] == 2 * [*6 * [False], *2 * [True]]
+    assert [e.loss for e in right.epochs] == [e.loss for e in wrong.epochs]
+    assert right.record["compared"]["tuned"]["value"] > wrong.record["compared"]["tuned"]["value"]
+    assert not alike(right, wrong)
+    monkeypatch.setattr(recipe, "FINISH", 0.0)
+    shorter = tune(plan, material(known, Y), ROWS)
+    assert (shorter.record["more_epochs"], shorter.record["compared"]) == (0, right.record["compared"])
+    assert not alike(right, shorter)
+
+
 def test_the_frozen_weights_are_handed_over_whole_where_they_answer_best(
     network: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -629,6 +657,7 @@ def test_the_frozen_weights_are_handed_over_whole_where_they_answer_best(
 
 def test_half_of_the_way_is_half_of_the_change(network: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     states = []
+    monkeypatch.setattr(recipe, "FINISH", 0.0)
     for alpha in (1.0, 0.5):
         monkeypatch.setattr("headstart.learn.finetune.ALPHAS", (alpha,))
         known = replace(network, weights_source="a file")

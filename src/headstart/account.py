@@ -87,6 +87,8 @@ def _tuning_settings(fitted: Fitted, record: dict[str, Any]) -> list[recipe.Sett
         return [recipe.Setting("tuned", "nothing", f"set by --tune {fitted.options.tune}; {kept}")]
     words = f"{record['modules']} modules, {record['parameters']:,} parameters above {record['cut']}"
     training = f"{how.optimizer}, peak rate {record['rate']:g}, {len(record['epochs'])} of {how.epochs} epochs"
+    if record.get("more_epochs"):
+        training += f", {record['more_epochs']} more with the held-out images"
     found = [
         recipe.Setting("tuned", words, f"set by --tune {fitted.options.tune}; {kept}"),
         recipe.Setting("training", training, "LP-FT (Kumar et al. 2022), one cycle (Smith 2018), moving average"),
@@ -108,6 +110,8 @@ def tuning_line(record: dict[str, Any]) -> str:
         return f"tuned above {record['cut']}; too few images to hold some out and compare"
     change = f"change {_points(found['difference'])}{_losses(found['loss_difference'])}"
     verdict = "the tuned model was kept" if record["kept"] else "frozen is enough, the frozen model was kept"
+    if record.get("more_epochs"):
+        verdict += " and learned from them too"
     return (
         f"on {found['n']} held-out training images: frozen {found['frozen']['value']:.1%}, tuned above {record['cut']} "
         f"{found['tuned']['value']:.1%} ({change}); {verdict}"

@@ -145,7 +145,9 @@ def taught(seen: Seen, plan: Plan, options: Options, watch: Watcher, clock: Cloc
         trainings = 1 if plan.judge is not None else 1 + recipe.cross_validation(len(plan.train))[0]
         tuning = prepare(seen.table, features.hashes, seen.backbone, options, plan.train, trainings, watch)
         method = replace(method, sets=tuning.sets, tuning=tuning)
-        tuned = tune(tuning, material, plan.train, method.device, watch.epochs(tuning.training.epochs, len(plan.train)))
+        n, training = len(plan.train), tuning.training
+        line = watch.epochs(training.epochs + recipe.finish(training, n).epochs, n)
+        tuned = tune(tuning, material, plan.train, method.device, line)
     if tuned.backbone is None:
         return Learned(seen, plan, tuned.head, method, material, options, clock.seconds, material, tuned)
     with clock("read images, run the tuned network"):

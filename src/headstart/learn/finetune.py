@@ -2,7 +2,8 @@
 
 It starts from the fitted closed-form head (LP-FT: Kumar et al. 2022) and is stopped by a held-out part of the training
 images. On those it is also mixed with its start (WiSE-FT: Wortsman et al. 2022), and a closed-form head on several
-layers of the tuned network tried; and there it is compared with the frozen model, on the same images, paired.
+layers of the tuned network tried; and there it is compared with the frozen model, on the same images, paired. What is
+kept learns from them too, at last.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from headstart.learn.trained import Design, Epoch, Examples, SpecHead, train_hea
 from headstart.trunk.activations import Activations
 from headstart.trunk.network import Backbone
 from headstart.trunk.tunable import Tail, Tunable, depths, tunable
+from headstart.trunk.weights import fingerprint
 
 Ints = npt.NDArray[np.int64]
 Blocks = dict[str, npt.NDArray[np.floating]]
@@ -70,6 +72,28 @@ class Tuned:
     epochs: tuple[Epoch, ...] = ()
 
 
+@dataclass(frozen=True)
+class _Choice:
+    """The head that answers best for the held-out images: which, at what scales, and what it said (image, class)."""
+
+    name: str
+    linear: float  # scale of the linear top's scores
+    closed: float  # of those of the closed form on several layers
+    scores: Doubles
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """A network that has learned without the held-out images, and what they showed (`choice` None: there are none).
+    `head`: its module is the network."""
+
+    head: SpecHead
+    what: Tunable
+    examples: Examples
+    choice: _Choice | None
+    record: dict[str, Any]
+
+
 def tune(
     tuning: Tuning,
     material: Material,
@@ -84,9 +108,9 @@ def tune(
     """
     held = _held_out(tuning.training, material, rows)
     if tuning.tune != "auto":
-        found = _tuned(tuning, tunable(tuning.backbone, tuning.tune), material, rows, held, device, progress)
+        found = _learned(tuning, tunable(tuning.backbone, tuning.tune), material, rows, held, device, progress)
         if found.record["alpha"]:
-            return found
+            return _handed_over(tuning, found, material, rows, held, device, progress)
         frozen = fit_closed(material, rows, tuning.sets)
         return _frozen(frozen, found, "its weights answer best for held-out images")
     frozen = fit_closed(material, rows, tuning.sets)
@@ -98,11 +122,11 @@ def tune(
     if why is not None:
         return Tuned(None, frozen, frozen, {"kept": False, "why": why, "compared": None, "pilot": tried, "epochs": []})
     rest = replace(tuning, seconds=_part_of(tuning.seconds, 1 - recipe.PILOT_SHARE))
-    found = _tuned(rest, tunable(tuning.backbone, depth), material, rows, held, device, progress)
-    record = found.record | {"pilot": tried, "depth": depth}
-    if record["compared"] and _wins(record["compared"]):
-        return replace(found, record=record)
-    return _frozen(frozen, replace(found, record=record), "on held-out images tuning was not better beyond doubt")
+    found = _learned(rest, tunable(tuning.backbone, depth), material, rows, held, device, progress)
+    found = replace(found, record=found.record | {"pilot": tried, "depth": depth})
+    if found.record["compared"] and _wins(found.record["compared"]):
+        return _handed_over(rest, found, material, rows, held, device, progress)
+    return _frozen(frozen, found, "on held-out images tuning was not better beyond doubt")
 
 
 def _wins(compared: dict[str, Any]) -> bool:
@@ -115,8 +139,8 @@ def _wins(compared: dict[str, Any]) -> bool:
     return gain["value"] > 0 and ((gain["low"] or 0.0) > 0 or (loss["high"] or 0.0) < 0)
 
 
-def _frozen(frozen: Probe, found: Tuned, why: str) -> Tuned:
-    return Tuned(None, frozen, frozen, found.record | {"kept": False, "why": why}, found.epochs)
+def _frozen(frozen: Probe, found: _Learned, why: str) -> Tuned:
+    return Tuned(None, frozen, frozen, found.record | {"kept": False, "why": why}, found.head.epochs)
 
 
 def answers(tuning: Tuning, tuned: Tuned, material: Material, rows: Ints) -> tuple[Doubles, Doubles]:
@@ -126,7 +150,7 @@ def answers(tuning: Tuning, tuned: Tuned, material: Material, rows: Ints) -> tup
     return head, head if tuned.top is tuned.head else tuned.top.log_probabilities(blocks)
 
 
-def _tuned(
+def _learned(
     tuning: Tuning,
     what: Tunable,
     material: Material,
@@ -134,22 +158,79 @@ def _tuned(
     held: Ints,
     device: str,
     progress: Callable[[Epoch], None],
-) -> Tuned:
+) -> _Learned:
     """Train, mix with the start, choose the head, compare."""
     head, start, examples, record = _trained(tuning, what, material, rows, device, progress)
     record |= {"cut": what.cut, "modules": len(what.modules), "parameters": what.n_parameters, "kept": True}
     record |= {"epochs": [asdict(epoch) for epoch in head.epochs], "alpha": 1.0, "head": LINEAR, "compared": None}
-    if len(held) and not tuning.backbone.random:
+    if not len(held):
+        return _Learned(head, what, examples, None, record)
+    if not tuning.backbone.random:
         head, record["alpha"] = _mixed(head, start(np.delete(rows, held)), examples, held)
+    choice = _chosen(tuning, *_network(tuning, what, head), material, rows, held)
+    record["head"] = choice.name
+    record["compared"] = _compare(tuning, material, rows, held, choice.scores)
+    return _Learned(head, what, examples, choice, record)
+
+
+def _handed_over(
+    tuning: Tuning,
+    found: _Learned,
+    material: Material,
+    rows: Ints,
+    held: Ints,
+    device: str,
+    progress: Callable[[Epoch], None],
+) -> Tuned:
+    """The model: the held-out images have done their work and teach it too, its network and the head that was chosen.
+
+    Of 5,000 images of CIFAR-10 a network that has not seen the held-out ones is right on 87.1 % with its linear top
+    and on 87.3 % with a closed-form head, 87.7 % where that alone is fitted again with them.
+    """
+    head, more = _with_held_out(tuning, found, material, device, progress)
+    backbone, top = _network(tuning, found.what, head)
+    record = found.record | {"more_epochs": more}
+    if found.choice is None:
+        return Tuned(backbone, top, top, record, head.epochs)
+    best = top = _times(top, found.choice.linear)
+    if found.choice.name != LINEAR:
+        blocks = tuning.features(backbone, rows)
+        mine = replace(material, blocks=blocks, y=material.y[rows], groups=material.groups[rows])
+        closed = _times(fit_closed(mine, np.arange(len(rows)), tuning.sets), found.choice.closed)
+        best = closed if found.choice.name == CLOSED else _mean(top, closed)
+    left_out = np.full((len(rows), len(material.classes)), np.nan)
+    left_out[held] = found.choice.scores
+    best = replace(best, left_out=left_out)
+    return Tuned(backbone, best, best if found.choice.name == LINEAR else top, record, head.epochs)
+
+
+def _with_held_out(
+    tuning: Tuning, found: _Learned, material: Material, device: str, progress: Callable[[Epoch], None]
+) -> tuple[SpecHead, int]:
+    """(the network after some more epochs on all images, how many)."""
+    tail, first = found.head.module, found.head.design
+    how = recipe.finish(first.training, len(found.examples.rows))
+    if found.choice is None or not how.epochs:
+        return found.head, 0
+    before = {name: value.clone() for name, value in tail.state_dict().items()}
+
+    def start(rows: npt.NDArray[np.integer]) -> Tail:
+        copy = Tail(tuning.backbone, found.what, len(material.classes))
+        copy.load_state_dict(before)
+        return copy
+
+    design = replace(first, training=how, start=start)
+    examples = replace(found.examples, views_seen=len(found.head.epochs))
+    checkpoint = _checkpoint(tuning, design, examples, material.seed, device, {"from": fingerprint(before)})
+    head = train_head(design, examples, material.seed, device, progress, checkpoint)
+    return replace(found.head, module=head.module), how.epochs
+
+
+def _network(tuning: Tuning, what: Tunable, head: SpecHead) -> tuple[Backbone, Probe]:
+    """(the network with what was learned, its linear top)."""
     tail = head.module
     assert isinstance(tail, Tail)
-    backbone = tail.tuned(tuning.backbone, what.cut)
-    top = _linear_top(tail, head)
-    if not len(held):
-        return Tuned(backbone, top, top, record, head.epochs)
-    best, top, record["head"] = _best_head(tuning, backbone, top, material, rows, held)
-    record["compared"] = _compare(tuning, material, rows, held, best.left_out[held])
-    return Tuned(backbone, best, top, record, head.epochs)
+    return tail.tuned(tuning.backbone, what.cut), _linear_top(tail, head)
 
 
 def _trained(
@@ -188,7 +269,8 @@ def _design(
     found = pace.measured(
         tuning.store, kind, lambda: Tail(tuning.backbone, what, n_classes), x, tuning.precision, device
     )
-    epochs = recipe.epochs_within(tuning.seconds, how.epochs, len(rows), found.images_per_second)
+    seconds = _part_of(tuning.seconds, 1 / (1 + recipe.FINISH))
+    epochs = recipe.epochs_within(seconds, how.epochs, len(rows), found.images_per_second)
     how = replace(how, epochs=epochs)
     design = Design(f"tuned above {what.cut}", (), what.cut, activations.shape, how, start, groups, found.arithmetic)
     record: dict[str, Any] = {"arithmetic": found.arithmetic.name}
@@ -207,7 +289,9 @@ def _examples(tuning: Tuning, what: Tunable, material: Material, rows: Ints) -> 
     return Examples(activations, rows, material.y[rows], material.groups[rows], keys, len(material.classes))
 
 
-def _checkpoint(tuning: Tuning, design: Design, examples: Examples, seed: int, device: str) -> Checkpoint | None:
+def _checkpoint(
+    tuning: Tuning, design: Design, examples: Examples, seed: int, device: str, more: dict[str, str] | None = None
+) -> Checkpoint | None:
     if tuning.store is None:
         return None
     made_by = {
@@ -217,7 +301,7 @@ def _checkpoint(tuning: Tuning, design: Design, examples: Examples, seed: int, d
         "activations": (type(examples.activations).__name__, tuning.precision, repr(tuning.sets), seed),
         "machine": (arithmetic.VERSION, torch.__version__, device, torch.get_num_threads()),
     }
-    return Checkpoint(tuning.store, made_by)
+    return Checkpoint(tuning.store, made_by | (more or {}))
 
 
 def _held_out(how: Training, material: Material, rows: Ints) -> Ints:
@@ -257,33 +341,22 @@ def _linear_top(tail: Tail, head: SpecHead) -> Probe:
     return Probe(plain().parts, weight, bias, head.candidates, head.left_out)
 
 
-def _best_head(
-    tuning: Tuning, backbone: Backbone, top: Probe, material: Material, rows: Ints, held: Ints
-) -> tuple[Probe, Probe, str]:
-    """(the best head by the held-out log-loss, the linear top, which it is): the linear top itself, a closed-form head
-    on several layers of the tuned network, or the mean of both.
+def _chosen(tuning: Tuning, backbone: Backbone, top: Probe, material: Material, rows: Ints, held: Ints) -> _Choice:
+    """The best head by the held-out log-loss: the linear top itself, a closed-form head on several layers of the tuned
+    network, or the mean of both.
 
     None of them has learned from the held-out images. The closed-form head's own leave-one-out predictions would
-    flatter it, since the network has seen those images: its scale is set on the held-out ones. Once it is chosen it is
-    fitted again with them, the only images that the network has not seen (CIFAR-10 with 5,000 images: 87.1 % with the
-    linear top, 87.3 % closed form, 87.7 % fitted again, 87.6 % the mean of both, whose log-loss is the best).
+    flatter it, since the network has seen those images: its scale is set on the held-out ones.
     """
     blocks, y = tuning.features(backbone, rows), material.y[rows]
     mine = replace(material, blocks=blocks, y=y, groups=material.groups[rows])
     kept = {name: block[held] for name, block in blocks.items()}
-    others = np.setdiff1d(np.arange(len(rows)), held)
-    linear, _ = _scaled(top, kept, y[held])
-    several, scale = _scaled(fit_closed(mine, others, tuning.sets), kept, y[held])
-    choice = {LINEAR: linear, CLOSED: several, MEAN: _mean(linear, several)}
+    linear, one = _scaled(top, kept, y[held])
+    closed, other = _scaled(fit_closed(mine, np.setdiff1d(np.arange(len(rows)), held), tuning.sets), kept, y[held])
+    choice = {LINEAR: linear, CLOSED: closed, MEAN: _mean(linear, closed)}
     scores = {name: probe.log_probabilities(kept) for name, probe in choice.items()}
     name = _least(scores, y[held])
-    if name != LINEAR:
-        again = _times(fit_closed(mine, np.arange(len(rows)), tuning.sets), scale)
-        choice = choice | {CLOSED: again, MEAN: _mean(linear, again)}
-    left_out = np.full((len(rows), len(material.classes)), np.nan)
-    left_out[held] = scores[name]
-    best = replace(choice[name], left_out=left_out)
-    return best, best if name == LINEAR else linear, name
+    return _Choice(name, one, other, scores[name])
 
 
 def _least(scores: dict[str, Doubles], y: Ints) -> str:

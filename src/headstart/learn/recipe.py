@@ -135,6 +135,7 @@ DISCORDANT = 6
 HELD_OUT = 750
 PILOT_IMAGES, PILOT_EPOCHS = 1000, 3  # of the trial that decides how deep `--tune auto` goes
 PILOT_SHARE = 0.25  # of a time budget, for that trial
+FINISH = 1 / 3  # of the epochs, once more, with the held-out images
 
 
 def n_views(n_images: int) -> int:
@@ -204,3 +205,16 @@ def tuning(
         frozen_statistics=not random,
         stage_decay=1.0 if random else 0.8,
     )
+
+
+def finish(how: Training, n_images: int) -> Training:
+    """For the end of a tuning, in which the held-out images teach too: one more, lower cycle.
+
+    On 5,000 images of CIFAR-10 (96 px, 12 epochs, judged on 5,000 others) the closed-form head gave 85.7 %, log-loss
+    .451; after 4 more epochs at a fifth of the rate 86.5 %, .453; at half of it 86.5 %, .458; after 6 at the rate
+    itself 85.7 %, .484. The mean of the weights before and after: 86.3 %, .449; 86.3 %, .447; 86.1 %, .459.
+    """
+    epochs = round(FINISH * how.epochs)
+    steps = epochs * max(1, n_images // how.batch_size)
+    average = max(0.0, 1 - 5 / max(steps, 5))
+    return replace(how, epochs=epochs, rate=how.rate / 5, held_out=0.0, patience=max(1, epochs), average=average)

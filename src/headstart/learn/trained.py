@@ -97,7 +97,8 @@ def check_layers(design: Design | None) -> None:
 
 @dataclass(frozen=True)
 class Examples:
-    """What a head learns from: rows (example,) of the activations, y, groups (example,); keys: content hashes."""
+    """What a head learns from: rows (example,) of the activations, y, groups (example,); keys: content hashes.
+    `views_seen`: epochs of random views that an earlier training had."""
 
     activations: Activations
     rows: Ints
@@ -105,6 +106,7 @@ class Examples:
     groups: Ints
     keys: Sequence[str]
     n_classes: int
+    views_seen: int = 0
 
     def still(self, some: Ints, scale: float = 1.0) -> torch.Tensor:
         """These examples as the layers take them, float32: the images as they are."""
@@ -114,7 +116,7 @@ class Examples:
         """Examples -> (their random views for this epoch, class numbers)."""
 
         def fetched(some: Ints) -> tuple[torch.Tensor, torch.Tensor]:
-            viewed = self.activations.viewed(self.rows[some], epoch)
+            viewed = self.activations.viewed(self.rows[some], self.views_seen + epoch)
             return torch.from_numpy(viewed).div_(scale), torch.from_numpy(self.y[some].astype(np.int64))
 
         return fetched
