@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import os
 import shutil
@@ -16,13 +17,14 @@ import numpy as np
 import pytest
 
 import headstart
-from headstart.cli import main
+from headstart.cli import UNLOOKED, main
 from headstart.data.images import write_png
 
 TINY = ("--backbone", "test_efficientnet", "--weights", "none", "--size", "64", "--precision", "f32")
 
 
 def pytest_configure() -> None:
+    gc.set_threshold(*UNLOOKED)  # as the command does
     os.environ["HF_HUB_OFFLINE"] = "1"  # read when timm is imported; a test must not wait for a network
 
 
