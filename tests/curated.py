@@ -59,10 +59,6 @@ SIDES = {
 }
 
 
-HIDDEN: dict[str, Any] = {"mlp_ratio": 0.25}
-MIDDLE: dict[str, Any] = {"base_width": 16}  # of a bottleneck; 64
-
-
 def pictures(n: int, size: tuple[int, int], seed: int = 0) -> npt.NDArray[np.uint8]:
     """Pixels (image, height, width, 3): noise on coarse blobs, so that images differ after pooling too."""
     rng = np.random.default_rng(seed)
@@ -82,8 +78,8 @@ def bare(architecture: str) -> Any:
     """A timm network without memory: it computes shapes, no numbers."""
     with warnings.catch_warnings(), torch.device("meta"):
         warnings.simplefilter("ignore")  # timm warns of names that it has changed since
-        # Layers with most of the parameters (120 of VGG's 138 million) four times narrower: no law depends on widths.
-        narrow = {"vgg16": HIDDEN, "vgg19": HIDDEN, "resnet101": MIDDLE, "resnet152": MIDDLE}.get(architecture, {})
+        # VGG's hidden layers, 120 of its 138 million parameters, four times narrower: no law depends on their width
+        narrow = {"mlp_ratio": 0.25} if architecture.startswith("vgg") else {}
         return timm.create_model(architecture, pretrained=False, **narrow).eval()
 
 

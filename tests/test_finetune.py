@@ -26,7 +26,8 @@ from headstart.errors import DataError, OptionError, OutputError
 from headstart.learn import learner, recipe
 from headstart.learn.arithmetic import BF16, PLAIN
 from headstart.learn.checkpoint import Checkpoint
-from headstart.learn.finetune import CLOSED, LINEAR, MEAN, Tuned, Tuning, _compare, _held_out, _pilot, answers, tune
+from headstart.learn.choice import CLOSED, LINEAR, MEAN
+from headstart.learn.finetune import Tuned, Tuning, _compare, _held_out, _pilot, answers, tune
 from headstart.learn.material import Material
 from headstart.learn.probe import fit_closed
 from headstart.learn.taps import last, plain
@@ -555,7 +556,7 @@ def test_what_is_saved_answers_as_what_was_judged(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: str, data: str
 ) -> None:
     """With each kind of head: the same probabilities from the folder."""
-    monkeypatch.setattr("headstart.learn.finetune._least", lambda scores, y: head)
+    monkeypatch.setattr("headstart.learn.choice._least", lambda scores, y: head)
     monkeypatch.setattr(recipe, "training", partial(small_training, recipe.training))
     table = read_table(request.getfixturevalue(data))
     options = Options("test_efficientnet", "none", tune="last", epochs=1, size=32, cache=str(tmp_path / "c"))
@@ -593,7 +594,7 @@ def test_the_comparison_is_of_what_is_handed_over(
     network: Backbone, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """What the held-out images are said to get is what the model gave them before its head learned from them too."""
-    monkeypatch.setattr("headstart.learn.finetune._least", lambda scores, y: name)
+    monkeypatch.setattr("headstart.learn.choice._least", lambda scores, y: name)
     monkeypatch.setattr(recipe, "FINISH", 0.0)
     plan, data = tuning(network, "all", epochs=12), material(network, Y)
     seen: list[Epoch] = []

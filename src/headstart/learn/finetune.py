@@ -23,6 +23,7 @@ from headstart.judge.metrics import accuracy_interval, paired_gain, paired_losse
 from headstart.learn import arithmetic, pace, recipe
 from headstart.learn.calibrate import best_scale, log_softmax
 from headstart.learn.checkpoint import Checkpoint
+from headstart.learn.choice import LINEAR, Choice, build, choose
 from headstart.learn.finder import find_rate
 from headstart.learn.learner import Groups
 from headstart.learn.material import Material
@@ -38,7 +39,6 @@ from headstart.trunk.weights import fingerprint
 
 Ints = npt.NDArray[np.int64]
 Blocks = dict[str, npt.NDArray[np.floating]]
-LINEAR, CLOSED, MEAN = "linear", "closed form, several layers", "mean of the linear top and the closed form"
 ALPHAS = (1.0, 0.75, 0.5, 0.25, 0.0)  # shares of the tuned weights; the first wins where they are alike
 
 
@@ -73,16 +73,6 @@ class Tuned:
 
 
 @dataclass(frozen=True)
-class _Choice:
-    """The head that answers best for the held-out images: which, at what scales, and what it said (image, class)."""
-
-    name: str
-    linear: float  # scale of the linear top's scores
-    closed: float  # of those of the closed form on several layers
-    scores: Doubles
-
-
-@dataclass(frozen=True)
 class _Learned:
     """A network that has learned without the held-out images, and what they showed (`choice` None: there are none).
     `head`: its module is the network."""
@@ -90,7 +80,7 @@ class _Learned:
     head: SpecHead
     what: Tunable
     examples: Examples
-    choice: _Choice | None
+    choice: Choice | None
     record: dict[str, Any]
 
 
@@ -167,7 +157,8 @@ def _learned(
         return _Learned(head, what, examples, None, record)
     if not tuning.backbone.random:
         head, record["alpha"] = _mixed(head, start(np.delete(rows, held)), examples, held)
-    choice = _chosen(tuning, *_network(tuning, what, head), material, rows, held)
+    backbone, top = _network(tuning, what, head)
+    choice = choose(top, _seen_by(tuning, backbone, material, rows), held, tuning.sets)
     record["head"] = choice.name
     record["compared"] = _compare(tuning, material, rows, held, choice.scores)
     return _Learned(head, what, examples, choice, record)
@@ -192,16 +183,18 @@ def _handed_over(
     record = found.record | {"more_epochs": more}
     if found.choice is None:
         return Tuned(backbone, top, top, record, head.epochs)
-    best = top = _times(top, found.choice.linear)
-    if found.choice.name != LINEAR:
-        blocks = tuning.features(backbone, rows)
-        mine = replace(material, blocks=blocks, y=material.y[rows], groups=material.groups[rows])
-        closed = _times(fit_closed(mine, np.arange(len(rows)), tuning.sets), found.choice.closed)
-        best = closed if found.choice.name == CLOSED else _mean(top, closed)
+    best, top = build(found.choice, top, _seen_by(tuning, backbone, material, rows), tuning.sets)
     left_out = np.full((len(rows), len(material.classes)), np.nan)
     left_out[held] = found.choice.scores
     best = replace(best, left_out=left_out)
     return Tuned(backbone, best, best if found.choice.name == LINEAR else top, record, head.epochs)
+
+
+def _seen_by(tuning: Tuning, backbone: Backbone, material: Material, rows: Ints) -> Material:
+    """What a network says of these rows, with their labels."""
+    keys = tuple(material.keys[row] for row in rows)
+    y, groups = material.y[rows], material.groups[rows]
+    return replace(material, blocks=tuning.features(backbone, rows), y=y, groups=groups, keys=keys)
 
 
 def _with_held_out(
@@ -339,45 +332,6 @@ def _linear_top(tail: Tail, head: SpecHead) -> Probe:
     """The linear top of a tuned network, as any other model's on its last layer."""
     weight, bias = (p.detach().double().numpy() for p in (tail.linear.weight, tail.linear.bias))
     return Probe(plain().parts, weight, bias, head.candidates, head.left_out)
-
-
-def _chosen(tuning: Tuning, backbone: Backbone, top: Probe, material: Material, rows: Ints, held: Ints) -> _Choice:
-    """The best head by the held-out log-loss: the linear top itself, a closed-form head on several layers of the tuned
-    network, or the mean of both.
-
-    None of them has learned from the held-out images. The closed-form head's own leave-one-out predictions would
-    flatter it, since the network has seen those images: its scale is set on the held-out ones.
-    """
-    blocks, y = tuning.features(backbone, rows), material.y[rows]
-    mine = replace(material, blocks=blocks, y=y, groups=material.groups[rows])
-    kept = {name: block[held] for name, block in blocks.items()}
-    linear, one = _scaled(top, kept, y[held])
-    closed, other = _scaled(fit_closed(mine, np.setdiff1d(np.arange(len(rows)), held), tuning.sets), kept, y[held])
-    choice = {LINEAR: linear, CLOSED: closed, MEAN: _mean(linear, closed)}
-    scores = {name: probe.log_probabilities(kept) for name, probe in choice.items()}
-    name = _least(scores, y[held])
-    return _Choice(name, one, other, scores[name])
-
-
-def _least(scores: dict[str, Doubles], y: Ints) -> str:
-    """The name of the scores with the least log-loss, each at its best scale."""
-    return min(scores, key=lambda name: best_scale(scores[name], y)[1])
-
-
-def _scaled(probe: Probe, blocks: Blocks, y: Ints) -> tuple[Probe, float]:
-    """The probe with the scale of its scores that answers best for these images, and that scale."""
-    scale = best_scale(probe.log_probabilities(blocks), y)[0]
-    return _times(probe, scale), scale
-
-
-def _times(probe: Probe, scale: float) -> Probe:
-    return replace(probe, coef=scale * probe.coef, intercept=scale * probe.intercept)
-
-
-def _mean(one: Probe, other: Probe) -> Probe:
-    """The mean of the scores of two heads: one linear head on the parts of both."""
-    coef = np.concatenate([one.coef / 2, other.coef / 2], axis=1)
-    return replace(other, parts=one.parts + other.parts, coef=coef, intercept=(one.intercept + other.intercept) / 2)
 
 
 def _compare(tuning: Tuning, material: Material, rows: Ints, held: Ints, tuned: Doubles) -> dict[str, Any]:
