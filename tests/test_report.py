@@ -652,3 +652,11 @@ def test_card_states_the_headline_and_both_accuracies_where_the_timm_view_differ
     both = [numbers.full(numbers.estimate(m), 153) for m in (wilson(145, 153), data.headline.score["accuracy"])]
     assert all(text in card and text in Page(render_report(data)).text for text in both)
     assert "gives the same probabilities" in render_card(sample(timm=TimmView(True)))
+
+
+def test_of_a_tuned_network_both_of_its_trainings_are_told() -> None:
+    losses = ((0.9, 0.5), (0.6, 0.3), (0.4, 0.35))
+    assert words.loss_sentence(losses).startswith("Epoch 2 of 3 was kept: its log-loss on training images held out")
+    assert "more epoch" not in words.loss_sentence(losses)
+    assert "From there it learned for 4 more epochs from those images too." in words.loss_sentence(losses, 4)
+    assert "3 epochs on all training images" in words.loss_sentence(tuple((loss, None) for loss, _ in losses))

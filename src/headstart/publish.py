@@ -162,6 +162,7 @@ def report_data(
         curve=tuple(report.CurvePoint(p["n"], p["accuracy"]) for p in fitted.curve),
         gain=fitted.curve[-1].get("gain") if fitted.curve else None,
         losses=tuple((epoch.loss, epoch.held_out_loss) for epoch in epochs_of(fitted)),
+        more_epochs=(fitted.tuning or {}).get("more_epochs", 0),
         rates=tuple(epoch.rate for epoch in epochs_of(fitted)),
         reliability=_reliability(fitted),
         network=_network(fitted),

@@ -164,6 +164,7 @@ class ReportData:
     curve: tuple[CurvePoint, ...] = ()
     gain: Metric | None = None  # accuracy of the last point minus the last but one, paired if it can be
     losses: tuple[tuple[float, float | None], ...] = ()  # of each epoch: training, held out (nats per image)
+    more_epochs: int = 0  # after those, on the held-out images too
     rates: tuple[float, ...] = ()  # learning rate at the end of each epoch
     reliability: tuple[ReliabilityBin, ...] = ()
     temperature: float | None = None

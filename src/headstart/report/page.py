@@ -113,7 +113,7 @@ def render_report(data: ReportData) -> str:
             tuned=data.network is not None and data.network.tuned,
             losses=figures.by_epoch(data.losses),
             rates=figures.by_epoch([(rate, None) for rate in data.rates], "Learning rate"),
-            losses_said=words.loss_sentence(data.losses),
+            losses_said=words.loss_sentence(data.losses, data.more_epochs),
             calibration=words.calibration_sentences(data.headline.score, data.temperature),
             reliability=figures.reliability(data.reliability),
             set_aside=data.set_aside[:MAX_SET_ASIDE],

@@ -224,7 +224,7 @@ def _more_images(data: ReportData) -> list[str]:
     return steps
 
 
-def loss_sentence(losses: Sequence[tuple[float, float | None]]) -> str:
+def loss_sentence(losses: Sequence[tuple[float, float | None]], more: int = 0) -> str:
     """Which epoch the trained head is of, and why."""
     if not losses:
         return ""
@@ -232,9 +232,10 @@ def loss_sentence(losses: Sequence[tuple[float, float | None]]) -> str:
     if len(held) < len(losses):
         return f"{len(losses)} epochs on all training images; the epoch of the least training loss was kept."
     best = min(range(len(held)), key=lambda k: held[k])
+    then = f"From there it learned for {plural(more, 'more epoch')} from those images too. " if more else ""
     return (
         f"Epoch {best + 1} of {len(held)} was kept: its log-loss on training images held out for this is the least, "
-        f"{held[best]:.3f}. No image that judges the model had a part in it."
+        f"{held[best]:.3f}. {then}No image that judges the model had a part in it."
     )
 
 
