@@ -13,7 +13,7 @@ from headstart.learn import recipe, spec, trial
 from headstart.learn.learner import batches, one_cycle
 from headstart.learn.material import Material
 from headstart.learn.plan import make_plan
-from headstart.learn.trained import Design, Examples, SpecHead, build_head, train_head
+from headstart.learn.trained import Design, Epoch, Examples, SpecHead, _Run, build_head, train_head
 from headstart.trunk.activations import Stored
 
 SHAPE = (4, 3, 3)
@@ -123,6 +123,23 @@ def test_few_images_are_all_learned_from() -> None:
     assert len(head.epochs) == 5
     assert np.isnan(head.left_out).all()
     assert all(epoch.held_out_loss is None for epoch in head.epochs)
+
+
+def test_the_last_epoch_is_kept_where_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the losses are said to be: the weights of the last epoch, and not of the first, whose loss is least."""
+    few = replace(examples(20), y=np.arange(20) % 2, n_classes=2)
+    how = recipe.training(20, 4)
+    weights = []
+    for last in (False, True):
+        seen: list[Epoch] = []
+        monkeypatch.setattr(_Run, "_measured", lambda run, loss: Epoch(1.0 + len(run.epochs), None, None, 0.0))
+        head = train_head(replace(design(), training=how), few, progress=seen.append, keep_last=last)
+        assert [epoch.loss for epoch in seen] == [1.0, 2.0, 3.0, 4.0]
+        weights.append(head.module.state_dict()["1.weight"])
+    monkeypatch.undo()
+    whole = train_head(replace(design(), training=replace(how, patience=9)), few, keep_last=True)
+    assert torch.equal(weights[1], whole.module.state_dict()["1.weight"])
+    assert not torch.equal(weights[0], weights[1])
 
 
 def test_the_first_weights_come_from_the_seed() -> None:

@@ -214,8 +214,9 @@ def _with_held_out(
 
     design = replace(first, training=how, start=start)
     examples = replace(found.examples, views_seen=len(found.head.epochs))
-    checkpoint = _checkpoint(tuning, design, examples, material.seed, device, {"from": fingerprint(before)})
-    head = train_head(design, examples, material.seed, device, progress, checkpoint)
+    key = {"from": fingerprint(before), "kept": "last"}
+    checkpoint = _checkpoint(tuning, design, examples, material.seed, device, key)
+    head = train_head(design, examples, material.seed, device, progress, checkpoint, keep_last=True)
     return replace(found.head, module=head.module), how.epochs
 
 

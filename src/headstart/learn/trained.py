@@ -136,11 +136,13 @@ def train_head(
     device: str = "cpu",
     progress: Callable[[Epoch], None] = lambda epoch: None,
     checkpoint: Checkpoint | None = None,
+    keep_last: bool = False,
 ) -> SpecHead:
     """Train, stopping by the log-loss of a held-out part.
 
     Each batch is drawn without replacement from a permutation of `seed`; a last batch of one image joins the one
-    before it. The weights kept are those of the best epoch on the held-out part, which nothing else is judged on. With
+    before it. The weights kept are those of the best epoch on the held-out part, which nothing else is judged on, or
+    with `keep_last` of the last one: where nothing is held out, the least training loss follows what mixup drew. With
     a checkpoint, a training that was killed goes on where it was, and ends the same. Raises OptionError where the loss
     is no number.
     """
@@ -157,7 +159,7 @@ def train_head(
     with torch.random.fork_rng(devices=[]), memory_kept():
         torch.default_generator.manual_seed(seed)  # of dropout
         learner = Learner(module, how, steps, examples.n_classes, seed, device, design.arithmetic, groups)
-        run = _Run(learner, examples, rows, stop, scale, checkpoint)
+        run = _Run(learner, examples, rows, stop, scale, checkpoint, keep_last)
         run.to_the_end(seed, progress)
     if not math.isfinite(run.best):
         raise OptionError(
@@ -185,8 +187,10 @@ class _Run:
         stop: Ints,
         scale: float,
         checkpoint: Checkpoint | None,
+        keep_last: bool,
     ) -> None:
         self.learner, self.examples, self.rows, self.stop, self.scale = learner, examples, rows, stop, scale
+        self.keep_last = keep_last
         self.checkpoint = checkpoint
         self.epochs: list[Epoch] = []
         self.best = math.inf
@@ -218,7 +222,7 @@ class _Run:
         self.epochs.append(self._measured(self.total / len(order)))
         self.done, self.total = 0, 0.0
         watched = [epoch.watched for epoch in self.epochs]
-        if watched[-1] < self.best:
+        if self.keep_last or watched[-1] < self.best:
             self.best, self.kept = watched[-1], kept(self.learner.answering)
         else:
             self.ended = len(watched) - 1 - watched.index(min(watched)) >= how.patience
