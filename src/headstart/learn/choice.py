@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -42,11 +43,13 @@ def choose(top: Probe, material: Material, held: Ints, sets: tuple[TapSet, ...])
     return Choice(name, one, other, scores[name])
 
 
-def build(choice: Choice, top: Probe, material: Material, sets: tuple[TapSet, ...]) -> tuple[Probe, Probe]:
-    """(the chosen head, the linear top), the closed form fitted to all images of the material."""
+def build(choice: Choice, top: Probe, seen: Callable[[], Material], sets: tuple[TapSet, ...]) -> tuple[Probe, Probe]:
+    """(the chosen head, the linear top), the closed form fitted to all images that may teach. `seen`: gives what the
+    network says of them, asked only where a closed form was chosen: it may take a pass of the network."""
     if choice.name == LINEAR:
         scaled = _times(top, choice.linear)
         return scaled, scaled
+    material = seen()
     closed = fit_closed(material, np.arange(len(material.y)), sets)
     heads = _heads(top, closed, choice.linear, choice.closed)
     return heads[choice.name], heads[LINEAR]

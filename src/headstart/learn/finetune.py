@@ -183,7 +183,7 @@ def _handed_over(
     record = found.record | {"more_epochs": more}
     if found.choice is None:
         return Tuned(backbone, top, top, record, head.epochs)
-    best, top = build(found.choice, top, _seen_by(tuning, backbone, material, rows), tuning.sets)
+    best, top = build(found.choice, top, lambda: _seen_by(tuning, backbone, material, rows), tuning.sets)
     left_out = np.full((len(rows), len(material.classes)), np.nan)
     left_out[held] = found.choice.scores
     best = replace(best, left_out=left_out)
@@ -205,7 +205,7 @@ def _with_held_out(
     how = recipe.finish(first.training, len(found.examples.rows))
     if found.choice is None or not how.epochs:
         return found.head, 0
-    before = {name: value.clone() for name, value in tail.state_dict().items()}
+    before = tail.state_dict()
 
     def start(rows: npt.NDArray[np.integer]) -> Tail:
         copy = Tail(tuning.backbone, found.what, len(material.classes))

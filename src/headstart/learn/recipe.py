@@ -186,7 +186,6 @@ def tuning(
     held_out = min(checked.held_out, max(0.05, HELD_OUT / max(1, n_images)))
     count = epochs or _epochs(n_images, 12 if n_images < 10_000 else 8, 24)
     size = batch_size or (32 if n_images < 10_000 else 64)
-    steps = count * max(1, n_images // size)
     sgd = kind == "plain" and not random
     usual = 1e-3 if random or kind == "depthwise" else 3e-3 if sgd else 1e-4
     return replace(
@@ -201,7 +200,7 @@ def tuning(
         patience=max(4, count // 2),  # the rate of one cycle must have had the time to fall
         smoothing=0.1,
         clip=1.0,
-        average=max(0.0, 1 - 5 / max(steps, 5)),
+        average=_average(count, n_images, size),
         frozen_statistics=not random,
         stage_decay=1.0 if random else 0.8,
     )
@@ -214,7 +213,12 @@ def finish(how: Training, n_images: int) -> Training:
     .451; after 4 more epochs at a fifth of the rate 86.5 %, .453; at half of it 86.5 %, .458; after 6 at the rate
     itself 85.7 %, .484. The mean of the weights before and after: 86.3 %, .449; 86.3 %, .447; 86.1 %, .459.
     """
-    epochs = round(FINISH * how.epochs)
-    steps = epochs * max(1, n_images // how.batch_size)
-    average = max(0.0, 1 - 5 / max(steps, 5))
+    epochs = round(FINISH * how.epochs) if how.held_out else 0
+    average = _average(epochs, n_images, how.batch_size)
     return replace(how, epochs=epochs, rate=how.rate / 5, held_out=0.0, patience=max(1, epochs), average=average)
+
+
+def _average(epochs: int, n_images: int, batch_size: int) -> float:
+    """Decay of a moving average over about a fifth of the steps."""
+    steps = epochs * max(1, n_images // batch_size)
+    return max(0.0, 1 - 5 / max(steps, 5))
