@@ -124,6 +124,8 @@ def test_storing_pays_where_it_takes_fewer_passes_and_fits() -> None:
     assert recipe.caches(12, 4, 0.2, 10**9, 10**10)
     assert not recipe.caches(4, 4, 0.2, 10**9, 10**10)  # as many passes
     assert not recipe.caches(12, 4, 0.8, 10**9, 10**10)  # of a part that costs little
+    assert not recipe.caches(12, 2, 0.8, 10**9, 10**10)  # which would be seen in two views alone, for 6 % of the time
+    assert recipe.caches(8, 4, 0.23, 10**9, 10**10)  # the last stage of resnet18, in the fewest epochs
     assert not recipe.caches(12, 4, 0.2, 6 * 10**9, 10**10)  # not both the shards and what is read back
 
 

@@ -263,7 +263,7 @@ def _design(
     found = pace.measured(
         tuning.store, kind, lambda: Tail(tuning.backbone, what, n_classes), x, tuning.precision, device
     )
-    seconds = _part_of(tuning.seconds, 1 / (1 + recipe.FINISH))
+    seconds = _part_of(tuning.seconds, 1 / (1 + recipe.finish_share(how)))
     epochs = recipe.epochs_within(seconds, how.epochs, len(rows), found.images_per_second)
     how = replace(how, epochs=epochs)
     design = Design(f"tuned above {what.cut}", (), what.cut, activations.shape, how, start, groups, found.arithmetic)

@@ -6,6 +6,7 @@ later work needs: then the graph falls into two there, and each half runs the ne
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -74,7 +75,8 @@ def find_cuts(backbone: Backbone) -> Cuts:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             tracer = _Tracer(*untraceable())
-            graph = tracer.trace(network)
+            graph = tracer.trace(network, _defaults(network))
+            _without_options(graph)
     except (fx.proxy.TraceError, TypeError, RuntimeError, ValueError, AssertionError) as error:
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise BackboneError(f"{backbone.name} cannot be cut: torch.fx does not follow it ({reason})") from None
@@ -86,6 +88,24 @@ def find_cuts(backbone: Backbone) -> Cuts:
         if node in alone:
             names.setdefault(node, name)
     return Cuts(network, graph, nodes, tuple(names[node] for node in graph.nodes if node in names))
+
+
+def _defaults(network: nn.Module) -> dict[str, Any]:
+    """What a network takes beside the images, at its default: an attention mask that every block reads would be a value
+    of its own, and leave no place to cut."""
+    options = inspect.signature(network.forward).parameters.values()
+    return {option.name: option.default for option in options if option.default is not option.empty}
+
+
+def _without_options(graph: fx.Graph) -> None:
+    """Takes out what the tracer adds for each option: an input, and a check that it has the default."""
+    options = [node for node in graph.nodes if node.op == "placeholder"][1:]
+    idle = set(options)
+    for node in graph.nodes:
+        if idle.intersection(node.all_input_nodes):
+            idle.add(node)
+    for node in reversed([node for node in graph.nodes if node in idle]):
+        graph.erase_node(node)
 
 
 def layer_cut(backbone: Backbone, layer: str) -> str:

@@ -36,26 +36,32 @@ def tunable(backbone: Backbone, tune: str) -> Tunable:
     """
     cuts = find_cuts(backbone)
     weighted = _weighted(backbone, cuts)
-    order = {name: k for k, name in enumerate(weighted)}
-    if tune == "all":
-        first = 0
-    elif tune.isdigit():
-        if not 1 <= int(tune) <= len(weighted):
-            raise OptionError(f"tune {tune} is not allowed: {backbone.name} has {len(weighted)} modules with weights")
-        first = len(weighted) - int(tune)
-    else:
-        stage = _last_stage(backbone, cuts) if tune == "last" else _stage(backbone, tune)
-        inside = [k for name, k in order.items() if name == stage or name.startswith(f"{stage}.")]
-        if not inside:
-            names = ", ".join(tap.name for tap in backbone.taps)
-            raise OptionError(f"tune {tune!r}: no weights learn from there on; one of last, all, a number, {names}")
-        first = min(inside)
-    learn = tuple(weighted[first:])
+    learn = tuple(weighted[_first(backbone, cuts, weighted, tune) :])
     modules: dict[str, nn.Module] = dict(backbone.module.named_modules())
     parameters = {id(p): p for name in learn for p in modules[name].parameters()}
-    place, ends = _places(cuts), _stage_ends(backbone, cuts)
+    place, ends = _places(cuts), [*_stage_ends(backbone, cuts).values()]
     stages = tuple(sum(end >= place[name] for end in ends[:-1]) for name in learn)
     return Tunable(_cut_before(cuts, learn[0]), learn, sum(p.numel() for p in parameters.values()), stages)
+
+
+def _first(backbone: Backbone, cuts: Cuts, weighted: list[str], tune: str) -> int:
+    """The place of the lowest module that learns, among those with weights."""
+    if tune == "all":
+        return 0
+    if tune.isdigit():
+        if not 1 <= int(tune) <= len(weighted):
+            raise OptionError(f"tune {tune} is not allowed: {backbone.name} has {len(weighted)} modules with weights")
+        return len(weighted) - int(tune)
+    starts = _starts(backbone, cuts)
+    if tune == "last":
+        return weighted.index([*starts.values()][-1]) if starts else len(weighted) - 1
+    stage = _stage(backbone, tune)
+    inside = [k for k, name in enumerate(weighted) if name == stage or name.startswith(f"{stage}.")]
+    if inside:
+        return min(inside)
+    if stage in starts:  # it ends in a layer without weights
+        return weighted.index(starts[stage])
+    raise OptionError(f"tune {tune!r}: no weights learn from there on; one of last, all, a number, {', '.join(starts)}")
 
 
 def share_of(backbone: Backbone, what: Tunable) -> float:
@@ -104,7 +110,8 @@ def _weighted(backbone: Backbone, cuts: Cuts) -> list[str]:
 
 
 def _top(backbone: Backbone, cuts: Cuts) -> fx.Node:
-    """The node whose value a new top reads: what the network's own classifier reads, or the last map."""
+    """The node whose value a new top reads: what the network's own classifier reads, or the last map; of a network that
+    was trained without classes (DINOv2, SigLIP) what it gives out."""
     if backbone.last_is_pooled and "features" in cuts.nodes:
         return cuts.nodes["features"]
     node: fx.Node
@@ -113,6 +120,8 @@ def _top(backbone: Backbone, cuts: Cuts) -> fx.Node:
             return node.all_input_nodes[0]
         if str(node.target) == f"{backbone.classifier}.weight":  # a linear layer of timm's own, which is followed
             return next(n for user in node.users for n in user.all_input_nodes if n.op != "get_attr")
+        if node.op == "output" and isinstance(cuts.network.get_classifier(), nn.Identity):  # type: ignore[operator]
+            return node.all_input_nodes[0]
     raise OptionError(f"{backbone.name} has no linear top of its own: it cannot be tuned")
 
 
@@ -127,22 +136,24 @@ def _stage(backbone: Backbone, name: str) -> str:
         ) from None
 
 
-def _last_stage(backbone: Backbone, cuts: Cuts) -> str:
-    """The first module of the last stage: a stage is what works between one tap and the next, if that has weights."""
+def _starts(backbone: Backbone, cuts: Cuts) -> dict[str, str]:
+    """Tap -> the first module with weights of the stage that ends there, from low to high: a stage is what works
+    between one tap and the next, if that has weights."""
     place = _places(cuts)
     weighted = sorted(_weighted(backbone, cuts), key=place.__getitem__)
-    ends = _stage_ends(backbone, cuts)
-    for low, high in zip(reversed([-1, *ends[:-1]]), reversed(ends), strict=True):
+    found, low = {}, -1
+    for tap, high in _stage_ends(backbone, cuts).items():
         inside = [name for name in weighted if low < place[name] <= high]
-        if inside:
-            return inside[0]
-    return weighted[-1]
+        found |= {tap: inside[0]} if inside else {}
+        low = high
+    return found
 
 
-def _stage_ends(backbone: Backbone, cuts: Cuts) -> list[int]:
-    """Where in the graph each stage ends: its tap."""
+def _stage_ends(backbone: Backbone, cuts: Cuts) -> dict[str, int]:
+    """Where in the graph each stage ends: its tap. From low to high."""
     order = {node: k for k, node in enumerate(cuts.graph.nodes)}
-    return sorted(order[cuts.nodes[tap.module]] for tap in backbone.taps if tap.module in cuts.nodes)
+    ends = {tap.module: order[cuts.nodes[tap.module]] for tap in backbone.taps if tap.module in cuts.nodes}
+    return dict(sorted(ends.items(), key=lambda item: item[1]))
 
 
 def _places(cuts: Cuts) -> dict[str, int]:

@@ -1,0 +1,37 @@
+"""What learns in fine-tuning, in networks of other builds than the default one's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import curated
+from headstart.errors import OptionError
+from headstart.trunk.cut import find_cuts
+from headstart.trunk.tunable import Tail, depths, tunable
+
+
+def test_a_stage_that_ends_in_a_layer_without_weights_is_what_lies_below_it() -> None:
+    """VGG's stages are known by their last activation, EfficientNet's by their blocks."""
+    vgg = curated.backbone("vgg16")
+    assert tunable(vgg, "features.15").modules == tunable(vgg, "9").modules
+    assert tunable(vgg, "features.15").modules[0] == "features.10"
+    assert [tunable(vgg, depth).cut for depth in depths(vgg)] == ["features.23", "features.9"]
+    with pytest.raises(OptionError, match=r"tune 'features\.30': no weights .* last, all, a number, features\.3, "):
+        tunable(vgg, "features.30")
+
+
+@pytest.mark.parametrize("classes", [5, 0])
+def test_a_transformer_learns_above_a_block_with_classes_of_its_own_or_without(classes: int) -> None:
+    """Networks trained without classes (DINOv2) have no layer in place of which a new top goes: it goes on the end."""
+    vit, x = curated.transformer(classes), torch.randn(4, 3, 32, 32)
+    network: Any = vit.module
+    part = tunable(vit, "last")
+    assert part.cut == "blocks.1"
+    assert {module.split(".")[0] for module in part.modules} == {"blocks", "norm"}
+    tail = Tail(vit, part, 3).eval()
+    with torch.inference_mode():
+        features = network.forward_head(network.forward_features(x), pre_logits=True)
+        assert torch.allclose(tail(find_cuts(vit).between("input", part.cut)(x)), tail.linear(features), atol=1e-5)
