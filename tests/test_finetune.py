@@ -643,6 +643,14 @@ def test_held_out_images_teach_what_is_kept_and_only_after_it_was_compared(
     assert not alike(right, shorter)
 
 
+@pytest.mark.parametrize(("n_images", "epochs", "more"), [(30, 12, 0), (5000, 12, 4), (10_000, 12, 2), (50_000, 9, 1)])
+def test_the_end_is_as_long_as_what_was_held_out_is_large(n_images: int, epochs: int, more: int) -> None:
+    how = recipe.tuning(n_images, epochs)
+    end = recipe.finish(how, n_images)
+    assert (end.epochs, end.held_out) == (more, 0.0)
+    assert end.rate < how.rate
+
+
 def test_the_frozen_weights_are_handed_over_whole_where_they_answer_best(
     network: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
