@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -10,15 +11,26 @@ import torch
 import curated
 from headstart.errors import OptionError
 from headstart.trunk.cut import find_cuts
-from headstart.trunk.tunable import Tail, depths, tunable
+from headstart.trunk.tunable import Tail, depths, stages, tunable
+
+
+@pytest.mark.parametrize(
+    "name", ["vgg16", "resnet18", "inception_v3", "densenet121", "tf_efficientnet_lite0", "convnext_tiny"]
+)
+def test_the_higher_the_stage_the_less_learns(name: str) -> None:
+    backbone = curated.backbone(name)
+    parts = [tunable(backbone, stage) for stage in ("all", *stages(backbone))]
+    assert len(parts) > 4
+    assert all(set(low.modules) >= set(high.modules) for low, high in itertools.pairwise(parts))
+    assert all(low.n_parameters > high.n_parameters for low, high in itertools.pairwise(parts[1:]))
+    assert set(depths(backbone)) <= {"last", *stages(backbone)}
 
 
 def test_a_stage_that_ends_in_a_layer_without_weights_is_what_lies_below_it() -> None:
-    """VGG's stages are known by their last activation, EfficientNet's by their blocks."""
+    """VGG's stages are known by their last activation; above the highest is a pooling layer, known as one too."""
     vgg = curated.backbone("vgg16")
     assert tunable(vgg, "features.15").modules == tunable(vgg, "9").modules
-    assert tunable(vgg, "features.15").modules[0] == "features.10"
-    assert [tunable(vgg, depth).cut for depth in depths(vgg)] == ["features.23", "features.9"]
+    assert [tunable(vgg, depth).cut for depth in depths(vgg)] == ["features.23", "features.4"]
     with pytest.raises(OptionError, match=r"tune 'features\.30': no weights .* last, all, a number, features\.3, "):
         tunable(vgg, "features.30")
 

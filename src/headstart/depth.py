@@ -23,7 +23,7 @@ from headstart.learn.material import Material
 from headstart.learn.plan import Plan
 from headstart.opening import QUIET, Options, Watcher, open_at_size
 from headstart.trunk.network import RANDOM, Backbone
-from headstart.trunk.tunable import tunable
+from headstart.trunk.tunable import stages, tunable
 from headstart.trunk.weights import fingerprint
 from headstart.tuning import prepare
 
@@ -62,7 +62,7 @@ def freeze_depth(table: Table, options: Options, watch: Watcher = QUIET) -> Curv
     assert plan.judge is not None
     groups = seen.groups[plan.judge]
     found = []
-    names = [tap.name for tap in seen.backbone.taps]
+    names = stages(seen.backbone)
     for frozen, stage in reversed(list(enumerate(names))):
         begun = time.perf_counter()
         what = tunable(seen.backbone, stage if frozen else "all")

@@ -85,10 +85,17 @@ def kind_of(backbone: Backbone) -> str:
     return "depthwise" if any(isinstance(layer, nn.Conv2d) and layer.groups > 1 for layer in layers) else "plain"
 
 
+def stages(backbone: Backbone) -> tuple[str, ...]:
+    """The stages that can learn, from low to high: a stage is what works between one tap and the next, and bears the
+    name of the tap at its end. VGG's last one is a pooling layer, which has nothing to learn."""
+    starts = _starts(backbone, find_cuts(backbone))
+    return tuple(tap.name for tap in backbone.taps if tap.module in starts)
+
+
 def depths(backbone: Backbone) -> tuple[str, ...]:
     """What is worth trying, from little to much: the last stage; the upper two thirds of the stages, since the lowest
     are the most general (Yosinski et al. 2014) and, on the largest maps, the most expensive."""
-    names = [tap.name for tap in backbone.taps]
+    names = stages(backbone)
     middle = names[len(names) // 3] if len(names) >= 3 else "all"
     last, deep = tunable(backbone, "last"), tunable(backbone, middle)
     return ("last",) if deep.n_parameters <= last.n_parameters else ("last", middle)
@@ -137,8 +144,7 @@ def _stage(backbone: Backbone, name: str) -> str:
 
 
 def _starts(backbone: Backbone, cuts: Cuts) -> dict[str, str]:
-    """Tap -> the first module with weights of the stage that ends there, from low to high: a stage is what works
-    between one tap and the next, if that has weights."""
+    """Tap -> the first module with weights of the stage that ends there, from low to high."""
     place = _places(cuts)
     weighted = sorted(_weighted(backbone, cuts), key=place.__getitem__)
     found, low = {}, -1
