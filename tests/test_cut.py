@@ -46,17 +46,3 @@ def test_both_halves_hold_the_networks_own_weights() -> None:
     halves = [{p.data_ptr() for p in half.parameters()} for half in (trunk, tail)]
     assert halves[0] | halves[1] == own
     assert not halves[0] & halves[1]
-
-
-@pytest.mark.parametrize("classes", [10, 0])
-def test_a_transformer_is_cut_between_its_blocks(classes: int) -> None:
-    """Its blocks could be given an attention mask; without one, nothing but the tokens goes from block to block."""
-    backbone = curated.transformer(classes)
-    cuts = find_cuts(backbone)
-    assert {INPUT, "blocks.0", "blocks.1", "norm"} <= set(cuts.names)
-    x = torch.randn(2, 3, 32, 32)
-    with torch.inference_mode():
-        for name in ("blocks.0", "blocks.1"):
-            trunk, tail = cuts.split(name)
-            assert trunk(x).shape == (2, 5, 48)
-            assert torch.equal(tail(trunk(x)), backbone.module(x))

@@ -18,7 +18,8 @@ from headstart.learn.heads import Ridge
 from headstart.trunk import catalog
 from headstart.trunk.cut import INPUT, Cuts, depth, find_cuts
 from headstart.trunk.engine import Engine, OpenVinoEngine, cpu_has_bf16
-from headstart.trunk.network import Backbone, Trunk, block_names, block_widths
+from headstart.trunk.layers import Tap
+from headstart.trunk.network import Backbone, Trunk, block_names, block_widths, cut_at
 
 Bytes = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.float32]
@@ -123,17 +124,18 @@ def check_frozen(backbone: Backbone, before: dict[str, int], rows: Rows) -> None
 
 
 def check_engine(backbone: Backbone, engine: Engine, pixels: Bytes, least: float) -> float:
-    """Each image's whole pre-logits row agrees with eager float32; a row does not depend on its batch mates.
+    """Each image's last block, the pre-logits, agrees with eager float32; a row does not depend on its batch mates.
 
     Gives the smallest cosine.
     """
-    n, width = engine.batch, backbone.last_channels
+    n = engine.batch
     batches = [pixels[:n], np.stack([pixels[k] for k in range(n - 1, -1, -1)]), np.stack([pixels[1]] * n)]
     found: dict[int, Rows] = {}
     engine.run(list(enumerate(batches)), lambda tag, rows: found.update({tag: rows.copy()}))
     assert np.array_equal(found[0], found[1][::-1])
     assert all(np.array_equal(found[0][1], row) for row in found[2])
-    ours, theirs = found[0][:, -width:], through(backbone, pixels[:n])[-1]
+    theirs = through(backbone, pixels[:n])[-1]
+    ours = found[0][:, -theirs.shape[1] :]
     cosine = (ours * theirs).sum(1) / (np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1))
     assert float(cosine.min()) >= least, cosine
     return float(cosine.min())
@@ -150,6 +152,22 @@ def test_taps_cuts_batches_and_frozen_buffers(name: str) -> None:
     assert {entry.depth for entry in catalog.entries() if entry.network.split(".")[0] == name} == {depth(cuts)}
     check_batches(backbone, pixels, blocks)
     check_frozen(backbone, before, blocks[-1])
+
+
+@pytest.mark.parametrize("classes", [10, 0])
+def test_a_transformer_keeps_the_same_laws_and_is_cut_between_its_blocks(classes: int) -> None:
+    """Its blocks could be given an attention mask; without one, nothing but the tokens goes from block to block."""
+    backbone = curated.transformer(classes)
+    before = fingerprints(backbone.module)
+    pixels = curated.pictures(8, backbone.preprocess.size)
+    blocks = check_taps(backbone, pixels)
+    cuts = find_cuts(backbone)
+    assert {"blocks.0", "blocks.1", "norm"} < set(cuts.names)
+    check_cuts(backbone, cuts, pixels[:2])
+    check_batches(backbone, pixels, blocks)
+    check_frozen(backbone, before, blocks[-1])
+    tokens = cut_at(backbone, Tap("tokens", 5, 1, ("map",), "blocks.1", (5, 48)))
+    check_engine(tokens, OpenVinoEngine(tokens, "f32"), pixels, 0.99999)
 
 
 # Chosen by cost, each compiles in under a second: plain, depthwise with gates, LayerNorm. The benchmark has all.
