@@ -20,9 +20,11 @@ from conftest import TINY, Run
 from headstart import pipeline, publish
 from headstart.account import no_gain_line
 from headstart.bundle import read_bundle
+from headstart.cli import _epoch_table
 from headstart.data.images import load as decode
 from headstart.data.table import list_images, read_table
 from headstart.errors import DataError, OptionError, OutputError
+from headstart.judge.metrics import wilson
 from headstart.learn import learner, recipe
 from headstart.learn.arithmetic import BF16, PLAIN
 from headstart.learn.checkpoint import Checkpoint
@@ -549,6 +551,24 @@ def test_the_command_tunes_saves_and_the_model_is_timms_own(run: Run, parted: Pa
         with torch.inference_mode():
             theirs = network(((array - mean) / std)[None]).softmax(1)[0].numpy()
         assert ours[k] == pytest.approx(theirs, abs=1e-3)  # its features are kept in float16
+
+
+def test_the_live_table_tells_of_each_epoch_what_the_held_out_images_are_worth(
+    last_tuned: Tuned, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Loss, accuracy with its interval, pace and time left; a blank where nothing is held out."""
+    tell = _epoch_table(None, 5, N)
+    for epoch in (*last_tuned.epochs, Epoch(0.5, None, None, 1e-4)):
+        tell(epoch)
+    heading, *lines = capsys.readouterr().err.splitlines()
+    assert heading.split() == ["epoch", "loss", "held-out", "accuracy", "rate", "images/s", "left,", "s"]
+    assert len({len(line) for line in (heading, *lines)}) == 1
+    n = int((~np.isnan(last_tuned.head.left_out[:, 0])).sum())
+    for epoch, line in zip(last_tuned.epochs, lines, strict=False):
+        assert epoch.held_out_accuracy is not None
+        low, high = wilson(epoch.held_out_accuracy, n)
+        assert f" {epoch.held_out_accuracy:.1%} [{100 * low:.1f}, {100 * high:.1f}] " in line
+    assert len(lines[-1].split()) == 5
 
 
 @pytest.mark.parametrize(("head", "data"), [(LINEAR, "parted"), (CLOSED, "parted"), (MEAN, "pictures")])

@@ -367,32 +367,37 @@ def _watcher(tracker: Tracker | None = None) -> Iterator[Watcher]:
 
 
 def _epoch_table(tracker: Tracker | None, total: int, n: int) -> Callable[[Epoch], None]:
-    """A line for each epoch: losses, held-out accuracy, the pace, and the time left if all epochs are needed."""
-    names = ("epoch", "loss", "held-out", "accuracy", "rate", "images/s", "left, s")
+    """A line for each epoch: losses, held-out accuracy with its 95 % interval, the pace, and the time left if all
+    epochs are needed."""
+    names, widths = ("epoch", "loss", "held-out", "accuracy", "rate", "images/s", "left, s"), (7, 7, 8, 20, 8, 8, 8)
     last, done = [time.perf_counter()], [0]
 
     def line(epoch: Epoch) -> None:
         now = time.perf_counter()
         seconds, last[0], done[0] = now - last[0], now, done[0] + 1
         if done[0] == 1:
-            _tell(" ".join(f"{name:>9s}" for name in names))
+            _tell(" ".join(f"{name:>{width}s}" for name, width in zip(names, widths, strict=True)))
         held, accuracy, pace = epoch.held_out_loss, epoch.held_out_accuracy, n / seconds
         cells = (
             f"{done[0]}/{total}",
             f"{epoch.loss:.3f}",
             "" if held is None else f"{held:.3f}",
-            "" if accuracy is None else f"{accuracy:.1%}",
+            "" if accuracy is None else f"{accuracy:.1%}{_between(epoch.held_out_low, epoch.held_out_high)}",
             f"{epoch.rate:.1e}",
             f"{pace:.0f}",
             f"{seconds * (total - done[0]):.0f}",
         )
-        _tell(" ".join(f"{cell:>9s}" for cell in cells))
+        _tell(" ".join(f"{cell:>{width}s}" for cell, width in zip(cells, widths, strict=True)))
         if tracker:
             values = {"loss": epoch.loss, "learning_rate": epoch.rate, "images_per_second": pace}
             known = {"held_out_loss": held, "held_out_accuracy": accuracy}
             tracker.epoch(done[0], values | {name: value for name, value in known.items() if value is not None})
 
     return line
+
+
+def _between(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f" [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def _quiet_libraries() -> None:

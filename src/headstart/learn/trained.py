@@ -13,6 +13,7 @@ from torch import nn
 
 from headstart.data.splits import hold_out
 from headstart.errors import OptionError
+from headstart.judge.metrics import accuracy_interval
 from headstart.learn import spec
 from headstart.learn.arithmetic import PLAIN, Arithmetic, memory_kept
 from headstart.learn.calibrate import best_scale
@@ -51,6 +52,8 @@ class Epoch:
     held_out_loss: float | None
     held_out_accuracy: float | None
     rate: float  # learning rate at its end
+    held_out_low: float | None = None  # of the accuracy's 95 % interval
+    held_out_high: float | None = None
 
     @property
     def watched(self) -> float:
@@ -236,7 +239,8 @@ class _Run:
         # smoothing teaches too small a scale, and more so each epoch: then losses at the best scale are compared
         smoothed = self.learner.how.smoothing > 0
         held = best_scale(found, y)[1] if smoothed else float(-found[np.arange(len(y)), y].mean())
-        return Epoch(loss, held, float((found.argmax(axis=1) == y).mean()), self.learner.rate)
+        right = accuracy_interval(found.argmax(axis=1) == y, self.examples.groups[self.stop])
+        return Epoch(loss, held, right["value"], self.learner.rate, right["low"], right["high"])
 
     def _save(self, final: bool = False) -> None:
         """The state; of a training that has ended its outcome alone."""
