@@ -77,7 +77,10 @@ def test_at_the_input_nothing_is_stored(network: Backbone, table: Table, tmp_pat
     live = activations(network, table, tmp_path, "all", said.append)
     assert isinstance(live, Live)
     assert live.shape == (3, 32, 32)
-    assert said == ["nothing is frozen: 24 images are read anew in each epoch"]
+    trunk = [p for name, p in network.module.named_parameters() if not name.startswith(f"{network.classifier}.")]
+    all_of_it = f"{sum(p.numel() for p in trunk):,}"
+    words = f"{all_of_it} of {all_of_it} parameters learn above input (3 x 32 x 32)"
+    assert said == [f"{words}: 24 images are read anew in each of 12 epochs"]
     rows = np.arange(4)
     assert np.array_equal(live.still(rows), live.viewed(rows, 0))
     seen = [live.viewed(rows, epoch) for epoch in range(1, 4)]
@@ -89,6 +92,9 @@ def test_what_is_stored_and_what_it_spares_is_said(network: Backbone, table: Tab
     said: list[str] = []
     activations(network, table, tmp_path, "last", said.append)
     assert len(said) == 1
+    assert said[0].startswith(
+        f"{tunable(network, 'last').n_parameters:,} of {network.n_parameters:,} parameters learn "
+    )
     assert "of 4 views of 24 images are stored" in said[0]
     assert said[0].endswith("the frozen part runs 4 times and not 12")
 

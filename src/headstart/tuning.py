@@ -105,8 +105,9 @@ def _at_cut(  # noqa: PLR0913 - as `prepare`
     varied: View | None = None if options.augment == "none" else random_view
     shape = shapes(backbone.module, (what.cut,), backbone.preprocess.size)[what.cut][1:]
     where = f"{what.cut} ({' x '.join(map(str, shape))})"
+    learns = f"{what.n_parameters:,} of {backbone.n_parameters:,} parameters learn above {where}"
     if what.cut == INPUT:
-        watch.say(f"nothing is frozen: {len(rows)} images are read anew in each epoch")
+        watch.say(f"{learns}: {len(rows)} images are read anew in each of {epochs} epochs")
         return Live(shape, table, hashes, backbone, None, varied)
     tap = Tap(f"cut at {what.cut}", shape[0], 1, ("map",), what.cut, shape)
     cut, root = cut_at(backbone, tap), cache_root(options.cache)
@@ -118,10 +119,10 @@ def _at_cut(  # noqa: PLR0913 - as `prepare`
     if not recipe.caches(epochs, n_views, share, needed, shutil.disk_usage(root).free):
         spared = f"spare {1 - share:.0%} of {epochs - n_views} passes" if epochs > n_views else "spare nothing"
         why = f"{n_views} stored views would take {size} and {spared}"
-        watch.say(f"below {where} the network runs anew in each of {epochs} epochs: {why}")
+        watch.say(f"{learns}: the network below runs anew in each of {epochs} epochs, since {why}")
         return Live(shape, table, hashes, cut, engine, varied)
     times = f"the frozen part runs {n_views} times and not {epochs}"
-    watch.say(f"activations at {where} of {n_views} views of {len(rows)} images are stored: {size}, {times}")
+    watch.say(f"{learns}: activations of {n_views} views of {len(rows)} images are stored, {size}, and {times}")
     chosen = table.take(rows)
     still = extract(chosen, cut, engine, Store(root, store_key(cut, engine)), watch.bar("view 0", len(rows)))
     if len(still) < len(rows):
