@@ -117,7 +117,8 @@ def _at_cut(  # noqa: PLR0913 - as `prepare`
     size = f"{needed / 1e9:.2f} GB"
     share = share_of(backbone, what)
     if not recipe.caches(epochs, n_views, share, needed, shutil.disk_usage(root).free):
-        spared = f"spare {1 - share:.0%} of {epochs - n_views} passes" if epochs > n_views else "spare nothing"
+        fewer = "1 pass" if epochs == n_views + 1 else f"{epochs - n_views} passes"
+        spared = f"spare {1 - share:.0%} of {fewer}" if epochs > n_views else "spare nothing"
         why = f"{n_views} stored views would take {size} and {spared}"
         watch.say(f"{learns}: the network below runs anew in each of {epochs} epochs, since {why}")
         return Live(shape, table, hashes, cut, engine, varied)
