@@ -191,7 +191,9 @@ def shapes(network: Any, names: Iterable[str], size: tuple[int, int]) -> dict[st
         features = network.forward_features(torch.zeros(1, 3, *size))
         last = network.forward_head(features, pre_logits=True)
         network.forward_head(features)
-    return found | {INPUT: (1, 3, *size), LAST_MAP: tuple(features.shape), LAST: tuple(last.shape)}
+    if isinstance(features, torch.Tensor):  # CrossViT has a list of them
+        found[LAST_MAP] = tuple(features.shape)
+    return found | {INPUT: (1, 3, *size), LAST: tuple(last.shape)}
 
 
 def _runs(backbone: Backbone) -> bool:

@@ -129,7 +129,9 @@ def _top(backbone: Backbone, cuts: Cuts) -> fx.Node:
             return next(n for user in node.users for n in user.all_input_nodes if n.op != "get_attr")
         if node.op == "output" and isinstance(cuts.network.get_classifier(), nn.Identity):  # type: ignore[operator]
             return node.all_input_nodes[0]
-    raise OptionError(f"{backbone.name} has no linear top of its own: it cannot be tuned")
+    raise OptionError(
+        f"{backbone.name} has no linear top of its own and cannot be tuned: leave --tune away, or take another network"
+    )
 
 
 def _stage(backbone: Backbone, name: str) -> str:
