@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from conftest import Run
 from headstart.compare import ARMS, PIXELS, Arm, flags, verdict
-from headstart.depth import _drawn_anew
+from headstart.depth import Curve, Depth, _drawn_anew, lines
 from headstart.judge.metrics import accuracy_interval
 from headstart.learn import recipe
 from headstart.learn.finetune import Tuning
@@ -105,6 +105,17 @@ def test_the_curve_of_frozen_stages(run: Run, pictures: Path, tiny: list[object]
         assert depth["difference"]["value"] == pytest.approx(gap, abs=1e-9)
         assert depth["difference"]["low"] <= gap <= depth["difference"]["high"]
     assert 0 <= found["all_frozen"]["value"] <= 1
+
+
+@pytest.mark.parametrize(("tuned", "said"), [(17, "best: 1 of 2 stages frozen, 85.0%"), (16, "no depth is better")])
+def test_the_head_alone_is_a_depth_too(tuned: int, said: str) -> None:
+    """The deeper the better only where it is better than no tuning at all."""
+    alone, low, high = (accuracy_interval(np.arange(20) < right, None) for right in (16, 15, tuned))
+    gain = {"value": 0.0, "low": -0.1, "high": 0.1}
+    depths = (Depth(1, "layer1", high, low, gain, 1.0), Depth(0, "input", low, low, gain, 1.0))
+    found = lines(Curve(60, 20, "test split", 2, alone, depths))
+    assert found[-1].startswith(said)
+    assert found[3].startswith("            2  80.0%")
 
 
 def test_signs_of_negative_transfer() -> None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from headstart.compare import Bools, right_with, start
 from headstart.data.table import Table
+from headstart.errors import OptionError
 from headstart.judge.metrics import accuracy_interval, paired_gain
 from headstart.learn import recipe
 from headstart.learn.finetune import Tuning, answers, tune
@@ -63,6 +64,8 @@ def freeze_depth(table: Table, options: Options, watch: Watcher = QUIET) -> Curv
     groups = seen.groups[plan.judge]
     found = []
     names = stages(seen.backbone)
+    if not names:
+        raise OptionError(f"{seen.backbone.name} has no stages to freeze one by one: take another network")
     for frozen, stage in reversed(list(enumerate(names))):
         begun = time.perf_counter()
         what = tunable(seen.backbone, stage if frozen else "all")
@@ -111,7 +114,10 @@ def lines(found: Curve) -> list[str]:
         gain = f"{100 * d['value']:+.1f} ({100 * d['low']:+.1f} to {100 * d['high']:+.1f})"
         rows.append(f"{depth.frozen:>13d}  {_interval(depth.tuned):24s} {_interval(depth.drawn):24s} {gain}")
     best = max(found.depths, key=lambda depth: depth.tuned["value"])
-    return [*rows, "", f"best: {best.frozen} of {found.stages} stages frozen, {best.tuned['value']:.1%}"]
+    alone, value = found.head_alone["value"], best.tuned["value"]
+    if value <= alone:
+        return [*rows, "", f"no depth is better than the head alone, {alone:.1%}"]
+    return [*rows, "", f"best: {best.frozen} of {found.stages} stages frozen, {value:.1%}"]
 
 
 def _interval(accuracy: dict[str, Any]) -> str:
