@@ -136,7 +136,7 @@ DISCORDANT = 6
 HELD_OUT = 750
 PILOT_IMAGES, PILOT_EPOCHS = 1000, 3  # of the trial that decides how deep `--tune auto` goes
 PILOT_SHARE = 0.25  # of a time budget, for that trial
-WORTH_STORING = 0.2  # of a training's time
+WORTH_STORING = 0.2  # of a training's time: for less, a few views over and over are too little to learn from
 FINISH = 1 / 3  # of the epochs, once more, with the held-out images
 
 

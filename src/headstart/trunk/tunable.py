@@ -40,8 +40,8 @@ def tunable(backbone: Backbone, tune: str) -> Tunable:
     modules: dict[str, nn.Module] = dict(backbone.module.named_modules())
     parameters = {id(p): p for name in learn for p in modules[name].parameters()}
     place, ends = _places(cuts), [*_stage_ends(backbone, cuts).values()]
-    stages = tuple(sum(end >= place[name] for end in ends[:-1]) for name in learn)
-    return Tunable(_cut_before(cuts, learn[0]), learn, sum(p.numel() for p in parameters.values()), stages)
+    below = tuple(sum(end >= place[name] for end in ends[:-1]) for name in learn)
+    return Tunable(_cut_before(cuts, learn[0]), learn, sum(p.numel() for p in parameters.values()), below)
 
 
 def _first(backbone: Backbone, cuts: Cuts, weighted: list[str], tune: str) -> int:
