@@ -116,12 +116,16 @@ def backbone(architecture: str) -> Backbone:
     return backbone_of(network, architecture, RANDOM)
 
 
-def transformer(classes: int) -> Backbone:
-    """A vision transformer of three narrow blocks for 32 px, with so many classes of its own (DINOv2 has none)."""
+# (timm's architecture, classes of its own): DINO's have none, and the third one's positions are turned (RoPE)
+TRANSFORMERS = [("vit_tiny_patch16_224", 10), ("vit_tiny_patch16_224", 0), ("vit_small_patch16_dinov3", 0)]
+
+
+def transformer(architecture: str, classes: int) -> Backbone:
+    """A vision transformer of three narrow blocks for 32 px."""
     narrow = {"img_size": 32, "depth": 3, "embed_dim": 48, "num_heads": 3}
-    network = timm.create_model("vit_tiny_patch16_224", num_classes=classes, **narrow).eval()
+    network = timm.create_model(architecture, num_classes=classes, **narrow).eval()
     network.pretrained_cfg = {**network.pretrained_cfg, "input_size": (3, 32, 32), "num_classes": classes}
-    return backbone_of(network, "vit_tiny_patch16_224", RANDOM)
+    return backbone_of(network, architecture, RANDOM)
 
 
 def _scale(name: str, p: torch.Tensor, last: bool) -> tuple[float, float]:

@@ -154,10 +154,11 @@ def test_taps_cuts_batches_and_frozen_buffers(name: str) -> None:
     check_frozen(backbone, before, blocks[-1])
 
 
-@pytest.mark.parametrize("classes", [10, 0])
-def test_a_transformer_keeps_the_same_laws_and_is_cut_between_its_blocks(classes: int) -> None:
-    """Its blocks could be given an attention mask; without one, nothing but the tokens goes from block to block."""
-    backbone = curated.transformer(classes)
+@pytest.mark.parametrize(("name", "classes"), curated.TRANSFORMERS)
+def test_a_transformer_keeps_the_same_laws_and_is_cut_between_its_blocks(name: str, classes: int) -> None:
+    """Its blocks could be given an attention mask; without one, nothing but the tokens goes from block to block, and
+    the angles of their positions, which the size of the pictures gives."""
+    backbone = curated.transformer(name, classes)
     before = fingerprints(backbone.module)
     pixels = curated.pictures(8, backbone.preprocess.size)
     blocks = check_taps(backbone, pixels)
@@ -166,7 +167,8 @@ def test_a_transformer_keeps_the_same_laws_and_is_cut_between_its_blocks(classes
     check_cuts(backbone, cuts, pixels[:2])
     check_batches(backbone, pixels, blocks)
     check_frozen(backbone, before, blocks[-1])
-    tokens = cut_at(backbone, Tap("tokens", 5, 1, ("map",), "blocks.1", (5, 48)))
+    n = 2 * 2 + backbone.module.num_prefix_tokens  # type: ignore[operator]
+    tokens = cut_at(backbone, Tap("tokens", n, 1, ("map",), "blocks.1", (n, 48)))
     check_engine(tokens, OpenVinoEngine(tokens, "f32"), pixels, 0.99999)
 
 

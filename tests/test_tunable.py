@@ -35,10 +35,10 @@ def test_a_stage_that_ends_in_a_layer_without_weights_is_what_lies_below_it() ->
         tunable(vgg, "features.30")
 
 
-@pytest.mark.parametrize("classes", [5, 0])
-def test_a_transformer_learns_above_a_block_with_classes_of_its_own_or_without(classes: int) -> None:
+@pytest.mark.parametrize(("name", "classes"), curated.TRANSFORMERS)
+def test_a_transformer_learns_above_a_block_with_classes_of_its_own_or_without(name: str, classes: int) -> None:
     """Networks trained without classes (DINOv2) have no layer in place of which a new top goes: it goes on the end."""
-    vit, x = curated.transformer(classes), torch.randn(4, 3, 32, 32)
+    vit, x = curated.transformer(name, classes), torch.randn(4, 3, 32, 32)
     network: Any = vit.module
     part = tunable(vit, "last")
     assert part.cut == "blocks.1"

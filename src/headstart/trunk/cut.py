@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import fx, nn
 
 from headstart.errors import BackboneError, OptionError, nearest
@@ -77,11 +78,13 @@ def find_cuts(backbone: Backbone) -> Cuts:
             tracer = _Tracer(*untraceable())
             graph = tracer.trace(network, _defaults(network))
             _without_options(graph)
+            _with_constants(network, graph, backbone.preprocess.size)
     except (fx.proxy.TraceError, TypeError, RuntimeError, ValueError, AssertionError) as error:
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise BackboneError(f"{backbone.name} cannot be cut: torch.fx does not follow it ({reason})") from None
     start = next(node for node in graph.nodes if node.op == "placeholder")
-    nodes = {INPUT: start, **tracer.outputs}
+    left = set(graph.nodes)
+    nodes = {INPUT: start, **{name: node for name, node in tracer.outputs.items() if node in left}}
     alone = _alone(graph)
     names: dict[fx.Node, str] = {}
     for name, node in sorted(nodes.items(), key=lambda item: (item[0] != INPUT, item[0].count("."), len(item[0]))):
@@ -106,6 +109,51 @@ def _without_options(graph: fx.Graph) -> None:
             idle.add(node)
     for node in reversed([node for node in graph.nodes if node in idle]):
         graph.erase_node(node)
+
+
+def _with_constants(network: nn.Module, graph: fx.Graph, size: tuple[int, int]) -> None:
+    """Tensors that follow from the size of the images alone and that several layers read, as constants: else the angles
+    of DINOv3's positions, which are made at the bottom, would be a second value that every block needs."""
+    sized = _of_the_size(network, graph)
+    numbers = {"_operator", "builtins", "math"}
+    shared = [
+        node
+        for node in graph.nodes
+        if node in sized and len(node.users) > 1 and getattr(node.target, "__module__", None) not in numbers
+    ]
+    if not shared:
+        return
+    below, copies = fx.Graph(), dict[fx.Node, fx.Node]()
+    for node in graph.nodes:
+        copies[node] = below.node_copy(node, copies.__getitem__)
+        if node is shared[-1]:
+            break
+    below.output([copies[node] for node in shared])
+    with torch.inference_mode():
+        values = [fx.GraphModule(network, below)(torch.zeros(n, 3, *size)) for n in (1, 2)]
+    for k, (node, one, two) in enumerate(zip(shared, *values, strict=True)):
+        if isinstance(one, torch.Tensor) and torch.equal(one, two):  # whatever the batch
+            name = f"_of_{size[0]}x{size[1]}_{k}"
+            setattr(network, name, one.clone())
+            with graph.inserting_before(node):
+                node.replace_all_uses_with(graph.get_attr(name))
+    for node in reversed([node for node in graph.nodes if node in sized]):
+        if not node.users:
+            graph.erase_node(node)
+
+
+def _of_the_size(network: nn.Module, graph: fx.Graph) -> set[fx.Node]:
+    """What depends on the size of the images, and neither on what they show nor on weights."""
+    weighted = {name for name, module in network.named_modules() if any(True for _ in module.parameters())}
+    weighted |= {name for name, _ in network.named_parameters()}
+    found, other = set[fx.Node](), set[fx.Node]()
+    for node in graph.nodes:
+        asked = (node.op, node.target) == ("call_function", getattr) and node.args[1] == "shape"
+        if node.op == "placeholder" or str(node.target) in weighted or (other & {*node.all_input_nodes} and not asked):
+            other.add(node)
+        elif asked or found & {*node.all_input_nodes}:
+            found.add(node)
+    return found
 
 
 def layer_cut(backbone: Backbone, layer: str) -> str:
