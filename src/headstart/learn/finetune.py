@@ -57,7 +57,7 @@ class Tuning:
     seconds: float | None = None  # that one training may take
     store: Path | None = None  # where the state of a training is kept
     data: str = ""  # what makes the activations: a part of the checkpoints' key
-    say: Callable[[str], None] = lambda text: None
+    say: Callable[[str], None] = lambda text: None  # of a whole training, not of a trial or a fold
 
 
 @dataclass(frozen=True)
@@ -266,6 +266,9 @@ def _design(
     seconds = _part_of(tuning.seconds, 1 / (1 + recipe.finish_share(how)))
     epochs = recipe.epochs_within(seconds, how.epochs, len(rows), found.images_per_second)
     how = replace(how, epochs=epochs)
+    an_epoch = len(rows) * (1 - how.held_out) / found.images_per_second
+    took = f"{max(1, an_epoch):.0f} s" if an_epoch < 100 else f"{an_epoch / 60:.0f} min"
+    tuning.say(f"{found.images_per_second:.0f} images/s learn in {found.arithmetic.name}: {took} an epoch, or more")
     design = Design(f"tuned above {what.cut}", (), what.cut, activations.shape, how, start, groups, found.arithmetic)
     record: dict[str, Any] = {"arithmetic": found.arithmetic.name}
     if tuning.find:
@@ -388,7 +391,11 @@ def _pilot(tuning: Tuning, material: Material, rows: Ints, device: str) -> tuple
     )
     choice = depths(tuning.backbone)
     pilot = replace(
-        tuning, training=short, find=False, seconds=_part_of(tuning.seconds, recipe.PILOT_SHARE / len(choice))
+        tuning,
+        training=short,
+        find=False,
+        seconds=_part_of(tuning.seconds, recipe.PILOT_SHARE / len(choice)),
+        say=lambda text: None,
     )
     held = _held_out(short, material, some)
     y = material.y[some[held]]
