@@ -553,6 +553,16 @@ def test_the_command_tunes_saves_and_the_model_is_timms_own(run: Run, parted: Pa
         assert ours[k] == pytest.approx(theirs, abs=1e-3)  # its features are kept in float16
 
 
+def test_what_an_epoch_takes_is_said_once_before_the_first_and_not_of_a_trial(network: Backbone) -> None:
+    said: list[str] = []
+    heard, data = replace(tuning(network, "last"), say=said.append), material(network, Y)
+    _pilot(heard, data, ROWS, "cpu")
+    assert not said
+    tune(heard, data, ROWS, progress=lambda epoch: said.append(""))
+    assert re.fullmatch(r"\d+ images/s learn in float32.*: \d+ (s|min) an epoch, or more", said[0])
+    assert not any(said[1:])
+
+
 def test_the_live_table_tells_of_each_epoch_what_the_held_out_images_are_worth(
     last_tuned: Tuned, capsys: pytest.CaptureFixture[str]
 ) -> None:
