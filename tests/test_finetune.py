@@ -563,6 +563,23 @@ def test_what_an_epoch_takes_is_said_once_before_the_first_and_not_of_a_trial(ne
     assert not any(said[1:])
 
 
+@pytest.mark.parametrize("size", [16, 50])
+def test_every_batch_moves_the_bar_of_its_epoch(network: Backbone, size: int) -> None:
+    """To the end, where a last batch of one joins the one before (51 images learn), and with the held-out images."""
+    told: dict[str, list[int]] = {}
+
+    def bar(stage: str, total: int) -> Callable[[int], None]:
+        told[stage] = [total]
+        return told[stage].append
+
+    plan = tuning(replace(network, weights_source="a file"), "last", 3)
+    found = tune(replace(plan, training=replace(plan.training, batch_size=size), bar=bar), material(network, Y), ROWS)
+    assert list(told) == [f"epoch {k}" for k in range(1, 4 + found.record["more_epochs"])]
+    assert all(total == sum(done) for total, *done in told.values())
+    assert [told[stage][0] for stage in ("epoch 1", "epoch 4")] == [51, N]
+    assert len(told["epoch 1"]) == 2 + (4 if size == 16 else 1)
+
+
 def test_the_live_table_tells_of_each_epoch_what_the_held_out_images_are_worth(
     last_tuned: Tuned, capsys: pytest.CaptureFixture[str]
 ) -> None:

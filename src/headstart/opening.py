@@ -16,7 +16,7 @@ from headstart.data.table import Table
 from headstart.errors import DataError, ImageError, OptionError, OutputError
 from headstart.learn import recipe, spec, trial
 from headstart.learn.taps import LAST, one_layer, tap_sets
-from headstart.learn.trained import Design, Epoch, check_layers
+from headstart.learn.trained import Bar, Design, Epoch, check_layers
 from headstart.trunk.backbone import DEFAULT, open_backbone
 from headstart.trunk.engine import Engine, accelerator, compile_trunk
 from headstart.trunk.features import Features, extract, store_key
@@ -28,7 +28,6 @@ from headstart.trunk.tunable import tunable
 SIZE_SAMPLE = 64  # image headers looked at to choose the input size: their median short side is known to a few percent
 
 Say = Callable[[str], None]
-Bar = Callable[[str, int], Callable[[int], None]]  # (stage, total) -> called with the number done since the last call
 Epochs = Callable[[int, int], Callable[[Epoch], None]]  # (epochs at most, images an epoch) -> called after each
 
 

@@ -82,6 +82,7 @@ def prepare(
         cache_root(options.cache),
         json.dumps([backbone.preprocess.to_json(), repr(how), options.seed, AUGMENTATION_VERSION]),
         watch.say,
+        watch.bar,
     )
 
 

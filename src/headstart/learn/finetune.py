@@ -31,7 +31,7 @@ from headstart.learn.probe import Probe, fit_closed
 from headstart.learn.recipe import Training
 from headstart.learn.spectrum import Doubles
 from headstart.learn.taps import TapSet, plain
-from headstart.learn.trained import Design, Epoch, Examples, SpecHead, train_head
+from headstart.learn.trained import Bar, Design, Epoch, Examples, SpecHead, train_head
 from headstart.trunk.activations import Activations
 from headstart.trunk.network import Backbone
 from headstart.trunk.tunable import Tail, Tunable, depths, tunable
@@ -58,6 +58,7 @@ class Tuning:
     store: Path | None = None  # where the state of a training is kept
     data: str = ""  # what makes the activations: a part of the checkpoints' key
     say: Callable[[str], None] = lambda text: None  # of a whole training, not of a trial or a fold
+    bar: Bar = lambda stage, total: lambda done: None
 
 
 @dataclass(frozen=True)
@@ -216,7 +217,7 @@ def _with_held_out(
     examples = replace(found.examples, views_seen=len(found.head.epochs))
     key = {"from": fingerprint(before), "kept": "last"}
     checkpoint = _checkpoint(tuning, design, examples, material.seed, device, key)
-    head = train_head(design, examples, material.seed, device, progress, checkpoint, keep_last=True)
+    head = train_head(design, examples, material.seed, device, progress, checkpoint, keep_last=True, bar=tuning.bar)
     return replace(found.head, module=head.module), how.epochs
 
 
@@ -234,7 +235,8 @@ def _trained(
     design, start, record = _design(tuning, what, material, rows, device)
     examples = _examples(tuning, what, material, rows)
     checkpoint = _checkpoint(tuning, design, examples, material.seed, device)
-    return train_head(design, examples, material.seed, device, progress, checkpoint), start, examples, record
+    head = train_head(design, examples, material.seed, device, progress, checkpoint, bar=tuning.bar)
+    return head, start, examples, record
 
 
 def _design(
@@ -396,6 +398,7 @@ def _pilot(tuning: Tuning, material: Material, rows: Ints, device: str) -> tuple
         find=False,
         seconds=_part_of(tuning.seconds, recipe.PILOT_SHARE / len(choice)),
         say=lambda text: None,
+        bar=lambda stage, total: tuning.bar(f"trial, {stage}", total),
     )
     held = _held_out(short, material, some)
     y = material.y[some[held]]

@@ -27,6 +27,8 @@ from headstart.trunk.activations import Activations, Stored
 
 Ints = npt.NDArray[np.integer]
 Values = npt.NDArray[np.floating]
+# (stage, total) -> called with the number done since the last call
+Bar = Callable[[str, int], Callable[[int], None]]
 CHUNK = 256  # rows a forward pass in evaluation: 46,000 values each in float32 are 47 MB
 
 
@@ -140,14 +142,15 @@ def train_head(
     progress: Callable[[Epoch], None] = lambda epoch: None,
     checkpoint: Checkpoint | None = None,
     keep_last: bool = False,
+    bar: Bar = lambda stage, total: lambda done: None,
 ) -> SpecHead:
     """Train, stopping by the log-loss of a held-out part.
 
     Each batch is drawn without replacement from a permutation of `seed`; a last batch of one image joins the one
     before it. The weights kept are those of the best epoch on the held-out part, which nothing else is judged on, or
     with `keep_last` of the last one: where nothing is held out, the least training loss follows what mixup drew. With
-    a checkpoint, a training that was killed goes on where it was, and ends the same. Raises OptionError where the loss
-    is no number.
+    a checkpoint, a training that was killed goes on where it was, and ends the same. `bar` is told of each batch.
+    Raises OptionError where the loss is no number.
     """
     how, y = design.training, examples.y
     held = hold_out(y, examples.groups, how.held_out, seed, examples.keys) if how.held_out else np.zeros(len(y), bool)
@@ -162,7 +165,7 @@ def train_head(
     with torch.random.fork_rng(devices=[]), memory_kept():
         torch.default_generator.manual_seed(seed)  # of dropout
         learner = Learner(module, how, steps, examples.n_classes, seed, device, design.arithmetic, groups)
-        run = _Run(learner, examples, rows, stop, scale, checkpoint, keep_last)
+        run = _Run(learner, examples, rows, stop, scale, checkpoint, keep_last, bar)
         run.to_the_end(seed, progress)
     if not math.isfinite(run.best):
         raise OptionError(
@@ -191,9 +194,10 @@ class _Run:
         scale: float,
         checkpoint: Checkpoint | None,
         keep_last: bool,
+        bar: Bar,
     ) -> None:
         self.learner, self.examples, self.rows, self.stop, self.scale = learner, examples, rows, stop, scale
-        self.keep_last = keep_last
+        self.keep_last, self.bar = keep_last, bar
         self.checkpoint = checkpoint
         self.epochs: list[Epoch] = []
         self.best = math.inf
@@ -218,7 +222,11 @@ class _Run:
     def _learn(self, order: Ints, number: int) -> None:
         """The rest of an epoch, and what it comes to."""
         how = self.learner.how
+        sizes = [len(some) for some in batches(order, how.batch_size)]
+        step = self.bar(f"epoch {self.examples.views_seen + number + 1}", len(order))
+        step(sum(sizes[: self.done]))
         for loss in self.learner.batches(order, self.examples.fetch(number, self.scale), self.done):
+            step(sizes[self.done])
             self.done, self.total = self.done + 1, self.total + loss
             if self.checkpoint and self.checkpoint.due:
                 self._save()
