@@ -126,7 +126,9 @@ def test_a_network_keeps_its_size_where_its_layers_leave_nothing_of_a_small_one(
     check_against_a_plain_forward_pass(small)
 
 
-@pytest.mark.parametrize("name", ["hrnet_w18_small", "crossvit_9_240", "deit_tiny_distilled_patch16_224"])
+@pytest.mark.parametrize(
+    "name", ["hrnet_w18_small", "coat_lite_tiny", "crossvit_9_240", "deit_tiny_distilled_patch16_224"]
+)
 def test_networks_without_stages_with_several_maps_or_two_tops_still_give_their_last_layer(name: str) -> None:
     backbone = open_backbone(name, "none")
     blocks = through(backbone, noise(1, backbone.preprocess.size))

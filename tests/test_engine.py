@@ -87,11 +87,14 @@ def test_float32_agrees_with_eager_torch(default: Backbone, photographs: Bytes) 
 def test_bfloat16_agrees_with_eager_torch(default: Backbone, photographs: Bytes) -> None:
     """Rounding the weights to bfloat16 moves each channel's mean by a constant. A mean block lies near zero, so its own
     cosine is lower (0.995 at 224 px, in torch's autocast too); against the spread of the channel over images the error
-    is small in every block. Processors differ: with AMX the last layer has 0.9978, and torch's autocast 0.9989."""
+    is small in every block. With AMX the last layer has 0.9978 (torch's autocast 0.9989), with AVX512 more than 0.998.
+    """
+    about = Path("/proc/cpuinfo")
+    least = 0.997 if about.exists() and "amx_bf16" in about.read_text() else 0.998
     [rows] = run(OpenVinoEngine(default, "bf16", batch=16), [photographs])
     theirs = eager(default, photographs)
     found = cosines(default, rows, theirs)
-    assert all(value >= (0.98 if name.endswith("mean") else 0.997) for name, value in found.items()), found
+    assert all(value >= (0.98 if name.endswith("mean") else least) for name, value in found.items()), found
     error, spread = rows - theirs, theirs.std(0)
     relative = np.sqrt((error.std(0) ** 2).mean()) / np.sqrt((spread**2).mean())
     assert relative <= 0.05, relative

@@ -179,5 +179,5 @@ def _right_before(old: Old, fitted: Fitted, rows: npt.NDArray[np.int64]) -> npt.
     part = material.part(rows)
     alone = Material(part.blocks, y, part.groups, part.keys, classes, old.options.seed)
     plan = make_plan(np.full(len(rows), "none", dtype=object), y, part.groups, part.keys, old.options.seed, False)
-    verdict = trial.judge(alone, plan, fitted.head, fitted.method, lambda stage, total: lambda done: None)
+    verdict = trial.judge(alone, plan, fitted.head, fitted.method, QUIET.bar)
     return np.asarray(verdict.probabilities.argmax(axis=1) == y[verdict.rows])

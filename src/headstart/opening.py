@@ -16,7 +16,7 @@ from headstart.data.table import Table
 from headstart.errors import DataError, ImageError, OptionError, OutputError
 from headstart.learn import recipe, spec, trial
 from headstart.learn.taps import LAST, one_layer, tap_sets
-from headstart.learn.trained import Bar, Design, Epoch, check_layers
+from headstart.learn.trained import Bar, Design, Epoch, check_layers, no_bar
 from headstart.trunk.backbone import DEFAULT, open_backbone
 from headstart.trunk.engine import Engine, accelerator, compile_trunk
 from headstart.trunk.features import Features, extract, store_key
@@ -58,7 +58,7 @@ class Watcher:
     """How a run tells of itself: nothing by default; the command line prints."""
 
     say: Say = field(default=lambda text: None)
-    bar: Bar = field(default=lambda stage, total: lambda done: None)
+    bar: Bar = field(default=no_bar)
     epochs: Epochs = field(default=lambda total, n: lambda epoch: None)
 
 

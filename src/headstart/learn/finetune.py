@@ -31,7 +31,7 @@ from headstart.learn.probe import Probe, fit_closed
 from headstart.learn.recipe import Training
 from headstart.learn.spectrum import Doubles
 from headstart.learn.taps import TapSet, plain
-from headstart.learn.trained import Bar, Design, Epoch, Examples, SpecHead, train_head
+from headstart.learn.trained import Bar, Design, Epoch, Examples, SpecHead, no_bar, train_head
 from headstart.trunk.activations import Activations
 from headstart.trunk.network import Backbone
 from headstart.trunk.tunable import Tail, Tunable, depths, tunable
@@ -58,7 +58,7 @@ class Tuning:
     store: Path | None = None  # where the state of a training is kept
     data: str = ""  # what makes the activations: a part of the checkpoints' key
     say: Callable[[str], None] = lambda text: None  # of a whole training, not of a trial or a fold
-    bar: Bar = lambda stage, total: lambda done: None
+    bar: Bar = no_bar
 
 
 @dataclass(frozen=True)
@@ -193,9 +193,7 @@ def _handed_over(
 
 def _seen_by(tuning: Tuning, backbone: Backbone, material: Material, rows: Ints) -> Material:
     """What a network says of these rows, with their labels."""
-    keys = tuple(material.keys[row] for row in rows)
-    y, groups = material.y[rows], material.groups[rows]
-    return replace(material, blocks=tuning.features(backbone, rows), y=y, groups=groups, keys=keys)
+    return replace(replace(material, blocks={}).part(rows), blocks=tuning.features(backbone, rows))
 
 
 def _with_held_out(

@@ -32,6 +32,11 @@ Bar = Callable[[str, int], Callable[[int], None]]
 CHUNK = 256  # rows a forward pass in evaluation: 46,000 values each in float32 are 47 MB
 
 
+def no_bar(stage: str, total: int) -> Callable[[int], None]:
+    """Shows nothing."""
+    return lambda done: None
+
+
 @dataclass(frozen=True)
 class Design:
     """What head, on which block of features, trained how. `shape`: (channel, height, width), (channel,) if pooled."""
@@ -142,7 +147,7 @@ def train_head(
     progress: Callable[[Epoch], None] = lambda epoch: None,
     checkpoint: Checkpoint | None = None,
     keep_last: bool = False,
-    bar: Bar = lambda stage, total: lambda done: None,
+    bar: Bar = no_bar,
 ) -> SpecHead:
     """Train, stopping by the log-loss of a held-out part.
 

@@ -22,7 +22,7 @@ from headstart.learn.plan import Plan
 from headstart.learn.probe import Probe, fit_closed, fit_probe
 from headstart.learn.spectrum import Doubles
 from headstart.learn.taps import Part, TapSet, last, plain, tap_sets
-from headstart.learn.trained import Bar, Design, Epoch, Examples, SpecHead, train_head
+from headstart.learn.trained import Bar, Design, Epoch, Examples, SpecHead, no_bar, train_head
 from headstart.trunk.activations import Stored
 from headstart.trunk.engine import n_cores
 
@@ -141,7 +141,7 @@ def cross_tuned(material: Material, plan: Plan, method: Method, bar: Bar) -> tup
     """Cross-validation in which all of a tuning is done anew: of the model, and of its linear top alone. `material`:
     the frozen network's."""
     assert method.tuning is not None
-    tuning = replace(method.tuning, say=lambda text: None, bar=lambda stage, total: lambda done: None)
+    tuning = replace(method.tuning, say=lambda text: None, bar=no_bar)
     m, train = material, plan.train
     y, groups, keys = m.y[train], m.groups[train], [m.keys[row] for row in train]
     tops = np.full((len(train), len(m.classes)), np.nan)

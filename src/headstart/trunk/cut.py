@@ -83,8 +83,7 @@ def find_cuts(backbone: Backbone) -> Cuts:
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise BackboneError(f"{backbone.name} cannot be cut: torch.fx does not follow it ({reason})") from None
     start = next(node for node in graph.nodes if node.op == "placeholder")
-    left = set(graph.nodes)
-    nodes = {INPUT: start, **{name: node for name, node in tracer.outputs.items() if node in left}}
+    nodes = {INPUT: start, **tracer.outputs}
     alone = _alone(graph)
     names: dict[fx.Node, str] = {}
     for name, node in sorted(nodes.items(), key=lambda item: (item[0] != INPUT, item[0].count("."), len(item[0]))):
@@ -137,9 +136,6 @@ def _with_constants(network: nn.Module, graph: fx.Graph, size: tuple[int, int]) 
             setattr(network, name, one.clone())
             with graph.inserting_before(node):
                 node.replace_all_uses_with(graph.get_attr(name))
-    for node in reversed([node for node in graph.nodes if node in sized]):
-        if not node.users:
-            graph.erase_node(node)
 
 
 def _of_the_size(network: nn.Module, graph: fx.Graph) -> set[fx.Node]:
