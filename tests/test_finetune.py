@@ -33,7 +33,7 @@ from headstart.learn.finetune import Tuned, Tuning, _compare, _held_out, _pilot,
 from headstart.learn.material import Material
 from headstart.learn.probe import fit_closed
 from headstart.learn.taps import last, plain
-from headstart.learn.trained import Epoch
+from headstart.learn.trained import Design, Epoch, Examples
 from headstart.opening import Options
 from headstart.pipeline import load
 from headstart.ship.predict import predict
@@ -457,6 +457,21 @@ def test_a_learning_rate_is_found_and_nothing_of_it_is_kept(network: Backbone) -
         ROWS,
     )
     assert alike(found, fixed)
+
+
+def test_the_range_test_sees_no_image_that_compares(network: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def rate(design: Design, examples: Examples, *rest: Any) -> tuple[float, list[list[float]]]:
+        seen.extend(examples.rows)
+        return 1e-4, []
+
+    monkeypatch.setattr("headstart.learn.finetune.find_rate", rate)
+    plan, labels = replace(tuning(network, "last"), find=True), material(network, Y)
+    tune(plan, labels, ROWS)
+    held = _held_out(plan.training, labels, ROWS)
+    assert len(held) > 0
+    assert sorted([*seen, *held]) == list(ROWS)
 
 
 def test_the_recipe_knows_the_kind_of_network() -> None:

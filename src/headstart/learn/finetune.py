@@ -272,7 +272,8 @@ def _design(
     design = Design(f"tuned above {what.cut}", (), what.cut, activations.shape, how, start, groups, found.arithmetic)
     record: dict[str, Any] = {"arithmetic": found.arithmetic.name}
     if tuning.find:
-        rate, tried = find_rate(design, _examples(tuning, what, material, rows), material.seed, device)
+        teach = np.delete(rows, _held_out(how, material, rows))
+        rate, tried = find_rate(design, _examples(tuning, what, material, teach), material.seed, device)
         design = replace(design, training=replace(how, rate=rate))
         record["rates_tried"] = tried
         tuning.say(f"learning rate {rate:.1e}, found in {len(tried)} steps")
