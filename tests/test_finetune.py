@@ -302,6 +302,14 @@ def test_a_short_trial_rejects_only_what_is_worse_beyond_doubt(
         assert found == dict(zip(("last", "deep"), depths(network), strict=True))[depth]
 
 
+@pytest.mark.parametrize(("n", "some", "hurried"), [(500, 500, 500), (5000, 1000, 1000), (50_000, 5000, 1000)])
+def test_a_short_trial_of_many_images_has_steps_enough(n: int, some: int, hurried: int) -> None:
+    """40 batches of 64 told nothing of a training of 3,700."""
+    assert (recipe.pilot_images(n, False), recipe.pilot_images(n, True)) == (some, hurried)
+    assert recipe.pilot(recipe.tuning(n), some).batch_size == 32
+    assert recipe.pilot(recipe.tuning(n, batch_size=8), some).batch_size == 8
+
+
 def test_the_log_losses_are_compared_at_the_best_scale_of_each(network: Backbone) -> None:
     """A model that is only less sure of the same answers is no worse."""
     plan, data = tuning(network, "last", 2), material(network, Y)

@@ -382,14 +382,9 @@ def _pilot(tuning: Tuning, material: Material, rows: Ints, device: str) -> tuple
     of what a long one gains the more of the network learns: the final comparison decides.
     """
     keys = [material.keys[row] for row in rows]
-    some = rows[np.sort(nested_order(material.y[rows], material.seed, keys)[: recipe.PILOT_IMAGES])]
-    short = replace(
-        tuning.training,
-        epochs=recipe.PILOT_EPOCHS,
-        patience=recipe.PILOT_EPOCHS,
-        average=0.0,
-        held_out=recipe.training(len(some)).held_out,
-    )
+    n = recipe.pilot_images(len(rows), tuning.seconds is not None)
+    some = rows[np.sort(nested_order(material.y[rows], material.seed, keys)[:n])]
+    short = recipe.pilot(tuning.training, len(some))
     choice = depths(tuning.backbone)
     pilot = replace(
         tuning,
