@@ -226,11 +226,19 @@ def test_auto_keeps_the_frozen_model_where_labels_mean_nothing(
 
 def test_auto_trains_nothing_where_no_outcome_could_show_a_gain(network: Backbone) -> None:
     few = tune(tuning(network, "auto"), material(network, Y), np.arange(30))
-    assert "10 training images in the smallest class" in few.record["why"]
+    assert "10 training images a class (the median)" in few.record["why"]
     sure = replace(material(network, Y), blocks={"pre_logits": np.eye(3)[Y] + 0.01 * top(network, pixels())[:, :3]})
     found = tune(tuning(network, "auto"), sure, ROWS)
     assert "too few to show a gain by" in found.record["why"]
     assert (few.epochs, found.epochs) == ((), ())
+
+
+def test_one_rare_class_does_not_keep_auto_from_trying(network: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipe, "DISCORDANT", 0)
+    y = np.where(ROWS < 2, 2, ROWS % 2)  # 29, 29 and 2 images
+    found = tune(replace(tuning(network, "auto"), training=recipe.tuning(N, 1)), material(network, y), ROWS)
+    assert [one["depth"] for one in found.record["pilot"]] == ["none", *depths(network)]
+    assert found.head.coef.shape[0] == 3
 
 
 def test_auto_keeps_what_wins_beyond_doubt(network: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:

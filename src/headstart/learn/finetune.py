@@ -361,9 +361,9 @@ def _at_best_scale(scores: Doubles, y: Ints) -> Doubles:
 
 def _no_need(y: Ints, frozen: Probe, n_held: int) -> str | None:
     """Why tuning cannot be shown to pay, before anything is trained; None where it might."""
-    rarest = int(np.bincount(y)[np.unique(y)].min())
-    if rarest < recipe.TUNABLE_IMAGES:
-        return f"{rarest} training images in the smallest class, and tuning needs {recipe.TUNABLE_IMAGES}"
+    usual = float(np.median(np.bincount(y)[np.unique(y)]))
+    if usual < recipe.TUNABLE_IMAGES:
+        return f"{usual:g} training images a class (the median), and tuning needs {recipe.TUNABLE_IMAGES}"
     wrong = float((frozen.left_out.argmax(axis=1) != y).mean())
     if wrong * n_held < recipe.DISCORDANT:
         return f"the frozen model is wrong on {wrong:.1%} of the training images, left out: too few to show a gain by"

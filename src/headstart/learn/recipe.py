@@ -125,7 +125,8 @@ def _epochs(n_images: int, least: int, most: int) -> int:
 
 
 # Fewer training images of a class than this and a frozen network with a closed-form head is as good or better
-# (methods.md 8.2: at 5 a class fine-tuning loses, at 20 it begins to pay).
+# (methods.md 8.2: at 5 a class fine-tuning loses, at 20 it begins to pay). Of the median class: one rare species does
+# not keep a network from learning the others, and the held-out images still compare.
 TUNABLE_IMAGES = 20
 # Held-out images that one model gets right and the other does not: with 6 of 6 on one side p = 0.03, with fewer no
 # outcome could tell the two apart.
