@@ -2,7 +2,8 @@
 
     python benchmarks/tuning.py [--n 256] [--rounds 3]
 
-Both train the same modules and a linear top on the same images in batches of 32 with AdamW.
+Both train the same modules and a linear top on the same images in batches of 32 with AdamW, the plain loop with torch's
+default one, headstart with the one that it uses (one pass over the weights).
 
 The last stage: the plain loop takes every image through the whole network in every epoch, in float32, everything below
 the last stage frozen; its images lie decoded in memory, so decoding is not counted against it. headstart reads stored

@@ -14,7 +14,9 @@ from headstart.trunk.cut import find_cuts
 from headstart.trunk.tunable import Tail, depths, stages, tunable
 
 
-@pytest.mark.parametrize("name", ["vgg16", "resnet18", "inception_v3", "tf_efficientnet_lite0"])
+@pytest.mark.parametrize(
+    "name", ["vgg16", "resnet18", "inception_v3", "densenet121", "tf_efficientnet_lite0", "convnext_tiny"]
+)
 def test_the_higher_the_stage_the_less_learns(name: str) -> None:
     backbone = curated.backbone(name)
     parts = [tunable(backbone, stage) for stage in ("all", *stages(backbone))]
