@@ -27,12 +27,13 @@ from headstart.errors import DataError, OptionError, OutputError
 from headstart.judge.metrics import wilson
 from headstart.learn import learner, recipe
 from headstart.learn.arithmetic import BF16, PLAIN
+from headstart.learn.calibrate import best_scale
 from headstart.learn.checkpoint import Checkpoint
-from headstart.learn.choice import CLOSED, LINEAR, MEAN
+from headstart.learn.choice import BELOW, CLOSED, LINEAR, MEAN, build, choose, layer_sets
 from headstart.learn.finetune import Tuned, Tuning, _compare, _held_out, _pilot, answers, tune
 from headstart.learn.material import Material
-from headstart.learn.probe import fit_closed
-from headstart.learn.taps import last, plain
+from headstart.learn.probe import Probe, fit_closed
+from headstart.learn.taps import Part, TapSet, last, plain
 from headstart.learn.trained import Design, Epoch, Examples
 from headstart.opening import Options
 from headstart.pipeline import load
@@ -629,7 +630,9 @@ def test_the_live_table_tells_of_each_epoch_what_the_held_out_images_are_worth(
     assert len(lines[-1].split()) == 5
 
 
-@pytest.mark.parametrize(("head", "data"), [(LINEAR, "parted"), (CLOSED, "parted"), (MEAN, "pictures")])
+@pytest.mark.parametrize(
+    ("head", "data"), [(LINEAR, "parted"), (CLOSED, "parted"), (MEAN, "pictures"), (BELOW, "parted")]
+)
 def test_what_is_saved_answers_as_what_was_judged(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: str, data: str
 ) -> None:
@@ -665,6 +668,25 @@ def test_wrong_words_are_named(run: Run, pictures: Path, tmp_path: Path, options
     found = run("fit", pictures, "-o", tmp_path / "m", *TINY, "--cache", tmp_path / "c", *options)
     assert found.code == 2
     assert said in found.err.splitlines()[-1]
+
+
+def test_a_closed_form_trusts_the_layers_that_have_not_learned_the_labels() -> None:
+    """A last layer that knows its own images by heart and little of others, below it one that knows all alike."""
+    rng, n = np.random.default_rng(0), 600
+    y, held = np.arange(n) % 4, np.arange(0, n, 5)
+    signs = np.eye(4)[y]
+    heart = np.where(np.isin(np.arange(n), held), 0.7, 4.0)[:, None] * signs
+    blocks = {"low/mean": signs + rng.normal(size=(n, 4)), "pre_logits": heart + rng.normal(size=(n, 4))}
+    data = Material(blocks, y, np.arange(n), tuple(f"{k:04d}" for k in range(n)), tuple("abcd"), 0)
+    every = TapSet("all", tuple(Part(block, root=False, unit=True) for block in blocks))
+    linear = Probe(plain().parts, np.eye(4), np.zeros(4), (), np.empty((0, 4)))
+    found, alone = (choose(linear, data, held, layer_sets((last(), every), below)) for below in (("low/mean",), ()))
+    assert found.name == BELOW
+    assert alone.name in (LINEAR, CLOSED, MEAN)
+    assert best_scale(found.scores, y[held])[1] < 0.9 * best_scale(alone.scores, y[held])[1]
+    head, top = build(found, linear, lambda: data, layer_sets((last(), every), ("low/mean",)))
+    assert [part.block for part in head.parts] == ["pre_logits", "low/mean"]
+    assert np.allclose(head.coef[:, :4], top.coef / 3)
 
 
 @pytest.mark.parametrize("name", [LINEAR, CLOSED, MEAN])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ import torch
 import curated
 from headstart.errors import OptionError
 from headstart.trunk.cut import find_cuts
+from headstart.trunk.network import Trunk, block_names
 from headstart.trunk.tunable import Tail, depths, stages, tunable
 
 
@@ -24,6 +27,25 @@ def test_the_higher_the_stage_the_less_learns(name: str) -> None:
     assert all(set(low.modules) >= set(high.modules) for low, high in itertools.pairwise(parts))
     assert all(low.n_parameters > high.n_parameters for low, high in itertools.pairwise(parts[1:]))
     assert set(depths(backbone)) <= {"last", *stages(backbone)}
+
+
+@pytest.mark.parametrize("what", ["last", "5", "all", "stage"])
+@pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_lite0", "densenet121"])
+def test_the_layers_below_the_cut_are_those_that_learning_leaves_alone(name: str, what: str) -> None:
+    """Other weights in all that learns: the features of just these layers stay, bit for bit."""
+    backbone = replace(curated.backbone(name), module=copy.deepcopy(curated.backbone(name).module))
+    part = tunable(backbone, stages(backbone)[1] if what == "stage" else what)
+    modules = dict(backbone.module.named_modules())
+    trunk, pixels = Trunk(backbone), torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        before = trunk(pixels)
+        for parameter in (p for module in part.modules for p in modules[module].parameters()):
+            parameter.add_(torch.rand_like(parameter))
+        after = trunk(pixels)
+    pairs = zip(block_names(backbone), before, after, strict=True)
+    kept = {block for block, one, other in pairs if torch.equal(one, other)}
+    assert kept == set(part.below)
+    assert bool(kept) == (what != "all")
 
 
 def test_a_stage_that_ends_in_a_layer_without_weights_is_what_lies_below_it() -> None:

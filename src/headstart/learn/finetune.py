@@ -23,7 +23,7 @@ from headstart.judge.metrics import accuracy_interval, paired_gain, paired_losse
 from headstart.learn import arithmetic, pace, recipe
 from headstart.learn.calibrate import best_scale, log_softmax
 from headstart.learn.checkpoint import Checkpoint
-from headstart.learn.choice import LINEAR, Choice, build, choose
+from headstart.learn.choice import LINEAR, Choice, build, choose, layer_sets
 from headstart.learn.finder import find_rate
 from headstart.learn.learner import Groups
 from headstart.learn.material import Material
@@ -159,7 +159,8 @@ def _learned(
     if not tuning.backbone.random:
         head, record["alpha"] = _mixed(head, start(np.delete(rows, held)), examples, held)
     backbone, top = _network(tuning, what, head)
-    choice = choose(top, _seen_by(tuning, backbone, material, rows), held, tuning.sets)
+    layers = layer_sets(tuning.sets, what.below)
+    choice = choose(top, _seen_by(tuning, backbone, material, rows), held, layers)
     record["head"] = choice.name
     record["compared"] = _compare(tuning, material, rows, held, choice.scores)
     return _Learned(head, what, examples, choice, record)
@@ -184,7 +185,8 @@ def _handed_over(
     record = found.record | {"more_epochs": more}
     if found.choice is None:
         return Tuned(backbone, top, top, record, head.epochs)
-    best, top = build(found.choice, top, lambda: _seen_by(tuning, backbone, material, rows), tuning.sets)
+    layers = layer_sets(tuning.sets, found.what.below)
+    best, top = build(found.choice, top, lambda: _seen_by(tuning, backbone, material, rows), layers)
     left_out = np.full((len(rows), len(material.classes)), np.nan)
     left_out[held] = found.choice.scores
     best = replace(best, left_out=left_out)

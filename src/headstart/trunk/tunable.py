@@ -20,12 +20,14 @@ from headstart.trunk.weights import fingerprint
 @dataclass(frozen=True)
 class Tunable:
     """`cut`: the last cut point below all that learns; `modules`: what learns, from the cut upwards, all of it with
-    weights; `stages`: how many stages each of them lies below the last."""
+    weights; `stages`: how many stages each of them lies below the last; `below`: the blocks of features up to the cut,
+    which stay as they are."""
 
     cut: str
     modules: tuple[str, ...]
     n_parameters: int  # that learn, the new top not counted
     stages: tuple[int, ...] = ()
+    below: tuple[str, ...] = ()
 
 
 def tunable(backbone: Backbone, tune: str) -> Tunable:
@@ -39,9 +41,12 @@ def tunable(backbone: Backbone, tune: str) -> Tunable:
     learn = tuple(weighted[_first(backbone, cuts, weighted, tune) :])
     modules: dict[str, nn.Module] = dict(backbone.module.named_modules())
     parameters = {id(p): p for name in learn for p in modules[name].parameters()}
-    place, ends = _places(cuts), [*_stage_ends(backbone, cuts).values()]
-    below = tuple(sum(end >= place[name] for end in ends[:-1]) for name in learn)
-    return Tunable(_cut_before(cuts, learn[0]), learn, sum(p.numel() for p in parameters.values()), below)
+    place, ends = _places(cuts), _stage_ends(backbone, cuts)
+    stages_below = tuple(sum(end >= place[name] for end in [*ends.values()][:-1]) for name in learn)
+    cut = _cut_before(cuts, learn[0])
+    frozen = {module for module, end in ends.items() if end <= [*cuts.graph.nodes].index(cuts.nodes[cut])}
+    blocks = tuple(block for tap in backbone.taps if tap.module in frozen for block in tap.blocks)
+    return Tunable(cut, learn, sum(p.numel() for p in parameters.values()), stages_below, blocks)
 
 
 def _first(backbone: Backbone, cuts: Cuts, weighted: list[str], tune: str) -> int:
