@@ -687,6 +687,10 @@ def test_a_closed_form_trusts_the_layers_that_have_not_learned_the_labels() -> N
     head, top = build(found, linear, lambda: data, layer_sets((last(), every), ("low/mean",)))
     assert [part.block for part in head.parts] == ["pre_logits", "low/mean"]
     assert np.allclose(head.coef[:, :4], top.coef / 3)
+    assert (head.candidates[0].head, head.candidates[0].weight) == (BELOW, 1)
+    assert {c.head for c in head.candidates} == {LINEAR, CLOSED, MEAN, BELOW}
+    assert head.candidates[0].accuracy == (found.scores.argmax(axis=1) == y[held]).mean()
+    assert [c.log_loss for c in head.candidates] == sorted(c.log_loss for c in head.candidates)
 
 
 @pytest.mark.parametrize("name", [LINEAR, CLOSED, MEAN])

@@ -329,6 +329,20 @@ def test_stage_times_and_candidates_are_shown_as_given() -> None:
         assert numbers.percent(c.accuracy) in read.text
 
 
+@pytest.mark.parametrize("top", [5.0, 0.37, 8e-4, 1.5e-4, 1.2e-3, 3e-5])
+def test_the_values_beside_a_curve_fit_the_margin_and_are_right(top: float) -> None:
+    """A learning rate of 0.0008 once lost its first digit: six characters have room."""
+    drawn = figures.by_epoch([(top, None), (top / 2, None), (0.0, None)])
+    heights = [float(y) for y in re.findall(rf'<path class="grid" d="M{figures.LEFT} ([\d.]+)H', drawn)]
+    labels = re.findall(r'text-anchor="end">([^<]+)<', drawn)
+    values = [float(label) for label in labels]
+    assert len(values) == len(heights) >= 3
+    assert max(len(label) for label in labels) <= 6
+    assert max(values) >= top
+    shares = (heights[0] - np.array(heights)) / (heights[0] - heights[-1])
+    assert np.array(values) / max(values) == pytest.approx(shares, abs=0.01)
+
+
 def test_pictures_are_embedded_byte_for_byte_with_their_probability() -> None:
     data = sample()
     read = Page(render_report(data))

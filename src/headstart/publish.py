@@ -19,6 +19,7 @@ from headstart.data import images
 from headstart.data.duplicates import find_conflicts, find_leaks
 from headstart.data.splits import write_split
 from headstart.errors import ImageError
+from headstart.learn.trained import SpecHead
 from headstart.pipeline import Fitted
 from headstart.report.page import MAX_COPIES, MAX_GROUPS
 from headstart.ship.package import pack, versions
@@ -167,6 +168,7 @@ def report_data(
         reliability=_reliability(fitted),
         network=_network(fitted),
         candidates=_candidates(fitted),
+        tried_on=_tried_on(fitted),
         recipe=tuple(report.Setting(s.name, s.value, s.source) for s in settings(fitted)),
         seconds=fitted.seconds,
         machine={"Processor": machine.processor, "Cores": str(machine.cores), "Accelerator": machine.accelerator},
@@ -198,6 +200,13 @@ def _candidates(fitted: Fitted) -> tuple[report.Candidate, ...]:
         )
         for c in fitted.head.candidates
     )
+
+
+def _tried_on(fitted: Fitted) -> str:
+    """The images by which heads were compared."""
+    if isinstance(fitted.head, SpecHead) or (fitted.tuning and fitted.tuning["kept"]):
+        return "training images that were held out"
+    return "the training images, each left out in turn (for logistic regression, in five folds)"
 
 
 def _timm_view(fitted: Fitted) -> report.TimmView | None:

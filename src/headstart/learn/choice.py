@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from headstart.learn.calibrate import best_scale
 from headstart.learn.material import Material
-from headstart.learn.probe import Probe, fit_closed
+from headstart.learn.probe import Candidate, Probe, fit_closed
 from headstart.learn.spectrum import Doubles
 from headstart.learn.taps import TapSet
 
@@ -30,11 +30,13 @@ SHARES = {LINEAR: (1.0, 0.0, 0.0), CLOSED: (0.0, 1.0, 0.0), MEAN: (1 / 2, 1 / 2,
 @dataclass(frozen=True)
 class Choice:
     """The head that answers best for the held-out images: which, and what it said of them (image, class). `scales` of
-    the scores of the linear top, the closed form on all layers, and that on those below the cut; of what there is."""
+    the scores of the linear top, the closed form on all layers, and that on those below the cut, of what there is;
+    `tried`: what each head is worth there, best first."""
 
     name: str
     scales: tuple[float, ...]
     scores: Doubles
+    tried: tuple[Candidate, ...]
 
 
 def layer_sets(sets: tuple[TapSet, ...], below: tuple[str, ...]) -> tuple[tuple[TapSet, ...], ...]:
@@ -57,7 +59,8 @@ def choose(top: Probe, material: Material, held: Ints, layers: tuple[tuple[TapSe
     able = [name for name, shares in SHARES.items() if not any(shares[len(members) :])]
     scores = {name: _head(name, members, scales).log_probabilities(kept) for name in able}
     name = _least(scores, y)
-    return Choice(name, scales, scores[name])
+    tried = sorted((_tried(one, said, y, one == name) for one, said in scores.items()), key=lambda c: c.log_loss)
+    return Choice(name, scales, scores[name], tuple(tried))
 
 
 def build(
@@ -65,18 +68,24 @@ def build(
 ) -> tuple[Probe, Probe]:
     """(the chosen head, the linear top), the closed form fitted to all images that may teach. `seen`: gives what the
     network says of them, asked only where a closed form was chosen: it may take a pass of the network."""
-    linear = _head(LINEAR, (top,), choice.scales)
+    linear = replace(_head(LINEAR, (top,), choice.scales), candidates=choice.tried)
     if choice.name == LINEAR:
         return linear, linear
     material, shares = seen(), SHARES[choice.name][1:]
     rows = np.arange(len(material.y))
     closed = (fit_closed(material, rows, some) if share else None for some, share in zip(layers, shares, strict=False))
-    return _head(choice.name, (top, *closed), choice.scales), linear
+    return replace(_head(choice.name, (top, *closed), choice.scales), candidates=choice.tried), linear
 
 
 def _least(scores: dict[str, Doubles], y: Ints) -> str:
     """The name of the scores with the least log-loss, each at its best scale."""
     return min(scores, key=lambda name: best_scale(scores[name], y)[1])
+
+
+def _tried(name: str, scores: Doubles, y: Ints, chosen: bool) -> Candidate:
+    """What a head is worth on the held-out images."""
+    accuracy = float((scores.argmax(axis=1) == y).mean())
+    return Candidate("tuned", name, 0.0, best_scale(scores, y)[1], accuracy, float(chosen))
 
 
 def _head(name: str, members: tuple[Probe | None, ...], scales: tuple[float, ...]) -> Probe:

@@ -171,6 +171,7 @@ class ReportData:
 
     network: Network | None = None
     candidates: tuple[Candidate, ...] = ()
+    tried_on: str = "the training images"  # what their numbers are of
     recipe: tuple[Setting, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)  # stage -> wall-clock seconds
     machine: Mapping[str, str] = field(default_factory=dict)

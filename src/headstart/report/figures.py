@@ -17,7 +17,7 @@ from headstart.report.content import CurvePoint, ReliabilityBin
 from headstart.report.numbers import Estimate, count, estimate, share
 
 WIDTH, HEIGHT = 360, 220  # of a chart with text, user units
-LEFT, RIGHT, TOP, BOTTOM = 38, 14, 12, 34  # its margins: room for labels of the axes
+LEFT, RIGHT, TOP, BOTTOM = 46, 14, 12, 34  # its margins: room for labels of the axes
 HEAT_CELLS = 100  # a heat map has at most 100 x 100 cells: finer ones cannot be told apart on a phone
 HEAT_LEVELS = 5  # shades; more cannot be told apart
 
@@ -125,6 +125,12 @@ def learning_curve(curve: Sequence[CurvePoint]) -> Markup:
     )
 
 
+def _short(value: float) -> str:
+    """In six characters at most: 0.25, 0.0008, 1.5e-4."""
+    text = f"{value:.3g}"
+    return text if len(text) <= 6 else f"{value:.1e}".replace("e-0", "e-")
+
+
 def by_epoch(losses: Sequence[tuple[float, float | None]], what: str = "Loss") -> Markup:
     """One or two values (upwards, from 0) against epochs, such as training and held-out log-loss; "" below two
     epochs."""
@@ -149,7 +155,7 @@ def by_epoch(losses: Sequence[tuple[float, float | None]], what: str = "Loss") -
     labels = [(at(k, 0)[0], str(k + 1)) for k in range(0, len(losses), every)]
     grid = "".join(
         f'<path class="grid" d="M{LEFT} {at(0, t)[1]:.1f}H{WIDTH - RIGHT}"/><text x="{LEFT - 5}" '
-        f'y="{at(0, t)[1] + 4:.1f}" text-anchor="end">{t:.3g}</text>'
+        f'y="{at(0, t)[1] + 4:.1f}" text-anchor="end">{_short(t)}</text>'
         for t in ticks
     )
     axis = _axes((), [], labels, "epoch")
