@@ -270,7 +270,8 @@ def _design(
     how = replace(how, epochs=epochs)
     an_epoch = len(rows) * (1 - how.held_out) / found.images_per_second
     took = f"{max(1, an_epoch):.0f} s" if an_epoch < 100 else f"{an_epoch / 60:.0f} min"
-    tuning.say(f"{found.images_per_second:.0f} images/s learn in {found.arithmetic.name}: {took} an epoch, or more")
+    rate_said = f"{found.images_per_second:.0f} images/s learned in {found.arithmetic.name}"
+    tuning.say(f"{rate_said} when it was measured here: about {took} an epoch")
     design = Design(f"tuned above {what.cut}", (), what.cut, activations.shape, how, start, groups, found.arithmetic)
     record: dict[str, Any] = {"arithmetic": found.arithmetic.name}
     if tuning.find:
