@@ -9,7 +9,7 @@ from headstart.learn.trained import Epoch, SpecHead
 from headstart.pipeline import Fitted
 
 HEADS = {"ridge": "ridge", "lda": "shrunk LDA", "logistic": "logistic regression"}
-TAPS = {"last": "the last layer", "plain": "the last layer", "all": "all stages", "tuned": "the tuned network"}
+TAPS = {"last": "the last layer", "plain": "the last layer", "all": "all stages"}
 
 
 def settings(fitted: Fitted) -> list[recipe.Setting]:

@@ -19,6 +19,7 @@ from headstart.data import images
 from headstart.data.duplicates import find_conflicts, find_leaks
 from headstart.data.splits import write_split
 from headstart.errors import ImageError
+from headstart.learn.choice import TUNED
 from headstart.learn.trained import SpecHead
 from headstart.pipeline import Fitted
 from headstart.report.page import MAX_COPIES, MAX_GROUPS
@@ -192,7 +193,7 @@ def _warnings(fitted: Fitted) -> tuple[str, ...]:
 def _candidates(fitted: Fitted) -> tuple[report.Candidate, ...]:
     return tuple(
         report.Candidate(
-            f"{HEADS.get(c.head, c.head)} on {TAPS.get(c.taps, c.taps)}",
+            c.head if c.taps == TUNED else f"{HEADS.get(c.head, c.head)} on {TAPS.get(c.taps, c.taps)}",
             c.log_loss,
             c.accuracy,
             c.weight > 0,

@@ -15,8 +15,10 @@ from headstart.learn.spectrum import Doubles
 from headstart.learn.taps import TapSet
 
 Ints = npt.NDArray[np.int64]
+Layers = tuple[tuple[TapSet, ...], ...]  # what each closed form may read
 LINEAR, CLOSED, MEAN = "linear", "closed form, several layers", "mean of the linear top and the closed form"
 BELOW = "mean of the linear top and a closed form on the layers that stayed as they were"
+TUNED = "tuned"  # stands for the layers in a candidate's record
 # Head -> the share of the linear top, of a closed form on all layers, of one on the layers below the cut.
 #
 # What has learned fits its own images too well, and a closed form that reads it there overrates it. The layers below
@@ -39,13 +41,13 @@ class Choice:
     tried: tuple[Candidate, ...]
 
 
-def layer_sets(sets: tuple[TapSet, ...], below: tuple[str, ...]) -> tuple[tuple[TapSet, ...], ...]:
-    """What each closed form may read: any of the sets, and of the last one what lies below the cut (blocks)."""
+def layer_sets(sets: tuple[TapSet, ...], below: tuple[str, ...]) -> Layers:
+    """Any of the sets for one closed form; for another what of the last set lies below the cut (blocks)."""
     kept = TapSet("below", tuple(part for part in sets[-1].parts if part.block in below))
     return (sets, (kept,)) if kept.parts else (sets,)
 
 
-def choose(top: Probe, material: Material, held: Ints, layers: tuple[tuple[TapSet, ...], ...]) -> Choice:
+def choose(top: Probe, material: Material, held: Ints, layers: Layers) -> Choice:
     """The best head by the held-out log-loss: the linear top itself, a closed-form head on several layers of the tuned
     network, or a mean (SHARES). `material`: what the tuned network says of all images that may teach.
 
@@ -63,9 +65,7 @@ def choose(top: Probe, material: Material, held: Ints, layers: tuple[tuple[TapSe
     return Choice(name, scales, scores[name], tuple(tried))
 
 
-def build(
-    choice: Choice, top: Probe, seen: Callable[[], Material], layers: tuple[tuple[TapSet, ...], ...]
-) -> tuple[Probe, Probe]:
+def build(choice: Choice, top: Probe, seen: Callable[[], Material], layers: Layers) -> tuple[Probe, Probe]:
     """(the chosen head, the linear top), the closed form fitted to all images that may teach. `seen`: gives what the
     network says of them, asked only where a closed form was chosen: it may take a pass of the network."""
     linear = replace(_head(LINEAR, (top,), choice.scales), candidates=choice.tried)
@@ -85,7 +85,7 @@ def _least(scores: dict[str, Doubles], y: Ints) -> str:
 def _tried(name: str, scores: Doubles, y: Ints, chosen: bool) -> Candidate:
     """What a head is worth on the held-out images."""
     accuracy = float((scores.argmax(axis=1) == y).mean())
-    return Candidate("tuned", name, 0.0, best_scale(scores, y)[1], accuracy, float(chosen))
+    return Candidate(TUNED, name, 0.0, best_scale(scores, y)[1], accuracy, float(chosen))
 
 
 def _head(name: str, members: tuple[Probe | None, ...], scales: tuple[float, ...]) -> Probe:
