@@ -31,7 +31,6 @@ SETS = (  # set, images a class, what learns, kind of picture
     ("eurosat_3000", 100, "last", "aerial"),
     ("cifar10", 100, "blocks.2", "photo"),
 )
-FROZEN, CHOSEN = "frozen", "chosen"
 
 
 def scores(table: Table, options: Options) -> dict[str, tuple[float, float]]:
@@ -43,7 +42,7 @@ def scores(table: Table, options: Options) -> dict[str, tuple[float, float]]:
         found = judge_rows(learned.material, learned.head, learned.plan.judge).score
         return found["accuracy"]["value"], found["log_loss"]["value"]
 
-    values = {FROZEN: of(replace(options, tune="none")), CHOSEN: of(options)}
+    values = {"frozen": of(replace(options, tune="none")), "chosen": of(options)}
     for name in choice.SHARES:
         with mock.patch.object(choice, "_least", lambda scores, y, name=name: name):
             values[name] = of(options)

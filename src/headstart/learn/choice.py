@@ -33,13 +33,15 @@ SHARES = {LINEAR: (1.0, 0.0, 0.0), CLOSED: (0.0, 1.0, 0.0), MEAN: (1 / 2, 1 / 2,
 class Choice:
     """The head that answers best for the held-out images: which, and what it said of them (image, class). `scales` of
     the scores of the linear top, the closed form on all layers, and that on those below the cut, of what there is;
-    `whole`: of the mean of these; `tried`: what each head is worth there, best first."""
+    `whole`: of the mean of these; `tried`: what each head is worth there, best first; `layers`: for the closed forms.
+    """
 
     name: str
     scales: tuple[float, ...]
     whole: float
     scores: Doubles
     tried: tuple[Candidate, ...]
+    layers: Layers
 
 
 def layer_sets(sets: tuple[TapSet, ...], below: tuple[str, ...]) -> Layers:
@@ -64,10 +66,10 @@ def choose(top: Probe, material: Material, held: Ints, layers: Layers) -> Choice
     name = _least(scores, y)
     tried = sorted((_tried(one, said, y, one == name) for one, said in scores.items()), key=lambda c: c.log_loss)
     whole = best_scale(scores[name], y)[0]
-    return Choice(name, scales, whole, log_softmax(whole * scores[name]), tuple(tried))
+    return Choice(name, scales, whole, log_softmax(whole * scores[name]), tuple(tried), layers)
 
 
-def build(choice: Choice, top: Probe, seen: Callable[[], Material], layers: Layers) -> tuple[Probe, Probe]:
+def build(choice: Choice, top: Probe, seen: Callable[[], Material]) -> tuple[Probe, Probe]:
     """(the chosen head, the linear top), the closed form fitted to all images that may teach. `seen`: gives what the
     network says of them, asked only where a closed form was chosen: it may take a pass of the network."""
     linear = replace(_head(LINEAR, (top,), choice.scales), candidates=choice.tried)
@@ -75,7 +77,8 @@ def build(choice: Choice, top: Probe, seen: Callable[[], Material], layers: Laye
         return linear, linear
     material, shares = seen(), SHARES[choice.name][1:]
     rows = np.arange(len(material.y))
-    closed = (fit_closed(material, rows, some) if share else None for some, share in zip(layers, shares, strict=False))
+    pairs = zip(choice.layers, shares, strict=False)
+    closed = (fit_closed(material, rows, some) if share else None for some, share in pairs)
     scales = tuple(choice.whole * scale for scale in choice.scales)
     return replace(_head(choice.name, (top, *closed), scales), candidates=choice.tried), linear
 

@@ -185,8 +185,7 @@ def _handed_over(
     record = found.record | {"more_epochs": more}
     if found.choice is None:
         return Tuned(backbone, top, top, record, head.epochs)
-    layers = layer_sets(tuning.sets, found.what.below)
-    best, top = build(found.choice, top, lambda: _seen_by(tuning, backbone, material, rows), layers)
+    best, top = build(found.choice, top, lambda: _seen_by(tuning, backbone, material, rows))
     left_out = np.full((len(rows), len(material.classes)), np.nan)
     left_out[held] = found.choice.scores
     best = replace(best, left_out=left_out)

@@ -44,8 +44,9 @@ def tunable(backbone: Backbone, tune: str) -> Tunable:
     place, ends = _places(cuts), _stage_ends(backbone, cuts)
     stages_below = tuple(sum(end >= place[name] for end in [*ends.values()][:-1]) for name in learn)
     cut = _cut_before(cuts, learn[0])
-    frozen = {module for module, end in ends.items() if end <= [*cuts.graph.nodes].index(cuts.nodes[cut])}
-    blocks = tuple(block for tap in backbone.taps if tap.module in frozen for block in tap.blocks)
+    height = [*cuts.graph.nodes].index(cuts.nodes[cut])
+    stay = [tap for tap in backbone.taps if ends.get(tap.module, height + 1) <= height]
+    blocks = tuple(block for tap in stay for block in tap.blocks)
     return Tunable(cut, learn, sum(p.numel() for p in parameters.values()), stages_below, blocks)
 
 
