@@ -145,7 +145,8 @@ def block_names(backbone: Backbone) -> tuple[str, ...]:
 
 def block_widths(backbone: Backbone) -> tuple[int, ...]:
     """The number of features of each of `Trunk`'s outputs, in order."""
-    ends = {LAST: backbone.last_channels, LOGITS: int(getattr(backbone.module, "num_classes", 0))}
+    n_classes: Any = getattr(backbone.module, "num_classes", 0)  # torch types every attribute as a module or tensor
+    ends = {LAST: backbone.last_channels, LOGITS: int(n_classes)}
     return (*(width for tap in backbone.taps for width in tap.widths), *(ends[name] for name in backbone.ends))
 
 
