@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Callable
 from typing import NoReturn
 
 from headstart import __version__
+from headstart.files.cells import printable
 
 BACKBONE = "tf_efficientnet_lite0"  # equals trunk.backbone.DEFAULT, which would import torch
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Parser(argparse.ArgumentParser):
@@ -206,12 +205,3 @@ def _network_options(parser: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--seed", type=int, default=0, metavar="N", help="of every random draw (default: 0)")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
-
-
-def printable(text: str) -> str:
-    """The text without control characters: file names may hold line breaks and orders to the terminal."""
-    return CONTROL.sub(_escape, text)
-
-
-def _escape(found: re.Match[str]) -> str:
-    return found[0].encode("unicode_escape").decode()

@@ -18,8 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headstart.arguments import parser, printable
+from headstart.arguments import parser
 from headstart.errors import DataError, HeadstartError, OptionError
+from headstart.files.cells import printable
 
 if TYPE_CHECKING:
     from headstart.learn.trained import Epoch

@@ -1,0 +1,43 @@
+"""Rows as CSV that a spreadsheet does not run and a terminal does not obey.
+
+File names and labels are other people's text. A cell that begins with =, +, -, @, a tab or a line break is taken for a
+formula by spreadsheets, so it gets an apostrophe before it (OWASP, "CSV Injection"); control characters and those that
+turn the direction of writing are written as escapes.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Sequence
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+# Control characters (C0, DEL, C1), line and paragraph separators, and what turns the direction of writing (Unicode
+# UAX 9). Joiners of zero width stay: names in Persian and with emoji need them.
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def csv_bytes(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
+    """A CSV document in UTF-8; text in its cells is made harmless, numbers stay as they are."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(header)
+    writer.writerows([_cell(value) for value in row] for row in rows)
+    return text.getvalue().encode("utf-8", "backslashreplace")
+
+
+def printable(text: str) -> str:
+    """The text without control characters: file names may hold line breaks and orders to the terminal."""
+    return CONTROL.sub(_escape, text)
+
+
+def _cell(value: object) -> object:
+    if not isinstance(value, str):
+        return "" if value is None else value
+    guarded = f"'{value}" if value.startswith(FORMULA) else value
+    return printable(guarded)
+
+
+def _escape(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
