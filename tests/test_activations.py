@@ -14,7 +14,8 @@ from headstart.data.images import content_hash
 from headstart.data.table import Table, read_table
 from headstart.errors import OptionError
 from headstart.learn import recipe
-from headstart.opening import Options, Watcher, rate_of, seconds_of
+from headstart.opening import Watcher
+from headstart.options import Options, rate_of, seconds_of
 from headstart.trunk.activations import Live, Stored
 from headstart.trunk.backbone import open_backbone
 from headstart.trunk.engine import compile_trunk

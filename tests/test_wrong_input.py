@@ -104,7 +104,6 @@ FIT = [
     ("good -o /dev/null/model", 1, "cannot be saved"),
 ]
 OTHERS = [
-    ("", 2, "required: COMMAND"),
     ("fti good", 2, "invalid choice: 'fti'"),
     ("predict MODEL good --top 0", 2, "--top 0 is not allowed"),
     ("predict MODEL good --top many", 2, "invalid int value"),
@@ -124,7 +123,7 @@ OTHERS = [
     ("inspect no-images", 1, "no images found"),
     ("inspect good --size 0", 2, "16 to 1024"),
     ("features good", 2, "required: -o/--output"),
-    ("features good -o f.csv", 2, "must end in .parquet"),
+    ("features good -o f.txt", 2, "must end in .parquet or .csv or .jsonl"),
     ("features good -o nowhere/f.parquet", 1, "the folder nowhere does not exist"),
     ("features nowhere -o f.parquet", 1, "nowhere does not exist"),
     ("features short-line.csv -o f.parquet", 1, "line 3 has 1 values"),

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headstart.bundle import Bundle
+from headstart.counted import counted
 from headstart.data.duplicates import DuplicateSet, find_conflicts, find_leaks
 
 if TYPE_CHECKING:
     from headstart.pipeline import Fitted, Seen
+    from headstart.trunk.store import Usage
 
 MOST = 20  # lines of one list on the terminal, a screen; --json has them all
 
@@ -20,13 +22,13 @@ MOST = 20  # lines of one list on the terminal, a screen; --json has them all
 def summary(fitted: Fitted, folder: Path) -> list[str]:
     """What the terminal shows at the end of a fit."""
     seen, score = fitted.seen, fitted.verdict.score
-    lines = [_line("accuracy", f"{_interval(score['accuracy'])}  n = {score['n']}  ({_judged(fitted)})")]
-    lines += [_line(b.kind, f"{_interval(b.accuracy)}  n = {b.n}") for b in fitted.baselines]
+    lines = [_line("accuracy", f"{_interval(score['accuracy'])}  n = {score['n']:,}  ({_judged(fitted)})")]
+    lines += [_line(b.kind, f"{_interval(b.accuracy)}  n = {b.n:,}") for b in fitted.baselines]
     found = [c for c in score["per_class"] if c["recall"]["value"] is not None]
     worst = min(found, key=lambda c: c["recall"]["value"], default=None)
     if worst and worst["recall"]["value"] < 1:
         lines.append(
-            _line("weakest class", f"{worst['class']}: {worst['recall']['value']:.1%} of its {worst['n']} found")
+            _line("weakest class", f"{worst['class']}: {worst['recall']['value']:.1%} of its {worst['n']:,} found")
         )
     lines += _remarks(fitted)
     seconds, n, fresh = sum(fitted.seconds.values()), len(seen.features), seen.features.n_forward
@@ -51,13 +53,13 @@ def _remarks(fitted: Fitted) -> list[str]:
     """What the user should look at."""
     seen, lines = fitted.seen, []
     if seen.features.set_aside:
-        lines.append(_line("set aside", f"{len(seen.features.set_aside)} unreadable files (set_aside.csv)"))
+        lines.append(_line("set aside", f"{counted(len(seen.features.set_aside), 'unreadable file')} (set_aside.csv)"))
     if seen.duplicates:
         leaks = len(find_leaks(seen.duplicates, seen.table.splits))
-        across = f", {leaks} of them in more than one of train, validation and test" if leaks else ""
-        lines.append(_line("duplicates", f"{len(seen.duplicates)} sets of copies{across}"))
+        across = f", {leaks:,} of them in more than one of train, validation and test" if leaks else ""
+        lines.append(_line("duplicates", f"{counted(len(seen.duplicates), 'set')} of copies{across}"))
     if fitted.suspects:
-        lines.append(_line("labels", f"{len(fitted.suspects)} may be wrong (suspected_labels.csv)"))
+        lines.append(_line("labels", f"{len(fitted.suspects):,} may be wrong (suspected_labels.csv)"))
     if seen.backbone.weights_source == "random weights":
         lines.append(_line("note", "the network has random weights: nothing was transferred"))
     return lines
@@ -71,13 +73,13 @@ def score_lines(scored: dict[str, Any]) -> list[str]:
     """A score for the terminal."""
     lines = [f"{name:18s} {_interval(scored[name])}" for name in ("accuracy", "balanced_accuracy", "macro_f1")]
     lines.append(f"{'log_loss':18s} {scored['log_loss']['value']:.3f}")
-    lines.append(f"{'n':18s} {scored['n']}")
+    lines.append(f"{'n':18s} {scored['n']:,}")
     for row in scored["per_class"]:
         recall, precision = row["recall"]["value"], row["precision"]["value"]
         shown = [
             f"{what} {value:.1%}" for what, value in (("recall", recall), ("precision", precision)) if value is not None
         ]
-        lines.append(f"  {row['class']}: {', '.join(shown) or 'no images'} (n = {row['n']})")
+        lines.append(f"  {row['class']}: {', '.join(shown) or 'no images'} (n = {row['n']:,})")
     return lines
 
 
@@ -94,7 +96,7 @@ def model_lines(bundle: Bundle) -> list[str]:
     ]
     if headline:
         source = headline.get("source", "")
-        lines.append(_line("accuracy", f"{_interval(headline['accuracy'])}  n = {headline['n']}  ({source})"))
+        lines.append(_line("accuracy", f"{_interval(headline['accuracy'])}  n = {headline['n']:,}  ({source})"))
     page = bundle.folder / "report.html"
     return [*lines, _line("report", str(page) if page.exists() else "is gone from the folder")]
 
@@ -131,16 +133,16 @@ def inspection(seen: Seen) -> dict[str, Any]:
 
 def inspection_lines(found: dict[str, Any]) -> list[str]:
     """The same for the terminal."""
-    lines = [_line("images", f"{found['images']} can be read, {len(found['set_aside'])} cannot")]
+    lines = [_line("images", f"{found['images']:,} can be read, {len(found['set_aside']):,} cannot")]
     lines += _some([f"  {record['path']}: {record['reason']}" for record in found["set_aside"]])
-    lines.append(_line("classes", str(len(found["classes"]))))
+    lines.append(_line("classes", f"{len(found['classes']):,}"))
     for name, splits in found["classes"].items():
-        counts = [str(count) if split == "none" else f"{split} {count}" for split, count in splits.items()]
+        counts = [f"{count:,}" if split == "none" else f"{split} {count:,}" for split, count in splits.items()]
         lines.append(f"  {name}: {', '.join(counts)}")
     lines.append(_line("imbalance", f"the largest class has {found['imbalance']} times the images of the smallest"))
-    lines.append(_line("duplicates", f"{len(found['duplicates'])} sets of copies"))
-    lines.append(_line("leaks", f"{len(found['leaks'])} of them in more than one of train, validation and test"))
-    lines.append(_line("conflicts", f"{len(found['conflicts'])} of them with different labels"))
+    lines.append(_line("duplicates", f"{counted(len(found['duplicates']), 'set')} of copies"))
+    lines.append(_line("leaks", f"{len(found['leaks']):,} of them in more than one of train, validation and test"))
+    lines.append(_line("conflicts", f"{len(found['conflicts']):,} of them with different labels"))
     return lines + _some([f"  {s['kind']}: {' = '.join(s['paths'])}" for s in _worst_first(found)])
 
 
@@ -152,8 +154,18 @@ def _worst_first(found: dict[str, Any]) -> list[dict[str, Any]]:
 def _some(lines: list[str]) -> list[str]:
     """The first lines of a list and how many more there are."""
     rest = len(lines) - MOST
-    return lines if rest <= 0 else [*lines[:MOST], f"  ... and {rest} more: --json lists them all"]
+    return lines if rest <= 0 else [*lines[:MOST], f"  ... and {rest:,} more: --json lists them all"]
 
 
 def _interval(metric: dict[str, Any]) -> str:
     return f"{metric['value']:6.1%}  [{metric['low']:.1%}, {metric['high']:.1%}]"
+
+
+def cache_lines(root: Path, found: Usage) -> list[str]:
+    """What `headstart cache` shows."""
+    lines = []
+    for _, made_by, shards, size in found.entries:
+        side = made_by.get("preprocess", {}).get("size", ["?"])[0]
+        what = f"{made_by.get('backbone', 'unknown')}, {side} px, {made_by.get('precision', '?')}"
+        lines.append(f"{size / 1e6:9,.1f} MB  {what}, {counted(shards, 'shard')}")
+    return [*lines, f"{found.total_bytes / 1e6:9,.1f} MB  in {root}"]

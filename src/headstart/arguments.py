@@ -8,8 +8,7 @@ from typing import NoReturn
 
 from headstart import __version__
 from headstart.files.cells import printable
-
-BACKBONE = "tf_efficientnet_lite0"  # equals trunk.backbone.DEFAULT, which would import torch
+from headstart.options import BACKBONE
 
 
 class Parser(argparse.ArgumentParser):
@@ -36,6 +35,7 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "-o", "--output", default="headstart-demo", metavar="FOLDER", help="where to write (default: %(default)s)"
     )
+    demo.add_argument("--force", action="store_true", help="replace a model of other data where the new one is written")
     demo.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
     fit = command("fit", "train a classifier on labelled images, judge it, and save it with its report")
@@ -47,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     fit.add_argument(
         "-o", "--output", default="model", metavar="MODEL", help="folder of the saved model (default: %(default)s)"
     )
+    fit.add_argument("--force", action="store_true", help="replace a model of other data where the new one is written")
     fit.add_argument("--add-to", metavar="MODEL", help="a saved model to add these images, or their classes, to")
     fit.add_argument(
         "--track",
@@ -81,7 +82,7 @@ def _add_looking_commands(command: Callable[[str, str], argparse.ArgumentParser]
     """The commands that look at data, models and the cache, and train nothing."""
     features = command("features", "write what the network says of each image as a table")
     features.add_argument("data", metavar="DATA", help="as for fit, or images without labels")
-    features.add_argument("-o", "--output", required=True, metavar="FILE", help="a .parquet file")
+    features.add_argument("-o", "--output", required=True, metavar="FILE", help="a .parquet, .csv or .jsonl file")
     features.add_argument(
         "--layer", metavar="NAME", help="one layer only: pre_logits, last_map, block5_pool ... (default: all taps)"
     )
@@ -92,8 +93,9 @@ def _add_looking_commands(command: Callable[[str, str], argparse.ArgumentParser]
 
     classify = command("classify", "say what a network trained on ImageNet sees in images: its own answer")
     classify.add_argument("images", nargs="+", metavar="IMAGES", help="image files, or folders to search")
+    classify.add_argument("-o", "--output", metavar="FILE", help="a .csv, .jsonl or .json file instead of the terminal")
     classify.add_argument("--top", type=int, default=5, metavar="K", help="best classes to list (default: 5)")
-    _network_options(classify)
+    _network_options(classify, stores=False)
 
     backbones = command("backbones", "list the networks there are, fetch weights, or carry them to another machine")
     backbones.add_argument("--search", metavar="TEXT", help="every network with weights that has this in its name")
@@ -178,7 +180,8 @@ def _tuning_options(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _network_options(parser: argparse.ArgumentParser) -> None:
+def _network_options(parser: argparse.ArgumentParser, stores: bool = True) -> None:
+    """`stores`: the command keeps features, and draws at random."""
     command = parser.add_argument_group("the network")
     command.add_argument(
         "--backbone",
@@ -198,10 +201,11 @@ def _network_options(parser: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--precision", default="auto", metavar="auto|bf16|f32", help="numbers that the network runs in (default: auto)"
     )
-    command.add_argument(
-        "--cache",
-        metavar="FOLDER",
-        help="where features are kept (default: HEADSTART_CACHE, else the platform's cache)",
-    )
-    command.add_argument("--seed", type=int, default=0, metavar="N", help="of every random draw (default: 0)")
+    if stores:
+        command.add_argument(
+            "--cache",
+            metavar="FOLDER",
+            help="where features are kept (default: HEADSTART_CACHE, else the platform's cache)",
+        )
+        command.add_argument("--seed", type=int, default=0, metavar="N", help="of every random draw (default: 0)")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")

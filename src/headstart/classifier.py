@@ -22,6 +22,7 @@ from headstart.bundle import check_writable
 from headstart.data.table import Table, list_images, read_table, table_of
 from headstart.errors import DataError
 from headstart.opening import Options
+from headstart.replacing import check_replaceable
 from headstart.ship.package import Loaded
 from headstart.ship.predict import predict
 from headstart.trunk.backbone import DEFAULT
@@ -120,12 +121,17 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         table = read_table(X, min_classes=1) if y is None else table_of(list(X), list(y))  # type: ignore[arg-type]
         return pipeline.evaluate(self._model, table, self.seed, engine=self._engine)[0]
 
-    def save(self, folder: str | Path) -> dict[str, Any]:
-        """Judge the model as `headstart fit` does and write the bundle; returns the content of metrics.json."""
+    def save(self, folder: str | Path, force: bool = False) -> dict[str, Any]:
+        """Judge the model as `headstart fit` does and write the bundle; returns the content of metrics.json.
+
+        A model of other data is replaced only with `force`.
+        """
         check_is_fitted(self, "classes_")
         if not hasattr(self, "_learned"):
             raise DataError("a loaded model is saved already: copy its folder")
         check_writable(folder)
+        if not force:
+            check_replaceable(folder, self._learned.seen.table)
         fitted = pipeline.prove(self._learned)
         return publish.save(fitted, Path(folder), Path(folder).resolve().name, f"TransferClassifier(seed={self.seed})")
 

@@ -6,26 +6,27 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import gc
-import io
 import json
 import os
 import shlex
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from headstart.arguments import parser
-from headstart.errors import DataError, HeadstartError, OptionError
+from headstart.counted import counted
+from headstart.errors import DataError, HeadstartError, OptionError, lacks_memory, reason_of
 from headstart.files.cells import printable
+from headstart.progress import quiet_libraries, shown_to_somebody, watching
 
 if TYPE_CHECKING:
-    from headstart.learn.trained import Epoch
-    from headstart.opening import Options, Watcher
-    from headstart.track import Tracker
+    from headstart.data.table import Table
+    from headstart.options import Options
 
 _RESUMES = "no result was written; images that were read need not be read again by the same command"
 INTERRUPTED = dict.fromkeys(("demo", "fit", "features", "inspect", "compare"), _RESUMES)
@@ -36,39 +37,67 @@ INTERRUPTED = dict.fromkeys(("demo", "fit", "features", "inspect", "compare"), _
 UNLOOKED = (50_000, 20, 50)
 
 
+SMALLER = "take a smaller --size, or fewer images, or close other programs"
+REMEDIES = dict.fromkeys(("fit", "features", "inspect", "compare", "classify"), SMALLER)
+
+
+class ClosedOutputError(OSError):
+    """The standard output takes no more."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The `headstart` command."""
     gc.set_threshold(*UNLOOKED)
-    _quiet_libraries()
-    given = parser().parse_args(arguments)
+    quiet_libraries()
+    words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    name = words[0]
     try:
-        COMMANDS[given.command](given)
-        sys.stdout.flush()
+        try:
+            given = parser().parse_args(words)
+            COMMANDS[given.command](given)
+        finally:
+            _flush()
     except HeadstartError as error:
-        _tell(f"headstart: {error}")
-        sys.exit(2 if isinstance(error, OptionError) else 1)
+        _fail(str(error), 2 if isinstance(error, OptionError) else 1)
     except KeyboardInterrupt:
-        if sys.stderr.isatty():
+        if shown_to_somebody():
             sys.stderr.write("\r\x1b[K")  # over the ^C that the terminal shows, and over a bar
-        _tell(f"headstart: interrupted: {INTERRUPTED.get(given.command, 'nothing was written')}")
-        sys.exit(130)
+        _fail(f"interrupted: {INTERRUPTED.get(name, 'nothing was written')}", 130)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         sys.exit(141)
-    except MemoryError:
-        _tell("headstart: out of memory: try a smaller --size, or fewer images")
-        sys.exit(1)
+    except (MemoryError, ImportError, OSError, RuntimeError) as error:
+        if isinstance(error, ClosedOutputError):
+            _drop_output()
+            _fail(
+                f"the result cannot be written to the standard output ({reason_of(error)}): free some space, or send "
+                "it elsewhere",
+                1,
+            )
+        if not lacks_memory(error):
+            raise
+        _fail(f"out of memory ({reason_of(error)}): {REMEDIES.get(name, 'close other programs, or allow it more')}", 1)
+
+
+def _fail(text: str, code: int) -> NoReturn:
+    _tell(f"headstart: {text}")
+    sys.exit(code)
 
 
 def _demo(given: argparse.Namespace) -> None:
     from headstart.bundle import check_writable
+    from headstart.data.table import read_table
     from headstart.demo import write_digits
+    from headstart.replacing import check_replaceable
 
     folder = Path(given.output)
     images = folder / "digits"
     check_writable(folder / "model")
+    if not given.force:
+        there = read_table(images) if images.is_dir() else None
+        check_replaceable(folder / "model", there)
     count = write_digits(images)
-    _tell(f"{count} images of handwritten digits, one folder a class, written to {images}")
+    _tell(f"{counted(count, 'image')} of handwritten digits, one folder a class, written to {images}")
     given.data, given.output, given.add_to, given.track = str(images), str(folder / "model"), None, ""
     _fit_and_save(given)
     if not given.json:
@@ -78,11 +107,18 @@ def _demo(given: argparse.Namespace) -> None:
 
 def _fit_and_save(given: argparse.Namespace) -> None:
     from headstart.bundle import check_writable
-    from headstart.data.table import read_table
+    from headstart.options import set_otherwise, typed
+    from headstart.replacing import check_replaceable
+    from headstart.track import open_trackers, read_words
 
-    folder = Path(given.output)
+    folder, options = Path(given.output), _options(given)
+    if given.add_to and (other := set_otherwise(options)):
+        raise OptionError(f"--{other} cannot be set with --add-to: it is the model's own")
+    read_words(given.track)
     check_writable(folder)
-    table = read_table(given.data, min_classes=1 if given.add_to else 2)
+    table = _read(given.data, min_classes=1 if given.add_to else 2)
+    if not given.force:
+        check_replaceable(folder, table, given.add_to)
     from headstart import (  # after the cheap checks: they take seconds to import
         account,
         answers,
@@ -90,15 +126,12 @@ def _fit_and_save(given: argparse.Namespace) -> None:
         pipeline,
         publish,
     )
-    from headstart.track import open_trackers
 
-    options = _options(given)
-    if given.add_to and (other := _set_otherwise(options)):
-        raise OptionError(f"--{other} cannot be set with --add-to: it is the model's own")
-    command = shlex.join(["headstart", *_typed(given)])
+    own = {"add_to": given.add_to} if given.add_to else {}
+    command = shlex.join(typed(given.data, given.output, own, options, publish.handed_on))
     with open_trackers(given.track, _tell) as tracker:
         tracker.settings(publish.public(vars(options)))
-        with _watcher(tracker) as watch:
+        with watching(_tell, tracker) as watch:
             fitted = (
                 grow.add_to(given.add_to, table, options, watch)
                 if given.add_to
@@ -117,14 +150,12 @@ def _fit_and_save(given: argparse.Namespace) -> None:
 
 
 def _evaluate(given: argparse.Namespace) -> None:
-    from headstart.data.table import read_table
-
-    table = read_table(given.data, min_classes=1)
+    table = _read(given.data, min_classes=1)
     from headstart import pipeline
 
     model = pipeline.load(given.model)
     part = pipeline.judged_part(table)
-    with _watcher() as watch:
+    with watching(_tell) as watch:
         scored, found = pipeline.evaluate(model, table, watch=watch)
     if part:
         _tell(f"scored on the {part} part alone")
@@ -142,22 +173,26 @@ def _evaluate(given: argparse.Namespace) -> None:
 
 def _predict(given: argparse.Namespace) -> None:
     from headstart.data.table import list_images
+    from headstart.files.output import PREDICTIONS, check_output
+    from headstart.options import check_top
 
-    if given.top < 1:
-        raise OptionError(f"--top {given.top} is not allowed: 1 or more")
+    check_top(given.top)
+    if given.output:
+        check_output(Path(given.output), PREDICTIONS)
     table = list_images(given.images)
     from headstart import pipeline
-    from headstart.ship.predict import FORMATS, check_output, predict, records, write_predictions
+    from headstart.ship.predict import predict, records, write_predictions
 
-    if given.output:
-        check_output(Path(given.output), FORMATS)
     model = pipeline.load(given.model)
-    with _watcher() as watch:
+    with watching(_tell) as watch:
         found = records(predict(model, table, progress=watch.bar("predict", len(table))), given.top)
     failed = sum(record["error"] is not None for record in found)
     if given.output:
         write_predictions(found, Path(given.output), min(given.top, len(model.classes)))
-        _tell(f"{len(found) - failed} predictions written to {given.output}, {failed} images could not be read")
+        _tell(
+            f"{counted(len(found) - failed, 'prediction')} written to {given.output}, {counted(failed, 'image')} could "
+            "not be read"
+        )
     if given.json:
         _print_json(found)
     elif not given.output:
@@ -170,19 +205,26 @@ def _predict(given: argparse.Namespace) -> None:
 
 def _classify(given: argparse.Namespace) -> None:
     from headstart.data.table import list_images
+    from headstart.files.output import ANSWERS, check_output
+    from headstart.options import check_top
 
-    if given.top < 1:
-        raise OptionError(f"--top {given.top} is not allowed: 1 or more")
+    options = _options(given)
+    check_top(given.top)
+    if given.output:
+        check_output(Path(given.output), ANSWERS)
     table = list_images(given.images)
     from headstart import opening
-    from headstart.ship.classify import classify
+    from headstart.ship.classify import classify, write_answers
 
-    backbone = opening.as_published(_options(given), _tell)
-    with _watcher() as watch:
+    backbone = opening.as_published(options, _tell)
+    with watching(_tell) as watch:
         found = classify(table, backbone, given.top, given.precision, watch.bar("classify", len(table)))
+    if given.output:
+        write_answers(found, Path(given.output), given.top)
+        _tell(f"the answers for {counted(len(found), 'image')} written to {given.output}")
     if given.json:
         _print_json(found)
-    for record in [] if given.json else found:
+    for record in [] if given.json or given.output else found:
         _say(f"{record['path']}: {'cannot be read: ' + record['error'] if record['error'] else ''}")
         for best in record["predictions"]:
             _say(f"  {best['wnid']}  {best['probability']:6.1%}  {best['name']}")
@@ -191,22 +233,40 @@ def _classify(given: argparse.Namespace) -> None:
 
 
 def _features(given: argparse.Namespace) -> None:
-    from headstart.feature_file import write_features
-    from headstart.ship.predict import check_output
+    from headstart.files.output import FEATURES, check_output
+    from headstart.options import check_pooling, check_random
 
-    out = Path(given.output)
-    check_output(out, (".parquet",))
-    with _watcher() as watch:
-        count, blocks, set_aside = write_features(given.data, out, given.layer, given.pool, _options(given), watch)
+    out, options = Path(given.output), _options(given, layer=None)
+    check_pooling(given.pool, given.layer)
+    check_random(options, "features")
+    check_output(out, FEATURES)
+    table = _any_images(given.data)
+    from headstart.feature_file import write_features
+
+    with watching(_tell) as watch:
+        count, blocks, set_aside = write_features(table, out, given.layer, given.pool, options, watch)
     if given.json:
         _print_json({"file": str(out), "images": count, "blocks": blocks, "set_aside": set_aside})
     else:
-        _say(f"{count} images, {len(blocks)} blocks ({sum(blocks.values())} features) written to {out}")
+        what = f"{counted(count, 'image')}, {counted(len(blocks), 'block')}"
+        _say(f"{what} ({counted(sum(blocks.values()), 'feature')}) written to {out}")
     for record in set_aside:
         _tell(f"set aside: {record['path']}: {record['reason']}")
 
 
 def _backbones(given: argparse.Namespace) -> None:
+    from headstart.files.output import check_output
+    from headstart.trunk.catalog import check_column
+
+    doing = next((n for n in ("download", "export_weights", "import_weights") if getattr(given, n)), None)
+    if doing and (given.search is not None or given.sort is not None):
+        other = "search" if given.search is not None else "sort"
+        raise OptionError(
+            f"--{other} is of the list, and --{doing.replace('_', '-')} shows none: leave one of them out"
+        )
+    check_column(given.sort)
+    if given.export_weights:
+        check_output(Path(given.export_weights[1]), (".safetensors",))
     from headstart import networks
 
     answer: Any
@@ -221,18 +281,22 @@ def _backbones(given: argparse.Namespace) -> None:
     if given.json:
         _print_json(answer)
         return
-    for line in networks.lines(answer) if isinstance(answer, list) else [f"{answer['network']}: {answer['path']}"]:
+    for line in (
+        networks.lines(answer, given.sort) if isinstance(answer, list) else [f"{answer['network']}: {answer['path']}"]
+    ):
         _say(line)
 
 
 def _inspect(given: argparse.Namespace) -> None:
-    from headstart.data.table import read_table
+    from headstart.options import check_random
 
-    table = read_table(given.data, min_classes=1)
+    options = _options(given)
+    check_random(options, "inspect")
+    table = _read(given.data, min_classes=1)
     from headstart import answers, pipeline
 
-    with _watcher() as watch:
-        found = answers.inspection(pipeline.inspect(table, _options(given), watch))
+    with watching(_tell) as watch:
+        found = answers.inspection(pipeline.inspect(table, options, watch))
     if given.json:
         _print_json(found)
         return
@@ -241,17 +305,19 @@ def _inspect(given: argparse.Namespace) -> None:
 
 
 def _compare(given: argparse.Namespace) -> None:
-    from headstart.data.table import read_table
-
-    table = read_table(given.data)
+    options = _options(given, tune="all")
+    if given.curve and given.freeze_depth:
+        raise OptionError("--curve is of the comparison, and --freeze-depth makes another: leave one of them out")
+    options = replace(options, tune="none")
+    table = _read(given.data)
     from headstart import compare, depth
 
-    with _watcher() as watch:
+    with watching(_tell) as watch:
         if given.freeze_depth:
-            curve = depth.freeze_depth(table, _options(given), watch)
+            curve = depth.freeze_depth(table, options, watch)
             lines, record = depth.lines(curve), curve.to_json()
         else:
-            found = compare.compare(table, _options(given), watch, given.curve)
+            found = compare.compare(table, options, watch, given.curve)
             lines, record = compare.lines(found), found.to_json()
     if given.json:
         _print_json(record)
@@ -274,6 +340,7 @@ def _report(given: argparse.Namespace) -> None:
 
 
 def _cache(given: argparse.Namespace) -> None:
+    from headstart.answers import cache_lines
     from headstart.trunk import store
 
     root = store.cache_root(given.cache)
@@ -286,11 +353,8 @@ def _cache(given: argparse.Namespace) -> None:
         entries = [{"key": k, "made_by": m, "shards": s, "bytes": b} for k, m, s, b in found.entries]
         _print_json({"folder": str(root), "bytes": found.total_bytes, "entries": entries})
         return
-    for _, made_by, shards, size in found.entries:
-        side = made_by.get("preprocess", {}).get("size", ["?"])[0]
-        what = f"{made_by.get('backbone', 'unknown')}, {side} px, {made_by.get('precision', '?')}"
-        _say(f"{size / 1e6:9.1f} MB  {what}, {shards} shard{'s' if shards != 1 else ''}")
-    _say(f"{found.total_bytes / 1e6:9.1f} MB  in {root}")
+    for line in cache_lines(root, found):
+        _say(line)
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
@@ -308,124 +372,83 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
 }
 
 
-def _options(given: argparse.Namespace) -> Options:
-    """The options that a command has; the defaults for those that it lacks."""
-    from headstart.opening import Options
+def _options(given: argparse.Namespace, **as_if: Any) -> Options:
+    """The options that a command has, checked; the defaults for those that it lacks, or what it does as if given."""
+    from headstart.options import Options, check
 
-    return Options(**{name: getattr(given, name) for name in vars(Options()) if hasattr(given, name)})
-
-
-def _set_otherwise(options: Options) -> str | None:
-    """The first option that is not at its default, of those that decide what a model is."""
-    default = vars(type(options)())
-    free = ("cache", "seed")
-    return next((n.replace("_", "-") for n, v in vars(options).items() if v != default[n] and n not in free), None)
+    found = Options(**{name: getattr(given, name) for name in vars(Options()) if hasattr(given, name)} | as_if)
+    check(found)
+    return found
 
 
-def _typed(given: argparse.Namespace) -> list[str]:
-    """The command that makes the same model, with only what differs from the default.
+def _read(data: str, min_classes: int = 2) -> Table:
+    """The table of a data set, which is announced before the libraries are loaded that take seconds."""
+    from headstart.data.table import read_table
 
-    It is published with the model, so it names no private place.
-    """
-    from headstart.opening import Options
-    from headstart.publish import handed_on
-
-    words = ["fit", handed_on(given.data), "-o", handed_on(given.output)]
-    words += ["--add-to", handed_on(given.add_to)] if given.add_to else []
-    for name, default in vars(Options()).items():
-        value = getattr(given, name, default)
-        if value != default and name != "cache":
-            words += [f"--{name.replace('_', '-')}", handed_on(str(value))]
-    return words
+    table = read_table(data, min_classes=min_classes)
+    _tell(table.layout)
+    return table
 
 
-@contextmanager
-def _watcher(tracker: Tracker | None = None) -> Iterator[Watcher]:
-    """Progress bars on a terminal only; none is left there at the end."""
-    from tqdm import tqdm
+def _any_images(data: str) -> Table:
+    """A labelled set; or the images of a folder without classes, or one image."""
+    from headstart.data.table import list_images
 
-    from headstart.opening import Watcher
-
-    bars: list[Any] = []
-
-    def bar(stage: str, total: int) -> Callable[[int], None]:
-        unit = "fold" if stage == "judge" else "img"
-        shown = tqdm(total=total, desc=stage, unit=unit, file=sys.stderr, disable=not sys.stderr.isatty(), leave=False)
-        bars.append(shown)
-
-        def done(count: int) -> None:
-            shown.update(count)
-            if shown.n >= total:
-                shown.close()
-
-        return done
-
+    place = Path(data)
+    if place.is_file() and place.suffix.lower() not in (".csv", ".tsv", ".parquet"):
+        return list_images([data])
     try:
-        yield Watcher(_tell, bar, lambda total, n: _epoch_table(tracker, total, n))
-    finally:
-        for shown in bars:
-            shown.close()
-
-
-def _epoch_table(tracker: Tracker | None, total: int, n: int) -> Callable[[Epoch], None]:
-    """A line for each epoch: losses, held-out accuracy with its 95 % interval, the pace, and the time left if all
-    epochs are needed."""
-    names, widths = ("epoch", "loss", "held-out", "accuracy", "rate", "images/s", "left, s"), (7, 7, 8, 20, 8, 8, 8)
-    last, done = [time.perf_counter()], [0]
-
-    def line(epoch: Epoch) -> None:
-        now = time.perf_counter()
-        seconds, last[0], done[0] = now - last[0], now, done[0] + 1
-        if done[0] == 1:
-            _tell(" ".join(f"{name:>{width}s}" for name, width in zip(names, widths, strict=True)))
-        held, accuracy, pace = epoch.held_out_loss, epoch.held_out_accuracy, n / seconds
-        cells = (
-            f"{done[0]}/{total}",
-            f"{epoch.loss:.3f}",
-            "" if held is None else f"{held:.3f}",
-            "" if accuracy is None else f"{accuracy:.1%}{_between(epoch.held_out_low, epoch.held_out_high)}",
-            f"{epoch.rate:.1e}",
-            f"{pace:.0f}",
-            f"{seconds * (total - done[0]):.0f}",
-        )
-        _tell(" ".join(f"{cell:>{width}s}" for cell, width in zip(cells, widths, strict=True)))
-        if tracker:
-            values = {"loss": epoch.loss, "learning_rate": epoch.rate, "images_per_second": pace}
-            known = {"held_out_loss": held, "held_out_accuracy": accuracy}
-            tracker.epoch(done[0], values | {name: value for name, value in known.items() if value is not None})
-
-    return line
-
-
-def _between(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f" [{100 * low:.1f}, {100 * high:.1f}]"
-
-
-def _quiet_libraries() -> None:
-    """Keep other libraries' chatter off the user's terminal."""
-    import logging
-    import warnings
-
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a name is no reason to fail
-    warnings.filterwarnings("ignore")
-    logging.basicConfig(level=logging.WARNING, format="headstart: %(message)s", stream=sys.stderr)
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0" if sys.stderr.isatty() else "1")
+        return _read(data, min_classes=1)
+    except DataError:
+        if not place.is_dir():
+            raise
+        return list_images([data])
 
 
 def _say(line: str) -> None:
     """One line of the result."""
-    print(printable(line))
+    _print(printable(line))
 
 
 def _tell(line: str) -> None:
-    """One line beside the result."""
-    print(printable(line), file=sys.stderr)
+    """One line beside the result. Where stderr is closed or full there is nobody to tell."""
+    if sys.stderr is None:
+        return
+    with suppress(OSError):
+        print(printable(line), file=sys.stderr, flush=True)
 
 
 def _print_json(value: Any) -> None:
-    print(json.dumps(value, ensure_ascii=True, indent=1, allow_nan=False))
+    _print(json.dumps(value, ensure_ascii=True, indent=1, allow_nan=False))
+
+
+def _print(text: str) -> None:
+    if sys.stdout is None:
+        raise ClosedOutputError(errno.EBADF, "it is closed")
+    try:
+        print(text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise ClosedOutputError(error.errno, error.strerror) from None
+
+
+def _flush() -> None:
+    """What was printed is out. Raises ClosedOutputError where it cannot be."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise ClosedOutputError(error.errno, error.strerror) from None
+
+
+def _drop_output() -> None:
+    """What waits to be printed goes nowhere, so that the interpreter does not fail over it at its end."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

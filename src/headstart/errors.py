@@ -56,3 +56,34 @@ def nearest(name: str, known: Iterable[str], most: int = 3) -> str:
     if not close:
         return ""
     return f" (did you mean {', '.join(spelt[c] for c in close)}?)"
+
+
+# What the system, its loader and libraries say where memory cannot be had; those that catch a MemoryError raise others.
+_NO_MEMORY = (
+    "cannot allocate memory",
+    "failed to map segment",
+    "bad_alloc",
+    "can't allocate memory",
+    "not enough memory",
+    "unable to allocate",
+    "out of memory",
+    "can't start new thread",
+    "resource temporarily unavailable",
+)
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error, or what it came from, means that there was no memory."""
+    while True:
+        if isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY):
+            return True
+        cause = error.__cause__ or error.__context__
+        if cause is None:
+            return False
+        error = cause
+
+
+def reason_of(error: BaseException) -> str:
+    """Why, in a few words on one line."""
+    said = getattr(error, "strerror", None) or next(iter(str(error).strip().splitlines()), "")
+    return said[:120] or "no more can be had"

@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from headstart.data.table import Table, list_images, read_table
-from headstart.errors import DataError, OutputError
+from headstart.data.table import Table
+from headstart.errors import OutputError
+from headstart.files.cells import csv_bytes
 from headstart.opening import Options, Watcher, open_at_size, see
 from headstart.pipeline import announce
 from headstart.trunk.engine import compile_trunk
@@ -16,9 +17,12 @@ from headstart.trunk.network import block_names, tap_at
 
 
 def write_features(
-    data: str, out: Path, layer: str | None, pooling: str, options: Options, watch: Watcher
+    table: Table, out: Path, layer: str | None, pooling: str, options: Options, watch: Watcher
 ) -> tuple[int, dict[str, int], list[dict[str, str]]]:
-    """Features of a data set (labelled or not) as Parquet: path, label, split, hash and one float16 list a block.
+    """Features of a data set (labelled or not) as a file: path, label, split, hash and the features of each block.
+
+    Parquet has one float16 list a block, JSON lines one list a block, CSV a column a feature: "pre_logits 17".
+
 
     `layer`: a block of the taps ("blocks.3/mean"), or any layer by its name, pooled as `pooling`; the shape of a map
     stands in the column's metadata. Returns (images, {block: features}, set aside). Raises OptionError, OutputError.
@@ -26,7 +30,6 @@ def write_features(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = _any_images(data)
     backbone = open_at_size(table, options, say=watch.say)
     one = layer is not None and layer not in block_names(backbone)
     if one:
@@ -55,7 +58,10 @@ def write_features(
         written = written.cast(written.schema.set(place, field))
     partial = out.with_name(f".{out.name}.partial")
     try:
-        pq.write_table(written, partial)
+        if out.suffix.lower() == ".parquet":
+            pq.write_table(written, partial)
+        else:
+            _write_text(columns, chosen, partial, out.suffix.lower())
         partial.replace(out)
     except OSError as error:
         raise OutputError(f"features cannot be written to {out} ({error.strerror}): choose another -o") from None
@@ -68,13 +74,23 @@ def write_features(
     )
 
 
-def _any_images(data: str) -> Table:
-    """A labelled set; or the images of a folder without classes, or one image."""
-    place = Path(data)
-    if place.is_dir():
-        try:
-            return read_table(data, min_classes=1)
-        except DataError:
-            return list_images([data])
-    is_set = not place.exists() or place.suffix.lower() in (".csv", ".tsv", ".parquet")
-    return read_table(data, min_classes=1) if is_set else list_images([data])
+def _write_text(columns: dict[str, Any], blocks: dict[str, Any], place: Path, ending: str) -> None:
+    """The rows as CSV or as JSON lines. Numbers are float16, so that four digits say all of them."""
+    about = {name: values for name, values in columns.items() if name not in blocks}
+    heads = list(zip(*about.values(), strict=True))
+    if ending == ".csv":
+        names = [*about, *(f"{name} {k}" for name, block in blocks.items() for k in range(block.shape[1]))]
+        rows = (
+            (*head, *(_short(v) for block in blocks.values() for v in block[row])) for row, head in enumerate(heads)
+        )
+        place.write_bytes(csv_bytes(names, rows))
+        return
+    with place.open("w", encoding="utf-8") as file:
+        for row, head in enumerate(heads):
+            values = {name: [_short(v) for v in block[row]] for name, block in blocks.items()}
+            file.write(json.dumps(dict(zip(about, head, strict=True)) | values, ensure_ascii=True) + "\n")
+
+
+def _short(value: Any) -> float:
+    """The shortest number that is this float16 again."""
+    return float(f"{float(value):.5g}")

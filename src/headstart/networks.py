@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +13,25 @@ from headstart.trunk.backbone import open_backbone, resolve
 from headstart.trunk.cut import depth, find_cuts
 
 Record = dict[str, Any]
-COLUMNS = (*(f.name for f in fields(catalog.Entry)), "here")
+COLUMNS = catalog.COLUMNS
 BEST_FIRST = ("top1", "top5", "prior", "here")  # sorted from the highest
 WIDTH = 120  # columns of text
-# heading -> how a record's cell is written
-SHOWN: dict[str, Callable[[Record], str]] = {
-    "name": lambda r: r["name"],
-    "network": lambda r: r["network"],
-    "Mpar": lambda r: _number(r["parameters_millions"]),
-    "GMAC": lambda r: _number(r["gmacs"], 1 if (r["gmacs"] or 0) >= 10 else 2),
-    "px": lambda r: f"{r['input_size']}{'*' if r['fixed_size'] else ''}",
-    "top1": lambda r: _number(r["top1"]),
-    "top5": lambda r: _number(r["top5"]),
-    "deep": lambda r: "" if r["depth"] is None else str(r["depth"]),
-    "tune": lambda r: _number(r["prior"]),
-    "licence": lambda r: r["licence"].removesuffix("-license") + ("!" if r["non_commercial"] or r["gated"] else ""),
-    "here": lambda r: r["here"],
+# heading -> the record's column, how its cell is written
+SHOWN: dict[str, tuple[str, Callable[[Record], str]]] = {
+    "name": ("name", lambda r: r["name"]),
+    "network": ("network", lambda r: r["network"]),
+    "Mpar": ("parameters_millions", lambda r: _number(r["parameters_millions"])),
+    "GMAC": ("gmacs", lambda r: _number(r["gmacs"], 1 if (r["gmacs"] or 0) >= 10 else 2)),
+    "px": ("input_size", lambda r: f"{r['input_size']}{'*' if r['fixed_size'] else ''}"),
+    "top1": ("top1", lambda r: _number(r["top1"])),
+    "top5": ("top5", lambda r: _number(r["top5"])),
+    "deep": ("depth", lambda r: "" if r["depth"] is None else str(r["depth"])),
+    "tune": ("prior", lambda r: _number(r["prior"])),
+    "licence": (
+        "licence",
+        lambda r: r["licence"].removesuffix("-license") + ("!" if r["non_commercial"] or r["gated"] else ""),
+    ),
+    "here": ("here", lambda r: r["here"]),
 }
 TEXT = ("name", "network", "licence", "here")  # columns written from the left
 # columns that may be left out where a line would be too long, the last one first
@@ -39,8 +42,9 @@ def listing(search: str | None = None, sort: str | None = None) -> list[Record]:
     """One record a set of weights: the curated ones; with `search`, every one of timm's that has the text in its name.
 
     A record has COLUMNS, with None where a value is not known. `here`: "package", "file", "cached" or "".
-    Raises OptionError for a column that there is not.
+    Raises OptionError for a column that there is not, BackboneError where no name has the text in it.
     """
+    catalog.check_column(sort)
     there = _here()
     records: list[Record] = [asdict(entry) for entry in catalog.entries()]
     if search is not None:
@@ -49,6 +53,10 @@ def listing(search: str | None = None, sort: str | None = None) -> list[Record]:
         records = [r for r in records if any(text in catalog.squeezed(r[k]) for k in ("name", "network", "family"))]
         others = (n for n in catalog.published_networks() if n not in named and text in catalog.squeezed(n))
         records += [_record(catalog.published(network)) for network in others]
+        if not records:
+            known = [k for e in catalog.entries() for k in (e.name, e.network)]
+            close = nearest(search, known) or ": headstart backbones lists those of the tutorials"
+            raise BackboneError(f"no network with published weights has {search!r} in its name{close}")
     for record in records:
         record["here"] = there.get(record["network"], "")
     return _sorted(records, sort) if sort else records
@@ -77,8 +85,6 @@ def _here() -> dict[str, str]:
 
 
 def _sorted(records: list[Record], column: str) -> list[Record]:
-    if column not in COLUMNS:
-        raise OptionError(f"no column {column!r}{nearest(column, COLUMNS)}: sort by one of {', '.join(COLUMNS)}")
     known = [r for r in records if r[column] not in (None, "")]
     unknown = [r for r in records if r[column] in (None, "")]
     words = known and isinstance(known[0][column], str)
@@ -86,14 +92,19 @@ def _sorted(records: list[Record], column: str) -> list[Record]:
     return known + unknown
 
 
-def lines(records: list[Record]) -> list[str]:
-    """The records as a table of at most 120 columns of text: where they do not fit, some are left out."""
-    if not records:
-        return ["no network with published weights has this in its name"]
-    table = {heading: [heading, *(cell(r) for r in records)] for heading, cell in SHOWN.items()}
-    table = {heading: cells for heading, cells in table.items() if heading == "network" or any(cells[1:])}
+def lines(records: list[Record], sort: str | None = None) -> list[str]:
+    """The records as a table of at most 120 columns of text: where they do not fit, some are left out.
+
+    The column that they are sorted by has its own name as heading and is never left out.
+    """
+    shown = {by if by == sort else heading: cell for heading, (by, cell) in SHOWN.items()}
+    if sort and sort not in {by for by, _ in SHOWN.values()}:
+        shown |= {sort: lambda r: "" if r[sort] is None else str(r[sort])}
+    table = {heading: [heading, *(cell(r) for r in records)] for heading, cell in shown.items()}
+    kept = ("network", sort)
+    table = {heading: cells for heading, cells in table.items() if heading in kept or any(cells[1:])}
     width = {heading: max(map(len, cells)) for heading, cells in table.items()}
-    dropped = list(DROPPED)
+    dropped = [heading for heading in DROPPED if heading not in kept]
     while sum(width.values()) + len(width) - 1 > WIDTH and dropped:
         width.pop(dropped.pop(), None)
     rows = [
@@ -102,8 +113,11 @@ def lines(records: list[Record]) -> list[str]:
     ]
     notes = [
         "Mpar: million parameters; GMAC: billion multiplications an image; px: side of the input; deep: layers deep",
-        "top1, top5: % on ImageNet; tune: mean % over 11 data sets when fine-tuned",
+        "top1, top5: % on ImageNet",
+        f"{'prior' if sort == 'prior' else 'tune'}: mean % over 11 data sets when fine-tuned",
     ]
+    if sort:
+        notes.append(f"sorted by {sort}, {'the highest' if sort in BEST_FIRST else 'the lowest'} first")
     if any(r["fixed_size"] for r in records):
         notes.append("* this input size only")
     if any(r["non_commercial"] or r["gated"] for r in records):

@@ -1,9 +1,7 @@
-"""What the user may set, and the network that it opens: at which size, read at which layers, compiled."""
+"""The network that the user's options open: at which size, read at which layers, compiled."""
 
 from __future__ import annotations
 
-import math
-import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -11,13 +9,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from headstart.data import images
-from headstart.data.augment import augmentation
 from headstart.data.table import Table
 from headstart.errors import DataError, ImageError, OptionError, OutputError
 from headstart.learn import recipe, spec, trial
-from headstart.learn.taps import LAST, one_layer, tap_sets
+from headstart.learn.taps import one_layer, tap_sets
 from headstart.learn.trained import Bar, Design, Epoch, check_layers, no_bar
-from headstart.trunk.backbone import DEFAULT, open_backbone
+from headstart.options import LARGEST, SMALLEST, Options, check_seed
+from headstart.trunk.backbone import open_backbone
 from headstart.trunk.engine import Engine, accelerator, compile_trunk
 from headstart.trunk.features import Features, extract, store_key
 from headstart.trunk.layers import LAST_MAP
@@ -29,28 +27,6 @@ SIZE_SAMPLE = 64  # image headers looked at to choose the input size: their medi
 
 Say = Callable[[str], None]
 Epochs = Callable[[int, int], Callable[[Epoch], None]]  # (epochs at most, images an epoch) -> called after each
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the user may set; every other setting comes from the recipe."""
-
-    backbone: str = DEFAULT
-    weights: str = "auto"  # or "none", or a file
-    taps: str = "auto"  # or "last", "all"
-    layer: str | None = None  # the one layer to read; None: as `taps` says
-    head: str = "auto"  # or layers in words, as learn.spec reads them
-    epochs: int | None = None  # of a head of one's own layers, as the next two; None: learn.recipe.training
-    batch_size: int | None = None
-    optimizer: str = "adam"
-    tune: str = "none"  # or "auto", "last", "all", a number of modules, a stage: trunk.tunable
-    augment: str = "photo"  # random views for tuning: data.augment.KINDS
-    lr: str | None = None  # peak learning rate of tuning, or "find"; None: learn.recipe.tuning
-    budget: str | None = None  # of time for tuning: 90s, 10m, 2h; None: as the recipe says
-    size: int | None = None  # px; None: learn.recipe.input_side
-    precision: str = "auto"  # or "bf16", "f32"
-    cache: str | None = None  # folder; None: HEADSTART_CACHE or the platform's
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -90,8 +66,7 @@ def open_network(table: Table, options: Options, random: bool = False, say: Say 
 
 def open_at_size(table: Table, options: Options, random: bool = False, say: Say = QUIET.say) -> Backbone:
     """The backbone at the size for these images."""
-    if not 0 <= options.seed < 2**32:
-        raise OptionError(f"seed {options.seed} is not allowed: a whole number from 0 to {2**32 - 1}")
+    check_seed(options.seed)
     backbone = open_backbone(options.backbone, "none" if random else options.weights, options.seed, say)
     return sized(backbone, table, options)
 
@@ -125,46 +100,6 @@ def how(backbone: Backbone, options: Options, n_images: int) -> trial.Method:
     return trial.Method((), design, None, device)
 
 
-def check_head(options: Options) -> None:
-    """Raises OptionError for a wrong --taps, --head, or what trains it, before anything slow."""
-    tap_sets(options.taps, (LAST,))
-    recipe.training(1, options.epochs, options.batch_size, options.optimizer)
-    if options.head != "auto":
-        spec.parse(options.head)
-    rate_of(options.lr)
-    seconds_of(options.budget)
-    if options.tune == "none" and (options.lr or options.budget):
-        raise OptionError(f"--{'lr' if options.lr else 'budget'} is of fine-tuning: add --tune auto")
-    if options.tune != "none" and (options.layer or options.head != "auto" or options.taps != "auto"):
-        raise OptionError("--tune learns in the network itself: leave out --head, --layer and --taps")
-    augmentation(options.augment, False)
-    if options.taps != "auto" and (options.layer or options.head != "auto"):
-        raise OptionError(f"--taps {options.taps} says what --layer and --head say otherwise: leave it out")
-
-
-def rate_of(lr: str | None) -> float | None:
-    """The learning rate that `--lr` names; None where it is to be found, or is the recipe's. Raises OptionError."""
-    if lr in (None, "find"):
-        return None
-    try:
-        rate = float(lr or "")
-    except ValueError:
-        rate = math.nan
-    if not 0 < rate <= 10:
-        raise OptionError(f"lr {lr!r} is not allowed: a number above 0, at most 10, or find")
-    return rate
-
-
-def seconds_of(budget: str | None) -> float | None:
-    """A time such as 90s, 10m or 2h, in seconds. Raises OptionError."""
-    if budget is None:
-        return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(s|m|min|h)", budget.strip())
-    if not found or not float(found[1]):
-        raise OptionError(f"budget {budget!r} is not a time: such as 90s, 10m or 2h")
-    return float(found[1]) * {"s": 1, "m": 60, "min": 60, "h": 3600}[found[2]]
-
-
 def as_published(options: Options, say: Say = QUIET.say) -> Backbone:
     """The backbone at its own input size, or the user's: what its own top was trained for."""
     backbone = open_backbone(options.backbone, options.weights, options.seed, say)
@@ -173,8 +108,8 @@ def as_published(options: Options, say: Say = QUIET.say) -> Backbone:
 
 def at_side(backbone: Backbone, side: int, crop_fraction: float) -> Backbone:
     """The backbone at an input side in px that the user has set. Raises OptionError where it cannot be."""
-    if not 16 <= side <= 1024:
-        raise OptionError(f"size {side} px is not allowed: 16 to 1024")
+    if not SMALLEST <= side <= LARGEST:
+        raise OptionError(f"size {side} px is not allowed: {SMALLEST} to {LARGEST}")
     found = backbone.resized(replace(backbone.preprocess, size=(side, side), crop_fraction=crop_fraction))
     if found.preprocess.size != (side, side):
         raise OptionError(f"size {side} px is not possible with {backbone.name}: {possible_sizes(backbone)}")

@@ -36,12 +36,12 @@ from headstart.opening import (
     Options,
     Watcher,
     announce_maps,
-    check_head,
     how,
     open_network,
     see,
     short_side,
 )
+from headstart.options import check
 from headstart.ship.package import Loaded, unpack
 from headstart.ship.predict import Predictions, predict
 from headstart.trunk.engine import Engine, compile_trunk
@@ -118,7 +118,7 @@ def learn(table: Table, options: Options, watch: Watcher = QUIET, hold_out: bool
     """The frozen model. With `hold_out` false it learns from all but the user's own test and validation."""
     clock = Clock()
     with clock("open the network"):
-        check_head(options)
+        check(options)
         table = labelled(table)
         check_labels(table)
         backbone, engine = open_network(table, options, say=watch.say)
@@ -226,8 +226,7 @@ def check_labels(table: Table) -> None:
 
 
 def announce(table: Table, watch: Watcher) -> None:
-    """Say what the data were read as, and what was passed over."""
-    watch.say(table.layout)
+    """Say what was passed over. What the data were read as has been said: before the heavy imports."""
     for note in table.notes:
         watch.say(f"note: {note}")
 

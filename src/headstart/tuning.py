@@ -14,7 +14,8 @@ from headstart.errors import DataError
 from headstart.learn import recipe
 from headstart.learn.finetune import Blocks, Tuning
 from headstart.learn.taps import tap_sets
-from headstart.opening import Options, Watcher, rate_of, seconds_of
+from headstart.opening import Watcher
+from headstart.options import Options, rate_of, seconds_of
 from headstart.trunk.activations import Activations, Live, Stored, View
 from headstart.trunk.engine import Engine, compile_trunk
 from headstart.trunk.features import extract, store_key

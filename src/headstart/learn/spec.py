@@ -19,18 +19,15 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-
-from torch import nn
+from typing import TYPE_CHECKING
 
 from headstart.errors import OptionError, nearest
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "gelu": nn.GELU,
-    "silu": nn.SiLU,
-    "tanh": nn.Tanh,
-    "sigmoid": nn.Sigmoid,
-}
+if TYPE_CHECKING:
+    from torch import nn
+
+# word -> torch's class: the grammar is checked before torch is imported
+ACTIVATIONS = {"relu": "ReLU", "gelu": "GELU", "silu": "SiLU", "tanh": "Tanh", "sigmoid": "Sigmoid"}
 POOLED = {"gap": "avg", "gmp": "max"}  # what the trunk can do itself, so that no map is kept
 ARGUMENTS = {
     "gap": "nothing",
@@ -134,6 +131,8 @@ def build(layers: tuple[Layer, ...], shape: tuple[int, ...], n_classes: int, spe
 
     Raises OptionError where a layer cannot follow the one before it.
     """
+    from torch import nn
+
     modules: list[nn.Module] = []
     for layer in layers:
         flat = len(shape) == 1
@@ -146,12 +145,14 @@ def build(layers: tuple[Layer, ...], shape: tuple[int, ...], n_classes: int, spe
         made, shape = _module(layer, shape, n_classes, spec)
         modules += made
         if layer.activation:
-            modules.append(ACTIVATIONS[layer.activation]())
+            modules.append(_activation(layer.activation))
     return nn.Sequential(*modules)
 
 
 def _module(layer: Layer, shape: tuple[int, ...], n_classes: int, spec: str) -> tuple[list[nn.Module], tuple[int, ...]]:
     """(modules, shape of what comes out)."""
+    from torch import nn
+
     flat, channels = len(shape) == 1, shape[0]
     if layer.kind == "dense":
         units = layer.units or n_classes
@@ -175,4 +176,11 @@ def _module(layer: Layer, shape: tuple[int, ...], n_classes: int, spec: str) -> 
         return [nn.BatchNorm1d(channels) if flat else nn.BatchNorm2d(channels)], shape
     if layer.kind == "dropout":
         return [nn.Dropout(layer.share)], shape
-    return [ACTIVATIONS[layer.kind]()], shape
+    return [_activation(layer.kind)], shape
+
+
+def _activation(word: str) -> nn.Module:
+    from torch import nn
+
+    made: nn.Module = getattr(nn, ACTIVATIONS[word])()
+    return made

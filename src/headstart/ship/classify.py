@@ -2,20 +2,47 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from headstart.data.table import Table
-from headstart.errors import BackboneError, ImageError
+from headstart.errors import BackboneError, ImageError, OutputError
+from headstart.files.cells import csv_bytes
 from headstart.trunk.backbone import own_labels
 from headstart.trunk.engine import compile_trunk
 from headstart.trunk.features import stream
 from headstart.trunk.layers import LOGITS
 from headstart.trunk.network import Backbone
 from headstart.trunk.store import Halves
+
+
+def write_answers(found: list[dict[str, Any]], path: Path, top: int) -> None:
+    """What `classify` gives as CSV (a row an image), JSON lines or JSON; whole or not at all. Raises OutputError."""
+    ending = path.suffix.lower()
+    if ending == ".csv":
+        heads = [f"{what}_{k}" for k in range(1, top + 1) for what in ("wnid", "name", "probability")]
+        rows = []
+        for record in found:
+            cells = [v for p in record["predictions"] for v in (p["wnid"], p["name"], f"{p['probability']:.6f}")]
+            rows.append([record["path"], *cells, *[""] * (len(heads) - len(cells)), record["error"] or ""])
+        content = csv_bytes(["path", *heads, "error"], rows)
+    elif ending == ".jsonl":
+        content = "".join(json.dumps(record, ensure_ascii=True) + "\n" for record in found).encode()
+    else:
+        content = json.dumps(found, ensure_ascii=True, indent=1).encode()
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    except OSError as error:
+        raise OutputError(f"answers cannot be written to {path} ({error.strerror}): choose another -o") from None
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def classify(

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.data.table import Table
-from headstart.errors import ImageError, OptionError, OutputError
+from headstart.errors import ImageError, OutputError
+from headstart.files.output import PREDICTIONS, check_output
 from headstart.ship.package import Head, Loaded
 from headstart.trunk.engine import Engine, compile_trunk
 from headstart.trunk.features import stream
@@ -96,35 +97,13 @@ def records(predictions: Predictions, top: int) -> list[dict[str, Any]]:
     return found
 
 
-FORMATS = (".csv", ".jsonl", ".json", ".parquet")
-
-
-def check_output(path: Path, formats: tuple[str, ...]) -> None:
-    """Raise now what would stop a write after long work; leaves nothing behind.
-
-    OptionError for a name without one of these endings, OutputError for a place that cannot be written.
-    """
-    if path.suffix.lower() not in formats:
-        raise OptionError(f"the output {path} cannot be written: its name must end in {' or '.join(formats)}")
-    if not path.parent.is_dir():
-        raise OutputError(f"the folder {path.parent} does not exist: make it first, or choose another -o")
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder: choose another -o")
-    trial = _partial(path)
-    try:
-        trial.touch()
-        trial.unlink()
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written ({error.strerror}): choose another -o") from None
-
-
 def _partial(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.partial")
 
 
 def write_predictions(found: list[dict[str, Any]], path: Path, top: int) -> None:
     """CSV, JSON lines, JSON or Parquet, by the ending; whole or not at all. Raises OutputError."""
-    check_output(path, FORMATS)
+    check_output(path, PREDICTIONS)
     partial = _partial(path)
     try:
         partial.write_bytes(_encoded(found, path.suffix.lower(), top))

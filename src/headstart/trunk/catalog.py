@@ -103,6 +103,15 @@ OTHERS = {
 }
 
 
+COLUMNS = (*(f.name for f in fields(Entry)), "here")  # of the list of networks
+
+
+def check_column(column: str | None) -> None:
+    """Raises OptionError for a column that the list does not have."""
+    if column is not None and column not in COLUMNS:
+        raise OptionError(f"no column {column!r}{nearest(column, COLUMNS)}: sort by one of {', '.join(COLUMNS)}")
+
+
 @cache
 def aliases() -> dict[str, str]:
     """Squeezed name -> timm's architecture, or with the tag where the architecture's first weights are others."""
