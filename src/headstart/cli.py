@@ -12,8 +12,8 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -32,8 +32,7 @@ _RESUMES = "no result was written; images that were read need not be read again 
 INTERRUPTED = dict.fromkeys(("demo", "fit", "features", "inspect", "compare"), _RESUMES)
 
 
-# Objects made before the next look for cycles. Libraries make a million that stay, and looking through them again and
-# again was a fifth of the time that a start takes (5.4 s of CPU, 4.0 without).
+# Objects made before the next look for cycles: libraries make a million that stay (a start took 5.4 s of CPU, 4.0 so).
 UNLOOKED = (50_000, 20, 50)
 
 
@@ -199,8 +198,7 @@ def _predict(given: argparse.Namespace) -> None:
         for record in found:
             best = ", ".join(f"{c['label']} {c['probability']:.1%}" for c in record["top"])
             _say(f"{record['path']}: {best or 'cannot be read: ' + record['error']}")
-    if failed == len(found):
-        raise DataError(f"none of {len(found)} images can be read; the first, {found[0]['path']}: {found[0]['error']}")
+    _some_were_read(found)
 
 
 def _classify(given: argparse.Namespace) -> None:
@@ -228,8 +226,14 @@ def _classify(given: argparse.Namespace) -> None:
         _say(f"{record['path']}: {'cannot be read: ' + record['error'] if record['error'] else ''}")
         for best in record["predictions"]:
             _say(f"  {best['wnid']}  {best['probability']:6.1%}  {best['name']}")
+    _some_were_read(found)
+
+
+def _some_were_read(found: list[dict[str, Any]]) -> None:
+    """Raises DataError where no image could be read."""
     if all(record["error"] for record in found):
-        raise DataError(f"none of {len(found)} images can be read; the first, {found[0]['path']}: {found[0]['error']}")
+        what = f"none of {counted(len(found), 'image')} can be read"
+        raise DataError(f"{what}; the first, {found[0]['path']}: {found[0]['error']}")
 
 
 def _features(given: argparse.Namespace) -> None:
@@ -350,7 +354,7 @@ def _cache(given: argparse.Namespace) -> None:
         _tell(f"{freed / 1e6:.1f} MB of stored features deleted")
     found = store.usage(root)
     if given.json:
-        entries = [{"key": k, "made_by": m, "shards": s, "bytes": b} for k, m, s, b in found.entries]
+        entries = [dict(zip(("key", "made_by", "shards", "bytes"), entry, strict=True)) for entry in found.entries]
         _print_json({"folder": str(root), "bytes": found.total_bytes, "entries": entries})
         return
     for line in cache_lines(root, found):
@@ -425,20 +429,22 @@ def _print_json(value: Any) -> None:
 def _print(text: str) -> None:
     if sys.stdout is None:
         raise ClosedOutputError(errno.EBADF, "it is closed")
-    try:
+    with _writing():
         print(text)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise ClosedOutputError(error.errno, error.strerror) from None
 
 
 def _flush() -> None:
-    """What was printed is out. Raises ClosedOutputError where it cannot be."""
-    if sys.stdout is None:
-        return
+    """What was printed is out."""
+    if sys.stdout is not None:
+        with _writing():
+            sys.stdout.flush()
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """Raises ClosedOutputError where the standard output takes no more; BrokenPipeError where its reader has gone."""
     try:
-        sys.stdout.flush()
+        yield
     except BrokenPipeError:
         raise
     except OSError as error:

@@ -1,4 +1,4 @@
-"""How a command tells of its progress, and that no library talks beside it: bars on a terminal, a line for each epoch."""
+"""How a command tells of its progress: bars, a line for each epoch, and no chatter of other libraries beside them."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from headstart.errors import BackboneError, nearest
+from headstart.errors import BackboneError, OptionError, nearest
 
 CSV = Path(__file__).with_name("catalog.csv")
 OPEN_LICENCES = ("apache-2.0", "bsd-3-clause", "mit", "cc-by-4.0")  # use, change and sell; no terms of one's own

@@ -1,0 +1,195 @@
+"""Options: wrong values are refused before anything heavy is imported, and none is without effect."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import headstart
+from headstart import options
+from headstart.arguments import parser
+from headstart.errors import OptionError
+from headstart.options import Options, check
+
+HEAVY = ("torch", "torchvision", "timm", "openvino", "sklearn", "scipy.stats")
+TUNED, HEAD = {"tune": "auto"}, {"head": "gap, dense 8 relu"}
+# option: a value that is not its default, and what must stand beside it for an effect (one of these)
+NEEDS: dict[str, tuple[object, list[dict[str, str]]]] = {
+    "backbone": ("resnet18", [{}]),
+    "weights": ("none", [{}]),
+    "taps": ("last", [{}]),
+    "layer": ("pre_logits", [{}, HEAD]),
+    "head": ("gap", [{}]),
+    "epochs": (3, [TUNED, HEAD]),
+    "batch_size": (8, [TUNED, HEAD]),
+    "optimizer": ("sgd", [HEAD]),
+    "tune": ("auto", [{}]),
+    "augment": ("none", [TUNED]),
+    "lr": ("0.1", [TUNED]),
+    "budget": ("9s", [TUNED]),
+    "size": (64, [{}]),
+    "precision": ("f32", [{}]),
+    "cache": ("here", [{}]),
+    "seed": (3, [{}]),
+}
+
+
+def test_the_words_are_those_of_the_rooms_that_read_them() -> None:
+    from headstart.data.augment import KINDS
+    from headstart.learn.taps import TAPS
+    from headstart.trunk.backbone import DEFAULT
+    from headstart.trunk.engine import PRECISIONS
+    from headstart.trunk.layers import POOLINGS
+
+    assert options.BACKBONE == DEFAULT
+    assert options.TAPS == TAPS
+    assert options.PRECISIONS == PRECISIONS
+    assert tuple(POOLINGS) == options.POOLINGS
+    assert options.AUGMENTATIONS == KINDS
+
+
+def test_every_option_is_in_the_table() -> None:
+    assert set(NEEDS) == set(vars(Options()))
+
+
+@pytest.mark.parametrize("name", NEEDS)
+@pytest.mark.parametrize("beside", [{}, TUNED, HEAD], ids=["alone", "tuned", "own head"])
+def test_an_option_has_an_effect_or_is_refused(name: str, beside: dict[str, str]) -> None:
+    value, needs = NEEDS[name]
+    if name in beside:
+        return
+    anywhere = {} in needs
+    against = (beside == TUNED and name in ("head", "layer", "taps")) or (beside == HEAD and name in ("tune", "taps"))
+    given = Options(**(beside | {name: value}))  # type: ignore[arg-type]
+    if not against and (anywhere or beside in needs):
+        check(given)
+    else:
+        with pytest.raises(OptionError, match="leave"):
+            check(given)
+
+
+WRONG = [
+    ("fit", "--taps some", "one of auto, last, all"),
+    ("fit", "--precision f16", "one of auto, bf16, f32"),
+    ("fit", "--size 3", "16 to 1024"),
+    ("fit", "--seed -1", "a whole number from 0"),
+    ("fit", "--epochs 0 --tune auto", "1 to 10000"),
+    ("fit", "--epochs 3", "add --tune auto or --head"),
+    ("fit", "--augment none", "add --tune auto"),
+    ("fit", "--batch-size 0 --tune auto", "1 to 100000"),
+    ("fit", "--optimizer lion --head gap", "one of adam, adamw, sgd"),
+    ("fit", "--optimizer sgd --tune all", "add --head"),
+    ("fit", "--head gapp", "did you mean gap"),
+    ("fit", "--augment fotos --tune all", "one of photo"),
+    ("fit", "--lr fast --tune all", "a number above 0"),
+    ("fit", "--budget soon --tune all", "such as 90s"),
+    ("fit", "--tune all --layer x", "leave out"),
+    ("fit", "--taps all --layer x", "leave it out"),
+    ("fit", "--track here", "tensorboard:FOLDER"),
+    ("fit", "--add-to other --taps last", "cannot be set with --add-to"),
+    ("fit", "--weights=", "--weights is empty"),
+    ("features", "-o f.txt", "must end in"),
+    ("features", "-o f.csv --pool most --layer x", "one of avg, max"),
+    ("features", "-o f.csv --pool max", "add --layer"),
+    ("features", "-o f.csv --pool max --layer pre_logits/mean", "pooled already"),
+    ("features", "-o f.csv --seed 3", "draws nothing"),
+    ("features", "-o f.csv --size 9", "16 to 1024"),
+    ("inspect", "--seed 3", "draws nothing"),
+    ("inspect", "--precision f16", "one of auto"),
+    ("classify", "--top 0", "1 or more"),
+    ("classify", "-o f.txt", "must end in"),
+    ("classify", "--size 3000", "16 to 1024"),
+    ("classify", "--seed 1", "unrecognized"),
+    ("classify", "--cache x", "unrecognized"),
+    ("predict MODEL", "--top 0", "1 or more"),
+    ("predict MODEL", "-o f.txt", "must end in"),
+    ("compare", "--epochs 0", "1 to 10000"),
+    ("compare", "--augment fotos", "one of photo"),
+    ("compare", "--curve --freeze-depth", "leave one of them out"),
+    ("backbones", "--sort prio", "did you mean prior"),
+    ("backbones", "--download x --search y", "leave one of them out"),
+    ("backbones", "--import-weights x --sort top1", "leave one of them out"),
+    ("backbones", "--export-weights x y.pth", "must end in .safetensors"),
+]
+# Runs every command in one process, and says after each what it wrote and which heavy libraries are loaded.
+SCRIPT = """
+import contextlib, io, json, sys
+from headstart.cli import main
+for words in json.loads(sys.argv[1]):
+    err, code = io.StringIO(), 0
+    with contextlib.redirect_stderr(err):
+        try:
+            main(words)
+        except SystemExit as end:
+            code = end.code
+    print(json.dumps([code, err.getvalue(), [m for m in json.loads(sys.argv[2]) if m in sys.modules]]))
+"""
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[tuple[str, str], tuple[int, str, list[str]]]]:
+    place = tmp_path_factory.mktemp("wrong")
+    words = [
+        [*command.split(), *([] if command == "backbones" else ["DATA"]), *given.split()] for command, given, _ in WRONG
+    ]
+    env = os.environ | {"PYTHONPATH": str(Path(headstart.__file__).parents[1])}
+    told = [sys.executable, "-c", SCRIPT, json.dumps(words), json.dumps(HEAVY)]
+    done = subprocess.run(told, capture_output=True, text=True, env=env, cwd=place, timeout=120, check=True)
+    yield {
+        (command, given): json.loads(line)
+        for (command, given, _), line in zip(WRONG, done.stdout.splitlines(), strict=True)
+    }
+    assert list(place.iterdir()) == []
+
+
+@pytest.mark.parametrize(("command", "given", "said"), WRONG)
+def test_a_wrong_value_is_refused_before_the_data_are_read_and_anything_heavy_is_loaded(
+    command: str, given: str, said: str, answers: dict[tuple[str, str], tuple[int, str, list[str]]]
+) -> None:
+    code, err, loaded = answers[command, given]
+    assert code == 2, err
+    assert said in err
+    assert err.count("\n") == 1
+    assert loaded == []
+
+
+def test_every_option_with_a_value_that_can_be_wrong_is_tried() -> None:
+    """Paths and names are known to be wrong only where they are looked up; the others have a row above."""
+    free = {"--output", "--backbone", "--layer", "--tune", "--cache", "--weights", "--search", "--download"}
+    free |= {"--add-to", "--import-weights"}
+    action = next(a for a in parser()._actions if isinstance(a, argparse._SubParsersAction))
+    tried = {word for _, given, _ in WRONG for word in given.replace("=", " ").split() if word.startswith("--")}
+    for command in action.choices.values():
+        for option in command._actions:
+            if option.option_strings and option.nargs != 0:
+                assert option.option_strings[-1] in tried | free, option.option_strings
+
+
+def test_what_the_data_were_read_as_is_said_before_anything_heavy_is_loaded(tmp_path: Path, pictures: Path) -> None:
+    """The first line comes while torch is being imported, or before."""
+    code = (
+        "import sys, importlib.abc\n"
+        f"heavy = {HEAVY!r}\n"
+        "class Stop(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name in heavy:\n"
+        "            raise MemoryError(name)\n"
+        "sys.meta_path.insert(0, Stop())\n"
+        "from headstart.cli import main\n"
+        "main(sys.argv[1:])\n"
+    )
+    env = os.environ | {"PYTHONPATH": str(Path(headstart.__file__).parents[1])}
+    for command in (["fit", "-o", "m"], ["inspect"], ["compare"], ["features", "-o", "f.csv"]):
+        told = [sys.executable, "-c", code, command[0], str(pictures), *command[1:]]
+        done = subprocess.run(told, capture_output=True, text=True, env=env, cwd=tmp_path, timeout=120, check=False)
+        first, second = done.stderr.splitlines()
+        assert "24 images of 3 classes" in first
+        assert second.startswith("headstart: out of memory")
+        assert done.returncode == 1
