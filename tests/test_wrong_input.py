@@ -137,9 +137,11 @@ def refused(run: Run, command: str, model: Path, code: int, said: str) -> None:
     words = [w for part in command.split() for w in (TINY if part == "LITTLE" else [part])]
     found = run(*(str(model) if w == "MODEL" else w for w in words))
     assert found.code == code, found.err
-    assert said in found.err
-    assert found.err.startswith("headstart")
-    assert found.err.count("\n") == 1, found.err
+    *read, line = found.err.splitlines()  # what the data were read as stands before what only a library can refuse
+    assert said in line
+    assert line.startswith("headstart")
+    assert len(read) <= 1, found.err
+    assert all(" images of " in before for before in read), found.err
     assert found.out == ""
     assert snapshot(Path()) == before
 

@@ -12,8 +12,8 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -22,7 +22,7 @@ from headstart.arguments import parser
 from headstart.counted import counted
 from headstart.errors import DataError, HeadstartError, OptionError, lacks_memory, reason_of
 from headstart.files.cells import printable
-from headstart.progress import quiet_libraries, shown_to_somebody, watching
+from headstart.progress import ClosedOutputError, quiet_libraries, shown_to_somebody, watching, writing
 
 if TYPE_CHECKING:
     from headstart.data.table import Table
@@ -38,10 +38,6 @@ UNLOOKED = (50_000, 20, 50)
 
 SMALLER = "take a smaller --size, or fewer images, or close other programs"
 REMEDIES = dict.fromkeys(("fit", "features", "inspect", "compare", "classify"), SMALLER)
-
-
-class ClosedOutputError(OSError):
-    """The standard output takes no more."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -429,26 +425,15 @@ def _print_json(value: Any) -> None:
 def _print(text: str) -> None:
     if sys.stdout is None:
         raise ClosedOutputError(errno.EBADF, "it is closed")
-    with _writing():
+    with writing():
         print(text)
 
 
 def _flush() -> None:
     """What was printed is out."""
     if sys.stdout is not None:
-        with _writing():
+        with writing():
             sys.stdout.flush()
-
-
-@contextmanager
-def _writing() -> Iterator[None]:
-    """Raises ClosedOutputError where the standard output takes no more; BrokenPipeError where its reader has gone."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise ClosedOutputError(error.errno, error.strerror) from None
 
 
 def _drop_output() -> None:
