@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from conftest import TINY, Run, picture
 from headstart.arguments import parser
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,6 +41,37 @@ def blocks(language: str) -> list[str]:
 @pytest.mark.skipif(sys.version_info >= (3, 13), reason="argparse writes options in another way since Python 3.13")
 def test_the_help_texts_in_the_docs_are_those_of_the_commands() -> None:
     assert (ROOT / "docs" / "commands.md").read_text() == help_page(), "run: python tests/test_docs.py"
+
+
+def shape(line: str) -> str:
+    """A line without its numbers, which another machine or network changes."""
+    return re.sub(r" +", " ", re.sub(r"\d[\d,.]*", "#", line)).strip()
+
+
+def test_the_sample_of_the_readme_is_what_a_fit_prints(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same folders, classes and commands: the same lines with the same words; only numbers may differ.
+
+    `python tests/test_docs.py FILE` puts what a fit of the real ants and bees printed there.
+    """
+    from headstart.data.images import write_png
+
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(5)
+    for part, n in (("train", 8), ("val", 20)):
+        for colour, name in enumerate(("ants", "bees")):
+            Path("hymenoptera", part, name).mkdir(parents=True)
+            for k in range(n):
+                write_png(picture(colour, rng), Path("hymenoptera", part, name, f"{k}.png"))
+    command, *sample = blocks("console")[0].splitlines()
+    assert command.startswith("$ headstart ")
+    found = run(*command.split()[2:], *TINY)
+    assert found.code == 0, found.err
+    printed = [shape(line) for line in (found.err + found.out).splitlines()]
+    remarks = ("weakest class", "labels", "duplicates", "set aside", "note")  # there where there is something to say
+    fixed = [shape(line) for line in sample if not line.startswith(remarks)]
+    assert fixed == [line for line in printed if not line.startswith(remarks)]
 
 
 def test_readme_names_every_command_and_no_other() -> None:
@@ -84,5 +116,15 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
     assert (tmp_path / "model" / "report.html").exists()
 
 
+def write_sample(printed: str) -> None:
+    """Put what `headstart fit hymenoptera -o model` printed into the README."""
+    readme = ROOT / "README.md"
+    block = f"```console\n$ headstart fit hymenoptera -o model\n{printed.strip()}\n```"
+    text, old = readme.read_text(), blocks("console")[0]
+    readme.write_text(text.replace(f"```console\n{old}```", block, 1))
+
+
 if __name__ == "__main__":
+    if sys.argv[1:]:  # a file with what it printed
+        write_sample(Path(sys.argv[1]).read_text())
     (ROOT / "docs" / "commands.md").write_text(help_page())

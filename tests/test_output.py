@@ -167,8 +167,9 @@ def test_features_are_the_same_in_every_format(run: Run, pictures: Path, tmp_pat
     assert len(lines) == len(rows) == table.num_rows == 24
     for name in table.column_names:
         whole = table[name].to_pylist()
-        assert [line[name] for line in lines] == whole
         if name in rows[0]:
-            assert [row[name] for row in rows] == whole
-        else:
-            assert [[float(row[f"{name} {k}"]) for k in range(len(whole[0]))] for row in rows] == whole
+            assert [line[name] for line in lines] == [row[name] for row in rows] == whole
+            continue
+        assert (np.float16([line[name] for line in lines]) == np.float16(whole)).all()
+        cells = [[float(row[f"{name} {k}"]) for k in range(len(whole[0]))] for row in rows]
+        assert (np.float16(cells) == np.float16(whole)).all()

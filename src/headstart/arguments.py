@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import sys
 from collections.abc import Callable
-from typing import NoReturn
+from contextlib import suppress
+from typing import TYPE_CHECKING, NoReturn
 
 from headstart import __version__
 from headstart.files.cells import printable
 from headstart.options import BACKBONE
+from headstart.progress import ClosedOutputError, writing
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 
 class Parser(argparse.ArgumentParser):
@@ -16,6 +23,17 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {printable(message)} (see {self.prog} --help)\n")
+
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        """argparse itself says nothing where the standard output takes no more."""
+        if file is sys.stdout and message:
+            if file is None:
+                raise ClosedOutputError(errno.EBADF, "it is closed")
+            with writing():
+                file.write(message)
+        elif file is not None and message:
+            with suppress(OSError):
+                file.write(message)
 
 
 def parser() -> argparse.ArgumentParser:
