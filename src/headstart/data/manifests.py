@@ -12,8 +12,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from headstart.data.folders import SPLIT_NAMES, counts, shown
+from headstart.data.folder_names import SPLIT_NAMES, split_of
+from headstart.data.folders import counts
 from headstart.data.sources import CellSource, FileSource, Found, Row, RowGroups
+from headstart.data.tree import shown
 from headstart.errors import DataError, nearest
 
 COLUMNS = {
@@ -66,7 +68,23 @@ def parquet_files(folder: Path) -> list[Path]:
         found = sorted(place.glob("[!.]*.parquet"), key=lambda p: os.fsencode(p.name))
         if any(_split_of(file) or _holds_images(file) for file in found):
             return found
-    return []
+    return _export(folder)
+
+
+def _export(folder: Path) -> list[Path]:
+    """The files of the hub's own export, CONFIGURATION/train/0000.parquet, or of one configuration; or none."""
+    parts = [f"{partial}{split}" for partial in ("", "partial-") for split in ("train", "validation", "test")]
+    found: dict[Path, list[Path]] = {}
+    for place in (folder, *sorted(p for p in folder.iterdir() if p.is_dir())):
+        files = [file for part in parts for file in sorted((place / part).glob("[!.]*.parquet"))]
+        if any(_holds_images(file) for file in files):
+            found[place] = files
+    if len(found) > 1:
+        names = ", ".join(shown(place.name) for place in found)
+        raise DataError(
+            f"{shown(str(folder))} holds {len(found)} sets, {names}: name one, {shown(str(next(iter(found))))}"
+        )
+    return next(iter(found.values()), [])
 
 
 def _holds_images(file: Path) -> bool:
@@ -78,7 +96,7 @@ def _holds_images(file: Path) -> bool:
 
 def read_parquet_folder(folder: Path, files: Sequence[Path]) -> Found:
     """A folder of train-*, validation-* and test-* Parquet files in the Hugging Face layout. Raises DataError."""
-    named = [(file, _split_of(file)) for file in files]
+    named = [(file, _split_of(file) or _part_of(file, folder)) for file in files]
     notes = [
         f"{file.name}: not read, its name begins with none of train, validation, test" for file, s in named if not s
     ]
@@ -86,6 +104,11 @@ def read_parquet_folder(folder: Path, files: Sequence[Path]) -> Found:
     if not parts:  # one set in several files
         parts, notes = [(file, "none") for file in files], []
     return _hugging_face(parts, shown(str(folder)), notes)
+
+
+def _part_of(file: Path, folder: Path) -> str:
+    """The split that the folder of a file is named after, in the hub's own export."""
+    return "" if file.parent in (folder, folder / "data") else split_of(file.parent.name)
 
 
 def _split_of(file: Path) -> str:
@@ -97,19 +120,21 @@ def _hugging_face(parts: Sequence[tuple[Path, str]], where: str, notes: list[str
     if not column:
         raise DataError(f"{shown(str(parts[0][0]))} has no image column (a struct with the field bytes)")
     groups = RowGroups([file for file, _ in parts], column)
+    twice = len({file.name for file, _ in parts}) < len(parts)  # train/0000.parquet and test/0000.parquet
     rows: list[Row] = []
     for number, (file, split) in enumerate(parts):
         schema = _schema(file)
         if _image_column(schema) != column:
             raise DataError(f"{shown(str(file))} has no image column {column!r} as {parts[0][0].name} has")
         labels = _labels(file, schema)
+        name = f"{file.parent.name}/{file.name}" if twice else file.name
         at = 0
         with pq.ParquetFile(file) as parquet:
             sizes = [parquet.metadata.row_group(g).num_rows for g in range(parquet.num_row_groups)]
         for group, size in enumerate(sizes):
             for row in range(size):
                 source = CellSource(groups, number, group, row)
-                rows.append(Row(f"{shown(file.name)}#{at + row}", source, labels[at + row], split))
+                rows.append(Row(f"{shown(name)}#{at + row}", source, labels[at + row], split))
             at += size
     if not rows:
         raise DataError(f"{where} has no rows")

@@ -23,9 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from headstart.data.folders import Walk, read_folder, shown
+from headstart.data.beside import read_labelled_folder
+from headstart.data.groups import by_folder, expression, grouped
 from headstart.data.manifests import parquet_files, read_csv, read_parquet, read_parquet_folder
 from headstart.data.sources import ArraySource, FileSource, Found, PictureSource, Row, Source
+from headstart.data.tree import shown
+from headstart.data.walk import Walk
 from headstart.errors import DataError
 
 SPLITS = ("train", "validation", "test", "none")
@@ -81,15 +84,19 @@ class Table:
         return tuple(sorted(set(self.labels[self.teaching]) - {""}))
 
 
-def read_table(path: str | Path, min_classes: int = 2) -> Table:
+def read_table(path: str | Path, min_classes: int = 2, group_by: str | None = None) -> Table:
     """A labelled folder, manifest or Parquet set, as in the table above.
 
-    min_classes: fewer than this many training classes are refused; 1 is enough to evaluate. Raises DataError.
+    min_classes: fewer than this many training classes are refused; 1 is enough to evaluate. group_by: images that stay
+    together, by a regular expression for their names below `path`, or "folder": that in which they lie inside their
+    class; "none": folders inside a class mean nothing. Raises DataError, OptionError.
     """
+    expression(group_by)
     place = Path(path)
     if place.is_dir():
         inside = parquet_files(place)
-        found = read_parquet_folder(place, inside) if inside else read_folder(place, min_classes)
+        inner = group_by if group_by in ("folder", "none") else ""
+        found = read_parquet_folder(place, inside) if inside else read_labelled_folder(place, min_classes, inner)
     elif not place.exists():
         raise DataError(f"{shown(str(path))} does not exist: name a folder with one folder of images per class")
     elif place.suffix.lower() in (".csv", ".tsv"):
@@ -101,7 +108,10 @@ def read_table(path: str | Path, min_classes: int = 2) -> Table:
             f"{shown(str(path))} is neither a folder nor a manifest: name a folder with one folder of images per "
             "class, or a .csv or .parquet file with the columns path,label"
         )
-    table = _table(found)
+    if group_by == "folder" and not place.is_dir():
+        found = found._replace(rows=by_folder(found.rows))
+    rows, notes = grouped(found.rows, group_by, shown(str(path)))
+    table = _table(found._replace(rows=rows, notes=[*found.notes, *notes]))
     if len(table.classes) < min_classes:
         named = f", {table.classes[0]!r}" if table.classes else ""
         raise DataError(
