@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from headstart.bundle import Bundle
 from headstart.data.duplicates import DuplicateSet, find_conflicts, find_leaks
@@ -126,7 +128,16 @@ def inspection(seen: Seen) -> dict[str, Any]:
         "leaks": told(find_leaks(seen.duplicates, table.splits)),
         "conflicts": told(find_conflicts(seen.duplicates, table.labels)),
         "imbalance": round(float(counts.max() / max(1, counts.min())), 2),
+        "groups": _groups(table.groups),
     }
+
+
+def _groups(groups: npt.NDArray[np.object_]) -> dict[str, int] | None:
+    """How many images the user's own groups hold; None where there are none."""
+    sizes = sorted(Counter(group for group in groups if group).values())
+    if not sizes:
+        return None
+    return {"groups": len(sizes), "images": sum(sizes), "smallest": sizes[0], "largest": sizes[-1]}
 
 
 def inspection_lines(found: dict[str, Any]) -> list[str]:
@@ -138,6 +149,11 @@ def inspection_lines(found: dict[str, Any]) -> list[str]:
         counts = [str(count) if split == "none" else f"{split} {count}" for split, count in splits.items()]
         lines.append(f"  {name}: {', '.join(counts)}")
     lines.append(_line("imbalance", f"the largest class has {found['imbalance']} times the images of the smallest"))
+    groups = found["groups"]
+    used = (
+        f"{groups['groups']} of {groups['smallest']} to {groups['largest']} images that stay together" if groups else ""
+    )
+    lines.append(_line("groups", used or "none: each image may go anywhere (--group-by says what belongs together)"))
     lines.append(_line("duplicates", f"{len(found['duplicates'])} sets of copies"))
     lines.append(_line("leaks", f"{len(found['leaks'])} of them in more than one of train, validation and test"))
     lines.append(_line("conflicts", f"{len(found['conflicts'])} of them with different labels"))

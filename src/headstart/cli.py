@@ -70,6 +70,7 @@ def _demo(given: argparse.Namespace) -> None:
     count = write_digits(images)
     _tell(f"{count} images of handwritten digits, one folder a class, written to {images}")
     given.data, given.output, given.add_to, given.track = str(images), str(folder / "model"), None, ""
+    given.group_by = None
     _fit_and_save(given)
     if not given.json:
         for line in ("", "For your own images, one folder per class:", "  headstart fit YOUR-FOLDER -o model"):
@@ -82,7 +83,7 @@ def _fit_and_save(given: argparse.Namespace) -> None:
 
     folder = Path(given.output)
     check_writable(folder)
-    table = read_table(given.data, min_classes=1 if given.add_to else 2)
+    table = read_table(given.data, min_classes=1 if given.add_to else 2, group_by=given.group_by)
     from headstart import (  # after the cheap checks: they take seconds to import
         account,
         answers,
@@ -119,7 +120,7 @@ def _fit_and_save(given: argparse.Namespace) -> None:
 def _evaluate(given: argparse.Namespace) -> None:
     from headstart.data.table import read_table
 
-    table = read_table(given.data, min_classes=1)
+    table = read_table(given.data, min_classes=1, group_by=given.group_by)
     from headstart import pipeline
 
     model = pipeline.load(given.model)
@@ -228,7 +229,7 @@ def _backbones(given: argparse.Namespace) -> None:
 def _inspect(given: argparse.Namespace) -> None:
     from headstart.data.table import read_table
 
-    table = read_table(given.data, min_classes=1)
+    table = read_table(given.data, min_classes=1, group_by=given.group_by)
     from headstart import answers, pipeline
 
     with _watcher() as watch:
@@ -243,7 +244,7 @@ def _inspect(given: argparse.Namespace) -> None:
 def _compare(given: argparse.Namespace) -> None:
     from headstart.data.table import read_table
 
-    table = read_table(given.data)
+    table = read_table(given.data, group_by=given.group_by)
     from headstart import compare, depth
 
     with _watcher() as watch:
@@ -332,6 +333,7 @@ def _typed(given: argparse.Namespace) -> list[str]:
 
     words = ["fit", handed_on(given.data), "-o", handed_on(given.output)]
     words += ["--add-to", handed_on(given.add_to)] if given.add_to else []
+    words += ["--group-by", given.group_by] if given.group_by else []
     for name, default in vars(Options()).items():
         value = getattr(given, name, default)
         if value != default and name != "cache":

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from headstart.data.scarce import scarce, without
 from headstart.data.splits import hold_out, nested_order
 from headstart.data.table import Table
 from headstart.errors import DataError, OptionError
@@ -109,6 +110,7 @@ def start(table: Table, options: Options, watch: Watcher) -> tuple[Seen, Plan]:
     if options.weights == "none":
         raise OptionError("compare needs pre-trained weights: --weights none leaves nothing to compare")
     table = labelled(table)
+    table = without(table, scarce(table, options.min_images), options.min_images)
     check_labels(table)
     seen = inspect(table, options, watch)
     plan = _plan(seen, options.seed)

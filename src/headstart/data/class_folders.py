@@ -79,8 +79,7 @@ def _check_nested(top: Folder, classes: list[Folder]) -> None:
     for folder in classes:
         place = folder.opened()
         inner = [inner.name for inner in place.filled]
-        found = {split for split in names.splits_of(inner) if split}
-        if "train" in found and len(found) > 1:
+        if holds_parts(place):
             raise DataError(
                 f"{top.where}: {named(classes)} would be the classes, but {place.where} holds "
                 f"{named(place.filled)}: name that folder, or divide every class like that"
@@ -93,23 +92,34 @@ def _check_nested(top: Folder, classes: list[Folder]) -> None:
             )
 
 
+def holds_parts(place: Folder) -> bool:
+    """Whether train lies in it, and test or validation."""
+    found = set(names.splits_of([inner.name for inner in place.filled])) - {""}
+    return "train" in found and len(found) > 1
+
+
 def _check_alike(top: Folder, classes: list[Folder]) -> None:
     """Raises DataError where folders hold the same folders and no name tells which of the two are the classes."""
     deep = [folder for folder in classes if folder.inner_names]
-    held = Counter(name for folder in deep for name in folder.inner_names)
-    most = max(2, len(deep) / 2)
-    shared = sorted(name for name, count in held.items() if count >= most)
-    alike = len(shared) > 1 or (shared and len(held) > 1 and any(f.inner_names == set(shared) for f in deep))
+    inner = [[f for f in folder.opened().filled if not names.is_annotation(f.name)] for folder in deep]
+    held = Counter(key(f.name) for found in inner for f in found)
+    shared = {name for name, count in held.items() if count >= max(2, len(deep) / 2)}
+    spelt = sorted({f.name for found in inner for f in found if key(f.name) in shared})
+    alike = len(shared) > 1 or (
+        shared and len(held) > 1 and any({key(f.name) for f in found} == shared for found in inner)
+    )
     direct = sum(len(folder.files) for folder in deep)
+    outer_sites = names.are_sites([folder.name for folder in deep])
+    alike = alike or (outer_sites and any(annotated(folder)[1] for folder in deep))
     if not alike or direct > sum(folder.total for folder in deep) / 10:  # a class holds pictures of its own
         return
-    if names.are_sites(shared) and not names.are_sites([folder.name for folder in deep]):
+    if names.are_sites(spelt) and not outer_sites:
         return
     raise DataError(
-        f"{top.where}: {named(deep)} hold the same folders ({some(shared)}): if those are the classes, name the "
+        f"{top.where}: {named(deep)} hold the same folders ({some(spelt)}): if those are the classes, name the "
         f"outer folders train, validation and test, or name one of them, such as {deep[0].opened().where}; if "
-        f"{named(deep)} are the classes, say --group-by none, or --group-by folder where "
-        "each inner folder is a site or a patient"
+        f"{named(deep)} are the classes, say --group-by none, or --group-by folder where each inner folder is a site "
+        "or a patient"
     )
 
 
@@ -129,8 +139,8 @@ def check_names(top: Folder, classes: list[Folder]) -> None:
         deep = next((f.opened() for f in wrong if len(f.opened().filled) > 1), None)
         hint = f"name {deep.where} if its folders are the classes" if deep else PER_CLASS
         raise DataError(
-            f"{top.where}: {named(classes)} would be the classes, but {named(wrong)} is the name of a place for "
-            f"pictures: {hint}, or rename it{or_list(top)}"
+            f"{top.where}: {named(classes)} would be the classes, but {named(wrong)} tells of a place for pictures and "
+            f"not of what is in them: {hint}, or rename it{or_list(top)}"
         )
 
 

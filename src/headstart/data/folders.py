@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from headstart.data.class_folders import Layout, annotated
-from headstart.data.folder_names import differ_only_in_spelling
+from headstart.data.folder_names import composed, differ_only_in_spelling
 from headstart.data.layouts import layout_of
 from headstart.data.sources import FileSource, Found, Row
 from headstart.data.tree import Folder, contents, or_list, shown, some
@@ -87,11 +87,12 @@ def _check_classes(top: Folder, layout: Layout, rows: list[Row], min_classes: in
     ]
     folders: dict[str, set[str]] = {}
     for folder, label, _ in layout.classes:
-        folders.setdefault(label, set()).add(folder.name)
+        if composed(shown(folder.name)) == label:
+            folders.setdefault(label, set()).add(folder.name)
     notes += [
         f"class {label!r}: folders whose names differ only in how accents are stored are one class"
         for label, spelt in folders.items()
-        if label and len(spelt) > 1
+        if len(spelt) > 1
     ]
     every = sorted(set().union(*classes.values())) if classes else []
     notes += [
@@ -109,12 +110,13 @@ def counts(rows: list[Row]) -> str:
     """How many images of which class and split, in one line: "train 244 (ants 123, bees 121), validation ..."."""
     by_split: dict[str, Counter[str]] = {}
     for row in rows:
-        by_split.setdefault(row.split, Counter())[row.label or "unlabelled"] += 1
+        by_split.setdefault(row.split, Counter())[row.label] += 1
     parts = []
     for split in ("train", "validation", "test", "none"):
         if split in by_split:
             labels = by_split[split]
-            each = [f"{label} {n}" for label, n in sorted(labels.items())]
+            each = [f"{label} {n}" for label, n in sorted(labels.items()) if label]
+            each += [f"unlabelled {labels['']}"] if labels[""] else []
             what = f"{sum(labels.values())} images" if split == "none" else f"{split} {sum(labels.values())}"
-            parts.append(f"{what} of {len(labels)} classes ({some(each, 10)})")
+            parts.append(f"{what} of {len(set(labels) - {''})} classes ({some(each, 10)})")
     return ", ".join(parts)

@@ -18,6 +18,7 @@ from headstart.data.class_folders import (
     PER_CLASS,
     Layout,
     check_names,
+    holds_parts,
     is_no_class,
     label_of,
     read_classes,
@@ -111,6 +112,9 @@ def _no_train(place: Folder, parts: dict[str, Folder], told: list[tuple[Folder, 
     if flat:
         return _no_labels(place, flat)
     first = next(iter(parts.values()))
+    deeper = next((folder.opened() for folder in others if holds_parts(folder.opened())), None)
+    if deeper:
+        return f"{place.where}: {deeper.where} holds {named(deeper.filled)}: name that folder"
     if not others:
         return (
             f"{place.where} has {named(list(parts.values()))} but no train folder: add one, or name the folder of "
@@ -128,6 +132,7 @@ def _no_train(place: Folder, parts: dict[str, Folder], told: list[tuple[Folder, 
 
 
 def _no_labels(place: Folder, parts: Sequence[tuple[Folder, str]]) -> str:
+    parts = sorted(parts, key=lambda part: ORDER.index(part[1]))
     folders = [folder for folder, _ in parts]
     return (
         f"{place.where}: {named(folders)} hold{'s' if len(folders) == 1 else ''} images but no class folders, so "

@@ -19,7 +19,7 @@ from headstart.data.tree import shown
 from headstart.errors import DataError, nearest
 
 COLUMNS = {
-    "path": ("path", "filename", "file", "image"),
+    "path": ("path", "filename", "file_name", "file", "image"),
     "label": ("label", "class"),
     "split": ("split",),
     "group": ("group",),
@@ -75,7 +75,11 @@ def _export(folder: Path) -> list[Path]:
     """The files of the hub's own export, CONFIGURATION/train/0000.parquet, or of one configuration; or none."""
     parts = [f"{partial}{split}" for partial in ("", "partial-") for split in ("train", "validation", "test")]
     found: dict[Path, list[Path]] = {}
-    for place in (folder, *sorted(p for p in folder.iterdir() if p.is_dir())):
+    try:
+        inner = sorted(Path(entry.path) for entry in os.scandir(folder) if entry.is_dir())
+    except OSError:
+        return []
+    for place in (folder, *inner):
         files = [file for part in parts for file in sorted((place / part).glob("[!.]*.parquet"))]
         if any(_holds_images(file) for file in files):
             found[place] = files

@@ -3,12 +3,13 @@
 | what is given | how it is read |
 |---|---|
 | a folder of folders | one class per folder; images in folders inside a class folder belong to it |
-| a folder with train, val and test inside (training, valid, validation, testing; any letter case) | splits, classes |
+| a folder with train, val and test inside (training_set, Testing, dev ...), or such folders in each class | splits |
+| a folder with metadata.csv or .jsonl (file_name,label), or one in each of train, val and test | as Hugging Face does |
 | a .csv or .parquet file with the columns path,label[,split][,group] | a manifest; paths relative to its folder |
 | a .parquet file, or a folder of train-*, validation-*, test-* .parquet files | the images are inside (Hugging Face) |
 
 Rows stand in the order of their names, compared bytewise, whatever the file system says. Class names are the folder
-names to the letter. What was passed over, and why, is in `notes`.
+names to the letter, in Unicode's composed form (NFC). What was passed over, and why, is in `notes`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from headstart.data.beside import read_labelled_folder
+from headstart.data.folder_names import key
 from headstart.data.groups import by_folder, expression, grouped
 from headstart.data.manifests import parquet_files, read_csv, read_parquet, read_parquet_folder
 from headstart.data.sources import ArraySource, FileSource, Found, PictureSource, Row, Source
@@ -124,11 +126,13 @@ def read_table(path: str | Path, min_classes: int = 2, group_by: str | None = No
 def _check_trained(table: Table, where: str) -> None:
     """Raises DataError on a class that is to be judged and was never to be trained on."""
     known = {*table.classes, ""}
+    spelt = {key(name): name for name in table.classes}
     for label, split in zip(table.labels, table.splits, strict=True):
         if label not in known:
+            alike = f", which has {spelt[key(label)]!r}" if key(label) in spelt else ""
             raise DataError(
-                f"class {label!r} is in the {split} split of {where} but not in its train split: add training "
-                f"images of it, or remove it from {split}"
+                f"class {label!r} is in the {split} split of {where} but not in its train split{alike}: add training "
+                f"images of it, or {'rename' if alike else 'remove'} it {'in' if alike else 'from'} {split}"
             )
 
 
