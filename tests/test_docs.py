@@ -54,7 +54,7 @@ def test_readme_names_every_command_and_no_other() -> None:
 def test_every_command_has_a_sentence_and_few_options() -> None:
     for name, command in commands().items():
         assert command.description, name
-        # about 12 and --help; fit has groups of its own for the data, for heads of the user's layers and for fine-tuning
+        # about 12 and --help; fit has groups for the data, for heads of the user's layers, for fine-tuning
         assert len(command._actions) <= (24 if name == "fit" else 15), name
 
 

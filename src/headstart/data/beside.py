@@ -15,6 +15,7 @@ from headstart.data.groups import by_folder
 from headstart.data.manifests import read_csv, read_parquet
 from headstart.data.sources import FileSource, Found, Row
 from headstart.data.tree import images, shown
+from headstart.data.walk import Walk
 from headstart.errors import DataError
 from headstart.files.reading import open_regular
 
@@ -84,6 +85,9 @@ def read_metadata(place: Path, files: list[tuple[Path, str]], in_folders: bool =
         rows += [
             row._replace(name=above + row.name, split=split if split != "none" else row.split) for row in found.rows
         ]
+    unlisted = Walk(str(place)).tree().total - len({os.path.normpath(row.name) for row in rows})
+    if unlisted > 0:
+        notes.append(f"not used: {images(unlisted)} that no metadata file lists")
     rows = by_folder(rows) if in_folders else rows
     kind = "labels of " + " and ".join(shown(str(file.relative_to(place))) for file, _ in files)
     return Found(rows, notes, f"{shown(str(place))}: {kind}, {counts(rows)}")

@@ -37,7 +37,7 @@ def read_classes(top: Folder, classes_on_top: bool) -> Layout:
     if len(classes) == 1:
         _check_alone(top, classes[0])
     else:
-        _check_nested(top, classes)
+        _check_nested(top, classes, classes_on_top)
         if not classes_on_top:
             _check_alike(top, classes)
         check_names(top, classes)
@@ -46,12 +46,6 @@ def read_classes(top: Folder, classes_on_top: bool) -> Layout:
         raise DataError(
             f"{top.where}: {images(len(top.files))} lie beside the folders {named(classes)}, which hold {inside}: "
             f"{PER_CLASS}, or name a CSV file with the columns path,label{or_list(top)}"
-        )
-    odd = [c for c in classes if names.is_output(c.name)]
-    if odd:
-        raise DataError(
-            f"{top.where}: {named(odd)} lies among the class folders and would be a class: take it out, or rename it "
-            "if it is one"
         )
     taken = [c for c in classes if names.split_of(c.name)]
     if taken:
@@ -74,7 +68,7 @@ def _check_alone(top: Folder, only: Folder) -> None:
         )
 
 
-def _check_nested(top: Folder, classes: list[Folder]) -> None:
+def _check_nested(top: Folder, classes: list[Folder], classes_on_top: bool) -> None:
     """Raises DataError where a would-be class is itself a set of classes or parts."""
     for folder in classes:
         place = folder.opened()
@@ -85,6 +79,11 @@ def _check_nested(top: Folder, classes: list[Folder]) -> None:
                 f"{named(place.filled)}: name that folder, or divide every class like that"
             )
         siblings = {key(c.name) for c in classes if c is not folder}
+        if not classes_on_top and inner and all(names.splits_of(inner)):
+            raise DataError(
+                f"{top.where}: {named([folder])} holds {named(place.filled)}: if that is a part of the data, divide "
+                "every class into train and test; if it belongs to the class, say --group-by none"
+            )
         if same := siblings & set(map(key, inner)):
             raise DataError(
                 f"{top.where}: {named([folder])} holds folders of the same names as those beside it "
@@ -141,6 +140,20 @@ def check_names(top: Folder, classes: list[Folder]) -> None:
         raise DataError(
             f"{top.where}: {named(classes)} would be the classes, but {named(wrong)} tells of a place for pictures and "
             f"not of what is in them: {hint}, or rename it{or_list(top)}"
+        )
+    odd = [f for f in classes if names.is_output(f.name) or names.is_unnamed(f.name)]
+    rest = [f for f in classes if not names.is_aside(f.name)]
+    if len(rest) == 1 and len(rest[0].opened().filled) > 1:  # flowers/CLASS beside docs
+        odd = [f for f in classes if f not in rest]
+    if odd:
+        raise DataError(
+            f"{top.where}: {named(odd)} would be a class beside {named([f for f in classes if f not in odd])}: take it "
+            "out, or rename it if it is one"
+        )
+    if pairs := names.variants(called):
+        raise DataError(
+            f"{top.where}: {pairs[0][1]!r} would be a class beside {pairs[0][0]!r}, and its name tells of the same "
+            "thing: put its images where they belong (a test part into test/CLASS), or rename it"
         )
 
 

@@ -78,14 +78,14 @@ _BESIDE_ANNOTATION = frozenset(
 )
 UNLABELLED = frozenset(["unlabelled", "unlabeled", "unsorted", "unannotated"])
 OUTPUTS = frozenset(
-    """pred predict prediction predictions submission submissions docs figures results result output outputs logs
-    scripts metadata""".split()  # noqa: SIM905
+    """pred predict prediction predictions submission submissions results result output outputs logs scripts
+    metadata""".split()  # noqa: SIM905
 )
 ASIDE = (
     OUTPUTS
     | UNLABELLED
     | frozenset(  # beside train and test: what nobody trains on
-        "extra extras sample samples example examples demo misc doc figure fig meta models preview".split()  # noqa: SIM905
+        "docs figures extra extras sample samples example examples demo misc doc figure fig meta models preview".split()  # noqa: SIM905
     )
 )
 _SITES = (
@@ -100,6 +100,10 @@ _SITES = (
     )
     | PICTURES
 )
+_MARKS = frozenset(
+    "augmented augmentation aug copy copie kopie backup bak resized cropped flipped rotated".split()  # noqa: SIM905
+)
+_UNNAMED = frozenset({"new folder", "untitled folder", "neuer ordner", "nouveau dossier", "nueva carpeta"})
 _YEAR = re.compile(r"(?:19|20)\d\d(?:[-_. ]?\d\d){0,2}")
 _CLASS_WORDS = frozenset(
     ["class", "label", "category", "cat", "cls", "type", "grade", "stage", "level", "digit", "species", "sp"]
@@ -191,6 +195,11 @@ def is_output(name: str) -> bool:
     return any(w in OUTPUTS for w in words) and all(w in OUTPUTS or w in FILLERS for w in words)
 
 
+def is_unnamed(name: str) -> bool:
+    """What a new folder is called before somebody names it."""
+    return key(re.sub(r"\s*\(?\d+\)?$", "", name)) in _UNNAMED
+
+
 def is_unlabelled(name: str) -> bool:
     words = tokens(name)
     return any(w in UNLABELLED for w in words) and all(w in UNLABELLED or w in FILLERS for w in words)
@@ -228,6 +237,19 @@ def _is_series(names: Sequence[str]) -> bool:
     numbered = all(re.search(r"\d", name) for name in names)
     alike = numbered and len(found) == 1 and len(names) > 1
     return alike and bool(words := found.pop()) and not any(w in _CLASS_WORDS for w in words)
+
+
+def variants(names: Sequence[str]) -> list[tuple[str, str]]:
+    """(a name, that of the same with a mark): cat and cat_augmented, dog and test_dog, bus and "bus - Copy"."""
+    plain = {tokens(name): name for name in names if name and not re.search(r"\(\d+\)$", name)}
+    found = []
+    for name in names:
+        words = tuple(w for w in tokens(name) if w not in _MARKS and w not in SPLIT_NAMES and w not in ("of",))
+        numbered = re.fullmatch(r"(.+?) ?\(\d+\)", name)
+        original = numbered[1] if numbered and numbered[1] in names else plain.get(words) if words else None
+        if original and original != name and (numbered or words != tokens(name)):
+            found.append((original, name))
+    return found
 
 
 def parts_of_one_set(names: Sequence[str]) -> bool:

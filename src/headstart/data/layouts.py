@@ -169,12 +169,18 @@ def _read_parts(place: Folder, told: list[tuple[Folder, str]], others: list[Fold
 
 
 def _classes_of_part(part: Folder, inside: Folder, known: set[str]) -> list[Folder]:
-    """Its class folders; none where its one folder is no class, as in test/test/1.jpg and test/images/1.jpg."""
+    """Its class folders; none where its one folder is no class, as in test/test/1.jpg and test/images/1.jpg.
+
+    Raises DataError where that folder holds classes, and files beside it kept it from being opened.
+    """
     classes = inside.filled
-    if len(classes) == 1 and key(classes[0].name) not in known and not classes[0].filled:
-        name = classes[0].name
-        if key(name) == key(part.name) or names.is_container(name) or names.split_of(name) or names.is_aside(name):
-            return []
+    if len(classes) != 1 or key(classes[0].name) in known:
+        return classes
+    name = classes[0].name
+    if key(name) == key(part.name) or names.is_container(name) or names.split_of(name) or names.is_aside(name):
+        if classes[0].filled:
+            raise DataError(f"{inside.where} holds {images(len(inside.files))} beside {name!r}: take them out")
+        return []
     return classes
 
 
@@ -194,7 +200,7 @@ def _divided_classes(place: Folder) -> Layout | None:
         if len(inner) < len(folder.filled):
             raise DataError(f"{folder.where} has the same part twice, {named(folder.filled)}: keep one")
         held = [part.inner_names for part in inner.values()]
-        if len(held) > 1 and all(held) and not names.are_sites(sorted(set.union(*held))):
+        if all(held) and not names.are_sites(sorted(set.union(*held))):
             raise DataError(
                 f"{place.where}: each of {named(classes)} holds train and test folders with folders inside, a set of "
                 f"its own: name one, such as {folder.where}"

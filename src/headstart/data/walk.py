@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from headstart.data.tree import Folder, shown, some
+from headstart.data.tree import EXAMPLES, Folder, images, shown, some
 from headstart.errors import DataError
 
 DROPPINGS = frozenset(  # what operating systems and programs leave behind
@@ -41,7 +41,6 @@ ONE = {  # why a single thing was passed over
     "folders without images": "folder without images",
     "folders of masks or boxes": "folder of masks or boxes",
 }
-OWN = 2  # depth of folders below which each follows links of its own: a class, or a class in a part
 
 Place = tuple[int, int]  # device and number: two names of one folder have the same
 
@@ -56,7 +55,10 @@ class Walk:
     nested: Counter[str] = field(default_factory=Counter)
 
     def tree(self, start: str = "") -> Folder:
-        """All folders below the root, or below `start`. A link is followed once, and never back. Raises DataError."""
+        """All folders below the root, or below `start`. Raises DataError.
+
+        A link never leads back; in one class, be it on top or in a part, one folder is not entered twice by links.
+        """
         start = start or self.root
         top = Folder(Path(start).name, start, None, 0)
         pending: list[tuple[Folder, tuple[Place, ...], set[Place]]] = [(top, (_identity(start),), set())]
@@ -68,8 +70,9 @@ class Walk:
             children: list[tuple[Folder, tuple[Place, ...], set[Place]]] = []
             for entry in sorted(inner, key=lambda e: e.is_symlink()):  # what lies here comes before what is linked
                 identity = _identity(entry.path)
-                mine = set() if folder.depth < OWN else seen
-                if identity in path or (entry.is_symlink() and identity in mine):
+                linked = entry.is_symlink()
+                mine = set() if folder.depth == 0 or (folder.depth == 1 and not linked) else seen
+                if identity in path or (linked and identity in mine):
                     self.ignore("links that lead in a circle", entry.path)
                     continue
                 mine.add(identity)
@@ -146,11 +149,16 @@ class Walk:
 
     def notes(self) -> list[str]:
         """What was passed over, and which classes took in the images of folders inside them."""
-        return self.passed_over() + [
-            f"{self.relative(folder)}: {count} image{'s' if count > 1 else ''} in folders inside it "
-            f"belong{'s' if count == 1 else ''} to the same class"
+        inner = [
+            f"{self.relative(folder)}: {images(count)} in folders inside it belong{'s' if count == 1 else ''} to the same "
+            "class"
             for folder, count in self.nested.items()
         ]
+        if len(inner) > EXAMPLES:
+            folders = some([self.relative(folder) for folder in self.nested])
+            what = f"{images(self.nested.total())} in folders inside {len(inner)} class folders"
+            inner = [f"{what} belong to those classes: {folders}"]
+        return self.passed_over() + inner
 
     def passed_over(self) -> list[str]:
         notes = [
