@@ -150,8 +150,8 @@ class Walk:
     def notes(self) -> list[str]:
         """What was passed over, and which classes took in the images of folders inside them."""
         inner = [
-            f"{self.relative(folder)}: {images(count)} in folders inside it belong{'s' if count == 1 else ''} to the same "
-            "class"
+            f"{self.relative(folder)}: {images(count)} in folders inside it "
+            f"belong{'s' if count == 1 else ''} to the same class"
             for folder, count in self.nested.items()
         ]
         if len(inner) > EXAMPLES:
