@@ -48,6 +48,12 @@ def test_sidecar_files_change_nothing_but_one_note(tmp_path: Path) -> None:
     assert len(list_images([tmp_path / "full"])) == len(plain)
 
 
+def test_whatever_is_named_after_a_picture_belongs_to_it(tmp_path: Path) -> None:
+    table = read_table(lay(tmp_path, "a/1.tif", "a/1.tif.what", "a/2.what", "b/1.tif", "b/1.tif.jpg", "b/x.y.z"))
+    assert table.names.tolist() == ["a/1.tif", "a/2.what", "b/1.tif", "b/1.tif.jpg", "b/x.y.z"]
+    assert table.notes == ("ignored 1 sidecar file, which belongs to other files (.what 1)",)
+
+
 def test_a_header_is_a_picture_where_no_other_file_has_its_stem(tmp_path: Path) -> None:
     table = read_table(lay(tmp_path, "a/1.hdr", "a/2.hdr", "b/1.hdr", "b/1.img"))
     assert table.names.tolist() == ["a/1.hdr", "a/2.hdr", "b/1.img"]
@@ -211,6 +217,8 @@ def test_folders_in_folders_that_differ_belong_to_the_class_and_are_noted(tmp_pa
         (["train_images/1.png", "train_masks/1.png"], "segmentation"),
         ([*below("images/Images"), "annotations/Annotation/ants/0"], "name {}/images/Images"),
         (["1.png", "masks/1.png"], "segmentation"),
+        (below("leftImg8bit/train", "gtFine/train", "leftImg8bit/val", "gtFine/val"), "segmentation"),
+        (["scans/a.png", "scans/b.png", "masks/a.png", "masks/b.png"], "look like masks"),
         (["benign/1.png", "malign/2.png", "masks/1_mask.png", "masks/2.png"], "look like masks"),
     ],
 )
@@ -231,6 +239,7 @@ def test_words_of_other_tasks_can_be_classes(tmp_path: Path, pair: tuple[str, st
     [
         (["images/1.png"], "that is no class: it holds 1 image"),
         (["data_1/1.png", "data_2/1.png"], "a place for pictures"),
+        (["rgb/1.png", "seg/1.png"], "a place for pictures"),
         (["Skin_images_part_1/1.png", "Skin_images_part_2/1.png"], "a place for pictures"),
         ([*below("images"), "figures/1.png"], "name {}/images"),
         ([*below("flowers"), "docs/1.png"], "take it out"),
@@ -263,6 +272,8 @@ def test_an_empty_set_says_what_lies_there(tmp_path: Path) -> None:
     text = refused(lay(tmp_path, *below(".", n=12, kind="npy"), "bees/readme.txt"))
     assert "no images found" in text
     assert "24 .npy files, 1 .txt file in 2 folders (ants, bees)" in text
+    assert "arrays are taken in Python" in text
+    assert "unpack the archive" in refused(lay(tmp_path / "packed", "train.zip"))
 
 
 def test_a_class_without_pictures_says_what_it_holds(tmp_path: Path) -> None:

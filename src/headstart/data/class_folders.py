@@ -132,7 +132,7 @@ def check_names(top: Folder, classes: list[Folder]) -> None:
             "masks and no class: take the folder out, or rename it if it is a class"
         )
     wrong = [f for f in classes if names.is_container(f.name) or _wraps_classes(f)]
-    if names.parts_of_one_set(called):
+    if names.parts_of_one_set(called) or all(names.says_nothing(name) for name in called):
         wrong = classes
     if wrong:
         deep = next((f.opened() for f in wrong if len(f.opened().filled) > 1), None)
@@ -183,7 +183,9 @@ def label_of(folder: Folder, word_is_class: bool = False) -> str:
 def annotated(place: Folder) -> tuple[list[Folder], list[Folder]]:
     """(folders of pictures, folders of masks or boxes) in a folder, where both are there; else nothing."""
     marks = [f for f in place.folders if names.is_annotation(f.name) and (f.total or _marked(f))]
-    pictures = [f for f in place.filled if f not in marks and (names.holds_pictures(f.name) or _is_flat_part(f))]
+    inner = [mark.inner_names for mark in marks if mark.inner_names]
+    rest = [f for f in place.filled if f not in marks]
+    pictures = [f for f in rest if names.holds_pictures(f.name) or _is_flat_part(f) or f.inner_names in inner]
     return (pictures, marks) if marks and (pictures or (place.files and not _others(place, marks))) else ([], [])
 
 

@@ -7,12 +7,15 @@ from collections import Counter
 from pathlib import Path
 
 from headstart.data.class_folders import Layout, annotated
-from headstart.data.folder_names import composed, differ_only_in_spelling
+from headstart.data.folder_names import SPLIT_NAMES, composed, differ_only_in_spelling
 from headstart.data.layouts import layout_of
 from headstart.data.sources import FileSource, Found, Row
-from headstart.data.tree import Folder, contents, or_list, shown, some
-from headstart.data.walk import Walk
+from headstart.data.tree import Folder, contents, or_list, remedy, shown, some
+from headstart.data.walk import DROPPINGS, NO_IMAGE, Walk
 from headstart.errors import DataError
+
+# what the readers of lists take from here
+__all__ = ["DROPPINGS", "NO_IMAGE", "SPLIT_NAMES", "Walk", "counts", "read_folder", "shown"]
 
 
 def read_folder(root: Path, min_classes: int, inner: str = "") -> Found:
@@ -25,7 +28,7 @@ def read_folder(root: Path, min_classes: int, inner: str = "") -> Found:
     if not top.total:
         raise DataError(
             f"no images found in {shown(str(root))}: it holds {contents(top)}; expected is one folder per class with "
-            f"images inside{or_list(top)}"
+            f"images inside{remedy(top)}{or_list(top)}"
         )
     layout = layout_of(top, bool(inner))
     _note_what_is_left(walk, layout)

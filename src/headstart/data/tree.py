@@ -109,6 +109,18 @@ def contents(top: Folder) -> str:
     return some(kinds) + (f" in {where}" if where else "")
 
 
+def remedy(top: Folder) -> str:
+    """What to do with what lies in a folder without pictures."""
+    kinds = {kind for folder in top.below() for kind in folder.strays}
+    if kinds & {".zip", ".rar", ".7z", ".tar", ".gz", ".bz2", ".xz"}:
+        return "; unpack the archive first"
+    if kinds & {".npy", ".npz", ".mat", ".h5", ".hdf5"}:
+        return "; arrays are taken in Python, by TransferClassifier().fit(arrays, labels)"
+    if kinds & {".mp4", ".mov", ".avi", ".mkv", ".webm"}:
+        return "; save frames of the videos as pictures first"
+    return ""
+
+
 def or_list(top: Folder) -> str:
     """A clause that names the lists which lie in the upper folders, "" where there are none."""
     upper = [folder for folder in top.below() if folder.depth <= top.depth + 2]

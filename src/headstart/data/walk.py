@@ -27,6 +27,10 @@ SIDECARS = frozenset(  # extensions of files that belong to another: reduced cop
     dbf shp shx sbn sbx cpg qix qpj qml vrt enp imd rpb""".split()  # noqa: SIM905
 )
 BESIDE_ANOTHER = frozenset({"hdr", "thm"})  # a sidecar where a file of the same stem lies beside it, else a picture
+PICTURES = frozenset(  # extensions that a picture may have after that of another, as in 1.tif.jpg
+    """jpg jpeg jpe jfif png tif tiff bmp gif webp avif heic heif jp2 j2k jxl ppm pgm pbm pnm tga qoi psd ico dng dcm
+    hdr exr nii""".split()  # noqa: SIM905
+)
 LISTS = frozenset({"csv", "tsv", "jsonl", "parquet", "xls", "xlsx"})  # extensions of files in which labels may stand
 _MASK = re.compile(r"[-_. ](?:masks?|seg|segmentation|gt|groundtruth|annotation)(?:[-_ ]?\d+)?$", re.IGNORECASE)
 ONE = {  # why a single thing was passed over
@@ -123,15 +127,17 @@ class Walk:
         return folders, self._without_companions(files)
 
     def _without_companions(self, files: list[os.DirEntry[str]]) -> list[os.DirEntry[str]]:
-        """Without files that belong to another one by their names: a.hdr beside a.img, a_mask.png beside a.png."""
-        suspects = [f for f in files if _MASK.search(_stem(f.name)) or _extension(f.name) in BESIDE_ANOTHER]
+        """Without files that belong to another one by their names: a.tif.x and a.hdr beside a.tif, a_mask.png beside
+        a.png."""
+        suspects = [f for f in files if f.name.count(".") > 1 or _MASK.search(_stem(f.name)) or _is_beside(f.name)]
         if not suspects:
             return files
         stems = Counter(_stem(f.name).lower() for f in files)
+        every = {f.name.lower() for f in files}
         passed = set()
         for entry in suspects:
             stem, kind = _stem(entry.name).lower(), _extension(entry.name)
-            if kind in BESIDE_ANOTHER and stems[stem] > 1:
+            if (kind in BESIDE_ANOTHER and stems[stem] > 1) or (kind not in PICTURES and stem in every):
                 self.sidecars[f".{kind}"] += 1
             elif stems[_MASK.sub("", stem)] and _MASK.search(stem):
                 self.ignore("masks that lie beside their pictures", entry.path)
@@ -171,6 +177,10 @@ class Walk:
             what = "sidecar files, which belong" if count > 1 else "sidecar file, which belongs"
             notes.append(f"ignored {count} {what} to other files ({kinds})")
         return notes
+
+
+def _is_beside(name: str) -> bool:
+    return _extension(name) in BESIDE_ANOTHER
 
 
 def _stem(name: str) -> str:
