@@ -66,6 +66,7 @@ def test_masks_beside_their_pictures_are_no_pictures_of_the_class(tmp_path: Path
     table = read_table(tmp_path / "files")
     assert table.names.tolist() == [*(f"benign/{n}.png" for n in names), "malign/1.png", "malign/old_mask.png"]
     assert any(note.startswith("ignored 3 masks that lie beside their pictures") for note in table.notes)
+    assert len(list_images([tmp_path / "files"])) == 7  # who asks for all of a folder is told of all
     lay(tmp_path / "folders", *below("covid", "normal", names=("images", "masks"), n=2))
     table = read_table(tmp_path / "folders")
     assert table.classes == ("covid", "normal")
@@ -172,6 +173,14 @@ def test_a_train_among_cars_is_a_class_and_that_is_said(tmp_path: Path) -> None:
         assert "train: read as a class, not as a part of the data" in table.notes
 
 
+def test_the_user_can_say_that_what_lies_on_top_are_classes(tmp_path: Path) -> None:
+    lay(tmp_path, *below("."), "test/1.png", "ants/train/1.png")
+    assert "divide every class" in refused(tmp_path)
+    table = read_table(tmp_path, group_by="none")
+    assert table.classes == (*AB, "test")
+    assert len(table) == 4
+
+
 # Two readings
 
 
@@ -248,6 +257,13 @@ def test_words_of_other_tasks_can_be_classes(tmp_path: Path, pair: tuple[str, st
         ([*below("data/train", "data/test"), "docs/1.png"], "{}/data holds"),
         ([*below("."), *below("backup")], "the same names as those beside it"),
         ([*below("."), "predictions/1.png"], "would be a class"),
+        ([*below("."), "test/1.png"], "test may be a part of the data without class folders"),
+        ([*below("."), "val/1.png"], "val may be a part of the data without class folders"),
+        ([*below("."), "training_set/1.png"], "training_set may be a part of the data without class folders"),
+        ([*below("train", "test"), "train/seg_train/1.png"], "seg_train may be a part of the data"),
+        ([*below("train", "test"), "train/images/1.png"], "a place for pictures"),
+        ([*below("train", "test"), "train/ants_aug/1.png"], "'ants_aug' would be a class beside 'ants'"),
+        (below("train/2019", "train/2020"), "put them into {}/train itself"),
         ([*below("."), "New folder (2)/1.png"], "would be a class"),
         ([*below("."), "ants_augmented/1.png"], "'ants_augmented' would be a class beside 'ants'"),
         ([*below("."), "test_ants/1.png"], "'test_ants' would be a class beside 'ants'"),

@@ -78,8 +78,12 @@ def test_split_folders(tmp_path: Path, train: str, validation: str, test: str) -
     )
 
 
-def test_a_class_may_be_called_test(tmp_path: Path) -> None:
-    assert read_table(lay(tmp_path, "test/1.png", "train/1.png", "plane/1.png")).classes == ("plane", "test", "train")
+def test_a_class_may_be_called_test_where_the_user_says_so(tmp_path: Path) -> None:
+    lay(tmp_path, "test/1.png", "train/1.png", "plane/1.png")
+    assert "test and train may be a part of the data without class folders, or a class beside plane" in refused(
+        tmp_path
+    )
+    assert read_table(tmp_path, group_by="none").classes == ("plane", "test", "train")
 
 
 def test_split_folder_problems(tmp_path: Path) -> None:

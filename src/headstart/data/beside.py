@@ -85,7 +85,7 @@ def read_metadata(place: Path, files: list[tuple[Path, str]], in_folders: bool =
         rows += [
             row._replace(name=above + row.name, split=split if split != "none" else row.split) for row in found.rows
         ]
-    unlisted = Walk(str(place)).tree().total - len({os.path.normpath(row.name) for row in rows})
+    unlisted = Walk(str(place), masks=False).tree().total - len({os.path.normpath(row.name) for row in rows})
     if unlisted > 0:
         notes.append(f"not used: {images(unlisted)} that no metadata file lists")
     rows = by_folder(rows) if in_folders else rows

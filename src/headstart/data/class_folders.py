@@ -36,21 +36,39 @@ def read_classes(top: Folder, classes_on_top: bool) -> Layout:
         )
     if len(classes) == 1:
         _check_alone(top, classes[0])
-    else:
-        _check_nested(top, classes, classes_on_top)
-        if not classes_on_top:
-            _check_alike(top, classes)
-        check_names(top, classes)
+    found.notes += check_classes(top, classes, classes_on_top)
     inside = top.total - len(top.files)
     if len(top.files) > inside:
         raise DataError(
             f"{top.where}: {images(len(top.files))} lie beside the folders {named(classes)}, which hold {inside}: "
             f"{PER_CLASS}, or name a CSV file with the columns path,label{or_list(top)}"
         )
-    taken = [c for c in classes if names.split_of(c.name)]
-    if taken:
-        found.notes.append(f"{named(taken)}: read as a class, not as a part of the data")
     return found
+
+
+def check_classes(place: Folder, classes: list[Folder], classes_on_top: bool, in_part: bool = False) -> list[str]:
+    """Notes on folders that are to be classes; in_part: of a train folder. Raises DataError on doubts."""
+    if len(classes) < 2:
+        return []
+    _check_nested(place, classes, classes_on_top)
+    if not classes_on_top:
+        _check_alike(place, classes, in_part)
+    check_names(place, classes)
+    return _called_like_parts(place, classes, classes_on_top)
+
+
+def _called_like_parts(place: Folder, classes: list[Folder], classes_on_top: bool) -> list[str]:
+    """A note on a class called train. Raises DataError where test, val or training_set would be a class."""
+    taken = [c for c in classes if names.split_of(c.name)]
+    words = {key(c.name) for c in taken}
+    vehicle, paper = words == {"train"}, words == {"valid"} and "invalid" in {key(c.name) for c in classes}
+    if taken and not (classes_on_top or vehicle or paper):
+        raise DataError(
+            f"{place.where}: {named(taken)} may be a part of the data without class folders, or a class beside "
+            f"{named([c for c in classes if c not in taken])}: put class folders into it, take it out, or say "
+            "--group-by none if it is a class"
+        )
+    return [f"{named(taken)}: read as a class, not as a part of the data"] if taken else []
 
 
 def _check_alone(top: Folder, only: Folder) -> None:
@@ -97,7 +115,7 @@ def holds_parts(place: Folder) -> bool:
     return "train" in found and len(found) > 1
 
 
-def _check_alike(top: Folder, classes: list[Folder]) -> None:
+def _check_alike(top: Folder, classes: list[Folder], in_part: bool) -> None:
     """Raises DataError where folders hold the same folders and no name tells which of the two are the classes."""
     deep = [folder for folder in classes if folder.inner_names]
     inner = [[f for f in folder.opened().filled if not names.is_annotation(f.name)] for folder in deep]
@@ -114,11 +132,12 @@ def _check_alike(top: Folder, classes: list[Folder]) -> None:
         return
     if names.are_sites(spelt) and not outer_sites:
         return
+    inside = deep[0].opened().where
+    outer = f"put them into {top.where} itself" if in_part else "name the outer folders train, validation and test"
     raise DataError(
-        f"{top.where}: {named(deep)} hold the same folders ({some(spelt)}): if those are the classes, name the "
-        f"outer folders train, validation and test, or name one of them, such as {deep[0].opened().where}; if "
-        f"{named(deep)} are the classes, say --group-by none, or --group-by folder where each inner folder is a site "
-        "or a patient"
+        f"{top.where}: {named(deep)} hold the same folders ({some(spelt)}): if those are the classes, {outer}, or name "
+        f"one of them, such as {inside}; if {named(deep)} are the classes, say --group-by none, or --group-by folder "
+        "where each inner folder is a site or a patient"
     )
 
 

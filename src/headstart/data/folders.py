@@ -23,7 +23,7 @@ def read_folder(root: Path, min_classes: int, inner: str = "") -> Found:
 
     inner: what folders in a class folder are: "" unknown, "none" nothing, "folder" the group of their images.
     """
-    walk = Walk(str(root))
+    walk = Walk(str(root), masks=False)
     top = walk.tree()
     if not top.total:
         raise DataError(

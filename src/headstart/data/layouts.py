@@ -17,6 +17,7 @@ from headstart.data import folder_names as names
 from headstart.data.class_folders import (
     PER_CLASS,
     Layout,
+    check_classes,
     check_names,
     holds_parts,
     is_no_class,
@@ -38,7 +39,7 @@ def layout_of(top: Folder, classes_on_top: bool) -> Layout:
     """
     for place in top.chain():
         refuse_annotations(place)
-        found = _divided_classes(place) or _parts(place)
+        found = _divided_classes(place) or _parts(place, classes_on_top)
         if found:
             return found
     return read_classes(top, classes_on_top)
@@ -47,7 +48,7 @@ def layout_of(top: Folder, classes_on_top: bool) -> Layout:
 # Parts
 
 
-def _parts(place: Folder) -> Layout | None:
+def _parts(place: Folder, classes_on_top: bool) -> Layout | None:
     """Folders of classes inside folders told after parts; None where no folder is one. Raises DataError."""
     inner = place.filled
     within = [folder.inner_names for folder in inner]
@@ -58,14 +59,14 @@ def _parts(place: Folder) -> Layout | None:
     told = [(folder, split) for folder, split in zip(inner, splits, strict=True) if split]
     deep = [(folder, split) for folder, split in told if folder.inner_names]
     if not deep:
-        if all(is_no_class(folder) for folder in others):
+        if not classes_on_top and all(is_no_class(folder) for folder in others):
             raise DataError(_no_labels(place, told))
         return None  # classes, of which some happen to be called "test"
     shared = set.intersection(*within)
     if len(told) == 1 and len(others) > 1 and names.are_sites(sorted(shared)):
         return None  # cars, trains and buses, each photographed in the same places
     _check_parts(place, deep, told, others)
-    return _read_parts(place, told, others)
+    return _read_parts(place, told, others, classes_on_top)
 
 
 def _splits(inner: list[Folder], within: list[set[str]]) -> list[str]:
@@ -140,7 +141,7 @@ def _no_labels(place: Folder, parts: Sequence[tuple[Folder, str]]) -> str:
     )
 
 
-def _read_parts(place: Folder, told: list[tuple[Folder, str]], others: list[Folder]) -> Layout:
+def _read_parts(place: Folder, told: list[tuple[Folder, str]], others: list[Folder], classes_on_top: bool) -> Layout:
     found = Layout(
         "split folders with class folders", places=[place], beside={"folders beside the split folders": others}
     )
@@ -164,6 +165,7 @@ def _read_parts(place: Folder, told: list[tuple[Folder, str]], others: list[Fold
             raise DataError(f"{inside.where} holds {named(classes)}, parts in a part: name one of the two levels")
         found.classes += [(c, label_of(c), split) for c in classes]
         if split == "train":
+            found.notes += check_classes(inside, classes, classes_on_top, in_part=True)
             known = {key(c.name) for c in classes}
     return found
 

@@ -54,6 +54,9 @@ class Walk:
     """Files that might be images, below a folder, and what was passed over on the way."""
 
     root: str
+    masks: bool = (
+        True  # whether x_mask.png beside x.png is a picture: what teaches is no mask, what is predicted may be
+    )
     ignored: dict[str, list[str]] = field(default_factory=dict)
     sidecars: Counter[str] = field(default_factory=Counter)  # ".tfw" -> how many
     nested: Counter[str] = field(default_factory=Counter)
@@ -139,7 +142,7 @@ class Walk:
             stem, kind = _stem(entry.name).lower(), _extension(entry.name)
             if (kind in BESIDE_ANOTHER and stems[stem] > 1) or (kind not in PICTURES and stem in every):
                 self.sidecars[f".{kind}"] += 1
-            elif stems[_MASK.sub("", stem)] and _MASK.search(stem):
+            elif not self.masks and _MASK.search(stem) and stems[_MASK.sub("", stem)]:
                 self.ignore("masks that lie beside their pictures", entry.path)
             else:
                 continue
