@@ -33,7 +33,7 @@ def grouped(rows: list[Row], how: str | None, where: str) -> tuple[list[Row], li
     """
     pattern = expression(how)
     if pattern is None and how != "folder":
-        return rows, _note(rows, "the column of groups")
+        return rows, []
     if pattern is not None:
         if any(row.group for row in rows):
             raise DataError(f"{where} has a column of groups: leave --group-by out, or rename that column")
@@ -77,11 +77,9 @@ def _by_name(rows: list[Row], pattern: re.Pattern[str], where: str) -> list[Row]
 
 
 def _note(rows: list[Row], source: str) -> list[str]:
-    """What the groups are good for; nothing where there are none."""
+    """How many groups there are, and images without one."""
     counted = [row.group for row in rows if row.group]
     kinds = set(counted)
-    if not kinds:
-        return []
     alone = len(rows) - len(counted)
     rest = f"; {alone} image{'s have' if alone > 1 else ' has'} none and may go anywhere" if alone else ""
     each = ", each of one image, so they change nothing" if len(kinds) == len(counted) else ""
