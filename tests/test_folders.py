@@ -342,7 +342,7 @@ def test_linked_folders_are_read_once_for_each_class(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
-@pytest.mark.parametrize("places", [("",), ("train/", "test/")])
+@pytest.mark.parametrize("places", [("",), ("train/", "test/"), ("data/",), ("data/raw/train/", "data/raw/test/")])
 def test_metadata_files_are_the_labels(tmp_path: Path, kind: str, places: tuple[str, ...]) -> None:
     found = {}
     for place in places:
@@ -353,7 +353,8 @@ def test_metadata_files_are_the_labels(tmp_path: Path, kind: str, places: tuple[
             lines = [json.dumps({"file_name": n, "label": label}) for n, label in labels]
         text = "\n".join(["file_name,label", *lines] if kind == "csv" else lines)
         (tmp_path / place / f"metadata.{kind}").write_text(text)
-        found |= {f"{place}{n}": (label, place.rstrip("/") or "none") for n, label in labels}
+        split = Path(place).name if place.endswith(("train/", "test/")) else "none"
+        found |= {f"{place}{n}": (label, split) for n, label in labels}
     table = read_table(tmp_path)
     assert rows(table) == found
     assert all(len(table.read(row)) for row in range(len(table)))

@@ -147,7 +147,8 @@ def _data_options(command: argparse.ArgumentParser, leaves_out: bool = False) ->
         type=_expression,
         metavar="REGEX|folder|none",
         help="images that stay together, such as those of one patient: what REGEX (or its bracketed part) matches in "
-        "their names below DATA, or the folder inside their class; none: such folders mean nothing",
+        "their names below DATA, or the folder inside their class; none: the topmost folders are the classes, and "
+        "folders in them mean nothing",
     )
     if leaves_out:
         data.add_argument(

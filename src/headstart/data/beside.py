@@ -22,6 +22,7 @@ from headstart.files.reading import open_regular
 NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 LABELS = ("label", "labels", "class", "class_name", "category", "target")  # of a line of JSON
 LONGEST = 1 << 20  # bytes of a line of JSON or of a header
+WRAPPERS = 4  # folders in folders that are opened to find metadata
 LOOKED_AT = 4  # CSV files beside class folders that are compared with them
 ALIKE = 0.5  # share of the images that a list must name to be a list of them
 
@@ -47,14 +48,25 @@ def read_labelled_folder(place: Path, min_classes: int, inner: str) -> Found:
 
 
 def metadata_files(place: Path) -> list[tuple[Path, str]]:
-    """(file, split) of the metadata files with a column file_name: one in the folder, or one in each part of it."""
-    if own := _metadata_in(place):
-        return [(own, "none")]
-    try:
-        inner = sorted((p for p in place.iterdir() if split_of(p.name)), key=lambda p: os.fsencode(p.name))
-    except OSError:
-        return []
-    return [(file, split_of(part.name)) for part in inner if (file := _metadata_in(part))]
+    """(file, split) of the metadata files with a column file_name: one in the folder, or one in each part of it.
+
+    A folder around all of that is opened.
+    """
+    for _ in range(WRAPPERS):
+        if own := _metadata_in(place):
+            return [(own, "none")]
+        try:
+            inner = sorted((p for p in place.iterdir() if p.is_dir()), key=lambda p: os.fsencode(p.name))
+        except OSError:
+            return []
+        parts = [(part, split) for part in inner if (split := split_of(part.name))]
+        if found := [(file, split) for part, split in parts if (file := _metadata_in(part))]:
+            return found
+        seen = [folder for folder in inner if not folder.name.startswith((".", "__"))]
+        if len(seen) != 1:
+            return []
+        place = seen[0]
+    return []
 
 
 def _metadata_in(folder: Path) -> Path | None:
@@ -81,7 +93,7 @@ def read_metadata(place: Path, files: list[tuple[Path, str]], in_folders: bool =
     for file, split in files:
         found = _rows_of(file)
         notes += found.notes
-        above = "" if file.parent == place else f"{shown(file.parent.name)}/"
+        above = "" if file.parent == place else shown(file.parent.relative_to(place).as_posix()) + "/"
         rows += [
             row._replace(name=above + row.name, split=split if split != "none" else row.split) for row in found.rows
         ]

@@ -21,7 +21,8 @@ __all__ = ["DROPPINGS", "NO_IMAGE", "SPLIT_NAMES", "Walk", "counts", "read_folde
 def read_folder(root: Path, min_classes: int, inner: str = "") -> Found:
     """The rows of a folder of class folders, with or without split folders around or in them. Raises DataError.
 
-    inner: what folders in a class folder are: "" unknown, "none" nothing, "folder" the group of their images.
+    inner: what folders in a class folder are: "" unknown, "none" nothing, "folder" the group of their images. Where it
+    is known, the topmost folders are the classes (or those in train), whatever they are called.
     """
     walk = Walk(str(root), masks=False)
     top = walk.tree()
@@ -118,8 +119,8 @@ def counts(rows: list[Row]) -> str:
     for split in ("train", "validation", "test", "none"):
         if split in by_split:
             labels = by_split[split]
-            each = [f"{label} {n}" for label, n in sorted(labels.items()) if label]
-            each += [f"unlabelled {labels['']}"] if labels[""] else []
-            what = f"{sum(labels.values())} images" if split == "none" else f"{split} {sum(labels.values())}"
+            each = [f"{label} {n:,}" for label, n in sorted(labels.items()) if label]
+            each += [f"unlabelled {labels['']:,}"] if labels[""] else []
+            what = f"{sum(labels.values()):,} images" if split == "none" else f"{split} {sum(labels.values()):,}"
             parts.append(f"{what} of {len(set(labels) - {''})} classes ({some(each, 10)})")
     return ", ".join(parts)

@@ -91,7 +91,7 @@ def read_table(path: str | Path, min_classes: int = 2, group_by: str | None = No
 
     min_classes: fewer than this many training classes are refused; 1 is enough to evaluate. group_by: images that stay
     together, by a regular expression for their names below `path`, or "folder": that in which they lie inside their
-    class; "none": folders inside a class mean nothing. Raises DataError, OptionError.
+    class; "none": the topmost folders are the classes, and folders in them mean nothing. Raises DataError, OptionError.
     """
     expression(group_by)
     place = Path(path)

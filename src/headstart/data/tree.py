@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
@@ -130,4 +131,4 @@ def or_list(top: Folder) -> str:
     readable = [path for path in found if path.lower().endswith((".csv", ".tsv", ".parquet"))]
     if not readable:
         return f"; if {some(found)} holds the labels, save it as CSV with the columns path,label and name that"
-    return f"; if {some(readable)} holds the labels, name it: headstart fit {readable[0]}"
+    return f"; if {some(readable)} holds the labels, name it: headstart fit {shlex.quote(readable[0])}"
