@@ -258,6 +258,7 @@ def test_words_of_other_tasks_can_be_classes(tmp_path: Path, pair: tuple[str, st
         ([*below("."), *below("backup")], "the same names as those beside it"),
         ([*below("."), "predictions/1.png"], "would be a class"),
         ([*below("."), "test/1.png"], "test may be a part of the data without class folders"),
+        (["bus/1.png", "train/1.png"], "train may be a part of the data without class folders"),
         ([*below("."), "val/1.png"], "val may be a part of the data without class folders"),
         ([*below("."), "training_set/1.png"], "training_set may be a part of the data without class folders"),
         ([*below("train", "test"), "train/seg_train/1.png"], "seg_train may be a part of the data"),

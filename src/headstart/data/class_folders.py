@@ -61,7 +61,8 @@ def _called_like_parts(place: Folder, classes: list[Folder], classes_on_top: boo
     """A note on a class called train. Raises DataError where test, val or training_set would be a class."""
     taken = [c for c in classes if names.split_of(c.name)]
     words = {key(c.name) for c in taken}
-    vehicle, paper = words == {"train"}, words == {"valid"} and "invalid" in {key(c.name) for c in classes}
+    vehicle = words == {"train"} and len(classes) > 2  # beside buses and cars
+    paper = words == {"valid"} and "invalid" in {key(c.name) for c in classes}
     if taken and not (classes_on_top or vehicle or paper):
         raise DataError(
             f"{place.where}: {named(taken)} may be a part of the data without class folders, or a class beside "
