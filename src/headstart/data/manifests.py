@@ -5,16 +5,18 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from headstart.data.folders import SPLIT_NAMES, counts, shown
 from headstart.data.sources import CellSource, FileSource, Found, Row, RowGroups
 from headstart.errors import DataError, nearest
+from headstart.files.parquet import UNSOUND, open_parquet, read_columns
+from headstart.files.reading import open_regular, why
 
 COLUMNS = {
     "path": ("path", "filename", "file", "image"),
@@ -25,16 +27,17 @@ COLUMNS = {
 HF_LABELS = ("label", "labels", "class", "fine_label")
 SPLITS_ALLOWED = "train, validation, test or none"
 DELIMITERS = (",", ";", "\t")
+LONGEST_LINE = 2**20  # characters of a CSV file: a device or a file of zeros has no end of line
 
 
 def read_csv(path: Path) -> Found:
     """A CSV file with the columns path,label[,split][,group]; comma, semicolon or tab; UTF-8. Raises DataError."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            first = file.readline()
+        with TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline="") as file:
+            first = file.readline(LONGEST_LINE)
             delimiter, columns = _header(path, first)
             file.seek(0)
-            reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True, strict=True)
+            reader = csv.reader(_lines(file), delimiter=delimiter, skipinitialspace=True, strict=True)
             next(reader)
             lines = ((reader.line_num, values) for values in reader if any(values))
             return _manifest(path, "CSV manifest", columns, lines)
@@ -43,7 +46,15 @@ def read_csv(path: Path) -> Found:
     except csv.Error as error:
         raise DataError(f"{shown(str(path))} is not a CSV file: {error}") from error
     except OSError as error:
-        raise DataError(f"{shown(str(path))} cannot be read: {error.strerror}") from error
+        raise DataError(f"{shown(str(path))} cannot be read: {why(error)}") from error
+
+
+def _lines(file: TextIO) -> Iterator[str]:
+    """The lines of a text, none of them endless. Raises csv.Error."""
+    while line := file.readline(LONGEST_LINE):
+        if len(line) == LONGEST_LINE:
+            raise csv.Error(f"it has a line of more than {LONGEST_LINE:,} characters")
+        yield line
 
 
 def read_parquet(path: Path) -> Found:
@@ -104,7 +115,7 @@ def _hugging_face(parts: Sequence[tuple[Path, str]], where: str, notes: list[str
             raise DataError(f"{shown(str(file))} has no image column {column!r} as {parts[0][0].name} has")
         labels = _labels(file, schema)
         at = 0
-        with pq.ParquetFile(file) as parquet:
+        with open_parquet(file) as parquet:
             sizes = [parquet.metadata.row_group(g).num_rows for g in range(parquet.num_row_groups)]
         for group, size in enumerate(sizes):
             for row in range(size):
@@ -144,7 +155,7 @@ def _features(schema: pa.Schema) -> dict[str, dict[str, Any]]:
     """Hugging Face's description of each column; {} if there is none."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, RecursionError):
         return {}
     return {k: v for k, v in features.items() if isinstance(v, dict)} if isinstance(features, dict) else {}
 
@@ -162,16 +173,17 @@ def _image_column(schema: pa.Schema) -> str:
 
 def _schema(path: Path) -> pa.Schema:
     try:
-        return pq.read_schema(path)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{shown(str(path))} is not a Parquet file: {str(error).splitlines()[0]}") from error
+        with open_parquet(path) as parquet:
+            return parquet.schema_arrow
+    except UNSOUND as error:
+        raise DataError(f"{shown(str(path))} is not a Parquet file: {why(error)}") from error
 
 
 def _read_columns(path: Path, names: list[str]) -> pa.Table:
     try:
-        return pq.ParquetFile(path).read(columns=names)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{shown(str(path))} is damaged: {str(error).splitlines()[0]}") from error
+        return read_columns(path, names)
+    except UNSOUND as error:
+        raise DataError(f"{shown(str(path))} is damaged: {why(error)}") from error
 
 
 def _header(path: Path, line: str) -> tuple[str, dict[str, int]]:
