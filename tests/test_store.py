@@ -6,11 +6,11 @@ import errno
 import multiprocessing
 import os
 import tracemalloc
+import uuid
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from headstart.errors import OutputError
@@ -155,12 +155,13 @@ def test_a_full_disk_is_one_line_and_loses_nothing_that_was_there(
     store = Store(tmp_path, MADE_BY)
     fill(store, 0, 20)
 
-    def full(table: object, path: Path, **settings: object) -> None:
-        path.write_bytes(b"PAR1 and no more")
+    def full(path: Path, content: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(content[:20])
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(pq, "write_table", full)
+        patch.setattr(Path, "write_bytes", full)
         with pytest.raises(OutputError, match="No space left") as error:
             fill(store, 20, 40)
     assert "\n" not in str(error.value)
@@ -171,13 +172,16 @@ def test_a_full_disk_is_one_line_and_loses_nothing_that_was_there(
 
 def test_remains_of_killed_writers_go_after_an_hour(tmp_path: Path) -> None:
     folder = Store(tmp_path, MADE_BY).folder
-    old, new = folder / ".a.parquet.1.partial", folder / ".b.parquet.2.partial"
-    for path in (old, new):
+    old, new = (folder / f".{name}.parquet.{uuid.uuid4().hex}.partial" for name in "ab")
+    stranger = folder / ".mine.partial"
+    for path in (old, new, stranger):
         path.write_bytes(b"half")
-    os.utime(old, (0, 0))
+    for path in (old, stranger):
+        os.utime(path, (0, 0))
     Store(tmp_path, MADE_BY)
     assert not old.exists()
     assert new.exists()
+    assert stranger.exists()
 
 
 def test_usage_and_clear(tmp_path: Path) -> None:

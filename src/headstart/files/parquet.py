@@ -46,7 +46,7 @@ def read_columns(path: Path, names: Sequence[str]) -> pa.Table:
     with _opened(path) as (file, parquet):
         groups = list(range(parquet.num_row_groups))
         most = _check_pages(file, parquet, groups, names)
-        table = _shared(file, parquet, groups, names)
+        table = _shared(path, parquet, groups, names)
         for name, column in zip(table.column_names, table.columns, strict=True):
             size = sum(_written_out(chunk) for chunk in column.chunks)
             if size > most:
@@ -58,12 +58,13 @@ def read_shared(path: Path, row_group: int, name: str) -> pa.ChunkedArray:
     """A column of one row group; texts and bytes that several rows share are there once, as dictionaries."""
     with _opened(path) as (file, parquet):
         _check_pages(file, parquet, [row_group], [name])
-        return _shared(file, parquet, [row_group], [name]).column(0)
+        return _shared(path, parquet, [row_group], [name]).column(0)
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[BinaryIO, pq.ParquetFile]]:
-    with open_regular(path) as file, pq.ParquetFile(file) as parquet:
+    # Arrow reads by itself: its threads would wait for Python's lock with each read from an object of Python's.
+    with open_regular(path) as file, pa.OSFile(os.fsencode(path)) as own, pq.ParquetFile(own) as parquet:
         size, footer = _size(file), parquet.metadata
         rows = [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
         if min(rows, default=0) < 0 or max(sum(rows), footer.num_rows) > max(FEW_ROWS, size):
@@ -81,10 +82,11 @@ def _leaves(parquet: pq.ParquetFile, names: Sequence[str]) -> list[Any]:
     return [column for column in columns if any(f"{column.path}.".startswith(f"{name}.") for name in names)]
 
 
-def _shared(file: BinaryIO, parquet: pq.ParquetFile, groups: list[int], names: Sequence[str]) -> pa.Table:
+def _shared(path: Path, parquet: pq.ParquetFile, groups: list[int], names: Sequence[str]) -> pa.Table:
     texts = [leaf.path for leaf in _leaves(parquet, names) if leaf.physical_type == "BYTE_ARRAY"]
-    again = pq.ParquetFile(file, metadata=parquet.metadata, read_dictionary=texts)
-    return again.read_row_groups(groups, columns=list(names))
+    with pa.OSFile(os.fsencode(path)) as own:
+        again = pq.ParquetFile(own, metadata=parquet.metadata, read_dictionary=texts)
+        return again.read_row_groups(groups, columns=list(names))
 
 
 def _written_out(array: pa.Array) -> int:
