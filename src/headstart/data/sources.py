@@ -117,6 +117,7 @@ class RowGroups:
         self._column = column
         self._lock = threading.Lock()
         self._kept: OrderedDict[tuple[int, int], pa.ChunkedArray] = OrderedDict()
+        self._refused: dict[tuple[int, int], str] = {}  # each is tried once, not once a row
 
     def read(self, file: int, row_group: int, row: int) -> bytes:
         cell = self._cells(file, row_group)[row].as_py() or {}
@@ -131,6 +132,8 @@ class RowGroups:
     def _cells(self, file: int, row_group: int) -> pa.ChunkedArray:
         with self._lock:
             key = (file, row_group)
+            if key in self._refused:
+                raise ImageError(self._refused[key])
             if key not in self._kept:
                 self._kept[key] = self._decode(file, row_group)
                 while len(self._kept) > CACHED_AT_LEAST and sum(c.nbytes for c in self._kept.values()) > CACHED_BYTES:
@@ -143,4 +146,6 @@ class RowGroups:
         try:
             return read_shared(path, row_group, self._column)
         except UNSOUND as error:
-            raise ImageError(f"row group {row_group} of {path.name} cannot be read ({why(error)})") from error
+            reason = f"row group {row_group} of {path.name} cannot be read ({why(error)})"
+            self._refused[file, row_group] = reason
+            raise ImageError(reason) from error

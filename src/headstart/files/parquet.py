@@ -46,19 +46,15 @@ def read_columns(path: Path, names: Sequence[str]) -> pa.Table:
     with _opened(path) as (file, parquet):
         groups = list(range(parquet.num_row_groups))
         most = _check_pages(file, parquet, groups, names)
-        table = _shared(path, parquet, groups, names)
-        for name, column in zip(table.column_names, table.columns, strict=True):
-            size = sum(_written_out(chunk) for chunk in column.chunks)
-            if size > most:
-                raise pa.ArrowInvalid(f"its column {name!r} unpacks to {size:,} bytes, more than the limit of {most:,}")
+        _shared(path, parquet, groups, names, most)
         return parquet.read(columns=list(names))
 
 
 def read_shared(path: Path, row_group: int, name: str) -> pa.ChunkedArray:
     """A column of one row group; texts and bytes that several rows share are there once, as dictionaries."""
     with _opened(path) as (file, parquet):
-        _check_pages(file, parquet, [row_group], [name])
-        return _shared(path, parquet, [row_group], [name]).column(0)
+        most = _check_pages(file, parquet, [row_group], [name])
+        return _shared(path, parquet, [row_group], [name], most).column(0)
 
 
 @contextmanager
@@ -82,11 +78,17 @@ def _leaves(parquet: pq.ParquetFile, names: Sequence[str]) -> list[Any]:
     return [column for column in columns if any(f"{column.path}.".startswith(f"{name}.") for name in names)]
 
 
-def _shared(path: Path, parquet: pq.ParquetFile, groups: list[int], names: Sequence[str]) -> pa.Table:
+def _shared(path: Path, parquet: pq.ParquetFile, groups: list[int], names: Sequence[str], most: int) -> pa.Table:
+    """Raises where a column, its texts written out for every row, would take more than `most` bytes."""
     texts = [leaf.path for leaf in _leaves(parquet, names) if leaf.physical_type == "BYTE_ARRAY"]
     with pa.OSFile(os.fsencode(path)) as own:
         again = pq.ParquetFile(own, metadata=parquet.metadata, read_dictionary=texts)
-        return again.read_row_groups(groups, columns=list(names))
+        table = again.read_row_groups(groups, columns=list(names))
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        size = sum(map(_written_out, column.chunks))
+        if size > most:
+            raise pa.ArrowInvalid(f"its column {name!r} unpacks to {size:,} bytes, more than the limit of {most:,}")
+    return table
 
 
 def _written_out(array: pa.Array) -> int:
