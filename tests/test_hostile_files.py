@@ -29,7 +29,8 @@ from headstart.data.splits import read_split, write_split
 from headstart.data.table import Table, list_images, read_table
 from headstart.errors import DataError, HeadstartError, ImageError, OutputError
 from headstart.files import parquet
-from headstart.files.parquet import HEADERS, RATIO, open_parquet, read_columns
+from headstart.files.pages import HEADERS
+from headstart.files.parquet import RATIO, open_parquet, read_columns
 from headstart.files.whole import probe, sweep, write_whole
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes and limits are POSIX's")
@@ -261,7 +262,7 @@ def test_a_small_parquet_file_takes_little_memory(
     assert own.max_memory() < 3 * UNPACKED
     [line] = refused
     assert "bomb.parquet" in line
-    assert re.search(r"more than the limit|claims 1,500,000 rows", line)
+    assert re.search(r"more than the limit|more than its size allows|claims 1,500,000 rows", line)
     assert "\n" not in line
 
 
@@ -456,11 +457,10 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_there(
 OTHER_USER = """
 import os, sys
 from pathlib import Path
+from headstart.files.whole import probe, write_whole
 os.setgroups([])
 os.setgid(65534)
 os.setuid(65534)
-from headstart.errors import OutputError
-from headstart.files.whole import probe, write_whole
 for path in map(Path, sys.argv[1:]):
     for attempt in (probe, lambda place: write_whole(place, lambda partial: partial.write_text("new"))):
         try:
@@ -480,8 +480,6 @@ def test_another_user_without_rights_gets_an_error_and_changes_nothing() -> None
         (folder / "private").mkdir(mode=0o700)
         command = [sys.executable, "-c", OTHER_USER, str(folder / "mine.csv"), str(folder / "private/new.csv")]
         done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(SOURCES)}, check=False, timeout=60)
-        if done.returncode == 1:
-            pytest.skip("another user cannot start this interpreter")
         assert done.returncode == 0
         assert (folder / "mine.csv").read_text() == "old"
         assert names_in(folder) == ["mine.csv", "private"]

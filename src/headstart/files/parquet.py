@@ -10,15 +10,17 @@ of it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from headstart.files.pages import Chunk, chunks, unpacked
 from headstart.files.reading import open_regular
 
 UNPACKED = 64 * 2**20  # bytes that some columns may unpack to, however small the file is
@@ -26,12 +28,10 @@ UNPACKED = 64 * 2**20  # bytes that some columns may unpack to, however small th
 # scanned without compression some 50 times.
 RATIO = 100
 FEW_ROWS = 1_000_000  # however small the file is; beyond them a row takes a byte of it, since no two pictures are equal
-HEADERS = (2**12, 2**24)  # bytes tried for the header of a page: some writers put the smallest and largest value there
-DEEPEST = 8  # structures inside each other in such a header: the format has three
-UNSOUND = (OSError, pa.ArrowException)  # what a file that is no sound Parquet raises here
+UNSOUND = (OSError, pa.ArrowException, ValueError)  # what a file that is no sound Parquet raises; names may be no UTF-8
 WORD = 8  # bytes of a number or of a place in a dictionary, at most
 TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
-LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list, pa.types.is_map)
+LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
 
 
 @contextmanager
@@ -45,16 +45,19 @@ def read_columns(path: Path, names: Sequence[str]) -> pa.Table:
     """Some columns of all rows."""
     with _opened(path) as (file, parquet):
         groups = list(range(parquet.num_row_groups))
-        most = _check_pages(file, parquet, groups, names)
-        _shared(path, parquet, groups, names, most)
-        return parquet.read(columns=list(names))
+        left = dict.fromkeys(names, _check_pages(file, parquet, groups, names))
+        for group in groups:
+            _shared(path, parquet, group, left)
+        table = parquet.read(columns=list(names))
+        table.validate(full=True)  # texts that are no UTF-8
+        return table
 
 
 def read_shared(path: Path, row_group: int, name: str) -> pa.ChunkedArray:
     """A column of one row group; texts and bytes that several rows share are there once, as dictionaries."""
     with _opened(path) as (file, parquet):
-        most = _check_pages(file, parquet, [row_group], [name])
-        return _shared(path, parquet, [row_group], [name], most).column(0)
+        left = {name: _check_pages(file, parquet, [row_group], [name])}
+        return _shared(path, parquet, row_group, left).column(0)
 
 
 @contextmanager
@@ -65,6 +68,7 @@ def _opened(path: Path) -> Iterator[tuple[BinaryIO, pq.ParquetFile]]:
         rows = [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
         if min(rows, default=0) < 0 or max(sum(rows), footer.num_rows) > max(FEW_ROWS, size):
             raise pa.ArrowInvalid(f"it claims {max(sum(rows), footer.num_rows):,} rows in {size:,} bytes")
+        parquet.schema_arrow.to_string(show_schema_metadata=False)  # raises ValueError where a name is no UTF-8
         yield file, parquet
 
 
@@ -78,16 +82,20 @@ def _leaves(parquet: pq.ParquetFile, names: Sequence[str]) -> list[Any]:
     return [column for column in columns if any(f"{column.path}.".startswith(f"{name}.") for name in names)]
 
 
-def _shared(path: Path, parquet: pq.ParquetFile, groups: list[int], names: Sequence[str], most: int) -> pa.Table:
-    """Raises where a column, its texts written out for every row, would take more than `most` bytes."""
-    texts = [leaf.path for leaf in _leaves(parquet, names) if leaf.physical_type == "BYTE_ARRAY"]
+def _shared(path: Path, parquet: pq.ParquetFile, row_group: int, left: dict[str, int]) -> pa.Table:
+    """The columns that `left` names. Raises where one, its texts written out for every row, takes more than the bytes
+    that are left for it; else they become fewer."""
+    texts = [leaf.path for leaf in _leaves(parquet, list(left)) if leaf.physical_type == "BYTE_ARRAY"]
     with pa.OSFile(os.fsencode(path)) as own:
         again = pq.ParquetFile(own, metadata=parquet.metadata, read_dictionary=texts)
-        table = again.read_row_groups(groups, columns=list(names))
+        table = again.read_row_group(row_group, columns=list(left))
+    rows = parquet.metadata.row_group(row_group).num_rows
+    if len(table) != rows:
+        raise pa.ArrowInvalid(f"its row group {row_group} holds {len(table):,} rows and claims {rows:,}")
     for name, column in zip(table.column_names, table.columns, strict=True):
-        size = sum(map(_written_out, column.chunks))
-        if size > most:
-            raise pa.ArrowInvalid(f"its column {name!r} unpacks to {size:,} bytes, more than the limit of {most:,}")
+        left[name] -= sum(map(_written_out, column.chunks))
+        if left[name] < 0:
+            raise pa.ArrowInvalid(f"its column {name!r} unpacks to {-left[name]:,} bytes more than its size allows")
     return table
 
 
@@ -100,126 +108,38 @@ def _written_out(array: pa.Array) -> int:
         return int(pc.sum(pc.binary_length(array.dictionary).take(array.indices)).as_py() or 0)
     if pa.types.is_struct(kind):
         return sum(map(_written_out, array.flatten()))
+    if pa.types.is_map(kind):
+        return _written_out(array.keys) + _written_out(array.items)
     if any(test(kind) for test in LISTS):
         return _written_out(array.flatten())
     return int(array.nbytes)
 
 
-def _check_pages(file: BinaryIO, parquet: pq.ParquetFile, groups: list[int], names: Sequence[str]) -> int:
+def _check_pages(file: BinaryIO, parquet: pq.ParquetFile, groups: Sequence[int], names: Sequence[str]) -> int:
     """Raises where these columns unpack to more bytes than their packed size allows, which is returned."""
     widths = {leaf.path: max(WORD, leaf.length or 0) for leaf in _leaves(parquet, names)}
-    packed, unpacked, size = 0, 0, _size(file)
-    for group in map(parquet.metadata.row_group, groups):
-        for chunk in map(group.column, range(group.num_columns)):
-            if chunk.path_in_schema in widths:
-                found = _pages(file, chunk, size)
-                packed += found.packed
-                unpacked += max(found.unpacked, widths[chunk.path_in_schema] * found.values)
-    most = max(UNPACKED, RATIO * min(packed, size))
-    if unpacked > most:
-        raise pa.ArrowInvalid(f"its {size:,} bytes unpack to {unpacked:,}, more than the limit of {most:,}")
+    packed = total = 0
+    try:
+        layout = _layout(file.name, *_age(file))
+        for chunk in (chunk for group in groups for chunk in layout[group] if chunk.name in widths):
+            found = unpacked(file, chunk)
+            packed += chunk.end - chunk.start
+            total += max(found.bytes, widths[chunk.name] * found.values)
+    except LookupError as error:
+        raise pa.ArrowInvalid(f"its footer or a page in it is damaged: {error}") from None
+    most = max(UNPACKED, RATIO * min(packed, _size(file)))
+    if total > most:
+        raise pa.ArrowInvalid(f"its {_size(file):,} bytes unpack to {total:,}, more than the limit of {most:,}")
     return most
 
 
-class _Pages(NamedTuple):
-    """What the headers of a column's pages in one row group state."""
-
-    packed: int  # bytes
-    unpacked: int  # bytes
-    values: int
+def _age(file: BinaryIO) -> tuple[int, int]:
+    status = os.fstat(file.fileno())
+    return status.st_size, status.st_mtime_ns
 
 
-def _pages(file: BinaryIO, chunk: pq.ColumnChunkMetaData, size: int) -> _Pages:
-    starts = [start for start in (chunk.dictionary_page_offset, chunk.data_page_offset) if start]
-    at = start = max(0, min(starts, default=0))
-    end, unpacked, values = min(start + chunk.total_compressed_size, size), 0, 0
-    while at < end:
-        try:
-            header, length = _page_header(file, at)
-        except LookupError:
-            if values >= chunk.num_values:
-                break  # some writers leave a gap after the last page
-            raise pa.ArrowInvalid(f"the header of a page of its column {chunk.path_in_schema!r} is damaged") from None
-        data = header.get(DATA) or header.get(DATA_2) or {}
-        unpacked += max(0, _number(header.get(UNPACKED_SIZE)))
-        values += max(0, _number(data.get(1) if isinstance(data, dict) else 0))
-        at += length + max(0, _number(header.get(PACKED_SIZE)))
-    return _Pages(max(0, end - start), unpacked, max(values, chunk.num_values))
-
-
-def _number(value: Any) -> int:
-    return value if isinstance(value, int) else 0
-
-
-# The header of a page, in Thrift's compact protocol (apache/parquet-format, PageHeader).
-UNPACKED_SIZE, PACKED_SIZE, DATA, DATA_2 = 2, 3, 5, 8
-
-
-def _page_header(file: BinaryIO, at: int) -> tuple[dict[int, Any], int]:
-    """({number of the field: value}, bytes of the header). Raises LookupError where it is none."""
-    for most in HEADERS:
-        file.seek(at)
-        thrift = _Thrift(file.read(most))
-        try:
-            return thrift.struct(), thrift.at
-        except IndexError:
-            continue
-    raise LookupError("no header of a page")
-
-
-class _Thrift:
-    """Just enough of it to pass over what is not needed. Raises LookupError."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data, self.at = data, 0
-
-    def struct(self, depth: int = 0) -> dict[int, Any]:
-        found: dict[int, Any] = {}
-        field = 0
-        while head := self._byte():
-            field = field + (head >> 4) if head >> 4 else self._whole()
-            found[field] = self._value(head & 15, depth, of_field=True)
-        return found
-
-    def _value(self, kind: int, depth: int, of_field: bool = False) -> Any:
-        if depth > DEEPEST:
-            raise LookupError("too deep")
-        if kind in (1, 2):  # true and false: a field has no more, an element of a list is a byte
-            return kind if of_field else self._byte()
-        readers: dict[int, Callable[[], Any]] = {
-            3: self._byte,
-            **dict.fromkeys((4, 5, 6), self._whole),
-            7: lambda: self._skip(8),
-            8: lambda: self._skip(self._varint()),
-            **dict.fromkeys((9, 10), lambda: self._list(depth)),
-            12: lambda: self.struct(depth + 1),
-        }
-        return readers[kind]()  # maps stand in no header
-
-    def _list(self, depth: int) -> None:
-        head = self._byte()
-        count = head >> 4 if head >> 4 < 15 else self._varint()
-        for _ in range(count):
-            self._value(head & 15, depth + 1)
-
-    def _byte(self) -> int:
-        self.at += 1
-        return self.data[self.at - 1]
-
-    def _skip(self, count: int) -> None:
-        if count:
-            self.at += count - 1
-            self._byte()
-
-    def _varint(self) -> int:
-        found = 0
-        for shift in range(0, 70, 7):  # of 64 bits
-            byte = self._byte()
-            found |= (byte & 127) << shift
-            if byte < 128:
-                return found
-        raise LookupError("a number of more than 64 bits")
-
-    def _whole(self) -> int:
-        zigzag = self._varint()
-        return zigzag >> 1 ^ -(zigzag & 1)
+@lru_cache(maxsize=8)
+def _layout(path: str, _size: int, _changed: int) -> list[list[Chunk]]:
+    """Of a file that has not changed meanwhile: a set is read one row group at a time."""
+    with open_regular(path) as file:
+        return chunks(file)
