@@ -283,7 +283,7 @@ def test_ordinary_sets_are_far_from_the_limits(tmp_path: Path) -> None:
         pq.write_table(pa.table(columns), tmp_path / "a.parquet", row_group_size=1700, data_page_size=4096, **settings)
         names = list(columns)[1:]
         assert read_columns(tmp_path / "a.parquet", names).equals(pq.read_table(tmp_path / "a.parquet", columns=names))
-        found = read_table(tmp_path / "a.parquet")
+        found = read_table(tmp_path / "a.parquet", min_classes=1)
         assert [found.read(row) for row in range(0, rows, 100)] == [cell["bytes"] for cell in blank[::100]]
     assert RATIO >= 100
 
@@ -298,7 +298,7 @@ def test_a_parquet_file_with_any_bit_flipped_is_read_or_refused(tmp_path: Path) 
     whole = tmp_path / "whole.parquet"
     packed(whole, {"image": shared(b"picture", 3), "label": pa.array(["a", "b", "a"])})
     data, flipped = whole.read_bytes(), tmp_path / "flipped.parquet"
-    for bit in np.random.default_rng(0).integers(0, 8 * len(data), 400):
+    for bit in np.random.default_rng(0).integers(0, 8 * len(data), 200):
         changed = bytearray(data)
         changed[bit // 8] ^= 1 << bit % 8
         flipped.write_bytes(changed)
