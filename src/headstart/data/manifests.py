@@ -139,9 +139,7 @@ def _labels(file: Path, schema: pa.Schema) -> list[str]:
     if not found:
         raise DataError(f"{shown(str(file))} has no label column: found {', '.join(schema.names)}; needed is label")
     column = _read_columns(file, [found[0]]).column(0)
-    names = features.get(found[0], {}).get("names")
-    if isinstance(names, dict):  # an older spelling: {"0": "cat", ...}
-        names = [names[key] for key in sorted(names, key=int)]
+    names = _class_names(features.get(found[0], {}))
     values = column.to_pylist()
     if not names or not pa.types.is_integer(column.type):
         return ["" if v is None else str(v) for v in values]
@@ -149,6 +147,14 @@ def _labels(file: Path, schema: pa.Schema) -> list[str]:
     if wrong is not None:
         raise DataError(f"{shown(str(file))} has the label {wrong}, but names for 0 to {len(names) - 1} only")
     return ["" if v is None or v < 0 else str(names[v]) for v in values]
+
+
+def _class_names(feature: Mapping[str, Any]) -> list[str]:
+    """Of Hugging Face's ClassLabel; [] where there are none."""
+    names = feature.get("names")
+    if isinstance(names, dict) and all(key.isdecimal() for key in names):  # an older spelling: {"0": "cat", ...}
+        names = [names[key] for key in sorted(names, key=int)]
+    return [str(name) for name in names] if isinstance(names, list) else []
 
 
 def _features(schema: pa.Schema) -> dict[str, dict[str, Any]]:

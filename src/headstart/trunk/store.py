@@ -19,11 +19,11 @@ import shutil
 import tempfile
 import uuid
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -42,11 +42,12 @@ IN_MEMORY = 2**30  # bytes of a block; larger ones (feature maps) are read from 
 THUMBNAIL_BYTES = 16 * 16 * 3
 MOST_SHARD = 2**31  # bytes of a shard that is read: one of feature maps is one row larger than SHARD_BYTES at most
 MADE_BY = "made-by.json"
-TRIES = 5  # to write a shard while another process clears the store
+TRIES = 20  # to write a shard while other processes clear the store
 # Features do not compress.
 AS_IT_IS: dict[str, Any] = {"compression": "none", "use_dictionary": False, "write_statistics": False}
 UNREADABLE = (OSError, pa.ArrowException, KeyError, ValueError)  # what pyarrow and numpy say of a damaged shard
 Halves = npt.NDArray[np.float16]
+Made = TypeVar("Made")
 
 
 def cache_root(given: str | None = None) -> Path:
@@ -67,20 +68,26 @@ class Store:
 
     def __init__(self, root: Path, made_by: Mapping[str, Any]) -> None:
         self._made_by = json.dumps(made_by, sort_keys=True, indent=1)
+        self.root = root
         self.folder = root / "features" / hashlib.blake2b(self._made_by.encode(), digest_size=16).hexdigest()
-        try:
-            self._make_place()
-        except OSError as error:
-            raise _cannot_write(root, error) from None
-        sweep(self.folder)
+        self._in_place(lambda: sweep(self.folder))
         self._where: dict[str, tuple[Path, int]] = {}
         for path in sorted(self.folder.glob("*-*.parquet")):
             self._index(path)
 
-    def _make_place(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if not (self.folder / MADE_BY).exists():
-            write_whole(self.folder / MADE_BY, lambda path: path.write_text(self._made_by))
+    def _in_place(self, act: Callable[[], Made]) -> Made:
+        """`act` in the store's folder, which is made where it is missing; again where another process cleared it."""
+        for left in reversed(range(TRIES)):
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                if not (self.folder / MADE_BY).exists():
+                    write_whole(self.folder / MADE_BY, lambda path: path.write_text(self._made_by))
+                return act()
+            except OSError as error:
+                if not (left and isinstance(error, FileNotFoundError)):
+                    reason = f"the cache {self.root} cannot be written ({why(error)}): choose another with --cache"
+                    raise OutputError(reason) from None
+        raise AssertionError
 
     def __contains__(self, content_hash: str) -> bool:
         return content_hash in self._where
@@ -106,19 +113,9 @@ class Store:
         sink = io.BytesIO()
         pq.write_table(pa.table(columns, schema), sink, **AS_IT_IS)
         path = self.folder / f"{uuid.uuid4().hex}-{_checksum(sink.getbuffer())}.parquet"
-        self._write(path, sink.getbuffer())
+        self._in_place(lambda: write_whole(path, lambda place: place.write_bytes(sink.getbuffer())))
         for row, content_hash in enumerate(hashes):
             self._where.setdefault(content_hash, (path, row))
-
-    def _write(self, path: Path, content: memoryview) -> None:
-        for left in reversed(range(TRIES)):
-            try:
-                self._make_place()
-                write_whole(path, lambda place: place.write_bytes(content))
-                return
-            except OSError as error:
-                if not (left and isinstance(error, FileNotFoundError)):  # cleared between the two lines: again
-                    raise _cannot_write(self.folder, error) from None
 
     def read(self, hashes: Sequence[str]) -> Found | None:
         """The rows of these images, in this order; None if shards were lost meanwhile (their images are forgotten)."""
@@ -148,14 +145,13 @@ class Store:
         """(n, width) values: in memory, or in a file without a name where they are many, gone with the process."""
         if n * width * 2 <= IN_MEMORY:
             return np.empty((n, width), np.float16)
-        try:
-            self._make_place()
-            with tempfile.TemporaryFile(dir=self.folder) as file:
-                if hasattr(os, "posix_fallocate"):  # a full disk says so here; later it would end the process
-                    os.posix_fallocate(file.fileno(), 0, n * width * 2)
-                return np.memmap(file, np.float16, "w+", shape=(n, width))
-        except OSError as error:
-            raise _cannot_write(self.folder, error) from None
+        return self._in_place(lambda: self._map(n, width))
+
+    def _map(self, n: int, width: int) -> Halves:
+        with tempfile.TemporaryFile(dir=self.folder) as file:
+            if hasattr(os, "posix_fallocate"):  # a full disk says so here; later it would end the process
+                os.posix_fallocate(file.fileno(), 0, n * width * 2)
+            return np.memmap(file, np.float16, "w+", shape=(n, width))
 
     def _forget(self, path: Path) -> None:
         self._where = {h: place for h, place in self._where.items() if place[0] != path}
@@ -192,10 +188,6 @@ def _read_shard(path: Path) -> Found | None:
     except UNREADABLE:
         return None
     return Found(thumbnails, blocks)
-
-
-def _cannot_write(place: Path, error: OSError) -> OutputError:
-    return OutputError(f"the cache {place} cannot be written ({why(error)}): choose another with --cache")
 
 
 @dataclass(frozen=True)
