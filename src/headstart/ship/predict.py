@@ -97,6 +97,7 @@ def records(predictions: Predictions, top: int) -> list[dict[str, Any]]:
     return found
 
 
+LINE_ENDS = {ord(c): f"\\u{ord(c):04x}" for c in "\x85\u2028\u2029"}  # some readers of JSON lines end a line there
 FORMATS = (".csv", ".jsonl", ".json", ".parquet")
 
 
@@ -129,7 +130,8 @@ def write_predictions(found: list[dict[str, Any]], path: Path, top: int) -> None
 
 def _encoded(found: list[dict[str, Any]], ending: str, top: int) -> bytes:
     if ending == ".jsonl":
-        return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in found).encode("utf-8", "replace")
+        lines = (json.dumps(record, ensure_ascii=False).translate(LINE_ENDS) for record in found)
+        return "".join(f"{line}\n" for line in lines).encode("utf-8", "replace")
     if ending == ".json":
         return json.dumps(found, ensure_ascii=False, indent=1).encode("utf-8", "replace")
     if ending == ".parquet":
