@@ -308,6 +308,28 @@ def test_a_parquet_file_with_any_bit_flipped_is_read_or_refused(tmp_path: Path) 
                 table.read(row)
 
 
+DEEP = "[" * 100_000
+DESCRIPTIONS = (
+    DEEP,
+    "7",
+    "[]",
+    '{"info": {"features": 3}}',
+    '{"info": {"features": {"label": [1]}}}',
+    '{"info": {"features": {"label": {"_type": ["ClassLabel"], "names": 5}}}}',
+    '{"info": {"features": {"label": {"_type": "ClassLabel", "names": {"a": "cat", "b": "dog"}}}}}',
+    '{"info": {"features": {"label": {"_type": "ClassLabel", "names": {"1": ["cat"], "0": null}}}}}',
+    '{"info": {"features": {"label": {"_type": "ClassLabel", "names": [["cat"], {"a": 1}]}}}}',
+)
+
+
+@pytest.mark.parametrize("text", DESCRIPTIONS, ids=range(len(DESCRIPTIONS)))
+def test_a_description_of_any_shape_is_read_or_refused(text: str, tmp_path: Path) -> None:
+    columns = pa.table({"image": [{"bytes": b"x"}, {"bytes": b"y"}], "label": [0, 1]})
+    pq.write_table(columns.replace_schema_metadata({"huggingface": text}), tmp_path / "a.parquet")
+    with suppress(HeadstartError):
+        assert len(read_table(tmp_path / "a.parquet")) == 2
+
+
 # Writing
 
 

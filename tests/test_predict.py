@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -22,7 +23,7 @@ from headstart.data.table import list_images
 from headstart.errors import OutputError
 from headstart.files.cells import CONTROL, FORMULA, printable
 from headstart.pipeline import load as load_model
-from headstart.ship.predict import BUFFER, predict, write_predictions
+from headstart.ship.predict import BUFFER, FORMATS, check_output, predict, write_predictions
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +196,29 @@ def test_other_peoples_text_gives_no_orders_in_a_csv_file_and_is_whole_in_the_ot
     assert [json.loads(line) for line in out["jsonl"].read_text(encoding="utf-8").splitlines()] == said
     assert json.loads(out["json"].read_text(encoding="utf-8")) == said
     assert pq.read_table(out["parquet"]).to_pylist() == said
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs named pipes")
+def test_a_place_that_cannot_be_written_is_one_line_before_any_work(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "device.csv").symlink_to("/dev/null")
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "file").write_text("")
+    names = (
+        "pipe.csv",
+        "device.csv",
+        "folder.csv",
+        "file/a.csv",
+        "nowhere/a.csv",
+        "x" * 300 + ".csv",
+        "x" * 5000 + "/a.csv",
+    )
+    before = sorted(tmp_path.rglob("*"))
+    for name in (*names, "/proc/a.csv"):
+        with pytest.raises(OutputError, match="choose another -o") as refused:
+            check_output(tmp_path / name, FORMATS)
+        assert "\n" not in str(refused.value)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")

@@ -108,14 +108,16 @@ def check_output(path: Path, formats: tuple[str, ...]) -> None:
     """
     if path.suffix.lower() not in formats:
         raise OptionError(f"the output {path} cannot be written: its name must end in {' or '.join(formats)}")
-    if not path.parent.is_dir():
-        raise OutputError(f"the folder {path.parent} does not exist: make it first, or choose another -o")
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder: choose another -o")
     try:
-        probe(path)
+        beside, taken = path.parent.is_dir(), path.is_dir()
+        if beside and not taken:
+            probe(path)
     except OSError as error:
         raise OutputError(f"{path} cannot be written ({why(error)}): choose another -o") from None
+    if not beside:
+        raise OutputError(f"the folder {path.parent} does not exist: make it first, or choose another -o")
+    if taken:
+        raise OutputError(f"{path} is a folder: choose another -o")
 
 
 def write_predictions(found: list[dict[str, Any]], path: Path, top: int) -> None:
