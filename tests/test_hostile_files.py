@@ -21,10 +21,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 import headstart
 from headstart.bundle import read_bundle, write_bundle
-from headstart.data.images import write_png
+from headstart.data.images import Preprocess, load, write_png
 from headstart.data.splits import read_split, write_split
 from headstart.data.table import Table, list_images, read_table
 from headstart.errors import DataError, HeadstartError, ImageError, OutputError
@@ -471,6 +472,20 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_there(
     assert "None" not in str(full.value)
     assert read(tmp_path) == before
     assert names_in(tmp_path) == names
+
+
+@pytest.mark.parametrize(("mode", "side"), [("RGB", 10900), ("RGBA", 8200), ("RGBA", 10900)])
+def test_a_picture_whose_decoder_would_take_too_much_is_refused_by_its_header(mode: str, side: int) -> None:
+    """JPEG 2000 takes 20 to 24 bytes a pixel: 2.8 GB from a file of 2 KB."""
+    sink = io.BytesIO()
+    Image.new(mode, (64, 64)).save(sink, "JPEG2000")
+    data, size = sink.getvalue(), (64).to_bytes(4, "big") * 2
+    assert data.count(size) >= 1
+    with pytest.raises(ImageError, match=r"more than the limit of 1\.6"):
+        load(
+            data.replace(size, side.to_bytes(4, "big") * 2),
+            Preprocess((8, 8), 1.0, "bilinear", "squash", (0,) * 3, (1,) * 3),
+        )
 
 
 # The machine
