@@ -9,6 +9,8 @@ from typing import Any
 
 from headstart.data.table import Table, list_images, read_table
 from headstart.errors import DataError, OutputError
+from headstart.files.reading import why
+from headstart.files.whole import write_whole
 from headstart.opening import Options, Watcher, open_at_size, see
 from headstart.pipeline import announce
 from headstart.trunk.engine import compile_trunk
@@ -53,14 +55,10 @@ def write_features(
         place = written.schema.get_field_index(tap.blocks[0])
         field = written.schema.field(place).with_metadata({"headstart": json.dumps(known)})
         written = written.cast(written.schema.set(place, field))
-    partial = out.with_name(f".{out.name}.partial")
     try:
-        pq.write_table(written, partial)
-        partial.replace(out)
+        write_whole(out, lambda place: pq.write_table(written, place))
     except OSError as error:
-        raise OutputError(f"features cannot be written to {out} ({error.strerror}): choose another -o") from None
-    finally:
-        partial.unlink(missing_ok=True)
+        raise OutputError(f"features cannot be written to {out} ({why(error)}): choose another -o") from None
     return (
         len(kept),
         {name: block.shape[1] for name, block in chosen.items()},

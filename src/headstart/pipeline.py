@@ -40,6 +40,7 @@ from headstart.opening import (
     how,
     open_network,
     see,
+    see_again,
     short_side,
 )
 from headstart.ship.package import Loaded, unpack
@@ -154,7 +155,7 @@ def taught(seen: Seen, plan: Plan, options: Options, watch: Watcher, clock: Cloc
     with clock("read images, run the tuned network"):
         engine = compile_trunk(tuned.backbone, options.precision)
         bar = watch.bar("tuned network", len(seen.table))
-        again = see(seen.table, tuned.backbone, engine, options, bar)
+        again = see_again(seen.table, features.hashes, tuned.backbone, engine, options, bar)
         again = replace(again, kept=features.kept, set_aside=features.set_aside)
         seen = replace(seen, backbone=tuned.backbone, engine=engine, features=again)
         new = replace(material, blocks=again.blocks)
@@ -275,7 +276,8 @@ def _baselines(
     if options.weights != "none" and at_hand:
         options = replace(options, tune="none")
         random, engine = open_network(seen.table, options, random=True)
-        features = see(seen.table.take(drawn), random, engine, options, watch.bar("random weights", len(drawn)))
+        hashes, bar = [seen.features.hashes[row] for row in drawn], watch.bar("random weights", len(drawn))
+        features = see_again(seen.table.take(drawn), hashes, random, engine, options, bar)
         found.append(trial.random_weights(material, plan, drawn, features.blocks))
     return tuple(found)
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,9 @@ import numpy.typing as npt
 
 from headstart.data.table import Table
 from headstart.errors import ImageError, OptionError, OutputError
+from headstart.files.cells import csv_bytes
+from headstart.files.reading import why
+from headstart.files.whole import probe, write_whole
 from headstart.ship.package import Head, Loaded
 from headstart.trunk.engine import Engine, compile_trunk
 from headstart.trunk.features import stream
@@ -96,6 +97,7 @@ def records(predictions: Predictions, top: int) -> list[dict[str, Any]]:
     return found
 
 
+LINE_ENDS = {ord(c): f"\\u{ord(c):04x}" for c in "\x85\u2028\u2029"}  # some readers of JSON lines end a line there
 FORMATS = (".csv", ".jsonl", ".json", ".parquet")
 
 
@@ -106,38 +108,32 @@ def check_output(path: Path, formats: tuple[str, ...]) -> None:
     """
     if path.suffix.lower() not in formats:
         raise OptionError(f"the output {path} cannot be written: its name must end in {' or '.join(formats)}")
-    if not path.parent.is_dir():
-        raise OutputError(f"the folder {path.parent} does not exist: make it first, or choose another -o")
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder: choose another -o")
-    trial = _partial(path)
     try:
-        trial.touch()
-        trial.unlink()
+        beside, taken = path.parent.is_dir(), path.is_dir()
+        if beside and not taken:
+            probe(path)
     except OSError as error:
-        raise OutputError(f"{path} cannot be written ({error.strerror}): choose another -o") from None
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.partial")
+        raise OutputError(f"{path} cannot be written ({why(error)}): choose another -o") from None
+    if not beside:
+        raise OutputError(f"the folder {path.parent} does not exist: make it first, or choose another -o")
+    if taken:
+        raise OutputError(f"{path} is a folder: choose another -o")
 
 
 def write_predictions(found: list[dict[str, Any]], path: Path, top: int) -> None:
     """CSV, JSON lines, JSON or Parquet, by the ending; whole or not at all. Raises OutputError."""
     check_output(path, FORMATS)
-    partial = _partial(path)
     try:
-        partial.write_bytes(_encoded(found, path.suffix.lower(), top))
-        partial.replace(path)
+        content = _encoded(found, path.suffix.lower(), top)
+        write_whole(path, lambda place: place.write_bytes(content))
     except OSError as error:
-        raise OutputError(f"predictions cannot be written to {path} ({error.strerror}): choose another -o") from None
-    finally:
-        partial.unlink(missing_ok=True)
+        raise OutputError(f"predictions cannot be written to {path} ({why(error)}): choose another -o") from None
 
 
 def _encoded(found: list[dict[str, Any]], ending: str, top: int) -> bytes:
     if ending == ".jsonl":
-        return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in found).encode("utf-8", "replace")
+        lines = (json.dumps(record, ensure_ascii=False).translate(LINE_ENDS) for record in found)
+        return "".join(f"{line}\n" for line in lines).encode("utf-8", "replace")
     if ending == ".json":
         return json.dumps(found, ensure_ascii=False, indent=1).encode("utf-8", "replace")
     if ending == ".parquet":
@@ -157,17 +153,15 @@ def _encoded(found: list[dict[str, Any]], ending: str, top: int) -> bytes:
         sink = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(found, schema=schema), sink)
         return sink.getvalue()
-    text = io.StringIO()
-    writer = csv.writer(text)
     ranks = range(2, top + 1)
-    writer.writerow(
-        ["path", "label", "probability", *(f"{what}_{k}" for k in ranks for what in ("label", "probability")), "error"]
-    )
+    others = [f"{what}_{k}" for k in ranks for what in ("label", "probability")]
+    rows = []
     for record in found:
-        others = [v for choice in record["top"][1:] for v in (choice["label"], f"{choice['probability']:.6f}")]
-        others += [""] * (2 * len(ranks) - len(others))
-        p = record["probability"]
-        writer.writerow(
-            [record["path"], record["label"] or "", "" if p is None else f"{p:.6f}", *others, record["error"] or ""]
-        )
-    return text.getvalue().encode("utf-8", "replace")
+        second = [v for choice in record["top"][1:] for v in (choice["label"], _digits(choice["probability"]))]
+        second += [""] * (len(others) - len(second))
+        rows.append([record["path"], record["label"], _digits(record["probability"]), *second, record["error"]])
+    return csv_bytes(["path", "label", "probability", *others, "error"], rows)
+
+
+def _digits(probability: float | None) -> str:
+    return "" if probability is None else f"{probability:.6f}"

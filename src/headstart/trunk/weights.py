@@ -10,15 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import uuid
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headstart.errors import BackboneError, OutputError
+from headstart.files.reading import why
+from headstart.files.whole import write_whole
 from headstart.trunk.store import cache_root
 
 if TYPE_CHECKING:
@@ -104,17 +104,13 @@ def write_carried(file: Path, state: Mapping[str, torch.Tensor], about: Carried)
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    partial = file.with_name(f".{file.name}.{uuid.uuid4().hex}.partial")
+    about = replace(about, checksum=_checksum(state, about))
+    own = {name: t.detach().cpu().clone().contiguous() for name, t in state.items()}
+    described = {"format": "pt", METADATA: json.dumps(asdict(about), sort_keys=True)}
     try:
-        about = replace(about, checksum=_checksum(state, about))
-        own = {name: t.detach().cpu().clone().contiguous() for name, t in state.items()}
-        save_file(own, partial, {"format": "pt", METADATA: json.dumps(asdict(about), sort_keys=True)})
-        partial.replace(file)
+        write_whole(file, lambda place: save_file(own, place, described))
     except (OSError, SafetensorError) as error:
-        raise OutputError(f"{file} cannot be written ({error}): choose another place") from None
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
+        raise OutputError(f"{file} cannot be written ({why(error)}): choose another place") from None
 
 
 def read_carried(file: Path) -> tuple[dict[str, torch.Tensor], Carried]:
