@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from headstart.errors import DataError, OptionError, OutputError
+from headstart.files.reading import open_regular
 
 _COLUMNS = ("path", "hash", "label", "split", "group")
 _FINGERPRINT = b"headstart.split.fingerprint"
@@ -211,11 +212,14 @@ def _storable(text: str) -> str:
 def read_split(path: str | Path) -> Split:
     """Read what `write_split` wrote. Raises DataError where the file is missing, damaged or changed since."""
     try:
-        table = pq.read_table(Path(path))
+        with open_regular(path) as file:
+            table = pq.read_table(file)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"cannot read the split {path}: {str(error).splitlines()[0]}") from error
     missing = [column for column in _COLUMNS if column not in table.column_names]
     mark = (table.schema.metadata or {}).get(_FINGERPRINT, b"").decode("ascii", "replace")
+    if not missing and not pa.types.is_integer(table.schema.field("group").type):
+        missing = ["whole numbers as groups"]
     if missing or not mark:
         raise DataError(f"{path} is no split of headstart: lacks {', '.join(missing) or 'its fingerprint'}")
     names, hashes, labels, splits = (np.array(table[c].to_pylist(), dtype=object) for c in _COLUMNS[:4])
