@@ -19,6 +19,7 @@ from headstart.bundle import CONFIG, MANIFEST, MODEL, Bundle, read_bundle
 from headstart.data.images import Preprocess
 from headstart.errors import BackboneError, nearest
 from headstart.files import forms
+from headstart.files.cells import printable
 from headstart.files.reading import read_regular
 from headstart.trunk import catalog, hub
 from headstart.trunk import weights as weight_files
@@ -187,7 +188,9 @@ def from_tensors(
         if k not in own or tuple(own[k].shape) != t.shape or own[k].is_floating_point() != (t.dtype.kind == "f")
     ]
     if missing or unexpected:
-        raise BackboneError(f"the saved tensors do not fit {name}: {', '.join((missing or unexpected)[:3])}")
+        raise BackboneError(
+            f"the saved tensors do not fit {name}: {printable(', '.join((missing or unexpected)[:3])[:200])}"
+        )
     with _drawing(0):
         network = timm.create_model(architecture, pretrained=False)
     network.load_state_dict({k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in tensors.items()}, strict=False)

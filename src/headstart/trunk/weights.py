@@ -213,6 +213,8 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
                 state = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise BackboneError(f"weights file {path} does not exist: check the path given to --weights") from None
+    except BackboneError:
+        raise
     except torch.serialization.pickle.UnpicklingError:  # type: ignore[attr-defined]
         raise BackboneError(
             f"weights file {path} is damaged, or holds more than tensors, which could run code: save its state_dict() "
@@ -228,9 +230,9 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
             state = state[inner]
     if not isinstance(state, dict) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise BackboneError(f"weights file {path} is no state dict (a mapping of names to tensors)")
-    if strange := next((key for key in state if not isinstance(key, str)), None):
+    if strange := [repr(key)[:40] for key in state if not isinstance(key, str)]:
         raise BackboneError(
-            f"weights file {path} names a tensor by a {type(strange).__name__}, where a state dict has texts: save the "
+            f"weights file {path} names a tensor {printable(strange[0])}, where a state dict has texts: save the "
             "network's state_dict() and give that"
         )
     _check_tensors(path, state, size)
@@ -293,7 +295,7 @@ def match(
             f"{source} holds {len(given)} tensors where the network has {len(wanted)}: {_difference(wanted, plain)}"
         )
     wrong = [
-        f"{name} {_described(wanted[name])} expected, {their} {_described(t)} given"
+        f"{name} {_described(wanted[name])} expected, {printable(their[:80])} {_described(t)} given"
         for name, their, t in pairs
         if wanted[name].shape != t.shape
         or _leaf(name) != _leaf(their)
@@ -351,7 +353,8 @@ def _beginning(names: Iterable[str]) -> str:
 def _difference(wanted: Iterable[str], given: Iterable[str]) -> str:
     for names, others, what in ((wanted, set(given), "lacks"), (given, set(wanted), "has, unknown to the network,")):
         if only := [name for name in names if name not in others]:
-            return f"it {what} {', '.join(only[:2])}{' ...' if len(only) > 2 else ''}; another architecture?"
+            named = printable(", ".join(only[:2])[:160])
+            return f"it {what} {named}{' ...' if len(only) > 2 else ''}; another architecture?"
     return "another architecture?"
 
 
