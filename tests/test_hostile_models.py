@@ -31,6 +31,7 @@ from headstart.files import forms
 from headstart.learn.probe import Probe
 from headstart.learn.trained import SpecHead
 from headstart.ship.package import unpack
+from headstart.trunk import weights
 from headstart.trunk.backbone import open_backbone
 from saved import DESCRIBED, METRICS, RUN, save
 
@@ -440,7 +441,7 @@ def not_opened(name: str, weights: str = "auto") -> str:
     with pytest.raises(BackboneError) as caught:
         open_backbone(name, weights)
     assert str(caught.value).isprintable()
-    assert len(str(caught.value)) < 700
+    assert len(str(caught.value)) < 800
     return str(caught.value)
 
 
@@ -535,6 +536,9 @@ def test_weights_that_are_no_file_are_named_and_never_waited_for(tmp_path: Path,
         '{"architecture": null}',
         '{"architecture": "x", "pretrained_cfg": []}',
         '{"architecture": "eva_giant_patch14_224"}',
+        '{"architecture": "/etc"}',
+        f'{{"architecture": "{"x" * 9000}"}}',
+        '{"architecture": "vit_tiny_patch16_224", "pretrained_cfg": {"input_size": [3, 17, 9]}}',
         *(
             f'{{"architecture": "{SMALL}", "pretrained_cfg": {{{cfg}}}}}'
             for cfg in (
@@ -548,6 +552,8 @@ def test_weights_that_are_no_file_are_named_and_never_waited_for(tmp_path: Path,
                 '"std": [0, 1, 1]',
                 '"crop_pct": 1e308',
                 '"classifier": {}',
+                '"input_size": [3, 1, 1]',
+                '"input_size": [1, 64, 64]',
             )
         ),
     ],
@@ -575,3 +581,29 @@ def test_a_timm_folder_names_no_other_weights(tmp_path: Path, loaders: None) -> 
     known: Any = backbone.module.pretrained_cfg
     assert not {"evil.bin", "me/evil", "http://127.0.0.1:9/x"} & {str(v) for v in known.values()}
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_saved_model_names_no_other_folder_or_file(mine: Path, model: Path, tmp_path: Path) -> None:
+    for name in (str(model), "x" * 9000, "local-dir:x", "hf-hub:me/evil", "\0", "../mine"):
+        put(mine, ("backbone", "name"), json.dumps(name))
+        assert "unknown backbone" in not_opened(str(mine))
+        assert "unknown backbone" in not_opened(str(mine), "none")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs named pipes")
+def test_what_is_brought_from_another_machine_is_checked_too(tmp_path: Path) -> None:
+    for ending in ("pth", "safetensors"):
+        os.mkfifo(tmp_path / f"pipe.{ending}")
+        with pytest.raises(BackboneError, match="pipe"):
+            weights.bring(tmp_path / f"pipe.{ending}", str)
+    about = {
+        "network": SMALL,
+        "source": "x",
+        "licence": "x",
+        "checksum": "x",
+        "preprocess": {"input_size": [3, 9**9, 1]},
+    }
+    for told in ("[", "[]", json.dumps(about), json.dumps({"network": SMALL}), "[" * 10_000):
+        save_file({"a": torch.zeros(1)}, tmp_path / "x.safetensors", {"headstart": told})
+        with pytest.raises(BackboneError, match="does not say which network"):
+            weights.bring(tmp_path / "x.safetensors", str)

@@ -17,7 +17,7 @@ from torch import nn
 
 from headstart.bundle import CONFIG, MANIFEST, MODEL, Bundle, read_bundle
 from headstart.data.images import Preprocess
-from headstart.errors import BackboneError, nearest
+from headstart.errors import BackboneError, HeadstartError, nearest
 from headstart.files import forms
 from headstart.files.cells import printable
 from headstart.files.reading import read_regular
@@ -43,7 +43,7 @@ def resolve(name: str) -> str:
     found = alias if architecture.startswith("efficientnet_lite") else known.get(architecture, alias)
     if found is None:
         near = nearest(architecture, [*known.values(), *ALIASES])
-        raise BackboneError(f"unknown backbone {name!r}{near}: any of timm's {len(known)} networks will do")
+        raise BackboneError(f"unknown backbone {name[:80]!r}{near}: any of timm's {len(known)} networks will do")
     return f"{found.partition('.')[0]}.{tag}" if dot else found
 
 
@@ -86,7 +86,7 @@ def _of_a_model(folder: Path, weights: str, seed: int) -> Backbone:
         return _of_timms_layout(folder, weights, seed)
     bundle = read_bundle(folder)
     if weights != "auto":
-        return open_backbone(bundle.manifest["backbone"]["name"], weights, seed)
+        return open_backbone(resolve(bundle.manifest["backbone"]["name"]), weights, seed)
     return trunk_of(bundle)
 
 
@@ -96,10 +96,11 @@ def trunk_of(bundle: Bundle) -> Backbone:
     tensors = bundle.tensors(MODEL)
     if top := about["classifier"]:
         tensors = {name: t for name, t in tensors.items() if name not in (f"{top}.weight", f"{top}.bias")}
-    saved = Preprocess.from_json(bundle.manifest["preprocess"])
     earlier = about["weights_source"]
     source = RANDOM if earlier == RANDOM else f"model {folder.name} ({earlier})"
-    backbone = from_tensors(about["name"], tensors, saved, source, about["licence"])
+    with _of_a_stranger(folder):
+        saved = Preprocess.from_json(bundle.manifest["preprocess"])
+        backbone = from_tensors(about["name"], tensors, saved, source, about["licence"])
     cfg: Mapping[str, Any] = vars(backbone.module)["pretrained_cfg"]
     size, crop = (int(cfg["input_size"][1]), int(cfg["input_size"][2])), float(cfg["crop_pct"])
     link = f"{folder.name}: {len(classes)} classes, data {bundle.manifest.get('data_fingerprint', '')[:12]}"
@@ -120,13 +121,27 @@ def _of_timms_layout(folder: Path, weights: str, seed: int) -> Backbone:
     files = [folder / name for name in (MODEL, "pytorch_model.bin") if (folder / name).exists()]
     if not files:
         raise BackboneError(f"{folder} holds no {MODEL}: copy the model again")
-    architecture = config["architecture"]
+    architecture = resolve(config["architecture"]).partition(".")[0]
     if weights != "auto":
         return open_backbone(architecture, weights, seed)
-    with _drawing(seed):
+    with _drawing(seed), _of_a_stranger(folder):
         overlay = _overlay(config.get("pretrained_cfg") or {})
-        network = _from_file(resolve(architecture).partition(".")[0], files[0], str(files[0]), overlay)
-    return backbone_of(network, architecture, f"model {folder.resolve().name}")
+        network = _from_file(architecture, files[0], str(files[0]), overlay)
+        return backbone_of(network, config["architecture"], f"model {folder.resolve().name}")
+
+
+@contextmanager
+def _of_a_stranger(folder: Path) -> Iterator[None]:
+    """What torch and timm say of a network that cannot be made as a folder describes it, in one line."""
+    try:
+        yield
+    except BackboneError:
+        raise
+    except (*weight_files.BROKEN, HeadstartError) as error:
+        reason = printable(" ".join(str(error).split())[:200]) or type(error).__name__
+        raise BackboneError(
+            f"{folder} cannot be used as a network ({reason}): copy it again from where it was made"
+        ) from None
 
 
 def _overlay(described: Mapping[str, Any]) -> dict[str, Any]:
@@ -204,7 +219,10 @@ def _planned(architecture: str, **options: Any) -> Any:
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return timm.create_model(architecture, pretrained=False, **options)
-    except (NotImplementedError, RuntimeError):  # none of timm's own from 1.0.30 on, but perhaps one that a user adds
+    except (NotImplementedError, RuntimeError) as error:
+        if "meta" not in str(error).lower():
+            raise
+        # none of timm's own from 1.0.30 on, but perhaps one that a user has added
         return timm.create_model(architecture, pretrained=False, **options)
 
 

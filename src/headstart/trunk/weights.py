@@ -152,14 +152,12 @@ def read_carried(file: Path) -> tuple[dict[str, torch.Tensor], Carried]:
     """The tensors of a file of `write_carried`, equal to those that were written. Raises BackboneError."""
     from safetensors import SafetensorError, safe_open
 
-    state = read_state(file) if file.suffix == ".safetensors" else {}
-    try:
-        with safe_open(file, "pt") as opened:
-            about = Carried(**json.loads((opened.metadata() or {})[METADATA]))
-        wrong = _CARRIED(asdict(about), "")
-    except (SafetensorError, OSError, LookupError, ValueError, TypeError, RecursionError):
-        wrong = "nothing of that"
-    if wrong:
+    about = None
+    if file.suffix == ".safetensors":
+        state = read_state(file)
+        with suppress(SafetensorError, OSError, *BROKEN), safe_open(file, "pt") as opened:
+            about = Carried(**forms.parse((opened.metadata() or {})[METADATA].encode(), _CARRIED))
+    if about is None:
         raise BackboneError(
             f"{file} does not say which network it belongs to: it was not written by headstart backbones "
             "--export-weights; give it with --backbone NAME --weights FILE"
@@ -179,7 +177,7 @@ def bring(file: Path, check: Callable[[str], object]) -> Carried:
 
     Raises BackboneError, OutputError.
     """
-    if not file.is_file():
+    if not file.exists():
         raise BackboneError(f"weights file {file} does not exist: check the path given to --import-weights")
     state, about = read_carried(file)
     if not re.fullmatch(r"\w+(\.\w+)?", about.network, re.ASCII):
