@@ -28,7 +28,7 @@ LOWEST_TESTS := tests/test_table.py tests/test_images.py tests/test_heads.py tes
   tests/test_predict.py
 
 lowest: $(LOWEST)/.installed
-	PYTHONPATH=$(LOWEST):src PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 \
+	PYTHONPATH=$(CURDIR)/$(LOWEST):$(CURDIR)/src PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 \
 	  $(BIN)/pytest -q -p xdist -n $(WORKERS) --dist worksteal -k "not messy and not scaled" $(LOWEST_TESTS)
 
 fix: $(VENV)/.installed-dev

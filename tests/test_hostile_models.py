@@ -31,7 +31,7 @@ from headstart.files import forms
 from headstart.learn.probe import Probe
 from headstart.learn.trained import SpecHead
 from headstart.ship.package import unpack
-from headstart.trunk import weights
+from headstart.trunk import hub, weights
 from headstart.trunk.backbone import open_backbone
 from saved import DESCRIBED, METRICS, RUN, save
 
@@ -526,6 +526,18 @@ def test_weights_that_are_no_file_are_named_and_never_waited_for(tmp_path: Path,
     for name in ("pipe", "device", "process", "folder"):
         path = tmp_path / f"{name}.{ending}"
         assert str(path) in not_opened(SMALL, str(path))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs named pipes")
+def test_a_pipe_in_the_hubs_cache_is_never_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    pipe = in_cache(tmp_path / "cache", "model.safetensors")
+    os.mkfifo(pipe)
+    assert "offline mode is on" in not_opened(SMALL)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *what: str(pipe))
+    with pytest.raises(BackboneError, match="a named pipe, not a regular file"):
+        hub.fetch(hub.Remote("me/pipe", "model.safetensors", 1, "a" * 64))
 
 
 @pytest.mark.parametrize(

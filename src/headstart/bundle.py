@@ -300,12 +300,14 @@ def write_bundle(
     tensors: {"model.safetensors": {name: array}, and "head.safetensors" where there is one}; arrays of any layout.
     files: the other files, each by its content or by the path of a file to copy.
 
-    Raises OutputError where the place cannot be written or holds anything but a saved model; ValueError or TypeError
+    Raises OutputError where the place cannot be written or holds anything but a saved model, and where the manifest
+    would be refused when it is read (see `forms.manifest`); ValueError or TypeError
     for a file name that is not part of the format and for values that JSON has no word for, such as NaN.
     """
+    described = _json_bytes({**manifest, "format_version": FORMAT_VERSION})
     contents: dict[str, bytes | Path] = {
         **(files or {}),
-        MANIFEST: _json_bytes({**manifest, "format_version": FORMAT_VERSION}),
+        MANIFEST: described,
         CONFIG: _json_bytes(config),
         METRICS: _json_bytes(metrics),
         RUN: _json_bytes(run),
@@ -314,8 +316,10 @@ def write_bundle(
     if MODEL not in contents or not set(contents) <= {*DEFINING, *ABOUT}:
         raise ValueError(f"a saved model needs {MODEL} and has {DEFINING + ABOUT}, got {sorted(contents)}")
     place = Path(folder).resolve()
-    if wrong := forms.manifest(FORMAT_VERSION)({**manifest, "format_version": FORMAT_VERSION}, ""):
-        raise OutputError(f"the model cannot be saved in {place}, since nobody could read it again: {wrong}")
+    try:
+        forms.parse(described, forms.manifest(FORMAT_VERSION))
+    except ValueError as error:
+        raise OutputError(f"the model cannot be saved in {place}: its {MANIFEST} {error}") from None
     with _saving(place):
         swap.replace(place, lambda new: _fill(new, contents), approve=_refuse_to_replace)
 
