@@ -215,20 +215,20 @@ RUN = record({"options": OPTIONS})
 
 # config.json in timm's layout: what is taken over of it, and nothing else
 
-_TRIPLE = each(number(), 3, 3)
-_NAMES = or_null(either(name, each(name, 1)))
-TIMM_FIELDS: dict[str, Check] = {
+_NAMES = either(name, each(name, 1))
+_TIMM: dict[str, Check] = {
     "input_size": each(whole(1, MOST_SIDE), 3, 3),
     "fixed_input_size": truth,
     "interpolation": name,
     "crop_pct": number(0, 1, above=0),
     "crop_mode": name,
-    "mean": _TRIPLE,
+    "mean": each(number(), 3, 3),
     "std": each(number(above=0), 3, 3),
     "num_classes": whole(0, MOST_CLASSES),
     "classifier": _NAMES,
     "first_conv": _NAMES,
-    "license": or_null(text),
-    "tag": or_null(text),
+    "license": text,
+    "tag": text,
 }
+TIMM_FIELDS = {field: or_null(check) for field, check in _TIMM.items()}
 TIMM = record({"architecture": name}, {"pretrained_cfg": or_null(record({}, TIMM_FIELDS))})
