@@ -208,6 +208,8 @@ def read_split(path: str | Path) -> Split:
         with open_parquet(Path(path)) as parquet:
             schema = parquet.schema_arrow
         missing = [column for column in _COLUMNS if column not in schema.names]
+        if not missing and not pa.types.is_integer(schema.field("group").type):
+            missing = ["whole numbers as groups"]
         mark = (schema.metadata or {}).get(_FINGERPRINT, b"").decode("ascii", "replace")
         if missing or not mark:
             raise DataError(f"{path} is no split of headstart: lacks {', '.join(missing) or 'its fingerprint'}")

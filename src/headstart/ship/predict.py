@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.data.table import Table
-from headstart.errors import ImageError, OptionError, OutputError
+from headstart.errors import BundleError, ImageError, OptionError, OutputError
 from headstart.files.cells import csv_bytes
 from headstart.files.reading import why
 from headstart.files.whole import probe, write_whole
@@ -78,7 +78,13 @@ def predict(model: Loaded, table: Table, engine: Engine | None = None, progress:
 
 def _through(head: Head, blocks: list[dict[str, Halves]]) -> npt.NDArray[np.float32]:
     joined = {name: np.concatenate([b[name] for b in blocks]) for name in blocks[0]}
-    return np.exp(head.log_probabilities(joined)).astype(np.float32)
+    found = np.exp(head.log_probabilities(joined)).astype(np.float32)
+    if not np.isfinite(found).all():
+        raise BundleError(
+            "the model answers with what is no number, since its weights are too large or damaged: copy it again from "
+            "where it was made, or run `headstart fit` again"
+        )
+    return found
 
 
 def records(predictions: Predictions, top: int) -> list[dict[str, Any]]:
