@@ -1,20 +1,26 @@
-"""Kill a fit at random moments, run it again, and compare with a fit that nothing disturbed.
+"""Kill a command at random moments, run it again, and compare with a run that nothing disturbed.
 
-    python benchmarks/kills.py [--kills 50] [--seed 0] [--images FOLDER] [--record NAME] [-- FIT OPTIONS]
-    python benchmarks/kills.py --kills 20 --record kills_tuning -- --tune last --precision f32
+    python benchmarks/kills.py [--command fit add-to predict] [--kills 50] [--pairs 5] [--seed 0] [--images FOLDER]
+                               [--record NAME] [-- FIT OPTIONS]
+    python benchmarks/kills.py --command fit --kills 20 --record kills_tuning -- --tune last --precision f32
 
-Each round begins with an empty cache and no model: `headstart fit` is started, killed with SIGKILL, and started again
-to its end. Half of the kills fall at a random moment of the whole run, half just after a random number of shards
-reached the store, so that extraction gets its share. Shards are made small (8 images) so that there are many. Imports
-are done once: every fit is a fork of one process that has them.
+Each round begins at the same place: `fit` with an empty cache and no model; `add-to` with a model of half the images,
+their features in the cache, and no model at its own output; `predict` with a model and an older file of answers. The
+command is started, killed with SIGKILL, and started again to its end. Half of the kills fall at a random moment of the
+whole run, half just after a random number of shards reached the store, so that extraction gets its share; `predict`
+stores nothing, and all of its kills fall at a random moment. Shards are made small (8 images) so that there are many.
+Imports are done once: every command is a fork of one process that has them.
 
-Looked at: that the second run gives byte for byte the model of the undisturbed one, and the same metrics but for the
-seconds; that no image with stored features goes through the network again; and that the images computed but not stored
-at the kill are at most one shard.
+Looked at: that the second run gives byte for byte the model or the answers of the undisturbed one, and the same metrics
+but for the seconds; that what lies at the output after the kill is what lay there before or the whole new one; that no
+image with stored features goes through the network again; and that the images computed but not stored at the kill are
+at most one shard. `--pairs`: so many times two of the command are started at once, on one cache and one output; one of
+them may be refused there, and what they leave must be the same.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import multiprocessing
 import os
@@ -34,10 +40,12 @@ import pyarrow.parquet as pq
 
 SHARD = 8  # images
 PER_CLASS, CLASSES = 40, 3  # images of EuroSAT
+COMMANDS = ("fit", "add-to", "predict")
+OLD = "what was there before"
 CONTEXT = multiprocessing.get_context("forkserver")
 
 
-def fit(arguments: Sequence[str], log: Path, computed: Any) -> None:
+def run(arguments: Sequence[str], log: Path, computed: Any) -> None:
     """The command in this process, its words to `log`; `computed` counts the images that go through the network."""
     from headstart import cli
     from headstart.learn import checkpoint
@@ -59,16 +67,26 @@ def fit(arguments: Sequence[str], log: Path, computed: Any) -> None:
 
 @dataclass(frozen=True)
 class Place:
-    """Where one round works."""
+    """Where one round works: `output` is a model or a file of answers; `start_with` is copied into the cache first."""
 
     cache: Path
-    model: Path
+    output: Path
     log: Path
     arguments: list[str]
+    start_with: Path | None = None
+
+    def clear(self) -> None:
+        shutil.rmtree(self.cache, ignore_errors=True)
+        shutil.rmtree(self.output.parent, ignore_errors=True)
+        self.output.parent.mkdir()
+        if self.start_with:
+            shutil.copytree(self.start_with, self.cache)
+        if self.output.suffix:
+            self.output.write_text(OLD)
 
     def start(self) -> tuple[ForkServerProcess, Any]:
         computed = CONTEXT.Value("i", 0, lock=False)
-        process = CONTEXT.Process(target=fit, args=(self.arguments, self.log, computed))
+        process = CONTEXT.Process(target=run, args=(self.arguments, self.log, computed))
         process.start()
         return process, computed
 
@@ -79,11 +97,14 @@ class Place:
         """Images in whole shards."""
         return sum(pq.read_metadata(shard).num_rows for shard in self.shards())
 
-    def result(self) -> dict[str, Any]:
-        """What must not depend on a kill: checksums of the defining files, and the metrics without the seconds."""
-        metrics = json.loads((self.model / "metrics.json").read_text())
+    def result(self) -> Any:
+        """What must not depend on a kill: the answers; or checksums of the defining files, and the metrics without the
+        seconds. None where there is nothing."""
+        if self.output.suffix or not self.output.exists():
+            return self.output.read_text() if self.output.exists() else None
+        metrics = json.loads((self.output / "metrics.json").read_text())
         metrics.pop("seconds")
-        return {"checksums": json.loads((self.model / "checksums.json").read_text()), "metrics": metrics}
+        return {"checksums": json.loads((self.output / "checksums.json").read_text()), "metrics": metrics}
 
 
 @dataclass(frozen=True)
@@ -91,15 +112,32 @@ class Killed:
     """One round."""
 
     when: str
-    was_running: bool  # False: the fit had ended before the kill
+    was_running: bool  # False: it had ended before the kill
     tuning: bool  # a checkpoint of a training lay there at the kill
-    stored: int  # images in the store at the kill
+    stored: int  # images that had reached the store at the kill
     lost: int  # images computed and not stored
     again: int  # images with stored features that the second run computed again
+    whole: bool  # at the kill the output was the one before, or the new one
     same: bool
 
 
-def whole(place: Place) -> tuple[int, float]:
+@dataclass(frozen=True)
+class Pair:
+    codes: list[int | None]
+    same: bool
+    beside: list[str]  # what lies beside the output
+
+
+@dataclass(frozen=True)
+class Found:
+    command: str
+    kills: list[Killed]
+    pairs: list[Pair]
+    n_images: int  # that an undisturbed run computes
+    seconds: float  # that it takes
+
+
+def run_whole(place: Place) -> tuple[int, float]:
     """(images computed, seconds) of a run to its end."""
     start = time.perf_counter()
     process, computed = place.start()
@@ -111,8 +149,8 @@ def whole(place: Place) -> tuple[int, float]:
 
 def killed(place: Place, n_shards: int, seconds: float, n_images: int, expected: Any, rng: random.Random) -> Killed:
     tuned = "--tune" in place.arguments
-    for folder in (place.cache, place.model):
-        shutil.rmtree(folder, ignore_errors=True)
+    place.clear()
+    before, had, shards = place.result(), place.stored(), len(place.shards())
     process, computed = place.start()
     start = time.perf_counter()
     if tuned:
@@ -121,25 +159,44 @@ def killed(place: Place, n_shards: int, seconds: float, n_images: int, expected:
         while process.is_alive() and len(list(states.glob("*.safetensors"))) < wait_for:
             time.sleep(0.01)
         process.join(rng.uniform(0, 3))
-    elif rng.random() < 0.5:
+    elif n_shards == shards or rng.random() < 0.5:
         moment = rng.uniform(0, seconds)
         when = f"{moment:.2f} s"
         process.join(moment)
     else:
-        wait_for = rng.randrange(n_shards)
+        wait_for = rng.randrange(n_shards - shards)
         when = f"{wait_for} shards"
-        while process.is_alive() and len(place.shards()) < wait_for and time.perf_counter() - start < 10 * seconds:
+        far = shards + wait_for
+        while process.is_alive() and len(place.shards()) < far and time.perf_counter() - start < 10 * seconds:
             time.sleep(0.001)
         process.join(rng.uniform(0, 0.03))  # s, several batches
     was_running = process.is_alive()
     process.kill()
     process.join()
     training = any((place.cache / "tuning").glob("*.safetensors"))
-    stored, first = place.stored(), int(computed.value)
-    second, _ = whole(place)
+    left, stored, first = place.result(), place.stored() - had, int(computed.value)
+    second, _ = run_whole(place)
+    keeps = place.arguments[0] != "predict"
     return Killed(
-        when, was_running, training, stored, first - stored, second - (n_images - stored), place.result() == expected
+        when,
+        was_running,
+        training,
+        stored,
+        first - stored if keeps else 0,
+        second - (n_images - stored) if keeps else 0,
+        left in (before, expected),
+        place.result() == expected,
     )
+
+
+def pair(place: Place, expected: Any) -> Pair:
+    """Two of the command at once."""
+    place.clear()
+    processes = [place.start()[0] for _ in range(2)]
+    for process in processes:
+        process.join()
+    beside = [path.name for path in place.output.parent.iterdir() if path != place.output]
+    return Pair([process.exitcode for process in processes], place.result() == expected, beside)
 
 
 def sample(source: Path, target: Path) -> Path:
@@ -151,18 +208,84 @@ def sample(source: Path, target: Path) -> Path:
     return target
 
 
-def rounds(work: Path, data: Path, kills: int, seed: int, options: Sequence[str]) -> tuple[list[Killed], int, float]:
-    """(every round, images of an undisturbed run, its seconds)."""
-    cache, model, rng = work / "cache", work / "model", random.Random(seed)
-    place = Place(cache, model, work / "log", ["fit", str(data), "-o", str(model), "--cache", str(cache), *options])
-    n_images, seconds = whole(place)
+def place_of(command: str, work: Path, data: Path, options: Sequence[str]) -> Place:
+    """Where the command works, after what it needs has been made."""
+    cache, out, log = work / "cache", work / "out", work / "log"
+    out.mkdir()
+    made = ["--cache", str(cache), *options]
+    if command == "fit":
+        return Place(cache, out / "model", log, ["fit", str(data), "-o", str(out / "model"), *made])
+    fitted, answers = work.parent / "fit" / "out" / "model", out / "answers.csv"
+    if command == "predict" and fitted.exists():
+        return Place(cache, answers, log, ["predict", str(fitted), str(data), "-o", str(answers)])
+    old, base = work / "old", work / "base"
+    first = [f for folder in sorted(data.iterdir()) for f in sorted(folder.iterdir())[::2]]
+    for file in first:
+        (old / file.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, old / file.parent.name)
+    run_whole(Place(cache, base, log, ["fit", str(old), "-o", str(base), *made]))
+    kept = cache.rename(work / "kept")
+    if command == "add-to":
+        grown = ["fit", str(data), "-o", str(out / "model"), "--add-to", str(base), "--cache", str(cache)]
+        return Place(cache, out / "model", log, grown, kept)
+    return Place(cache, answers, log, ["predict", str(base), str(data), "-o", str(answers)])
+
+
+def tried(command: str, work: Path, data: Path, options: argparse.Namespace) -> Found:
+    work.mkdir()
+    place = place_of(command, work, data, options.fit)
+    place.clear()
+    rng = random.Random(options.seed)
+    n_images, seconds = run_whole(place)
     expected, n_shards = place.result(), len(place.shards())
-    return [killed(place, n_shards, seconds, n_images, expected, rng) for _ in range(kills)], n_images, seconds
+    kills = [killed(place, n_shards, seconds, n_images, expected, rng) for _ in range(options.kills)]
+    return Found(command, kills, [pair(place, expected) for _ in range(options.pairs)], n_images, seconds)
+
+
+def tables(found: Found) -> list[measure.Table]:
+    n, what = len(found.kills), found.command
+    title = f"{n} kills of {what}, {found.n_images} images computed in {found.seconds:.1f} s, in shards of {SHARD}"
+    header = ("killed after", "running", "newly stored", "lost", "computed again", "output whole", "same result")
+    lines = [
+        [k.when, word(k.was_running), *map(str, (k.stored, k.lost, k.again)), word(k.whole), word(k.same)]
+        for k in found.kills
+    ]
+    made = [measure.Table(title, header, lines)]
+    if found.pairs:
+        title = f"{len(found.pairs)} times two of {what} at once, on one cache and one output"
+        lines = [[str(p.codes), word(p.same), ", ".join(p.beside) or "nothing"] for p in found.pairs]
+        made.append(measure.Table(title, ("exit codes", "same result", "beside it"), lines))
+    return made
+
+
+def targets(found: Found, tuned: bool) -> list[measure.Target]:
+    kills, what, running = found.kills, found.command, [k for k in found.kills if k.was_running]
+    wrong = sum(not (p.same and 0 in p.codes and not p.beside) for p in found.pairs)
+    made = [
+        measure.Target(f"{what}: rounds with another result", sum(not k.same for k in kills), ceiling=0),
+        measure.Target(f"{what}: kills that left half an output", sum(not k.whole for k in kills), ceiling=0),
+        measure.Target(f"{what}: pairs with another result, or both refused", wrong, ceiling=0),
+        measure.Target(f"{what}: stored images computed again, most", max(k.again for k in kills), ceiling=0),
+        measure.Target(f"{what}: images lost in a kill, most", max(k.lost for k in kills), ceiling=SHARD),
+    ]
+    if what == "predict":
+        return made[:3]
+    if tuned:
+        n = sum(k.tuning for k in running)
+        return [*made, measure.Target(f"{what}: kills while a network was tuned", n, floor=len(kills) / 2)]
+    n = sum(0 < k.stored < found.n_images for k in running)
+    return [*made, measure.Target(f"{what}: kills during extraction", n, floor=len(kills) / 4)]
+
+
+def word(yes: bool) -> str:
+    return "yes" if yes else "NO"
 
 
 def main() -> None:
     parser = measure.arguments(__doc__ or "")
-    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--command", choices=COMMANDS, nargs="+", default=COMMANDS)
+    parser.add_argument("--kills", type=int, default=50, help="of each command")
+    parser.add_argument("--pairs", type=int, default=5, help="times that two of a command are started at once")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--record", default="kills", help="name of the record")
     parser.add_argument("--images", type=Path, help="a folder with a folder per class (default: some of EuroSAT)")
@@ -172,25 +295,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         data = options.images or sample(options.data / "eurosat_3000", work / "images")
-        done, n_images, seconds = rounds(work, data, options.kills, options.seed, options.fit)
-    running = [k for k in done if k.was_running]
-    cells = [
-        [k.when, "yes" if k.was_running else "no", *map(str, (k.stored, k.lost, k.again)), "yes" if k.same else "NO"]
-        for k in done
-    ]
-    header = ("killed after", "was running", "stored at the kill", "lost", "stored and computed again", "same result")
-    title = f"{len(done)} kills of a fit of {n_images} forward passes and {seconds:.1f} s, in shards of {SHARD}"
-    targets = [
-        measure.Target("rounds with another result", sum(not k.same for k in done), ceiling=0),
-        measure.Target("stored images computed again, most", max(k.again for k in done), ceiling=0),
-        measure.Target("images lost in a kill, most", max(k.lost for k in done), ceiling=SHARD),
-        measure.Target("kills during extraction", sum(0 < k.stored < n_images for k in running), floor=len(done) / 4),
-        measure.Target("kills while a network was tuned", sum(k.tuning for k in running), floor=len(done) / 2),
-    ]
-    targets = targets[:4] if "--tune" not in options.fit else [*targets[:3], targets[4]]
-    values = {"rounds": [vars(k) for k in done], "images": n_images, "seconds": seconds}
-    measure.publish(options, __doc__ or "", [measure.Table(title, header, cells)], targets, values)
-    sys.exit(0 if all(t.met for t in targets[:3]) else 1)
+        found = [tried(command, work / command, data, options) for command in options.command]
+    goals = [target for one in found for target in targets(one, "--tune" in options.fit)]
+    values = {
+        one.command: {
+            "rounds": [vars(k) for k in one.kills],
+            "pairs": [vars(p) for p in one.pairs],
+            "images": one.n_images,
+            "seconds": one.seconds,
+        }
+        for one in found
+    }
+    measure.publish(options, __doc__ or "", [table for one in found for table in tables(one)], goals, values)
+    sys.exit(0 if all(t.met for t in goals if t.ceiling is not None) else 1)
 
 
 if __name__ == "__main__":

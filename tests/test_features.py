@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 from collections.abc import Iterable
@@ -16,11 +17,21 @@ import pytest
 
 from headstart.data.images import write_png
 from headstart.data.table import Table, read_table, table_of
-from headstart.errors import ImageError, OutputError
+from headstart.errors import DataError, ImageError, OutputError
 from headstart.trunk import features as module
+from headstart.trunk.activations import Live
 from headstart.trunk.backbone import open_backbone
 from headstart.trunk.engine import Bytes, Deliver, Engine, OpenVinoEngine
-from headstart.trunk.features import Features, by_block, extract, finite, rounded, store_key, stream
+from headstart.trunk.features import (
+    Features,
+    by_block,
+    extract,
+    extract_again,
+    finite,
+    rounded,
+    store_key,
+    stream,
+)
 from headstart.trunk.network import Backbone, block_names, block_widths
 from headstart.trunk.store import Halves, Store
 
@@ -240,3 +251,32 @@ def test_blocks_are_cut_at_their_widths(backbone: Backbone) -> None:
     blocks = by_block(backbone, rows)
     assert list(blocks) == list(block_names(backbone))
     assert np.array_equal(np.concatenate(list(blocks.values()), axis=1), rows)
+
+
+@pytest.mark.parametrize("how", ["gone", "a pipe", "cut short", "another picture", "two swapped"])
+def test_a_picture_that_is_gone_or_another_when_it_is_read_again_stops_the_run_by_its_name(
+    how: str, folder: Path, backbone: Backbone, engine: Engine, tmp_path: Path
+) -> None:
+    """Or its features would stand beside the label of another."""
+    table = read_table(folder)
+    rows = np.arange(12)
+    some, store = table.take(rows), Store(tmp_path / "store", store_key(backbone, engine))
+    first = extract(some, backbone, engine, store)
+    again = extract_again(some, first.hashes, backbone, engine, store)
+    assert all(np.array_equal(again.blocks[name], first.blocks[name]) for name in first.blocks)
+    path, other = folder / "a/004.png", folder / "a/006.png"
+    content = path.read_bytes()
+    path.unlink()
+    if how == "a pipe":
+        os.mkfifo(path)
+    elif how == "cut short":
+        path.write_bytes(content[:200])
+    elif how != "gone":
+        path.write_bytes(other.read_bytes())
+    if how == "two swapped":
+        other.write_bytes(content)
+    live = Live((3, 32, 32), some, first.hashes, backbone, None, None)
+    for read in (lambda: extract_again(some, first.hashes, backbone, engine, store), lambda: live.still(rows)):
+        with pytest.raises(DataError, match=r"a/004\.png.* start again") as stopped:
+            read()
+        assert "\n" not in str(stopped.value)

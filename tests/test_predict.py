@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +20,10 @@ from headstart import TransferClassifier
 from headstart.cli import main
 from headstart.data.images import Preprocess, load, write_png
 from headstart.data.table import list_images
+from headstart.errors import OutputError
+from headstart.files.cells import CONTROL, FORMULA, printable
 from headstart.pipeline import load as load_model
-from headstart.ship.predict import BUFFER, predict
+from headstart.ship.predict import BUFFER, FORMATS, check_output, predict, write_predictions
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +164,81 @@ def test_every_file_format_says_the_same(top: int, run: Run, model: Path, mixed:
             assert row[label] == choice["label"]
             assert abs(float(row[p]) - choice["probability"]) <= 5e-7
     assert not list(tmp_path.glob(".*"))
+
+
+ORDERS = (
+    "=cmd|' /C calc'!A0",
+    "+1",
+    "-1+2",
+    "@SUM(1)",
+    "\tx",
+    "\x1b[31mred\x07",
+    "a\u202egnp.exe",
+    "a\u2028b\x85c",
+    'q"uo,te',
+)
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_other_peoples_text_gives_no_orders_in_a_csv_file_and_is_whole_in_the_others(name: str, tmp_path: Path) -> None:
+    failed = {"path": name, "label": None, "probability": None, "top": [], "error": f"{name} cannot be read"}
+    top = [{"label": name, "probability": 0.75}, {"label": "b", "probability": 0.25}]
+    said = [{"path": name, **top[0], "top": top, "error": None}, failed]
+    out = {ending: tmp_path / f"answers.{ending}" for ending in ("csv", "jsonl", "json", "parquet")}
+    for path in out.values():
+        write_predictions(said, path, 2)
+    with out["csv"].open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    cells = [cell for row in rows for cell in row.values()]
+    assert len(rows) == 2
+    assert not any(cell.startswith(FORMULA) or CONTROL.search(cell) for cell in cells)
+    assert {rows[0]["path"], rows[0]["label"]} <= {printable(name), printable(f"'{name}")}
+    assert [json.loads(line) for line in out["jsonl"].read_text(encoding="utf-8").splitlines()] == said
+    assert json.loads(out["json"].read_text(encoding="utf-8")) == said
+    assert pq.read_table(out["parquet"]).to_pylist() == said
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs named pipes")
+def test_a_place_that_cannot_be_written_is_one_line_before_any_work(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "device.csv").symlink_to("/dev/null")
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "file").write_text("")
+    names = (
+        "pipe.csv",
+        "device.csv",
+        "folder.csv",
+        "file/a.csv",
+        "nowhere/a.csv",
+        "x" * 300 + ".csv",
+        "x" * 5000 + "/a.csv",
+    )
+    before = sorted(tmp_path.rglob("*"))
+    for name in (*names, "/proc/a.csv"):
+        with pytest.raises(OutputError, match="choose another -o") as refused:
+            check_output(tmp_path / name, FORMATS)
+        assert "\n" not in str(refused.value)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "json", "parquet"])
+def test_a_full_disk_leaves_the_answers_that_were_there(ending: str, tmp_path: Path) -> None:
+    import resource
+
+    path = tmp_path / f"answers.{ending}"
+    path.write_text("old")
+    record = {"path": "x", "label": "a", "probability": 1.0, "top": [{"label": "a", "probability": 1.0}], "error": None}
+    many = [record | {"path": f"{number:x}" * 40} for number in range(999)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        with pytest.raises(OutputError, match=r"choose another -o") as full:
+            write_predictions(many, path, 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "\n" not in str(full.value)
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["old"]
 
 
 def test_evaluate_counts_only_what_can_be_read_and_names_the_rest(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import threading
 import tracemalloc
+import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from headstart.errors import OutputError
@@ -117,6 +119,101 @@ def test_a_shard_that_another_process_deleted_is_forgotten(tmp_path: Path) -> No
     assert names(0, 1)[0] not in store
 
 
+def test_any_flipped_bit_of_a_shard_is_noticed(tmp_path: Path) -> None:
+    """The footer too: what is read is what was written, or nothing."""
+    fill(Store(tmp_path, MADE_BY), 0, 4)
+    [shard] = Store(tmp_path, MADE_BY).folder.glob("*.parquet")
+    data, noticed = shard.read_bytes(), 0
+    for bit in np.random.default_rng(0).choice(8 * len(data), 700, replace=False):
+        changed = bytearray(data)
+        changed[bit // 8] ^= 1 << bit % 8
+        shard.write_bytes(changed)
+        store = Store(tmp_path, MADE_BY)
+        known = [h for h in names(0, 4) if h in store]
+        noticed += not known or store.read(known) is None
+    assert noticed == 700
+
+
+def test_many_damaged_shards_are_forgotten_at_once(tmp_path: Path) -> None:
+    """`extract` tries three times: with more damaged shards than that it would give up."""
+    store = Store(tmp_path, MADE_BY)
+    for start in range(0, 50, 5):
+        fill(store, start, start + 5)
+    for shard in store.folder.glob("*.parquet"):
+        damage(shard, "truncated")
+    assert store.read(names(0, 50)) is None
+    assert not [h for h in names(0, 50) if h in store]
+
+
+def test_an_older_headstarts_shard_is_passed_over_and_what_is_no_file_does_not_stop_anything(tmp_path: Path) -> None:
+    store = Store(tmp_path, MADE_BY)
+    fill(store, 0, 5)
+    [shard] = store.folder.glob("*.parquet")
+    shard.rename(store.folder / f"{'0' * 32}.parquet")
+    (store.folder / "a-00000000.parquet").mkdir()
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(store.folder / "b-00000000.parquet")
+        (store.folder / "made-by.json").unlink()
+        os.mkfifo(store.folder / "made-by.json")
+    (store.folder / "c-00000000.parquet").symlink_to("/dev/zero")
+    store = Store(tmp_path, MADE_BY)
+    assert names(0, 1)[0] not in store
+    fill(store, 0, 5)
+    check(Store(tmp_path, MADE_BY), names(0, 5))
+    assert len(usage(tmp_path).entries) == 1
+    clear(tmp_path)
+    assert usage(tmp_path).entries == ()
+
+
+def test_two_add_and_read_while_a_third_clears(tmp_path: Path) -> None:
+    """What was added is there, or was cleared; it is never wrong, and nothing fails."""
+    over, wrong = threading.Event(), []
+
+    def clearing() -> None:
+        while not over.wait(0.02):
+            clear(tmp_path)
+
+    def adding(seed: int) -> None:
+        for start in range(seed, 400, 10):
+            store = Store(tmp_path, MADE_BY)
+            fill(store, start, start + 20)
+            hashes = [h for h in names(0, 420) if h in store]
+            found = store.read(hashes)
+            if found is not None and found.blocks["one/mean"].tobytes() != content(hashes).blocks["one/mean"].tobytes():
+                wrong.append(hashes)
+        usage(tmp_path)
+
+    with ThreadPoolExecutor(3) as pool:
+        third = pool.submit(clearing)
+        others = [pool.submit(adding, seed) for seed in range(2)]
+        try:
+            for other in others:
+                other.result()
+        finally:
+            over.set()
+        third.result()
+    assert not wrong
+    clear(tmp_path)
+    assert list((tmp_path / "features").iterdir()) == []
+
+
+def test_a_disk_that_is_too_small_for_the_map_of_a_result_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its bytes are claimed before they are written: a map over bytes that a disk lacks ends the process."""
+    store = Store(tmp_path, MADE_BY)
+    fill(store, 0, 20)
+    monkeypatch.setattr("headstart.trunk.store.IN_MEMORY", 0)
+    check(store, names(0, 20))
+
+    def full(file: int, start: int, length: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    with pytest.raises(OutputError, match="No space left"):
+        store.read(names(0, 20))
+
+
 def work(root: Path, seed: int) -> None:
     """Adds what it does not find, in an order of its own, and reads it back, four times over."""
     rng = np.random.default_rng(seed)
@@ -155,12 +252,13 @@ def test_a_full_disk_is_one_line_and_loses_nothing_that_was_there(
     store = Store(tmp_path, MADE_BY)
     fill(store, 0, 20)
 
-    def full(table: object, path: Path, **settings: object) -> None:
-        path.write_bytes(b"PAR1 and no more")
+    def full(path: Path, content: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(content[:20])
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(pq, "write_table", full)
+        patch.setattr(Path, "write_bytes", full)
         with pytest.raises(OutputError, match="No space left") as error:
             fill(store, 20, 40)
     assert "\n" not in str(error.value)
@@ -171,13 +269,16 @@ def test_a_full_disk_is_one_line_and_loses_nothing_that_was_there(
 
 def test_remains_of_killed_writers_go_after_an_hour(tmp_path: Path) -> None:
     folder = Store(tmp_path, MADE_BY).folder
-    old, new = folder / ".a.parquet.1.partial", folder / ".b.parquet.2.partial"
-    for path in (old, new):
+    old, new = (folder / f".{name}.parquet.{uuid.uuid4().hex}.partial" for name in "ab")
+    stranger = folder / ".mine.partial"
+    for path in (old, new, stranger):
         path.write_bytes(b"half")
-    os.utime(old, (0, 0))
+    for path in (old, stranger):
+        os.utime(path, (0, 0))
     Store(tmp_path, MADE_BY)
     assert not old.exists()
     assert new.exists()
+    assert stranger.exists()
 
 
 def test_usage_and_clear(tmp_path: Path) -> None:

@@ -78,8 +78,12 @@ def test_split_folders(tmp_path: Path, train: str, validation: str, test: str) -
     )
 
 
-def test_a_class_may_be_called_test(tmp_path: Path) -> None:
-    assert read_table(lay(tmp_path, "test/1.png", "train/1.png", "plane/1.png")).classes == ("plane", "test", "train")
+def test_a_class_may_be_called_test_where_the_user_says_so(tmp_path: Path) -> None:
+    lay(tmp_path, "test/1.png", "train/1.png", "plane/1.png")
+    assert "test and train may be a part of the data without class folders, or a class beside plane" in refused(
+        tmp_path
+    )
+    assert read_table(tmp_path, group_by="none").classes == ("plane", "test", "train")
 
 
 def test_split_folder_problems(tmp_path: Path) -> None:
@@ -92,7 +96,7 @@ def test_split_folder_problems(tmp_path: Path) -> None:
         lay(tmp_path / "4", "train/a/1.png", "train/b/1.png", "val/a/1.png", "extra/x/1.png", "readme.txt")
     )
     assert "validation has no images of class b" in table.notes
-    assert any("folders beside the split folders: extra" in note for note in table.notes)
+    assert any("folder beside the split folders: extra" in note for note in table.notes)
     assert len(table) == 3
 
 
@@ -106,11 +110,11 @@ def test_strays_are_noted_and_never_classes(tmp_path: Path) -> None:
     assert table.classes == ("a", "b")
     assert table.names.tolist() == ["a/1.png", "b/1.png", "b/photo", "b/photo.xyz", "b/deep/er/2.png"]
     assert table.notes == (
-        "ignored 1 files beside the class folders: beside.png",
-        "ignored 1 folders without images: empty",
+        "ignored 1 file beside the class folders: beside.png",
+        "ignored 1 folder without images: empty",
         "ignored 6 hidden or system files: .git, __MACOSX, a/.DS_Store and 3 more",
         "ignored 2 stray files that are no images: a/labels.csv, a/notes.txt",
-        "b: 1 images in folders inside it belong to the same class",
+        "b: 1 image in folders inside it belongs to the same class",
     )
 
 
@@ -137,7 +141,7 @@ def test_links_in_circles_end_and_broken_links_are_rows(tmp_path: Path) -> None:
     table = read_table(tmp_path)
     assert table.names.tolist() == ["a/1.png", "a/knot.png", "b/1.png", "b/gone.png"]
     assert any("links that lead in a circle: a/self, a/up" in note for note in table.notes)
-    assert any("pipes and devices: b/pipe" in note for note in table.notes)
+    assert any("pipe or device: b/pipe" in note for note in table.notes)
     for row, reason in ((1, "cannot be read"), (3, "does not exist")):
         with pytest.raises(ImageError, match=reason):
             table.read(row)

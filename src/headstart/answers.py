@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from headstart.bundle import Bundle
 from headstart.counted import counted
@@ -128,7 +130,16 @@ def inspection(seen: Seen) -> dict[str, Any]:
         "leaks": told(find_leaks(seen.duplicates, table.splits)),
         "conflicts": told(find_conflicts(seen.duplicates, table.labels)),
         "imbalance": round(float(counts.max() / max(1, counts.min())), 2),
+        "groups": _groups(table.groups),
     }
+
+
+def _groups(groups: npt.NDArray[np.object_]) -> dict[str, int] | None:
+    """How many images the user's own groups hold; None where there are none."""
+    sizes = sorted(Counter(group for group in groups if group).values())
+    if not sizes:
+        return None
+    return {"groups": len(sizes), "images": sum(sizes), "smallest": sizes[0], "largest": sizes[-1]}
 
 
 def inspection_lines(found: dict[str, Any]) -> list[str]:

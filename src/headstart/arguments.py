@@ -74,6 +74,7 @@ def parser() -> argparse.ArgumentParser:
         help="also send losses and scores to tensorboard:FOLDER, mlflow:FOLDER or mlflow:http://SERVER, several with a "
         "comma (needs headstart[track])",
     )
+    _data_options(fit, leaves_out=True)
     _head_options(fit)
     _tuning_options(fit)
     _network_options(fit)
@@ -81,6 +82,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate = command("evaluate", "score a saved model on labelled images")
     evaluate.add_argument("model", metavar="MODEL", help="a folder that fit has written")
     evaluate.add_argument("data", metavar="DATA", help="as for fit; a test part is used alone where there is one")
+    _data_options(evaluate)
     evaluate.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
     predict = command("predict", "label images with a saved model")
@@ -128,10 +130,12 @@ def _add_looking_commands(command: Callable[[str, str], argparse.ArgumentParser]
 
     inspect = command("inspect", "list broken files, duplicates, leaks and imbalance, before anything is trained")
     inspect.add_argument("data", metavar="DATA", help="as for fit")
+    _data_options(inspect)
     _network_options(inspect)
 
     compare = command("compare", "frozen, tuned, from scratch, random weights, raw pixels: same images, paired")
     compare.add_argument("data", metavar="DATA", help="as for fit; without a split a quarter is held out")
+    _data_options(compare, leaves_out=True)
     compare.add_argument("--epochs", type=int, metavar="N", help="of every arm that trains (default: by the images)")
     compare.add_argument(
         "--augment", default="photo", metavar="photo|aerial|medical|document|none", help="random views, as for fit"
@@ -152,6 +156,43 @@ def _add_looking_commands(command: Callable[[str, str], argparse.ArgumentParser]
     cache.add_argument("--clear", action="store_true", help="delete the stored features")
     cache.add_argument("--cache", metavar="FOLDER", help="another place than HEADSTART_CACHE or the platform's cache")
     cache.add_argument("--json", action="store_true", help="one JSON document on stdout")
+
+
+def _data_options(command: argparse.ArgumentParser, leaves_out: bool = False) -> None:
+    """What belongs together, and which classes count."""
+    data = command.add_argument_group("the data")
+    data.add_argument(
+        "--group-by",
+        type=_expression,
+        metavar="REGEX|folder|none",
+        help="images that stay together, such as those of one patient: what REGEX (or its bracketed part) matches in "
+        "their names below DATA, or the folder inside their class; none: the topmost folders are the classes, and "
+        "folders in them mean nothing",
+    )
+    if leaves_out:
+        data.add_argument(
+            "--min-images",
+            type=_count,
+            metavar="N",
+            help="leave out classes with fewer training images (default: 2 are needed, and none is left out)",
+        )
+
+
+def _expression(text: str) -> str:
+    """A regular expression with at most one group in brackets, or a word. Raises what argparse shows."""
+    try:
+        groups = re.compile(text).groups
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no regular expression ({error})") from None
+    if groups > 1 or not text:
+        raise argparse.ArgumentTypeError(f"{text!r} has {groups} groups in brackets: allowed are none or one")
+    return text
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: a whole number from 1 on")
+    return int(text)
 
 
 def _head_options(command: argparse.ArgumentParser) -> None:

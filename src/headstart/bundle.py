@@ -9,7 +9,8 @@
     └── metrics.json, run.json, split.parquet, report.html, README.md, suspected_labels.csv, set_aside.csv
                            about the model: free to edit, never needed to predict
 
-This file knows the format and nothing of networks: tensors are NumPy arrays, so reading needs no torch.
+This file knows the format and nothing of networks: tensors are NumPy arrays, so reading needs no torch. What the JSON
+files must hold is stated in `files/forms.py`. A model that is read stays what it was, whatever becomes of its folder.
 
 A save is whole or not at all, and a model that is saved over another replaces it whole (`swap.py`).
 """
@@ -20,10 +21,10 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,11 @@ from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
 from headstart import swap
-from headstart.errors import BundleError, OutputError, nearest
+from headstart.errors import BundleError, HeadstartError, OutputError, nearest
+from headstart.files import forms
+from headstart.files.reading import MOST_TEXT, read_regular
+
+T = TypeVar("T")
 
 FORMAT_VERSION = 1
 """Raised when an older headstart would read a newer model wrongly, not for additions that it can ignore."""
@@ -52,6 +57,12 @@ ABOUT = (METRICS, RUN, "split.parquet", "report.html", "README.md", "suspected_l
 _OF_THE_DESKTOP = (".DS_Store", "Thumbs.db", "desktop.ini")
 """Files that looking at a folder creates; they do not make it somebody else's."""
 
+MOST_BYTES = 32 * 2**30
+"""Of one file of tensors: the largest network of timm, 6.7 billion numbers of 4 bytes, has 27 GB."""
+
+_MOST_TRIES = 1000
+"""Reads of a model that is replaced during each of them: nobody saves so often for long."""
+
 _RESTORE = "copy the model again from where it was made, or run `headstart fit` again"
 
 
@@ -63,12 +74,14 @@ class Bundle:
     manifest: the content of headstart.json.
     config: the content of config.json, timm's description of the network.
     checksums: the content of checksums.json: {file: {"bytes": int, "sha256": hex}}.
+    contents: of the files of tensors; of metrics.json and run.json, or why one cannot be read.
     """
 
     folder: Path
     manifest: dict[str, Any]
     config: dict[str, Any]
     checksums: dict[str, dict[str, Any]]
+    contents: Mapping[str, bytes | BundleError] = field(repr=False)
 
     @property
     def has_head(self) -> bool:
@@ -78,26 +91,37 @@ class Bundle:
     @property
     def metrics(self) -> dict[str, Any]:
         """The content of metrics.json. Raises BundleError if the user's copy is gone or broken."""
-        return _read_json(self.folder / METRICS)
+        return self._about(METRICS, forms.METRICS)
 
     @property
     def run(self) -> dict[str, Any]:
         """The content of run.json: command, recipe, machine, seconds. Raises BundleError if gone or broken."""
-        return _read_json(self.folder / RUN)
+        return self._about(RUN, forms.RUN)
+
+    def _about(self, file: str, form: forms.Check) -> dict[str, Any]:
+        content = self.contents[file]
+        if isinstance(content, BundleError):
+            raise content
+        return _parse_json(self.folder / file, content, form)
 
     def tensors(self, file: str = MODEL) -> dict[str, NDArray[Any]]:
         """The tensors of model.safetensors or head.safetensors, by name, each with its own shape and type.
 
-        Read and checked anew at each call, so that they belong to this manifest even if the model was replaced since.
-        Raises BundleError if the file is missing, changed, or no part of this model.
+        Raises BundleError if the file is no part of this model, or holds something else.
         """
         path = self.folder / file
         if file not in self.checksums:
             raise BundleError(f"{path} is not part of this model, which has {', '.join(self.checksums)}")
+        content = self.contents[file]
+        assert isinstance(content, bytes)
         try:
-            return safetensors.load(_read_checked(path, self.checksums[file]))
-        except (SafetensorError, KeyError, TypeError) as error:
+            return safetensors.load(content)
+        except (SafetensorError, KeyError, TypeError, ValueError, MemoryError) as error:
             raise BundleError(f"{path} cannot be read as safetensors ({error}): {_RESTORE}") from error
+
+    def without_tensors(self) -> Bundle:
+        """The same, for keeping: a network in memory does not need its file there too."""
+        return replace(self, contents={k: v for k, v in self.contents.items() if k not in self.checksums})
 
 
 # Reading
@@ -111,37 +135,52 @@ def read_bundle(folder: str | Path) -> Bundle:
     """
     place = Path(folder).resolve()
     try:
-        while True:
-            seen = _identity(place)
-            try:
-                return _read(place)
-            except (BundleError, OSError):
-                swap.recover(place)
-                if _identity(place) == seen:
-                    raise  # otherwise a save came between: read what it wrote
+        for _ in range(_MOST_TRIES):
+            with swap.held(place) as seen:
+                try:
+                    found = _read(place)
+                except (BundleError, OSError):
+                    swap.recover(place)
+                    if swap.identity(place) == seen:
+                        raise
+                else:
+                    if swap.identity(place) == seen:
+                        return found
     except OSError as error:
         raise BundleError(f"the model in {place} cannot be read: {error.strerror or error}") from error
+    raise BundleError(f"the model in {place} is replaced again and again: try again when nobody saves there")
 
 
-def _identity(place: Path) -> tuple[int, int] | None:
-    """What changes when another folder takes this one's place; None while there is none."""
-    try:
-        status = place.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns
+def read_with(folder: str | Path, use: Callable[[Bundle], T]) -> T:
+    """What `use` makes of the model saved in `folder`; anew where another model took its place meanwhile.
+
+    For what reads more of the folder than `Bundle` holds. Raises BundleError, and what `use` raises.
+    """
+    while True:
+        bundle = read_bundle(folder)
+        try:
+            return use(bundle)
+        except HeadstartError:
+            if read_bundle(folder).checksums == bundle.checksums:
+                raise
 
 
 def _read(place: Path) -> Bundle:
     _refuse_other_things(place)
     _refuse_newer(place)
     checksums = _read_checksums(place)
-    content = {file: _read_checked(place / file, recorded) for file, recorded in checksums.items()}
+    content: dict[str, Any] = {file: _read_checked(place / file, recorded) for file, recorded in checksums.items()}
+    for file in (METRICS, RUN):
+        try:
+            content[file] = _read_file(place / file)
+        except BundleError as error:  # an answer needs neither
+            content[file] = error
     return Bundle(
         place,
-        manifest=_parse_json(place / MANIFEST, content[MANIFEST]),
-        config=_parse_json(place / CONFIG, content[CONFIG]),
+        manifest=_parse_json(place / MANIFEST, content.pop(MANIFEST), forms.manifest(FORMAT_VERSION)),
+        config=_parse_json(place / CONFIG, content.pop(CONFIG)),
         checksums=checksums,
+        contents=content,
     )
 
 
@@ -162,7 +201,7 @@ def _refuse_newer(folder: Path) -> None:
     A damaged digit can look like a newer version too. Only the checksum tells, so its answer is part of the message.
     """
     try:
-        version = _read_json(folder / MANIFEST).get("format_version")
+        version = _parse_json(folder / MANIFEST, _read_file(folder / MANIFEST)).get("format_version")
     except BundleError:
         return  # missing or broken: the checksums will say which
     if type(version) is not int or version <= FORMAT_VERSION:
@@ -181,7 +220,7 @@ def _refuse_newer(folder: Path) -> None:
 def _read_checksums(folder: Path) -> dict[str, dict[str, Any]]:
     """checksums.json, after a check that it has the form that a save writes and lists the files that are here."""
     path = folder / CHECKSUMS
-    recorded = _read_json(path)
+    recorded = _parse_json(path, _read_file(path))
     known = all(file in DEFINING and _is_checksum(entry) for file, entry in recorded.items())
     if not known or not set(REQUIRED) <= set(recorded):
         raise BundleError(f"{path} is damaged or was edited: {_RESTORE}")
@@ -203,32 +242,31 @@ def _is_checksum(entry: Any) -> bool:
 
 def _read_checked(path: Path, recorded: Mapping[str, Any]) -> bytes:
     """The content of a file, if it is what was saved."""
-    if not path.is_file():
-        raise BundleError(f"{path} is missing: {_RESTORE}")
-    if (size := path.stat().st_size) != recorded["bytes"]:
+    if path.is_file() and (size := path.stat().st_size) != recorded["bytes"]:
         raise BundleError(f"{path} has {size} bytes instead of {recorded['bytes']}: {_RESTORE}")
-    content = path.read_bytes()
+    content = _read_file(path, MOST_TEXT if path.suffix == ".json" else MOST_BYTES)
     if _checksum(content) != recorded:
         raise BundleError(f"{path} is damaged or was edited (its SHA-256 is not the one in {CHECKSUMS}): {_RESTORE}")
     return content
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_file(path: Path, most: int = MOST_TEXT) -> bytes:
+    """A file of the folder, if it is an ordinary one of a bounded size."""
     try:
-        return _parse_json(path, path.read_bytes())
-    except OSError as error:
-        reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
-        raise BundleError(f"{path} {reason}: {_RESTORE}") from error
+        return read_regular(path, most)
+    except FileNotFoundError as error:
+        raise BundleError(f"{path} is missing: {_RESTORE}") from error
+    except (OSError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or "there is not memory enough for it"
+        raise BundleError(f"{path} cannot be read ({reason}): {_RESTORE}") from error
 
 
-def _parse_json(path: Path, content: bytes) -> dict[str, Any]:
+def _parse_json(path: Path, content: bytes, form: forms.Check = forms.ANYTHING) -> dict[str, Any]:
+    """The object that a file holds, if it has this form."""
     try:
-        parsed = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{path} cannot be read as JSON ({error}): {_RESTORE}") from error
-    if not isinstance(parsed, dict):
-        raise BundleError(f"{path} holds {type(parsed).__name__}, not a JSON object: {_RESTORE}")
-    return parsed
+        return forms.parse(content, form)
+    except ValueError as error:
+        raise BundleError(f"{path} {error}: {_RESTORE}") from error
 
 
 # Writing
@@ -262,12 +300,14 @@ def write_bundle(
     tensors: {"model.safetensors": {name: array}, and "head.safetensors" where there is one}; arrays of any layout.
     files: the other files, each by its content or by the path of a file to copy.
 
-    Raises OutputError where the place cannot be written or holds anything but a saved model; ValueError or TypeError
+    Raises OutputError where the place cannot be written or holds anything but a saved model, and where the manifest
+    would be refused when it is read (see `forms.manifest`); ValueError or TypeError
     for a file name that is not part of the format and for values that JSON has no word for, such as NaN.
     """
+    described = _json_bytes({**manifest, "format_version": FORMAT_VERSION})
     contents: dict[str, bytes | Path] = {
         **(files or {}),
-        MANIFEST: _json_bytes({**manifest, "format_version": FORMAT_VERSION}),
+        MANIFEST: described,
         CONFIG: _json_bytes(config),
         METRICS: _json_bytes(metrics),
         RUN: _json_bytes(run),
@@ -276,6 +316,10 @@ def write_bundle(
     if MODEL not in contents or not set(contents) <= {*DEFINING, *ABOUT}:
         raise ValueError(f"a saved model needs {MODEL} and has {DEFINING + ABOUT}, got {sorted(contents)}")
     place = Path(folder).resolve()
+    try:
+        forms.parse(described, forms.manifest(FORMAT_VERSION))
+    except ValueError as error:
+        raise OutputError(f"the model cannot be saved in {place}: its {MANIFEST} {error}") from None
     with _saving(place):
         swap.replace(place, lambda new: _fill(new, contents), approve=_refuse_to_replace)
 

@@ -94,6 +94,7 @@ def _demo(given: argparse.Namespace) -> None:
     count = write_digits(images)
     _tell(f"{counted(count, 'image')} of handwritten digits, one folder a class, written to {images}")
     given.data, given.output, given.add_to, given.track = str(images), str(folder / "model"), None, ""
+    given.group_by = None
     _fit_and_save(given)
     if not given.json:
         for line in ("", "For your own images, one folder per class:", "  headstart fit YOUR-FOLDER -o model"):

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from headstart.data.scarce import scarce, without
 from headstart.data.splits import hold_out, nested_order
 from headstart.data.table import Table
 from headstart.errors import DataError, OptionError
 from headstart.judge.metrics import accuracy_interval, paired_gain
 from headstart.learn import trial
 from headstart.learn.plan import Plan, check_classes, make_plan
-from headstart.opening import QUIET, Options, Watcher, open_network, see
+from headstart.opening import QUIET, Options, Watcher, open_network, see_again
 from headstart.pipeline import Clock, Seen, check_labels, inspect, labelled, taught
 
 Bools = npt.NDArray[np.bool_]
@@ -109,6 +110,7 @@ def start(table: Table, options: Options, watch: Watcher) -> tuple[Seen, Plan]:
     if options.weights == "none":
         raise OptionError("compare needs pre-trained weights: --weights none leaves nothing to compare")
     table = labelled(table)
+    table = without(table, scarce(table, options.min_images), options.min_images)
     check_labels(table)
     seen = inspect(table, options, watch)
     plan = _plan(seen, options.seed)
@@ -145,7 +147,8 @@ def _plan(seen: Seen, seed: int) -> Plan:
 def _seen_as(first: Seen, options: Options, watch: Watcher) -> Seen:
     """The first arm's rows and groups as another arm's network sees them."""
     backbone, engine = open_network(first.table, options, say=watch.say)
-    features = see(first.table, backbone, engine, options, watch.bar("network", len(first.table)))
+    bar = watch.bar("network", len(first.table))
+    features = see_again(first.table, first.features.hashes, backbone, engine, options, bar)
     return replace(first, backbone=backbone, engine=engine, features=features)
 
 

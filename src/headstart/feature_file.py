@@ -56,7 +56,6 @@ def write_features(
         place = written.schema.get_field_index(tap.blocks[0])
         field = written.schema.field(place).with_metadata({"headstart": json.dumps(known)})
         written = written.cast(written.schema.set(place, field))
-    partial = out.with_name(f".{out.name}.partial")
     try:
         if out.suffix.lower() == ".parquet":
             pq.write_table(written, partial)
@@ -64,9 +63,7 @@ def write_features(
             _write_text(columns, chosen, partial, out.suffix.lower())
         partial.replace(out)
     except OSError as error:
-        raise OutputError(f"features cannot be written to {out} ({error.strerror}): choose another -o") from None
-    finally:
-        partial.unlink(missing_ok=True)
+        raise OutputError(f"features cannot be written to {out} ({why(error)}): choose another -o") from None
     return (
         len(kept),
         {name: block.shape[1] for name, block in chosen.items()},

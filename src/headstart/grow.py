@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from headstart.bundle import Bundle, read_bundle
+from headstart.bundle import Bundle, read_with
 from headstart.data.sources import GoneSource
 from headstart.data.splits import Split, hold_out, read_split
 from headstart.data.table import Table
@@ -25,7 +25,7 @@ from headstart.learn.plan import Plan, make_plan
 from headstart.opening import QUIET, Options, Watcher, read_at, see
 from headstart.pipeline import Clock, Fitted, Seen, announce, labelled, look, prove, taught
 from headstart.ship.package import Loaded, unpack
-from headstart.trunk.backbone import open_backbone
+from headstart.trunk.backbone import trunk_of
 from headstart.trunk.engine import compile_trunk
 from headstart.trunk.features import Features, store_key
 from headstart.trunk.store import Store, cache_root
@@ -50,8 +50,8 @@ def add_to(folder: str | Path, table: Table, options: Options, watch: Watcher = 
     clock = Clock()
     with clock("open the network"):
         table = labelled(table)
-        old = _open(read_bundle(folder), options)
-        backbone = replace(open_backbone(str(folder)), preprocess=old.loaded.backbone.preprocess)
+        old, backbone = read_with(folder, lambda bundle: (_open(bundle, options), trunk_of(bundle)))
+        backbone = replace(backbone, preprocess=old.loaded.backbone.preprocess)
         backbone = read_at(backbone, old.options)
         engine = compile_trunk(backbone, old.loaded.precision)
         store = Store(cache_root(options.cache), store_key(backbone, engine))

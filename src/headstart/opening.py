@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -17,7 +17,7 @@ from headstart.learn.trained import Bar, Design, Epoch, check_layers, no_bar
 from headstart.options import LARGEST, SMALLEST, Options, check_seed
 from headstart.trunk.backbone import open_backbone
 from headstart.trunk.engine import Engine, accelerator, compile_trunk
-from headstart.trunk.features import Features, extract, store_key
+from headstart.trunk.features import Features, extract, extract_again, store_key
 from headstart.trunk.layers import LAST_MAP
 from headstart.trunk.network import Backbone, block_names, possible_sizes, tap_at
 from headstart.trunk.store import IN_MEMORY, Store, cache_root
@@ -146,3 +146,20 @@ def see(table: Table, backbone: Backbone, engine: Engine, options: Options, done
         name, reason = features.set_aside[0]
         raise DataError(f"none of {len(table)} images can be read; the first, {name}: {reason}")
     return features
+
+
+def see_again(
+    table: Table,
+    hashes: Sequence[str],
+    backbone: Backbone,
+    engine: Engine,
+    options: Options,
+    done: Callable[[int], None],
+) -> Features:
+    """As `see`, by another network and of images that this run has read before, whose content hashes are `hashes`.
+
+    Raises DataError where one is gone or is another picture now.
+    """
+    return extract_again(
+        table, hashes, backbone, engine, Store(cache_root(options.cache), store_key(backbone, engine)), done
+    )

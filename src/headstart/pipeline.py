@@ -7,7 +7,6 @@ table -> backbone at the right size -> features (one pass) -> duplicates -> who 
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ import numpy.typing as npt
 
 from headstart.bundle import read_bundle
 from headstart.data.duplicates import DuplicateSet, find_duplicates, tie_groups
+from headstart.data.scarce import refuse_scarce, scarce, training_images, without
 from headstart.data.sources import GoneSource
 from headstart.data.table import Table
 from headstart.errors import DataError, nearest
@@ -39,6 +39,7 @@ from headstart.opening import (
     how,
     open_network,
     see,
+    see_again,
     short_side,
 )
 from headstart.options import check
@@ -120,12 +121,13 @@ def learn(table: Table, options: Options, watch: Watcher = QUIET, hold_out: bool
     with clock("open the network"):
         check(options)
         table = labelled(table)
+        table = without(table, scarce(table, options.min_images), options.min_images)
         check_labels(table)
         backbone, engine = open_network(table, options, say=watch.say)
     announce(table, watch)
     announce_maps(table, backbone, options, watch)
     with clock("read images, run the network"):
-        features = see(table, backbone, engine, options, watch.bar("network", len(table)))
+        table, features = see_enough(table, backbone, engine, options, watch)
     with clock("find duplicates"):
         seen = look(table, backbone, engine, features)
         plan = make_plan(seen.table.splits, seen.y, seen.groups, features.hashes, options.seed, hold_out)
@@ -153,7 +155,7 @@ def taught(seen: Seen, plan: Plan, options: Options, watch: Watcher, clock: Cloc
     with clock("read images, run the tuned network"):
         engine = compile_trunk(tuned.backbone, options.precision)
         bar = watch.bar("tuned network", len(seen.table))
-        again = see(seen.table, tuned.backbone, engine, options, bar)
+        again = see_again(seen.table, features.hashes, tuned.backbone, engine, options, bar)
         again = replace(again, kept=features.kept, set_aside=features.set_aside)
         seen = replace(seen, backbone=tuned.backbone, engine=engine, features=again)
         new = replace(material, blocks=again.blocks)
@@ -211,18 +213,29 @@ def labelled(table: Table) -> Table:
 
 
 def check_labels(table: Table) -> None:
-    """Raises DataError on fewer than two classes or a class with one training image, before anything slow."""
-    training = table.labels[np.isin(table.splits.astype(str), ("train", "none"))]
+    """Raises DataError on fewer than two classes, or on classes with one training image, before anything slow."""
     if len(table.classes) < 2:
         raise DataError(
             f"only one class, {table.classes[0]!r}: at least 2 are needed" if table.classes else "no labels"
         )
-    lonely = [name for name, count in Counter(training).items() if count == 1]
-    if lonely:
-        raise DataError(
-            f"class {lonely[0]!r} has a single training image, at least 2 are needed: "
-            "add images of it or remove the class"
-        )
+    refuse_scarce(training_images(table))
+
+
+def see_enough(
+    table: Table, backbone: Backbone, engine: Engine, options: Options, watch: Watcher
+) -> tuple[Table, Features]:
+    """The table and its features, without the classes of which fewer than --min-images images can be read."""
+    features = see(table, backbone, engine, options, watch.bar("network", len(table)))
+    kept = table.take(features.kept)
+    counted = training_images(kept)
+    few = {name: counted.get(name, 0) for name in table.classes if counted.get(name, 0) < (options.min_images or 0)}
+    if not few:
+        return table, features
+    smaller = without(table, few, options.min_images)
+    watch.say(f"note: {smaller.notes[-1]}, since others cannot be read")
+    check_labels(smaller)
+    again = see(smaller, backbone, engine, options, watch.bar("network", len(smaller)))  # all from the store
+    return smaller, replace(again, n_forward=features.n_forward)
 
 
 def announce(table: Table, watch: Watcher) -> None:
@@ -262,7 +275,8 @@ def _baselines(
     if options.weights != "none" and at_hand:
         options = replace(options, tune="none")
         random, engine = open_network(seen.table, options, random=True)
-        features = see(seen.table.take(drawn), random, engine, options, watch.bar("random weights", len(drawn)))
+        hashes, bar = [seen.features.hashes[row] for row in drawn], watch.bar("random weights", len(drawn))
+        features = see_again(seen.table.take(drawn), hashes, random, engine, options, bar)
         found.append(trial.random_weights(material, plan, drawn, features.blocks))
     return tuple(found)
 
@@ -330,7 +344,8 @@ def inspect(table: Table, options: Options, watch: Watcher = QUIET) -> Seen:
     table = labelled(table)
     backbone, engine = open_network(table, options, say=watch.say)
     announce(table, watch)
-    return look(table, backbone, engine, see(table, backbone, engine, options, watch.bar("network", len(table))))
+    table, features = see_enough(table, backbone, engine, options, watch)
+    return look(table, backbone, engine, features)
 
 
 class Clock:

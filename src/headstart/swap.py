@@ -18,7 +18,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from headstart.errors import OutputError
@@ -67,6 +67,28 @@ def recover(place: Path) -> None:
                 f"a save to {place} was cut short, and the folder from before it cannot be moved back "
                 f"({error.strerror}): rename {newest} to {place.name}"
             ) from error
+
+
+def identity(place: Path) -> tuple[int, int] | None:
+    """What changes when another folder takes this one's place; None while there is none."""
+    try:
+        status = place.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+@contextlib.contextmanager
+def held(place: Path) -> Iterator[tuple[int, int] | None]:
+    """`identity` of the folder that is there, which is kept open: no later folder gets its number meanwhile."""
+    handle = None
+    with contextlib.suppress(OSError):  # Windows opens no folders, and does not give a number to another one so soon
+        handle = os.open(place, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+    try:
+        yield identity(place)
+    finally:
+        if handle is not None:
+            os.close(handle)
 
 
 def probe(place: Path) -> None:

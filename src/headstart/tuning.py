@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from headstart.data.augment import Augmentation, augmentation, view
 from headstart.data.table import Table
-from headstart.errors import DataError
 from headstart.learn import recipe
 from headstart.learn.finetune import Blocks, Tuning
 from headstart.learn.taps import tap_sets
@@ -18,7 +18,7 @@ from headstart.opening import Watcher
 from headstart.options import Options, rate_of, seconds_of
 from headstart.trunk.activations import Activations, Live, Stored, View
 from headstart.trunk.engine import Engine, compile_trunk
-from headstart.trunk.features import extract, store_key
+from headstart.trunk.features import extract_again, store_key
 from headstart.trunk.layers import INPUT, Tap
 from headstart.trunk.network import Backbone, block_names, cut_at, shapes
 from headstart.trunk.store import Store, cache_root
@@ -64,11 +64,8 @@ def prepare(
             compiled.clear()
             compiled[tuned.weights_hash] = compile_trunk(tuned, options.precision)
         engine = compiled[tuned.weights_hash]
-        chosen = table.take(rows)
-        found = extract(chosen, tuned, engine, Store(cache_root(options.cache), store_key(tuned, engine)))
-        if len(found) < len(rows):
-            raise DataError(f"{found.set_aside[0][0]} could be read before and cannot now: {found.set_aside[0][1]}")
-        return dict(found.blocks)
+        store = Store(cache_root(options.cache), store_key(tuned, engine))
+        return dict(extract_again(table.take(rows), [hashes[row] for row in rows], tuned, engine, store).blocks)
 
     return Tuning(
         backbone,
@@ -126,18 +123,23 @@ def _at_cut(  # noqa: PLR0913 - as `prepare`
         return Live(shape, table, hashes, cut, engine, varied)
     times = f"the frozen part runs {n_views} times and not {epochs}"
     watch.say(f"{learns}: activations of {n_views} views of {len(rows)} images are stored, {size}, and {times}")
-    chosen = table.take(rows)
-    still = extract(chosen, cut, engine, Store(root, store_key(cut, engine)), watch.bar("view 0", len(rows)))
-    if len(still) < len(rows):
-        raise DataError(f"{still.set_aside[0][0]} could be read before and cannot now: {still.set_aside[0][1]}")
-    found = [_stored_view(k, chosen, cut, engine, options, how, watch) for k in range(1, n_views)]
+    chosen, known, store = table.take(rows), [hashes[row] for row in rows], Store(root, store_key(cut, engine))
+    still = extract_again(chosen, known, cut, engine, store, watch.bar("view 0", len(rows)))
+    found = [_stored_view(k, chosen, known, cut, engine, options, how, watch) for k in range(1, n_views)]
     places = np.full(len(table), -1)
     places[rows] = np.arange(len(rows))
     return Stored(shape, still.blocks[tap.blocks[0]], tuple(found), places)
 
 
 def _stored_view(
-    number: int, table: Table, cut: Backbone, engine: Engine, options: Options, how: Augmentation, watch: Watcher
+    number: int,
+    table: Table,
+    hashes: Sequence[str],
+    cut: Backbone,
+    engine: Engine,
+    options: Options,
+    how: Augmentation,
+    watch: Watcher,
 ) -> npt.NDArray[np.floating]:
     """The activations of a random view of each image of the table, from the store or the network."""
 
@@ -146,5 +148,5 @@ def _stored_view(
 
     key = store_key(cut, engine) | {"view": [number, options.seed, AUGMENTATION_VERSION, repr(how)]}
     store = Store(cache_root(options.cache), key)
-    found = extract(table, cut, engine, store, watch.bar(f"view {number}", len(table)), change)
+    found = extract_again(table, hashes, cut, engine, store, watch.bar(f"view {number}", len(table)), change)
     return found.blocks[cut.taps[0].blocks[0]]

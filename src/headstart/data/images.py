@@ -69,6 +69,10 @@ THUMBNAIL = 16
 DCT_FRAMES = (0xC0, 0xC1, 0xC2)
 LARGE = 320_000_000  # bytes that a decode is expected to take, above which there is one at a time
 JPEG_BYTES, OTHER_BYTES = 3, 12  # a pixel, to estimate that; measured, see above
+# Bytes that a decode may take. Two decoders take far more than the others, measured on 120 megapixels: JPEG 2000 6.1 a
+# band and pixel (2.8 GB from a file of 2 KB with four bands), WebP 15.6 a pixel. A whole process should stay below
+# 2.5 GB, of which the network and its libraries take 0.7.
+MOST_DECODED, JPEG2000_BYTES, WEBP_BYTES = 1_600_000_000, 6.2, 15.7
 PILLOW_CEILING = 178_956_970  # pixels at which Pillow itself refuses (twice its MAX_IMAGE_PIXELS)
 ORIENTATION = 0x0112  # the EXIF tag
 UPRIGHT = {
@@ -159,6 +163,16 @@ class Limits:
             raise ImageError(f"the picture is {width} x {height} px: it has no pixels")
         if width * height > self.max_pixels:
             raise ImageError(f"the picture is {width} x {height} px, more than the limit of {self.max_pixels:,} pixels")
+
+    def check_decoder(self, picture: Image.Image) -> None:
+        """Before it is decoded."""
+        heavy = {"JPEG2000": JPEG2000_BYTES * len(picture.getbands()), "WEBP": WEBP_BYTES}
+        size = heavy.get(picture.format or "", 0) * picture.width * picture.height
+        if size > MOST_DECODED:
+            raise ImageError(
+                f"the picture is {picture.width} x {picture.height} px, and its {picture.format} decoder would take "
+                f"{size / 1e9:.1f} GB, more than the limit of {MOST_DECODED / 1e9:.1f}: save it as JPEG, PNG or TIFF"
+            )
 
 
 DEFAULT_LIMITS = Limits()
@@ -313,6 +327,7 @@ def _any_format(data: bytes, needed: Needed, limits: Limits) -> tuple[Image.Imag
             raise ImageError(reason)
     with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
         limits.check_size(*picture.size)
+        limits.check_decoder(picture)
         if picture.format == "ICO":
             _check_icon(data, limits)
         mode = f"{picture.format} {picture.mode}"

@@ -5,19 +5,23 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from headstart.data.folders import SPLIT_NAMES, counts, shown
+from headstart.data.folder_names import SPLIT_NAMES, split_of
+from headstart.data.folders import counts
 from headstart.data.sources import CellSource, FileSource, Found, Row, RowGroups
+from headstart.data.tree import shown
 from headstart.errors import DataError, nearest
+from headstart.files.parquet import UNSOUND, open_parquet, read_columns
+from headstart.files.reading import open_regular, why
 
 COLUMNS = {
-    "path": ("path", "filename", "file", "image"),
+    "path": ("path", "filename", "file_name", "file", "image"),
     "label": ("label", "class"),
     "split": ("split",),
     "group": ("group",),
@@ -25,16 +29,17 @@ COLUMNS = {
 HF_LABELS = ("label", "labels", "class", "fine_label")
 SPLITS_ALLOWED = "train, validation, test or none"
 DELIMITERS = (",", ";", "\t")
+LONGEST_LINE = 2**20  # characters of a CSV file: a device or a file of zeros has no end of line
 
 
 def read_csv(path: Path) -> Found:
     """A CSV file with the columns path,label[,split][,group]; comma, semicolon or tab; UTF-8. Raises DataError."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            first = file.readline()
+        with TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline="") as file:
+            first = file.readline(LONGEST_LINE)
             delimiter, columns = _header(path, first)
             file.seek(0)
-            reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True, strict=True)
+            reader = csv.reader(_lines(file), delimiter=delimiter, skipinitialspace=True, strict=True)
             next(reader)
             lines = ((reader.line_num, values) for values in reader if any(values))
             return _manifest(path, "CSV manifest", columns, lines)
@@ -43,7 +48,15 @@ def read_csv(path: Path) -> Found:
     except csv.Error as error:
         raise DataError(f"{shown(str(path))} is not a CSV file: {error}") from error
     except OSError as error:
-        raise DataError(f"{shown(str(path))} cannot be read: {error.strerror}") from error
+        raise DataError(f"{shown(str(path))} cannot be read: {why(error)}") from error
+
+
+def _lines(file: TextIO) -> Iterator[str]:
+    """The lines of a text, none of them endless. Raises csv.Error."""
+    while line := file.readline(LONGEST_LINE):
+        if len(line) == LONGEST_LINE:
+            raise csv.Error(f"it has a line of more than {LONGEST_LINE:,} characters")
+        yield line
 
 
 def read_parquet(path: Path) -> Found:
@@ -66,7 +79,27 @@ def parquet_files(folder: Path) -> list[Path]:
         found = sorted(place.glob("[!.]*.parquet"), key=lambda p: os.fsencode(p.name))
         if any(_split_of(file) or _holds_images(file) for file in found):
             return found
-    return []
+    return _export(folder)
+
+
+def _export(folder: Path) -> list[Path]:
+    """The files of the hub's own export, CONFIGURATION/train/0000.parquet, or of one configuration; or none."""
+    parts = [f"{partial}{split}" for partial in ("", "partial-") for split in ("train", "validation", "test")]
+    found: dict[Path, list[Path]] = {}
+    try:
+        inner = sorted(Path(entry.path) for entry in os.scandir(folder) if entry.is_dir())
+    except OSError:
+        return []
+    for place in (folder, *inner):
+        files = [file for part in parts for file in sorted((place / part).glob("[!.]*.parquet"))]
+        if any(_holds_images(file) for file in files):
+            found[place] = files
+    if len(found) > 1:
+        names = ", ".join(shown(place.name) for place in found)
+        raise DataError(
+            f"{shown(str(folder))} holds {len(found)} sets, {names}: name one, {shown(str(next(iter(found))))}"
+        )
+    return next(iter(found.values()), [])
 
 
 def _holds_images(file: Path) -> bool:
@@ -78,7 +111,7 @@ def _holds_images(file: Path) -> bool:
 
 def read_parquet_folder(folder: Path, files: Sequence[Path]) -> Found:
     """A folder of train-*, validation-* and test-* Parquet files in the Hugging Face layout. Raises DataError."""
-    named = [(file, _split_of(file)) for file in files]
+    named = [(file, _split_of(file) or _part_of(file, folder)) for file in files]
     notes = [
         f"{file.name}: not read, its name begins with none of train, validation, test" for file, s in named if not s
     ]
@@ -86,6 +119,11 @@ def read_parquet_folder(folder: Path, files: Sequence[Path]) -> Found:
     if not parts:  # one set in several files
         parts, notes = [(file, "none") for file in files], []
     return _hugging_face(parts, shown(str(folder)), notes)
+
+
+def _part_of(file: Path, folder: Path) -> str:
+    """The split that the folder of a file is named after, in the hub's own export."""
+    return "" if file.parent in (folder, folder / "data") else split_of(file.parent.name)
 
 
 def _split_of(file: Path) -> str:
@@ -97,19 +135,21 @@ def _hugging_face(parts: Sequence[tuple[Path, str]], where: str, notes: list[str
     if not column:
         raise DataError(f"{shown(str(parts[0][0]))} has no image column (a struct with the field bytes)")
     groups = RowGroups([file for file, _ in parts], column)
+    twice = len({file.name for file, _ in parts}) < len(parts)  # train/0000.parquet and test/0000.parquet
     rows: list[Row] = []
     for number, (file, split) in enumerate(parts):
         schema = _schema(file)
         if _image_column(schema) != column:
             raise DataError(f"{shown(str(file))} has no image column {column!r} as {parts[0][0].name} has")
         labels = _labels(file, schema)
+        name = f"{file.parent.name}/{file.name}" if twice else file.name
         at = 0
-        with pq.ParquetFile(file) as parquet:
+        with open_parquet(file) as parquet:
             sizes = [parquet.metadata.row_group(g).num_rows for g in range(parquet.num_row_groups)]
         for group, size in enumerate(sizes):
             for row in range(size):
                 source = CellSource(groups, number, group, row)
-                rows.append(Row(f"{shown(file.name)}#{at + row}", source, labels[at + row], split))
+                rows.append(Row(f"{shown(name)}#{at + row}", source, labels[at + row], split))
             at += size
     if not rows:
         raise DataError(f"{where} has no rows")
@@ -128,9 +168,7 @@ def _labels(file: Path, schema: pa.Schema) -> list[str]:
     if not found:
         raise DataError(f"{shown(str(file))} has no label column: found {', '.join(schema.names)}; needed is label")
     column = _read_columns(file, [found[0]]).column(0)
-    names = features.get(found[0], {}).get("names")
-    if isinstance(names, dict):  # an older spelling: {"0": "cat", ...}
-        names = [names[key] for key in sorted(names, key=int)]
+    names = _class_names(features.get(found[0], {}))
     values = column.to_pylist()
     if not names or not pa.types.is_integer(column.type):
         return ["" if v is None else str(v) for v in values]
@@ -140,11 +178,19 @@ def _labels(file: Path, schema: pa.Schema) -> list[str]:
     return ["" if v is None or v < 0 else str(names[v]) for v in values]
 
 
+def _class_names(feature: Mapping[str, Any]) -> list[str]:
+    """Of Hugging Face's ClassLabel; [] where there are none."""
+    names = feature.get("names")
+    if isinstance(names, dict) and all(key.isdecimal() for key in names):  # an older spelling: {"0": "cat", ...}
+        names = [names[key] for key in sorted(names, key=int)]
+    return [str(name) for name in names] if isinstance(names, list) else []
+
+
 def _features(schema: pa.Schema) -> dict[str, dict[str, Any]]:
     """Hugging Face's description of each column; {} if there is none."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, RecursionError):
         return {}
     return {k: v for k, v in features.items() if isinstance(v, dict)} if isinstance(features, dict) else {}
 
@@ -162,16 +208,17 @@ def _image_column(schema: pa.Schema) -> str:
 
 def _schema(path: Path) -> pa.Schema:
     try:
-        return pq.read_schema(path)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{shown(str(path))} is not a Parquet file: {str(error).splitlines()[0]}") from error
+        with open_parquet(path) as parquet:
+            return parquet.schema_arrow
+    except UNSOUND as error:
+        raise DataError(f"{shown(str(path))} is not a Parquet file: {why(error)}") from error
 
 
 def _read_columns(path: Path, names: list[str]) -> pa.Table:
     try:
-        return pq.ParquetFile(path).read(columns=names)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{shown(str(path))} is damaged: {str(error).splitlines()[0]}") from error
+        return read_columns(path, names)
+    except UNSOUND as error:
+        raise DataError(f"{shown(str(path))} is damaged: {why(error)}") from error
 
 
 def _header(path: Path, line: str) -> tuple[str, dict[str, int]]:

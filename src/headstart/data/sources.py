@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import stat
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -12,12 +10,13 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
 from headstart.data.images import DEFAULT_LIMITS, array_of
 from headstart.errors import ImageError
+from headstart.files.parquet import UNSOUND, read_shared
+from headstart.files.reading import read_regular, why
 
 CACHED_BYTES = 128 << 20  # of row groups in memory; CIFAR-10's are 2 MB each, Hugging Face's own up to some 100 MB
 CACHED_AT_LEAST = 2  # row groups: threads that read in order stand on both sides of one boundary
@@ -57,17 +56,11 @@ class FileSource:
 
     def read(self) -> bytes:
         try:
-            with open(self.path, "rb", opener=_open_without_waiting) as file:
-                status = os.fstat(file.fileno())
-                if not stat.S_ISREG(status.st_mode):
-                    raise ImageError("not a regular file")
-                DEFAULT_LIMITS.check_bytes(status.st_size)
-                return file.read()
+            return read_regular(self.path, DEFAULT_LIMITS.max_bytes)
         except FileNotFoundError:
             raise ImageError("the file does not exist") from None
         except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            raise ImageError(f"the file cannot be read ({reason})") from error
+            raise ImageError(f"the file cannot be read ({why(error)})") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +69,6 @@ class GoneSource:
 
     def read(self) -> bytes:
         raise ImageError("the image itself is not at hand, only what the network said of it")
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    """Opening a named pipe would wait for a writer for ever."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -128,7 +116,8 @@ class RowGroups:
         self._files = files
         self._column = column
         self._lock = threading.Lock()
-        self._kept: OrderedDict[tuple[int, int], pa.StructArray] = OrderedDict()
+        self._kept: OrderedDict[tuple[int, int], pa.ChunkedArray] = OrderedDict()
+        self._refused: dict[tuple[int, int], str] = {}  # each is tried once, not once a row
 
     def read(self, file: int, row_group: int, row: int) -> bytes:
         cell = self._cells(file, row_group)[row].as_py() or {}
@@ -140,9 +129,11 @@ class RowGroups:
             return FileSource(str(self._files[file].parent / cell["path"])).read()
         raise ImageError("the row holds no image bytes")
 
-    def _cells(self, file: int, row_group: int) -> pa.StructArray:
+    def _cells(self, file: int, row_group: int) -> pa.ChunkedArray:
         with self._lock:
             key = (file, row_group)
+            if key in self._refused:
+                raise ImageError(self._refused[key])
             if key not in self._kept:
                 self._kept[key] = self._decode(file, row_group)
                 while len(self._kept) > CACHED_AT_LEAST and sum(c.nbytes for c in self._kept.values()) > CACHED_BYTES:
@@ -150,11 +141,11 @@ class RowGroups:
             self._kept.move_to_end(key)
             return self._kept[key]
 
-    def _decode(self, file: int, row_group: int) -> pa.StructArray:
+    def _decode(self, file: int, row_group: int) -> pa.ChunkedArray:
         path = self._files[file]
         try:
-            with pq.ParquetFile(path) as parquet:
-                column = parquet.read_row_group(row_group, columns=[self._column]).column(0)
-        except (OSError, pa.ArrowException) as error:
-            raise ImageError(f"row group {row_group} of {path.name} cannot be read ({error})") from error
-        return pa.concat_arrays(column.chunks) if column.num_chunks != 1 else column.chunk(0)
+            return read_shared(path, row_group, self._column)
+        except UNSOUND as error:
+            reason = f"row group {row_group} of {path.name} cannot be read ({why(error)})"
+            self._refused[file, row_group] = reason
+            raise ImageError(reason) from error

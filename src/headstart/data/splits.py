@@ -11,7 +11,6 @@ and takes 3.4 s for 20,000 groups of 100 classes, where `folds` takes 0.2 s.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from headstart.errors import DataError, OptionError, OutputError
+from headstart.files.parquet import UNSOUND, open_parquet, read_columns
+from headstart.files.reading import why
+from headstart.files.whole import write_whole
 
 _COLUMNS = ("path", "hash", "label", "split", "group")
 _FINGERPRINT = b"headstart.split.fingerprint"
@@ -188,18 +190,10 @@ def write_split(
     arrays = [pa.array(column, pa.string()) for column in texts] + [pa.array(np.asarray(groups, dtype=np.int64))]
     table = pa.table(dict(zip(_COLUMNS, arrays, strict=True))).replace_schema_metadata({_FINGERPRINT: mark.encode()})
     target = Path(path)
-    beside = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
-        try:
-            with beside.open("wb") as file:
-                pq.write_table(table, file)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(target)
-        finally:
-            beside.unlink(missing_ok=True)
+        write_whole(target, lambda beside: pq.write_table(table, beside))
     except OSError as error:
-        raise OutputError(f"cannot write the split {target}: {error.strerror or error}") from error
+        raise OutputError(f"cannot write the split {target}: {why(error)}") from error
     return mark
 
 
@@ -211,13 +205,17 @@ def _storable(text: str) -> str:
 def read_split(path: str | Path) -> Split:
     """Read what `write_split` wrote. Raises DataError where the file is missing, damaged or changed since."""
     try:
-        table = pq.read_table(Path(path))
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"cannot read the split {path}: {str(error).splitlines()[0]}") from error
-    missing = [column for column in _COLUMNS if column not in table.column_names]
-    mark = (table.schema.metadata or {}).get(_FINGERPRINT, b"").decode("ascii", "replace")
-    if missing or not mark:
-        raise DataError(f"{path} is no split of headstart: lacks {', '.join(missing) or 'its fingerprint'}")
+        with open_parquet(Path(path)) as parquet:
+            schema = parquet.schema_arrow
+        missing = [column for column in _COLUMNS if column not in schema.names]
+        if not missing and not pa.types.is_integer(schema.field("group").type):
+            missing = ["whole numbers as groups"]
+        mark = (schema.metadata or {}).get(_FINGERPRINT, b"").decode("ascii", "replace")
+        if missing or not mark:
+            raise DataError(f"{path} is no split of headstart: lacks {', '.join(missing) or 'its fingerprint'}")
+        table = read_columns(Path(path), _COLUMNS)
+    except UNSOUND as error:
+        raise DataError(f"cannot read the split {path}: {why(error)}") from error
     names, hashes, labels, splits = (np.array(table[c].to_pylist(), dtype=object) for c in _COLUMNS[:4])
     groups = table["group"].to_numpy().astype(np.int64)
     found = fingerprint(hashes.tolist(), labels.tolist(), splits.tolist(), groups)

@@ -3,12 +3,13 @@
 | what is given | how it is read |
 |---|---|
 | a folder of folders | one class per folder; images in folders inside a class folder belong to it |
-| a folder with train, val and test inside (training, valid, validation, testing; any letter case) | splits, classes |
+| a folder with train, val and test inside (training_set, Testing, dev ...), or such folders in each class | splits |
+| a folder with metadata.csv or .jsonl (file_name,label), or one in each of train, val and test | as Hugging Face does |
 | a .csv or .parquet file with the columns path,label[,split][,group] | a manifest; paths relative to its folder |
 | a .parquet file, or a folder of train-*, validation-*, test-* .parquet files | the images are inside (Hugging Face) |
 
 Rows stand in the order of their names, compared bytewise, whatever the file system says. Class names are the folder
-names to the letter. What was passed over, and why, is in `notes`.
+names to the letter, in Unicode's composed form (NFC). What was passed over, and why, is in `notes`.
 """
 
 from __future__ import annotations
@@ -23,9 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from headstart.data.folders import Walk, read_folder, shown
+from headstart.data.beside import read_labelled_folder
+from headstart.data.folder_names import key
+from headstart.data.groups import by_folder, expression, grouped
 from headstart.data.manifests import parquet_files, read_csv, read_parquet, read_parquet_folder
 from headstart.data.sources import ArraySource, FileSource, Found, PictureSource, Row, Source
+from headstart.data.tree import shown
+from headstart.data.walk import Walk
 from headstart.errors import DataError
 
 SPLITS = ("train", "validation", "test", "none")
@@ -81,15 +86,19 @@ class Table:
         return tuple(sorted(set(self.labels[self.teaching]) - {""}))
 
 
-def read_table(path: str | Path, min_classes: int = 2) -> Table:
+def read_table(path: str | Path, min_classes: int = 2, group_by: str | None = None) -> Table:
     """A labelled folder, manifest or Parquet set, as in the table above.
 
-    min_classes: fewer than this many training classes are refused; 1 is enough to evaluate. Raises DataError.
+    min_classes: fewer than this many training classes are refused; 1 is enough to evaluate. group_by: images that stay
+    together, by a regular expression for their names below `path`, or "folder": that in which they lie inside their
+    class; "none": the topmost folders are the classes, and folders in them mean nothing. Raises DataError, OptionError.
     """
+    expression(group_by)
     place = Path(path)
     if place.is_dir():
         inside = parquet_files(place)
-        found = read_parquet_folder(place, inside) if inside else read_folder(place, min_classes)
+        inner = group_by if group_by in ("folder", "none") else ""
+        found = read_parquet_folder(place, inside) if inside else read_labelled_folder(place, min_classes, inner)
     elif not place.exists():
         raise DataError(f"{shown(str(path))} does not exist: name a folder with one folder of images per class")
     elif place.suffix.lower() in (".csv", ".tsv"):
@@ -101,7 +110,10 @@ def read_table(path: str | Path, min_classes: int = 2) -> Table:
             f"{shown(str(path))} is neither a folder nor a manifest: name a folder with one folder of images per "
             "class, or a .csv or .parquet file with the columns path,label"
         )
-    table = _table(found)
+    if group_by == "folder" and not place.is_dir():
+        found = found._replace(rows=by_folder(found.rows))
+    rows, notes = grouped(found.rows, group_by, shown(str(path)))
+    table = _table(found._replace(rows=rows, notes=[*found.notes, *notes]))
     if len(table.classes) < min_classes:
         named = f", {table.classes[0]!r}" if table.classes else ""
         raise DataError(
@@ -114,11 +126,13 @@ def read_table(path: str | Path, min_classes: int = 2) -> Table:
 def _check_trained(table: Table, where: str) -> None:
     """Raises DataError on a class that is to be judged and was never to be trained on."""
     known = {*table.classes, ""}
+    spelt = {key(name): name for name in table.classes}
     for label, split in zip(table.labels, table.splits, strict=True):
         if label not in known:
+            alike = f", which has {spelt[key(label)]!r}" if key(label) in spelt else ""
             raise DataError(
-                f"class {label!r} is in the {split} split of {where} but not in its train split: add training "
-                f"images of it, or remove it from {split}"
+                f"class {label!r} is in the {split} split of {where} but not in its train split{alike}: add training "
+                f"images of it, or {'rename' if alike else 'remove'} it {'in' if alike else 'from'} {split}"
             )
 
 

@@ -23,7 +23,7 @@ def open_regular(path: str | Path) -> BinaryIO:
     if stat.S_ISREG(kind):
         return file
     file.close()
-    raise OSError(errno.EINVAL, f"{_kind(kind)}, not a regular file", str(path))
+    raise OSError(errno.EINVAL, f"{kind_of(kind)}, not a regular file", str(path))
 
 
 def read_regular(path: str | Path, most: int = MOST_TEXT) -> bytes:
@@ -35,7 +35,14 @@ def read_regular(path: str | Path, most: int = MOST_TEXT) -> bytes:
         return file.read(size)
 
 
-def _kind(mode: int) -> str:
+def why(error: Exception) -> str:
+    """What the system says of a file, in one line; pyarrow and safetensors have their own ways to say it."""
+    lines = str(getattr(error, "strerror", None) or error).splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def kind_of(mode: int) -> str:
+    """What a file is that is no regular one, from its `st_mode`."""
     names = (
         (stat.S_ISFIFO, "a named pipe"),
         (stat.S_ISSOCK, "a socket"),

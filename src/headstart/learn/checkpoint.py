@@ -14,7 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from headstart.errors import OutputError
-from headstart.trunk.store import write_whole
+from headstart.files.reading import open_regular, why
+from headstart.files.whole import write_whole
 
 EVERY = 30.0  # s between two: half a minute is lost at most, and writing 30 MB takes 0.1 s
 
@@ -43,9 +44,10 @@ class Checkpoint:
     def load(self) -> State | None:
         """What was saved; None where nothing was, or it cannot be read."""
         try:
+            open_regular(self.path).close()
             with safe_open(self.path, "pt") as file:
                 return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["record"])  # noqa: SIM118
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
 
@@ -55,9 +57,8 @@ def keep(path: Path, write: Callable[[Path], object]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, write)
     except (OSError, SafetensorError) as error:
-        why = getattr(error, "strerror", None) or str(error)
         raise OutputError(
-            f"the state of the training cannot be written to {path.parent} ({why}): choose another --cache"
+            f"the state of the training cannot be written to {path.parent} ({why(error)}): choose another --cache"
         ) from None
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from headstart.files.reading import read_regular
 from headstart.learn.arithmetic import ALL, VERSION, Arithmetic, candidates, fastest, memory_kept, rates
 from headstart.learn.checkpoint import keep
 from headstart.trunk.engine import this_machine
@@ -63,8 +64,8 @@ def measured(
 
 def _read(path: Path) -> Pace | None:
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(read_regular(path))
         arithmetic = {way.name: way for way in ALL}[found["arithmetic"]]
         return Pace(arithmetic, float(found["images_per_second"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

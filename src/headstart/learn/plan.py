@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from headstart.data.scarce import refuse_scarce
 from headstart.data.splits import hold_out
 from headstart.errors import DataError
 from headstart.learn import recipe
@@ -62,8 +63,5 @@ def make_plan(
 
 def check_classes(labels: Ints, classes: Sequence[str], plan: Plan) -> None:
     """Raises DataError where a class cannot be learned or judged, with what to do."""
-    counts = np.bincount(labels[plan.train], minlength=len(classes))
-    for name, count in zip(classes, counts, strict=True):
-        if count < 2:
-            have = "no readable training image" if count == 0 else "a single training image"
-            raise DataError(f"class {name!r} has {have}, at least 2 are needed: add images of it or remove the class")
+    counts = np.bincount(labels[plan.train], minlength=len(classes)).tolist()
+    refuse_scarce(dict(zip(classes, counts, strict=True)), readable=True)

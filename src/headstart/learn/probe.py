@@ -143,7 +143,8 @@ def _fit_logistic(spectrum: Spectrum, y: Ints, groups: Ints, seed: int) -> tuple
     """(penalty, out-of-fold scores, coef, intercept) of the best logistic regression, in singular coordinates."""
     z = spectrum.rows(slice(None)) * np.sqrt(spectrum.values)  # (image, component)
     n_classes = int(y.max()) + 1
-    fold = folds(y, groups, 5, seed, [f"{i:09d}" for i in range(len(y))])
+    n_folds = min(5, len(np.unique(groups)))  # a whole set may come from two sites
+    fold = folds(y, groups, n_folds, seed, [f"{i:09d}" for i in range(len(y))])
     paths = [_logistic_path(z[fold != k], y[fold != k], n_classes, spectrum.scale) for k in np.unique(fold)]
     scores = np.zeros((len(recipe.LOGISTIC_PENALTIES), len(y), n_classes))
     for k, path in zip(np.unique(fold), paths, strict=True):

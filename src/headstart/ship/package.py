@@ -7,8 +7,9 @@ features, cannot be such a top: it is kept in `head.safetensors`, and the timm v
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ import torch
 from headstart.bundle import HEAD, MODEL, Bundle
 from headstart.data.images import Preprocess
 from headstart.errors import BundleError, HeadstartError
+from headstart.files.cells import printable
+from headstart.files.forms import LINEAR, MOST_SIDE, TRAINED
 from headstart.learn.probe import Probe
 from headstart.learn.recipe import Training
 from headstart.learn.spec import parse
@@ -25,12 +28,14 @@ from headstart.learn.taps import Part, plain
 from headstart.learn.trained import Design, SpecHead, build_head
 from headstart.trunk.backbone import from_tensors, timm_config, timm_tensors
 from headstart.trunk.layers import LAST, POOLINGS
-from headstart.trunk.network import Backbone, tap_at
+from headstart.trunk.network import Backbone, block_names, block_widths, tap_at
+from headstart.trunk.weights import BROKEN
 
 Tensors = dict[str, dict[str, npt.NDArray[Any]]]
 
 
 Head = Probe | SpecHead
+Widths = Mapping[str, int]  # features of each block that the network gives
 
 
 def pack(
@@ -76,10 +81,9 @@ def _described(head: Head) -> dict[str, Any]:
     parts = [{"block": p.block, "root": p.root, "unit": p.unit} for p in head.parts]
     if isinstance(head, SpecHead):
         design = head.design
-        kind = {"kind": "trained layers", "spec": design.words, "shape": list(design.shape), "scale": head.scale}
+        kind = {"kind": TRAINED, "spec": design.words, "shape": list(design.shape), "scale": head.scale}
         return kind | {"parts": parts, "training": asdict(design.training)}
-    kind = {"kind": "linear on prepared features; probabilities = softmax(prepared @ coef' + intercept)"}
-    return kind | {"parts": parts}
+    return {"kind": LINEAR} | {"parts": parts}
 
 
 def _layer(backbone: Backbone, head: Head) -> dict[str, str] | None:
@@ -93,30 +97,54 @@ def _layer(backbone: Backbone, head: Head) -> dict[str, str] | None:
     return {"name": tap.name, "module": tap.module, "pooling": pooling}
 
 
-def _read_layer(backbone: Backbone, head: Head, layer: dict[str, str] | None) -> Backbone:
+def _read_layer(backbone: Backbone, described: dict[str, Any], layer: dict[str, str] | None) -> Backbone:
     """The backbone that computes what the head reads, and nothing else."""
-    wanted = {part.block for part in head.parts}
+    parts = tuple(Part(part["block"], part["root"], part["unit"]) for part in described["parts"])
+    wanted = {part.block for part in parts}
     if layer:
         backbone = replace(backbone, taps=(tap_at(backbone, layer["name"], layer["pooling"]),))
-    elif head.parts == plain().parts:
+    elif parts == plain().parts:
         backbone = replace(backbone, taps=())  # as the fit did
     return backbone if LAST in wanted else replace(backbone, ends=())
 
 
-def _head(described: dict[str, Any], tensors: dict[str, npt.NDArray[Any]], n_classes: int) -> Head:
-    parts = tuple(Part(**part) for part in described["parts"])
+def _head(described: dict[str, Any], tensors: dict[str, npt.NDArray[Any]], widths: Widths, n_classes: int) -> Head:
+    """The head, after its tensors were compared with the features that it reads and with the classes."""
+    parts = tuple(Part(part["block"], part["root"], part["unit"]) for part in described["parts"])
+    for part in parts:
+        if part.block not in widths:
+            raise ValueError(f"its head reads {part.block}, which the network does not give")
+    for name, t in tensors.items():
+        if t.dtype.kind == "f" and not np.isfinite(t).all():
+            raise ValueError(f"{name} of its head holds what is no finite number")
     nothing = np.empty((0, n_classes))
-    if described["kind"] != "trained layers":
+    if described["kind"] == LINEAR:
         coef, intercept = (tensors[name].astype(np.float64) for name in ("coef", "intercept"))
-        if coef.shape[0] != n_classes:
-            raise ValueError(f"the head has {coef.shape[0]} classes, the model {n_classes}")
+        wanted = (n_classes, sum(widths[part.block] for part in parts))
+        if coef.shape != wanted or intercept.shape != wanted[:1]:
+            raise ValueError(f"its head has the shapes {coef.shape} and {intercept.shape}, needed: {wanted}")
         return Probe(parts, coef, intercept, (), nothing)
     words, shape = described["spec"], tuple(described["shape"])
-    training = Training(**described["training"])
+    if math.prod(shape) != widths[parts[0].block]:
+        raise ValueError(f"its head reads maps of {shape}, and {parts[0].block} has {widths[parts[0].block]} values")
+    known = {field.name for field in fields(Training)}
+    training = Training(**{name: value for name, value in described["training"].items() if name in known})
     design = Design(words, parse(words), parts[0].block, shape, training)
+    _check_layers(design, tensors, n_classes)
     module = build_head(design, n_classes).eval().requires_grad_(False)
     module.load_state_dict({name: torch.from_numpy(t.copy()) for name, t in tensors.items()})
     return SpecHead(design, module, float(described["scale"]), (), nothing)
+
+
+def _check_layers(design: Design, tensors: dict[str, npt.NDArray[Any]], n_classes: int) -> None:
+    """Compare the layers in words with the tensors before they take memory: a few words can ask for any size."""
+    with torch.device("meta"):
+        planned = build_head(design, n_classes).state_dict()
+    if {name: tuple(t.shape) for name, t in planned.items()} != {name: t.shape for name, t in tensors.items()}:
+        raise ValueError(f"the tensors of its head are not those of the layers {design.words[:80]!r}")
+    for name, t in tensors.items():
+        if name.endswith("running_var") and (t < 0).any():
+            raise ValueError(f"{name} of its head is below zero")
 
 
 @dataclass(frozen=True)
@@ -143,19 +171,32 @@ def unpack(bundle: Bundle) -> Loaded:
         backbone = from_tensors(
             name, tensors, preprocess, manifest["backbone"]["weights_source"], manifest["backbone"]["licence"]
         )
-        head = _head(manifest["head"], own, len(classes))
-        backbone = _read_layer(backbone, head, manifest.get("layer"))
+        _check_size(backbone)
+        backbone = _read_layer(backbone, manifest["head"], manifest.get("layer"))
+        widths = dict(zip(block_names(backbone), block_widths(backbone), strict=True))
+        head = _head(manifest["head"], own, widths, len(classes))
     except BundleError:
         raise
-    except (KeyError, TypeError, ValueError, RuntimeError, HeadstartError) as error:
+    except (*BROKEN, HeadstartError) as error:
         raise BundleError(
             f"{bundle.folder} cannot be used as a model: {_reason(error)}; run `headstart fit` again"
         ) from None
-    return Loaded(bundle, backbone, head, classes, str(manifest.get("precision", "auto")))
+    return Loaded(bundle.without_tensors(), backbone, head, classes, str(manifest.get("precision", "auto")))
+
+
+def _check_size(backbone: Backbone) -> None:
+    """Raises ValueError for an input that no fit gives a network: it could take all memory, or not run at all."""
+    size, own = backbone.preprocess.size, backbone.native_size
+    if max(size) > max(MOST_SIDE, own):
+        raise ValueError(f"its input of {size[0]} x {size[1]} px is larger than {max(MOST_SIDE, own)} px")
+    if min(size) < own and backbone.resized(backbone.preprocess).preprocess.size != size:
+        raise ValueError(f"{backbone.name} does not take an input of {size[0]} x {size[1]} px")
 
 
 def _reason(error: Exception) -> str:
-    return f"{error} is missing" if isinstance(error, KeyError) else str(error)
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
+    return printable(" ".join(str(error).split())[:300]) or type(error).__name__
 
 
 def versions() -> Mapping[str, str]:

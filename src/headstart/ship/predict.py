@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +76,13 @@ def predict(model: Loaded, table: Table, engine: Engine | None = None, progress:
 
 def _through(head: Head, blocks: list[dict[str, Halves]]) -> npt.NDArray[np.float32]:
     joined = {name: np.concatenate([b[name] for b in blocks]) for name in blocks[0]}
-    return np.exp(head.log_probabilities(joined)).astype(np.float32)
+    found = np.exp(head.log_probabilities(joined)).astype(np.float32)
+    if not np.isfinite(found).all():
+        raise BundleError(
+            "the model answers with what is no number, since its weights are too large or damaged: copy it again from "
+            "where it was made, or run `headstart fit` again"
+        )
+    return found
 
 
 def records(predictions: Predictions, top: int) -> list[dict[str, Any]]:
@@ -106,17 +110,16 @@ def write_predictions(found: list[dict[str, Any]], path: Path, top: int) -> None
     check_output(path, PREDICTIONS)
     partial = _partial(path)
     try:
-        partial.write_bytes(_encoded(found, path.suffix.lower(), top))
-        partial.replace(path)
+        content = _encoded(found, path.suffix.lower(), top)
+        write_whole(path, lambda place: place.write_bytes(content))
     except OSError as error:
-        raise OutputError(f"predictions cannot be written to {path} ({error.strerror}): choose another -o") from None
-    finally:
-        partial.unlink(missing_ok=True)
+        raise OutputError(f"predictions cannot be written to {path} ({why(error)}): choose another -o") from None
 
 
 def _encoded(found: list[dict[str, Any]], ending: str, top: int) -> bytes:
     if ending == ".jsonl":
-        return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in found).encode("utf-8", "replace")
+        lines = (json.dumps(record, ensure_ascii=False).translate(LINE_ENDS) for record in found)
+        return "".join(f"{line}\n" for line in lines).encode("utf-8", "replace")
     if ending == ".json":
         return json.dumps(found, ensure_ascii=False, indent=1).encode("utf-8", "replace")
     if ending == ".parquet":
@@ -136,17 +139,15 @@ def _encoded(found: list[dict[str, Any]], ending: str, top: int) -> bytes:
         sink = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(found, schema=schema), sink)
         return sink.getvalue()
-    text = io.StringIO()
-    writer = csv.writer(text)
     ranks = range(2, top + 1)
-    writer.writerow(
-        ["path", "label", "probability", *(f"{what}_{k}" for k in ranks for what in ("label", "probability")), "error"]
-    )
+    others = [f"{what}_{k}" for k in ranks for what in ("label", "probability")]
+    rows = []
     for record in found:
-        others = [v for choice in record["top"][1:] for v in (choice["label"], f"{choice['probability']:.6f}")]
-        others += [""] * (2 * len(ranks) - len(others))
-        p = record["probability"]
-        writer.writerow(
-            [record["path"], record["label"] or "", "" if p is None else f"{p:.6f}", *others, record["error"] or ""]
-        )
-    return text.getvalue().encode("utf-8", "replace")
+        second = [v for choice in record["top"][1:] for v in (choice["label"], _digits(choice["probability"]))]
+        second += [""] * (len(others) - len(second))
+        rows.append([record["path"], record["label"], _digits(record["probability"]), *second, record["error"]])
+    return csv_bytes(["path", "label", "probability", *others, "error"], rows)
+
+
+def _digits(probability: float | None) -> str:
+    return "" if probability is None else f"{probability:.6f}"

@@ -15,7 +15,9 @@ import numpy.typing as npt
 
 from headstart.data import images
 from headstart.data.table import Table
+from headstart.errors import DataError, ImageError
 from headstart.trunk.engine import Bytes, Engine, n_cores
+from headstart.trunk.features import check_unchanged
 from headstart.trunk.network import Backbone
 
 Ints = npt.NDArray[np.integer]
@@ -79,12 +81,22 @@ class Live:
 
     def _made(self, rows: Ints, number: int) -> Floats:
         def pixels(row: int) -> npt.NDArray[np.uint8]:
-            array = images.load(self.table.read(row), self.backbone.preprocess).array
+            array = self._read(row)
             return self.view(array, self.hashes[row], number) if number and self.view else array
 
         with ThreadPoolExecutor(n_cores(), thread_name_prefix="decode") as pool:
             decoded = np.stack(list(pool.map(pixels, map(int, rows))))
         return normalised(decoded, self.backbone) if self.engine is None else self._through(self.engine, decoded)
+
+    def _read(self, row: int) -> npt.NDArray[np.uint8]:
+        """Raises DataError where the image is gone or is another picture than it was."""
+        name = str(self.table.names[row])
+        try:
+            source = self.table.read(row)
+            check_unchanged(name, self.hashes[row], images.content_hash(source))
+            return images.load(source, self.backbone.preprocess).array
+        except ImageError as error:
+            raise DataError(f"{name} could be read before and cannot now ({error}): start again") from None
 
     def _through(self, engine: Engine, pixels: Bytes) -> Floats:
         n, size = len(pixels), engine.batch

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,9 +15,12 @@ import timm
 import torch
 from torch import nn
 
-from headstart.bundle import CONFIG, MANIFEST, MODEL, read_bundle
+from headstart.bundle import CONFIG, MANIFEST, MODEL, Bundle, read_bundle
 from headstart.data.images import Preprocess
-from headstart.errors import BackboneError, nearest
+from headstart.errors import BackboneError, HeadstartError, nearest
+from headstart.files import forms
+from headstart.files.cells import printable
+from headstart.files.reading import read_regular
 from headstart.trunk import catalog, hub
 from headstart.trunk import weights as weight_files
 from headstart.trunk.layers import LAST, Tap
@@ -41,7 +43,7 @@ def resolve(name: str) -> str:
     found = alias if architecture.startswith("efficientnet_lite") else known.get(architecture, alias)
     if found is None:
         near = nearest(architecture, [*known.values(), *ALIASES])
-        raise BackboneError(f"unknown backbone {name!r}{near}: any of timm's {len(known)} networks will do")
+        raise BackboneError(f"unknown backbone {name[:80]!r}{near}: any of timm's {len(known)} networks will do")
     return f"{found.partition('.')[0]}.{tag}" if dot else found
 
 
@@ -83,19 +85,25 @@ def _of_a_model(folder: Path, weights: str, seed: int) -> Backbone:
     if not (folder / MANIFEST).exists():
         return _of_timms_layout(folder, weights, seed)
     bundle = read_bundle(folder)
-    about, classes = bundle.manifest["backbone"], bundle.manifest["classes"]
     if weights != "auto":
-        return open_backbone(about["name"], weights, seed)
+        return open_backbone(resolve(bundle.manifest["backbone"]["name"]), weights, seed)
+    return trunk_of(bundle)
+
+
+def trunk_of(bundle: Bundle) -> Backbone:
+    """The trunk of a saved model, see `_of_a_model`. Raises BackboneError, BundleError."""
+    about, classes, folder = bundle.manifest["backbone"], bundle.manifest["classes"], bundle.folder
     tensors = bundle.tensors(MODEL)
     if top := about["classifier"]:
         tensors = {name: t for name, t in tensors.items() if name not in (f"{top}.weight", f"{top}.bias")}
-    saved = Preprocess.from_json(bundle.manifest["preprocess"])
     earlier = about["weights_source"]
-    source = RANDOM if earlier == RANDOM else f"model {folder.resolve().name} ({earlier})"
-    backbone = from_tensors(about["name"], tensors, saved, source, about["licence"])
+    source = RANDOM if earlier == RANDOM else f"model {folder.name} ({earlier})"
+    with _of_a_stranger(folder):
+        saved = Preprocess.from_json(bundle.manifest["preprocess"])
+        backbone = from_tensors(about["name"], tensors, saved, source, about["licence"])
     cfg: Mapping[str, Any] = vars(backbone.module)["pretrained_cfg"]
     size, crop = (int(cfg["input_size"][1]), int(cfg["input_size"][2])), float(cfg["crop_pct"])
-    link = f"{folder.resolve().name}: {len(classes)} classes, data {bundle.manifest.get('data_fingerprint', '')[:12]}"
+    link = f"{folder.name}: {len(classes)} classes, data {bundle.manifest.get('data_fingerprint', '')[:12]}"
     return replace(
         backbone,
         preprocess=replace(saved, size=size, crop_fraction=crop),
@@ -106,21 +114,43 @@ def _of_a_model(folder: Path, weights: str, seed: int) -> Backbone:
 def _of_timms_layout(folder: Path, weights: str, seed: int) -> Backbone:
     """A checkpoint as timm writes it: the architecture and preprocessing stand in config.json."""
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        architecture, cfg = str(config["architecture"]), dict(config.get("pretrained_cfg") or {})
-    except (OSError, ValueError, KeyError, TypeError):
-        raise BackboneError(
-            f"{folder / CONFIG} is no timm description of a network: it must name its architecture"
-        ) from None
+        config = forms.parse(read_regular(folder / CONFIG), forms.TIMM)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise BackboneError(f"{folder / CONFIG} is no timm description of a network: it {reason}") from None
     files = [folder / name for name in (MODEL, "pytorch_model.bin") if (folder / name).exists()]
     if not files:
         raise BackboneError(f"{folder} holds no {MODEL}: copy the model again")
+    architecture = resolve(config["architecture"]).partition(".")[0]
     if weights != "auto":
         return open_backbone(architecture, weights, seed)
-    with _drawing(seed):
-        overlay = {key: tuple(v) if isinstance(v, list) else v for key, v in cfg.items()}
-        network = _from_file(resolve(architecture).partition(".")[0], files[0], str(files[0]), overlay)
-    return backbone_of(network, architecture, f"model {folder.resolve().name}")
+    with _drawing(seed), _of_a_stranger(folder):
+        overlay = _overlay(config.get("pretrained_cfg") or {})
+        network = _from_file(architecture, files[0], str(files[0]), overlay)
+        return backbone_of(network, config["architecture"], f"model {folder.resolve().name}")
+
+
+@contextmanager
+def _of_a_stranger(folder: Path) -> Iterator[None]:
+    """What torch and timm say of a network that cannot be made as a folder describes it, in one line."""
+    try:
+        yield
+    except BackboneError:
+        raise
+    except (*weight_files.BROKEN, HeadstartError) as error:
+        reason = printable(" ".join(str(error).split())[:200]) or type(error).__name__
+        raise BackboneError(
+            f"{folder} cannot be used as a network ({reason}): copy it again from where it was made"
+        ) from None
+
+
+def _overlay(described: Mapping[str, Any]) -> dict[str, Any]:
+    """What is taken over of a description in timm's words, in the types that timm wants; never where weights lie."""
+    return {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in described.items()
+        if key in forms.TIMM_FIELDS and value is not None
+    }
 
 
 @contextmanager
@@ -163,15 +193,37 @@ def from_tensors(
 
     Raises BackboneError.
     """
-    with _drawing(0):
-        network = timm.create_model(resolve(name).split(".")[0], pretrained=False)
-    own = network.state_dict()
-    missing = [k for k in own if k not in tensors and not k.startswith(_top_names(network))]
-    unexpected = [k for k in tensors if k not in own or tuple(own[k].shape) != tensors[k].shape]
+    architecture = resolve(name).split(".")[0]
+    plan = _planned(architecture)  # compared with it before a network takes memory: any network can be named
+    own, tops = plan.state_dict(), _top_names(plan)
+    missing = [k for k in own if k not in tensors and not k.startswith(tops)]
+    unexpected = [
+        k
+        for k, t in tensors.items()
+        if k not in own or tuple(own[k].shape) != t.shape or own[k].is_floating_point() != (t.dtype.kind == "f")
+    ]
     if missing or unexpected:
-        raise BackboneError(f"the saved tensors do not fit {name}: {', '.join((missing or unexpected)[:3])}")
+        raise BackboneError(
+            f"the saved tensors do not fit {name}: {printable(', '.join((missing or unexpected)[:3])[:200])}"
+        )
+    with _drawing(0):
+        network = timm.create_model(architecture, pretrained=False)
     network.load_state_dict({k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in tensors.items()}, strict=False)
+    weight_files.check_numbers(network, f"the saved {name}")
     return replace(backbone_of(network, name, source), preprocess=preprocess, licence=licence)
+
+
+def _planned(architecture: str, **options: Any) -> Any:
+    """The network without its numbers: its tensors have a shape and take no memory."""
+    try:
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return timm.create_model(architecture, pretrained=False, **options)
+    except (NotImplementedError, RuntimeError) as error:
+        if "meta" not in str(error).lower():
+            raise
+        # none of timm's own from 1.0.30 on, but perhaps one that a user has added
+        return timm.create_model(architecture, pretrained=False, **options)
 
 
 def timm_tensors(
@@ -303,16 +355,18 @@ def _from_file(
     `overlay`: what the file's own description says of it in timm's terms, such as mean and std.
     """
     state = weight_files.read_state(path)
-    network: Any = timm.create_model(architecture, pretrained=False, pretrained_cfg_overlay=overlay)
+    options: dict[str, Any] = {"pretrained_cfg_overlay": overlay}
+    plan = _planned(architecture, **options)
     n_classes = weight_files.n_classes(state)
-    if n_classes not in (0, network.num_classes):
-        network = timm.create_model(
-            architecture, pretrained=False, pretrained_cfg_overlay=overlay, num_classes=n_classes
-        )
-    matched = weight_files.match(network.state_dict(), state, source)
+    if n_classes not in (0, plan.num_classes):
+        options["num_classes"] = n_classes
+        plan = _planned(architecture, **options)
+    weight_files.match(plan.state_dict(), state, source)  # before the network takes memory: any size can be named
+    network: Any = timm.create_model(architecture, pretrained=False, **options)
     if weight_files.other_names(network.state_dict(), state):
         say(f"{source}: its tensors bear other names than {architecture}'s; matched by order and shape")
-    network.load_state_dict(matched)
+    network.load_state_dict(weight_files.match(network.state_dict(), state, source))
+    weight_files.check_numbers(network, source)
     return network  # type: ignore[no-any-return]
 
 
@@ -324,8 +378,28 @@ def _from_hub(name: str, say: Callable[[str], object]) -> Any:
     about = catalog.published(name)
     if brought := weight_files.brought_file(name, about.network):
         state, carried = weight_files.read_carried(brought)
-        network: Any = timm.create_model(about.network, pretrained=False, pretrained_cfg_overlay=carried.preprocess)
+        overlay = _overlay(carried.preprocess)
+        weight_files.match(_planned(about.network, pretrained_cfg_overlay=overlay).state_dict(), state, str(brought))
+        network: Any = timm.create_model(about.network, pretrained=False, pretrained_cfg_overlay=overlay)
         network.load_state_dict(weight_files.match(network.state_dict(), state, str(brought)))
+        weight_files.check_numbers(network, str(brought))
         return network
-    path = hub.obtain(about, say)
-    return timm.create_model(about.network, pretrained=True, pretrained_cfg_overlay={"file": str(path)})
+    return _published(about.network, hub.obtain(about, say))
+
+
+def _published(network_name: str, path: Path) -> Any:
+    """The network with the weights of a file of timm's own, whose names and shapes timm adapts where it changed its
+    networks since. timm is given tensors and no file: what it reads itself, older releases unpickle."""
+    state = weight_files.read_state(path)
+    given = {"state_dict": state, "custom_load": False}
+    try:
+        network: Any = timm.create_model(network_name, pretrained=True, pretrained_cfg_overlay=given)
+    except weight_files.BROKEN as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BackboneError(
+            f"weights file {path} does not fit {network_name} ({reason}): delete it, so that it is fetched again"
+        ) from None
+    for cfg in (network.pretrained_cfg, network.default_cfg):
+        cfg.pop("state_dict", None)
+    weight_files.check_numbers(network, str(path))
+    return network

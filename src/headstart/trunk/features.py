@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from headstart.data import images
 from headstart.data.table import Table
-from headstart.errors import ImageError, OutputError
+from headstart.errors import DataError, ImageError, OutputError
 from headstart.trunk.engine import Bytes, Engine, Rows, n_cores
 from headstart.trunk.network import Backbone, block_names, block_widths
 from headstart.trunk.store import SHARD_BYTES, SHARD_ROWS, Halves, Store
@@ -94,6 +94,34 @@ def extract(
             kept = np.array([row for row, h in enumerate(hashes) if h is not None], dtype=np.intp)
             return Features(found.blocks, found.thumbnails, names, kept, tuple(set_aside), n_forward)
     raise OutputError(f"the cache {store.folder} loses what was just written: choose another with --cache")
+
+
+def extract_again(
+    table: Table,
+    hashes: Sequence[str],
+    backbone: Backbone,
+    engine: Engine,
+    store: Store,
+    progress: Progress | None = None,
+    change: Change | None = None,
+) -> Features:
+    """As `extract`, of images that this run has read before: one row for each, in their order.
+
+    `hashes` (image,): what they were then. Raises DataError where one is gone or is another picture now.
+    """
+    found = extract(table, backbone, engine, store, progress, change)
+    if found.set_aside:
+        name, reason = found.set_aside[0]
+        raise DataError(f"{name} could be read before and cannot now ({reason}): start again")
+    for name, was, now in zip(table.names, hashes, found.hashes, strict=True):
+        check_unchanged(str(name), was, now)
+    return found
+
+
+def check_unchanged(name: str, was: str, now: str) -> None:
+    """Raises DataError where the content hashes of an image differ."""
+    if was != now:
+        raise DataError(f"{name} was another picture when this run began: leave the images alone, and start again")
 
 
 def _through_the_network(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.errors import BackboneError
+from headstart.files.reading import open_regular
 from headstart.trunk.catalog import Published, notices
 from headstart.trunk.weights import CACHED_NAMES, at_hand
 
@@ -110,7 +111,7 @@ def _digest(path: Path, like: str) -> str:
     if len(like) not in (40, 64):
         return like  # the server names none that can be computed; the client has compared the length
     digest = hashlib.sha256() if len(like) == 64 else hashlib.sha1(f"blob {path.stat().st_size}\0".encode())
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

@@ -1,27 +1,29 @@
 """Features on disk, under the hash of everything that made them; any number of processes may share one store.
 
     ROOT/features/KEY/made-by.json     what KEY stands for
-    ROOT/features/KEY/*.parquet        shards: content_hash, thumbnail, and one fixed-size float16 list a block
+    ROOT/features/KEY/*-SUM.parquet    shards: content_hash, thumbnail, and one fixed-size float16 list a block
 
 A shard is written beside its place, flushed, then renamed: it is there whole or not at all. Shards are only ever
-added, each under a name of its own, so two writers cannot collide; an image that both wrote is read once. A shard
-that cannot be read is treated as absent, and its images are computed again.
+added, each under a name of its own, so two writers cannot collide; an image that both wrote is read once. SUM is the
+checksum of all its bytes, and nothing of a shard is handed out before they agree. A shard that cannot be read or has
+changed is treated as absent, and its images are computed again.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
 import tempfile
-import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,21 +32,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from headstart.errors import OutputError
+from headstart.files.parquet import open_parquet
+from headstart.files.reading import read_regular, why
+from headstart.files.whole import sweep, write_whole
 
 SHARD_ROWS = 512  # images lost at most by a kill: 1.5 s of work for the default backbone on 2 cores
 SHARD_BYTES = 64 * 2**20  # of feature maps: fewer rows a shard, so that memory stays bounded
 IN_MEMORY = 2**30  # bytes of a block; larger ones (feature maps) are read from disk as they are needed
 THUMBNAIL_BYTES = 16 * 16 * 3
+MOST_SHARD = 2**31  # bytes of a shard that is read: one of feature maps is one row larger than SHARD_BYTES at most
 MADE_BY = "made-by.json"
-# Features do not compress, and a checksum of each page finds what a disk has changed: it costs 1 ms a shard.
-AS_IT_IS: dict[str, Any] = {
-    "compression": "none",
-    "use_dictionary": False,
-    "write_statistics": False,
-    "write_page_checksum": True,
-}
+TRIES = 20  # to write a shard while other processes clear the store
+# Features do not compress.
+AS_IT_IS: dict[str, Any] = {"compression": "none", "use_dictionary": False, "write_statistics": False}
 UNREADABLE = (OSError, pa.ArrowException, KeyError, ValueError)  # what pyarrow and numpy say of a damaged shard
 Halves = npt.NDArray[np.float16]
+Made = TypeVar("Made")
 
 
 def cache_root(given: str | None = None) -> Path:
@@ -64,25 +67,35 @@ class Store:
     """Features of one (weights, preprocess, engine, taps) combination. Raises OutputError where it cannot write."""
 
     def __init__(self, root: Path, made_by: Mapping[str, Any]) -> None:
-        text = json.dumps(made_by, sort_keys=True, indent=1)
-        self.folder = root / "features" / hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            if not (self.folder / MADE_BY).exists():
-                write_whole(self.folder / MADE_BY, lambda path: path.write_text(text))
-            _remove_remains(self.folder)
-        except OSError as error:
-            raise _cannot_write(root, error) from None
+        self._made_by = json.dumps(made_by, sort_keys=True, indent=1)
+        self.root = root
+        self.folder = root / "features" / hashlib.blake2b(self._made_by.encode(), digest_size=16).hexdigest()
+        self._in_place(lambda: sweep(self.folder))
         self._where: dict[str, tuple[Path, int]] = {}
-        for path in sorted(self.folder.glob("*.parquet")):
+        for path in sorted(self.folder.glob("*-*.parquet")):
             self._index(path)
+
+    def _in_place(self, act: Callable[[], Made]) -> Made:
+        """`act` in the store's folder, which is made where it is missing; again where another process cleared it."""
+        for left in reversed(range(TRIES)):
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                if not (self.folder / MADE_BY).exists():
+                    write_whole(self.folder / MADE_BY, lambda path: path.write_text(self._made_by))
+                return act()
+            except OSError as error:
+                if not (left and isinstance(error, FileNotFoundError)):
+                    reason = f"the cache {self.root} cannot be written ({why(error)}): choose another with --cache"
+                    raise OutputError(reason) from None
+        raise AssertionError
 
     def __contains__(self, content_hash: str) -> bool:
         return content_hash in self._where
 
     def _index(self, path: Path) -> None:
         try:
-            hashes = _table(path, ["content_hash"])["content_hash"].to_pylist()
+            with open_parquet(path) as parquet:
+                hashes = parquet.read(["content_hash"])["content_hash"].to_pylist()
         except UNREADABLE:
             return
         for row, content_hash in enumerate(hashes):
@@ -97,45 +110,48 @@ class Store:
             **{name: _lists(block) for name, block in blocks.items()},
         }
         schema = pa.schema([pa.field(name, column.type, nullable=False) for name, column in columns.items()])
-        path = self.folder / f"{uuid.uuid4().hex}.parquet"
-        table = pa.table(columns, schema)
-        try:
-            write_whole(path, lambda p: pq.write_table(table, p, **AS_IT_IS))
-        except OSError as error:
-            raise _cannot_write(self.folder, error) from None
+        sink = io.BytesIO()
+        pq.write_table(pa.table(columns, schema), sink, **AS_IT_IS)
+        path = self.folder / f"{uuid.uuid4().hex}-{_checksum(sink.getbuffer())}.parquet"
+        self._in_place(lambda: write_whole(path, lambda place: place.write_bytes(sink.getbuffer())))
         for row, content_hash in enumerate(hashes):
             self._where.setdefault(content_hash, (path, row))
 
     def read(self, hashes: Sequence[str]) -> Found | None:
-        """The rows of these images, in this order; None if a shard was lost meanwhile (its images are forgotten)."""
+        """The rows of these images, in this order; None if shards were lost meanwhile (their images are forgotten)."""
         by_shard: dict[Path, list[tuple[int, int]]] = {}
         for out, content_hash in enumerate(hashes):
             path, row = self._where[content_hash]
             by_shard.setdefault(path, []).append((out, row))
         thumbnails = np.empty((len(hashes), 16, 16, 3), np.uint8)
         blocks: dict[str, Halves] = {}
+        lost = False
         for path, places in by_shard.items():
             found = _read_shard(path)
             if found is None:
+                lost = True
                 self._forget(path)
-                return None
+            if found is None or lost:
+                continue
             out, rows = np.array(places).T
             thumbnails[out] = found.thumbnails[rows]
             for name, block in found.blocks.items():
                 if name not in blocks:
                     blocks[name] = self._room(len(hashes), block.shape[1])
                 blocks[name][out] = block[rows]
-        return Found(thumbnails, blocks)
+        return None if lost else Found(thumbnails, blocks)
 
     def _room(self, n: int, width: int) -> Halves:
         """(n, width) values: in memory, or in a file without a name where they are many, gone with the process."""
         if n * width * 2 <= IN_MEMORY:
             return np.empty((n, width), np.float16)
-        try:
-            with tempfile.TemporaryFile(dir=self.folder) as file:
-                return np.memmap(file, np.float16, "w+", shape=(n, width))
-        except OSError as error:
-            raise _cannot_write(self.folder, error) from None
+        return self._in_place(lambda: self._map(n, width))
+
+    def _map(self, n: int, width: int) -> Halves:
+        with tempfile.TemporaryFile(dir=self.folder) as file:
+            if hasattr(os, "posix_fallocate"):  # a full disk says so here; later it would end the process
+                os.posix_fallocate(file.fileno(), 0, n * width * 2)
+            return np.memmap(file, np.float16, "w+", shape=(n, width))
 
     def _forget(self, path: Path) -> None:
         self._where = {h: place for h, place in self._where.items() if place[0] != path}
@@ -149,16 +165,18 @@ def _lists(block: Halves) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(block.ravel()), type=pa.list_(item, block.shape[1]))
 
 
-def _table(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """A shard, or some columns of it. Raises one of UNREADABLE."""
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
-        return file.read(columns).combine_chunks()
+def _checksum(content: bytes | memoryview) -> str:
+    """CRC-32: it finds what a disk has changed, one or two bits always, in 1 ms a MB."""
+    return f"{zlib.crc32(content):08x}"
 
 
 def _read_shard(path: Path) -> Found | None:
-    """All of a shard; None if it cannot be read."""
+    """All of a shard; None if it cannot be read or is not what was written."""
     try:
-        table = _table(path)
+        content = read_regular(path, MOST_SHARD)
+        if _checksum(content) != path.stem.rpartition("-")[2]:
+            return None
+        table = pq.ParquetFile(pa.BufferReader(content)).read().combine_chunks()
         n = len(table)
         raw = table["thumbnail"].combine_chunks().buffers()[1]
         thumbnails = np.frombuffer(raw, np.uint8, n * THUMBNAIL_BYTES).reshape(-1, 16, 16, 3)
@@ -170,31 +188,6 @@ def _read_shard(path: Path) -> Found | None:
     except UNREADABLE:
         return None
     return Found(thumbnails, blocks)
-
-
-def _cannot_write(place: Path, error: OSError) -> OutputError:
-    why = error.strerror or str(error)
-    return OutputError(f"the cache {place} cannot be written ({why}): choose another with --cache")
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """`write` beside its place, then rename: `path` is there whole or not at all. Raises OSError."""
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    try:
-        write(partial)
-        with partial.open("rb+") as handle:
-            os.fsync(handle.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _remove_remains(folder: Path) -> None:
-    """Remove what killed writers left. An hour-old file is nobody's: a shard takes well under a second to write."""
-    for partial in folder.glob(".*.partial"):
-        with suppress(OSError):
-            if time.time() - partial.stat().st_mtime > 3600:
-                partial.unlink()
 
 
 @dataclass(frozen=True)
@@ -211,21 +204,39 @@ class Usage:
 
 def usage(root: Path) -> Usage:
     entries = []
-    for folder in sorted((root / "features").glob("*")):
+    for folder in _keys(root):
         try:
-            made_by = json.loads((folder / MADE_BY).read_text())
-        except (OSError, ValueError):
+            made_by = json.loads(read_regular(folder / MADE_BY))
+        except (OSError, ValueError, RecursionError):
             made_by = {}
-        shards = list(folder.glob("*.parquet"))
-        entries.append((folder.name, made_by, len(shards), sum(s.stat().st_size for s in shards)))
+        sizes = list(_sizes(folder))
+        entries.append((folder.name, made_by if isinstance(made_by, dict) else {}, len(sizes), sum(sizes)))
     return Usage(root, tuple(entries))
 
 
+def _keys(root: Path) -> list[Path]:
+    return sorted(place for place in (root / "features").glob("[!.]*") if place.is_dir())
+
+
+def _sizes(folder: Path) -> Iterator[int]:
+    """Bytes of each shard; another process may delete them meanwhile."""
+    for shard in folder.glob("*.parquet"):
+        with suppress(OSError):
+            yield shard.stat().st_size
+
+
 def clear(root: Path) -> None:
-    """Delete the stored features, and nothing else under `root`. Raises OutputError."""
+    """Delete the stored features, and nothing else under `root`. Raises OutputError.
+
+    Each folder is renamed first: a process that is adding to it makes it anew, and keeps what it adds from then on.
+    """
+    place = root / "features"
     try:
-        shutil.rmtree(root / "features")
-    except FileNotFoundError:
-        return
+        for folder in _keys(root):
+            with suppress(FileNotFoundError):
+                folder.rename(place / f".{folder.name}.{uuid.uuid4().hex}.cleared")
+        for aside in place.glob(".*.cleared"):
+            with suppress(FileNotFoundError):  # another process clears it too
+                shutil.rmtree(aside)
     except OSError as error:
-        raise OutputError(f"the cache {root} cannot be cleared ({error.strerror}: {error.filename})") from None
+        raise OutputError(f"the cache {root} cannot be cleared ({why(error)}: {error.filename})") from None

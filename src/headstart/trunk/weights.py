@@ -9,16 +9,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
-import uuid
+import struct
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from headstart.errors import BackboneError, OutputError
+from headstart.files import forms
+from headstart.files.cells import printable
+from headstart.files.reading import open_regular, why
+from headstart.files.whole import write_whole
 from headstart.trunk.store import cache_root
 
 if TYPE_CHECKING:
@@ -34,6 +41,24 @@ PACKAGES = {
 PACKAGE_MEAN, PACKAGE_STD = (127 / 255,) * 3, (128 / 255,) * 3
 CACHED_NAMES = ("model.safetensors", "pytorch_model.bin")  # how weights files are called on the hub, best first
 METADATA = "headstart"  # the key in a file's safetensors metadata
+# Memory of the tensors in bytes of their file: torch stores numbers as they are, and tied layers share theirs.
+MOST_TIMES = 4
+# What torch's readers raise of a file that somebody made up or that is damaged.
+BROKEN = (
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    MemoryError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+AGAIN = "copy the file again from where it was made"
 COUNTER = "num_batches_tracked"  # torch's count of training steps: no part of what a frozen network computes
 
 
@@ -69,7 +94,7 @@ def in_hub_cache() -> list[str]:
     return [
         folder.name.removeprefix(start)
         for folder in folders
-        if any(path.exists() for name in CACHED_NAMES for path in folder.glob(f"snapshots/*/{name}"))
+        if any(path.is_file() for name in CACHED_NAMES for path in folder.glob(f"snapshots/*/{name}"))
     ]
 
 
@@ -99,37 +124,40 @@ class Carried:
     checksum: str = ""  # of the tensors and of all the above
 
 
+_CARRIED = forms.record(
+    {"network": forms.name, "source": forms.text, "licence": forms.text, "checksum": forms.text}
+    | {"preprocess": forms.record({}, forms.TIMM_FIELDS)}
+)
+
+
 def write_carried(file: Path, state: Mapping[str, torch.Tensor], about: Carried) -> None:
     """Write tensors and what they are, beside the place and then renamed. Raises OutputError."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    partial = file.with_name(f".{file.name}.{uuid.uuid4().hex}.partial")
+    about = replace(about, checksum=_checksum(state, about))
+    own = {name: t.detach().cpu().clone().contiguous() for name, t in state.items()}
+    described = {"format": "pt", METADATA: json.dumps(asdict(about), sort_keys=True)}
     try:
-        about = replace(about, checksum=_checksum(state, about))
-        own = {name: t.detach().cpu().clone().contiguous() for name, t in state.items()}
-        save_file(own, partial, {"format": "pt", METADATA: json.dumps(asdict(about), sort_keys=True)})
-        partial.replace(file)
+        write_whole(file, lambda place: save_file(own, place, described))
     except (OSError, SafetensorError) as error:
-        raise OutputError(f"{file} cannot be written ({error}): choose another place") from None
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
+        raise OutputError(f"{file} cannot be written ({why(error)}): choose another place") from None
 
 
 def read_carried(file: Path) -> tuple[dict[str, torch.Tensor], Carried]:
     """The tensors of a file of `write_carried`, equal to those that were written. Raises BackboneError."""
     from safetensors import SafetensorError, safe_open
 
-    state = read_state(file) if file.suffix == ".safetensors" else {}
-    try:
-        with safe_open(file, "pt") as opened:
-            about = Carried(**json.loads((opened.metadata() or {})[METADATA]))
-    except (SafetensorError, OSError, LookupError, ValueError, TypeError):
+    about = None
+    if file.suffix == ".safetensors":
+        state = read_state(file)
+        with suppress(SafetensorError, OSError, *BROKEN), safe_open(file, "pt") as opened:
+            about = Carried(**forms.parse((opened.metadata() or {})[METADATA].encode(), _CARRIED))
+    if about is None:
         raise BackboneError(
             f"{file} does not say which network it belongs to: it was not written by headstart backbones "
             "--export-weights; give it with --backbone NAME --weights FILE"
-        ) from None
+        )
     if _checksum(state, about) != about.checksum:
         raise BackboneError(f"{file} is damaged: its tensors are not those that were exported; copy it again")
     return state, about
@@ -145,7 +173,7 @@ def bring(file: Path, check: Callable[[str], object]) -> Carried:
 
     Raises BackboneError, OutputError.
     """
-    if not file.is_file():
+    if not file.exists():
         raise BackboneError(f"weights file {file} does not exist: check the path given to --import-weights")
     state, about = read_carried(file)
     if not re.fullmatch(r"\w+(\.\w+)?", about.network, re.ASCII):
@@ -162,25 +190,32 @@ def bring(file: Path, check: Callable[[str], object]) -> Carried:
 def read_state(path: Path) -> dict[str, torch.Tensor]:
     """The tensors of a .safetensors or .pth file; the latter with `weights_only=True`, so that no code in it runs.
 
-    Raises BackboneError.
+    Every weights file is read here and nowhere else. Raises BackboneError.
     """
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            state: Any
+            if path.suffix == ".safetensors":
+                state = load_file(path)
+            else:
+                _check_archive(path, file, size)
+                state = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise BackboneError(f"weights file {path} does not exist: check the path given to --weights") from None
+    except BackboneError:
+        raise
     except torch.serialization.pickle.UnpicklingError:  # type: ignore[attr-defined]
         raise BackboneError(
             f"weights file {path} is damaged, or holds more than tensors, which could run code: save its state_dict() "
             "again and give that"
         ) from None
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError) as error:
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+    except (SafetensorError, OSError, *BROKEN) as error:
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0][:120] or type(error).__name__
         raise BackboneError(
             f"weights file {path} cannot be read ({reason}): give a .safetensors or .pth state dict"
         ) from None
@@ -189,7 +224,46 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
             state = state[inner]
     if not isinstance(state, dict) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise BackboneError(f"weights file {path} is no state dict (a mapping of names to tensors)")
+    if strange := [repr(key)[:40] for key in state if not isinstance(key, str)]:
+        raise BackboneError(
+            f"weights file {path} names a tensor {printable(strange[0])}, where a state dict has texts: save the "
+            "network's state_dict() and give that"
+        )
+    _check_tensors(path, state, size)
     return state
+
+
+def _check_archive(path: Path, file: BinaryIO, size: int) -> None:
+    """Refuse a zip archive, the form that torch writes, that unpacks to much more than it is. Raises BackboneError."""
+    if file.read(4) == b"PK\3\4":
+        with zipfile.ZipFile(file) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+        _check_size(path, unpacked, size)
+    file.seek(0)
+
+
+def _check_tensors(path: Path, state: Mapping[str, torch.Tensor], size: int) -> None:
+    """Refuse tensors that are not plain numbers in memory, or far more numbers than the file holds: one number can be
+    declared to be a matrix of any size. Raises BackboneError."""
+    import torch
+
+    for name, t in state.items():
+        if t.layout != torch.strided or t.device.type != "cpu" or t.is_quantized or t.is_complex():
+            kind = "quantized" if t.is_quantized else "complex" if t.is_complex() else str(t.layout).rpartition(".")[2]
+            kind = t.device.type if t.device.type != "cpu" else kind
+            raise BackboneError(
+                f"weights file {path}: {printable(name)} is a {kind} tensor, where plain numbers are needed: save the "
+                "network's state_dict() on the CPU, in floating point"
+            )
+    _check_size(path, sum(t.numel() * t.element_size() for t in state.values()), size)
+
+
+def _check_size(path: Path, unpacked: int, size: int) -> None:
+    if unpacked > MOST_TIMES * size:
+        raise BackboneError(
+            f"weights file {path} has {size:,} bytes and would take {unpacked:,} in memory, more than {MOST_TIMES} "
+            "times as many, which no network's weights do: save its state_dict() again and give that"
+        )
 
 
 def n_classes(state: Mapping[str, torch.Tensor]) -> int:
@@ -215,14 +289,31 @@ def match(
             f"{source} holds {len(given)} tensors where the network has {len(wanted)}: {_difference(wanted, plain)}"
         )
     wrong = [
-        f"{name} {tuple(wanted[name].shape)} expected, {their} {tuple(t.shape)} given"
+        f"{name} {_described(wanted[name])} expected, {printable(their[:80])} {_described(t)} given"
         for name, their, t in pairs
-        if wanted[name].shape != t.shape or _leaf(name) != _leaf(their)
+        if wanted[name].shape != t.shape
+        or _leaf(name) != _leaf(their)
+        or wanted[name].is_floating_point() != t.is_floating_point()
     ]
     if wrong:
         more = f" and {len(wrong) - 2} more" if len(wrong) > 2 else ""
         raise BackboneError(f"{source} does not fit the network: {'; '.join(wrong[:2])}{more}")
     return {**expected, **{name: t for name, _, t in pairs}}
+
+
+def check_numbers(network: torch.nn.Module, source: str) -> None:
+    """Raises BackboneError where weights are no finite numbers, or a variance is below zero: every answer would be
+    nonsense, mostly "not a number"."""
+    import torch
+
+    for name, t in (*network.named_parameters(), *network.named_buffers()):
+        learned = isinstance(t, torch.nn.Parameter) or name.endswith(("running_mean", "running_var"))
+        if not learned or not t.is_floating_point():
+            continue  # masks hold infinity
+        if not torch.isfinite(t.sum(dtype=torch.float64)):
+            raise BackboneError(f"{source}: {name} holds what is no finite number; the network cannot answer: {AGAIN}")
+        if name.endswith("running_var") and bool((t < 0).any()):
+            raise BackboneError(f"{source}: {name} holds a variance below zero; the network cannot answer: {AGAIN}")
 
 
 def other_names(expected: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> bool:
@@ -238,6 +329,11 @@ def _named(expected: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tenso
     return wanted, given, {name.removeprefix(_beginning(given)): t for name, t in given.items()}
 
 
+def _described(t: torch.Tensor) -> str:
+    kind = "" if t.is_floating_point() else f" of {str(t.dtype).removeprefix('torch.')}"
+    return f"{tuple(t.shape)}{kind}"
+
+
 def _leaf(name: str) -> str:
     return name.rpartition(".")[2]
 
@@ -251,7 +347,8 @@ def _beginning(names: Iterable[str]) -> str:
 def _difference(wanted: Iterable[str], given: Iterable[str]) -> str:
     for names, others, what in ((wanted, set(given), "lacks"), (given, set(wanted), "has, unknown to the network,")):
         if only := [name for name in names if name not in others]:
-            return f"it {what} {', '.join(only[:2])}{' ...' if len(only) > 2 else ''}; another architecture?"
+            named = printable(", ".join(only[:2])[:160])
+            return f"it {what} {named}{' ...' if len(only) > 2 else ''}; another architecture?"
     return "another architecture?"
 
 
