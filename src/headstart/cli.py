@@ -112,7 +112,7 @@ def _fit_and_save(given: argparse.Namespace) -> None:
         raise OptionError(f"--{other} cannot be set with --add-to: it is the model's own")
     read_words(given.track)
     check_writable(folder)
-    table = _read(given.data, min_classes=1 if given.add_to else 2)
+    table = _read(given.data, 1 if given.add_to else 2, given.group_by)
     if not given.force:
         check_replaceable(folder, table, given.add_to)
     from headstart import (  # after the cheap checks: they take seconds to import
@@ -123,7 +123,7 @@ def _fit_and_save(given: argparse.Namespace) -> None:
         publish,
     )
 
-    own = {"add_to": given.add_to} if given.add_to else {}
+    own = {k: v for k, v in (("add_to", given.add_to), ("group_by", given.group_by)) if v}
     command = shlex.join(typed(given.data, given.output, own, options, publish.handed_on))
     with open_trackers(given.track, _tell) as tracker:
         tracker.settings(publish.public(vars(options)))
@@ -146,7 +146,7 @@ def _fit_and_save(given: argparse.Namespace) -> None:
 
 
 def _evaluate(given: argparse.Namespace) -> None:
-    table = _read(given.data, min_classes=1)
+    table = _read(given.data, 1, given.group_by)
     from headstart import pipeline
 
     model = pipeline.load(given.model)
@@ -293,7 +293,7 @@ def _inspect(given: argparse.Namespace) -> None:
 
     options = _options(given)
     check_random(options, "inspect")
-    table = _read(given.data, min_classes=1)
+    table = _read(given.data, 1, given.group_by)
     from headstart import answers, pipeline
 
     with watching(_tell) as watch:
@@ -310,7 +310,7 @@ def _compare(given: argparse.Namespace) -> None:
     if given.curve and given.freeze_depth:
         raise OptionError("--curve is of the comparison, and --freeze-depth makes another: leave one of them out")
     options = replace(options, tune="none")
-    table = _read(given.data)
+    table = _read(given.data, group_by=given.group_by)
     from headstart import compare, depth
 
     with watching(_tell) as watch:
@@ -382,11 +382,11 @@ def _options(given: argparse.Namespace, **as_if: Any) -> Options:
     return found
 
 
-def _read(data: str, min_classes: int = 2) -> Table:
+def _read(data: str, min_classes: int = 2, group_by: str | None = None) -> Table:
     """The table of a data set, which is announced before the libraries are loaded that take seconds."""
     from headstart.data.table import read_table
 
-    table = read_table(data, min_classes=min_classes)
+    table = read_table(data, min_classes=min_classes, group_by=group_by)
     _tell(table.layout)
     return table
 

@@ -10,6 +10,8 @@ from typing import Any
 from headstart.data.table import Table
 from headstart.errors import OutputError
 from headstart.files.cells import csv_bytes
+from headstart.files.reading import why
+from headstart.files.whole import write_whole
 from headstart.opening import Options, Watcher, open_at_size, see
 from headstart.pipeline import announce
 from headstart.trunk.engine import compile_trunk
@@ -56,12 +58,15 @@ def write_features(
         place = written.schema.get_field_index(tap.blocks[0])
         field = written.schema.field(place).with_metadata({"headstart": json.dumps(known)})
         written = written.cast(written.schema.set(place, field))
+    ending = out.suffix.lower()
+
+    def write(place: Path) -> object:
+        if ending == ".parquet":
+            return pq.write_table(written, place)
+        return _write_text(columns, chosen, place, ending)
+
     try:
-        if out.suffix.lower() == ".parquet":
-            pq.write_table(written, partial)
-        else:
-            _write_text(columns, chosen, partial, out.suffix.lower())
-        partial.replace(out)
+        write_whole(out, write)
     except OSError as error:
         raise OutputError(f"features cannot be written to {out} ({why(error)}): choose another -o") from None
     return (

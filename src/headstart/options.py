@@ -40,6 +40,7 @@ class Options:
     budget: str | None = None  # of time for tuning: 90s, 10m, 2h; None: as the recipe says
     size: int | None = None  # px; None: learn.recipe.input_side
     precision: str = "auto"  # or "bf16", "f32"
+    min_images: int | None = None  # classes with fewer training images are left out; None: they are refused
     cache: str | None = None  # folder; None: HEADSTART_CACHE or the platform's
     seed: int = 0
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from headstart.errors import OptionError, OutputError
+from headstart.files.reading import why
+from headstart.files.whole import probe
 
 PREDICTIONS = (".csv", ".jsonl", ".json", ".parquet")
 ANSWERS = (".csv", ".jsonl", ".json")  # of a network's own top
@@ -19,13 +20,13 @@ def check_output(path: Path, formats: tuple[str, ...]) -> None:
     """
     if path.suffix.lower() not in formats:
         raise OptionError(f"the output {path} cannot be written: its name must end in {' or '.join(formats)}")
-    if not path.parent.is_dir():
-        raise OutputError(f"the folder {path.parent} does not exist: make it first, or choose another -o")
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder: choose another -o")
-    trial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        trial.touch()
-        trial.unlink()
+        beside, taken = path.parent.is_dir(), path.is_dir()
+        if beside and not taken:
+            probe(path)
     except OSError as error:
-        raise OutputError(f"{path} cannot be written ({error.strerror}): choose another -o") from None
+        raise OutputError(f"{path} cannot be written ({why(error)}): choose another -o") from None
+    if not beside:
+        raise OutputError(f"the folder {path.parent} does not exist: make it first, or choose another -o")
+    if taken:
+        raise OutputError(f"{path} is a folder: choose another -o")

@@ -13,6 +13,8 @@ import numpy as np
 from headstart.data.table import Table
 from headstart.errors import BackboneError, ImageError, OutputError
 from headstart.files.cells import csv_bytes
+from headstart.files.reading import why
+from headstart.files.whole import write_whole
 from headstart.trunk.backbone import own_labels
 from headstart.trunk.engine import compile_trunk
 from headstart.trunk.features import stream
@@ -35,14 +37,10 @@ def write_answers(found: list[dict[str, Any]], path: Path, top: int) -> None:
         content = "".join(json.dumps(record, ensure_ascii=True) + "\n" for record in found).encode()
     else:
         content = json.dumps(found, ensure_ascii=True, indent=1).encode()
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_bytes(content)
-        partial.replace(path)
+        write_whole(path, lambda place: place.write_bytes(content))
     except OSError as error:
-        raise OutputError(f"answers cannot be written to {path} ({error.strerror}): choose another -o") from None
-    finally:
-        partial.unlink(missing_ok=True)
+        raise OutputError(f"answers cannot be written to {path} ({why(error)}): choose another -o") from None
 
 
 def classify(

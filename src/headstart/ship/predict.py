@@ -13,8 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.data.table import Table
-from headstart.errors import ImageError, OutputError
+from headstart.errors import BundleError, ImageError, OutputError
+from headstart.files.cells import csv_bytes
 from headstart.files.output import PREDICTIONS, check_output
+from headstart.files.reading import why
+from headstart.files.whole import write_whole
 from headstart.ship.package import Head, Loaded
 from headstart.trunk.engine import Engine, compile_trunk
 from headstart.trunk.features import stream
@@ -101,14 +104,12 @@ def records(predictions: Predictions, top: int) -> list[dict[str, Any]]:
     return found
 
 
-def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.partial")
+LINE_ENDS = {ord(c): f"\\u{ord(c):04x}" for c in "\x85\u2028\u2029"}  # some readers of JSON lines end a line there
 
 
 def write_predictions(found: list[dict[str, Any]], path: Path, top: int) -> None:
     """CSV, JSON lines, JSON or Parquet, by the ending; whole or not at all. Raises OutputError."""
     check_output(path, PREDICTIONS)
-    partial = _partial(path)
     try:
         content = _encoded(found, path.suffix.lower(), top)
         write_whole(path, lambda place: place.write_bytes(content))
