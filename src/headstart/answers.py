@@ -151,6 +151,11 @@ def inspection_lines(found: dict[str, Any]) -> list[str]:
         counts = [f"{count:,}" if split == "none" else f"{split} {count:,}" for split, count in splits.items()]
         lines.append(f"  {name}: {', '.join(counts)}")
     lines.append(_line("imbalance", f"the largest class has {found['imbalance']} times the images of the smallest"))
+    groups = found["groups"]
+    used = "none: each image may go anywhere (--group-by says what belongs together)"
+    if groups:
+        used = f"{groups['groups']:,} of {groups['smallest']:,} to {groups['largest']:,} images that stay together"
+    lines.append(_line("groups", used))
     lines.append(_line("duplicates", f"{counted(len(found['duplicates']), 'set')} of copies"))
     lines.append(_line("leaks", f"{len(found['leaks']):,} of them in more than one of train, validation and test"))
     lines.append(_line("conflicts", f"{len(found['conflicts']):,} of them with different labels"))
