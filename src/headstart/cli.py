@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headstart.arguments import parser
+from headstart.elapsed import process_start
 from headstart.errors import DataError, HeadstartError, OptionError
 from headstart.files.cells import printable
 
@@ -38,9 +39,11 @@ UNLOOKED = (50_000, 20, 50)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The `headstart` command."""
+    begun = process_start() if arguments is None else time.perf_counter()
     gc.set_threshold(*UNLOOKED)
     _quiet_libraries()
     given = parser().parse_args(arguments)
+    given.begun = begun
     try:
         COMMANDS[given.command](given)
         sys.stdout.flush()
@@ -99,18 +102,20 @@ def _fit_and_save(given: argparse.Namespace) -> None:
     command = shlex.join(["headstart", *_typed(given)])
     with open_trackers(given.track, _tell) as tracker:
         tracker.settings(publish.public(vars(options)))
+        started = time.perf_counter() - given.begun
         with _watcher(tracker) as watch:
             fitted = (
                 grow.add_to(given.add_to, table, options, watch)
                 if given.add_to
                 else pipeline.fit(table, options, watch)
             )
+        fitted = pipeline.timed(fitted, started, time.perf_counter() - given.begun)
         found = publish.save(fitted, folder, Path(given.data).resolve().name, command)
         tracker.result(publish.main_scores(fitted), [folder / "report.html", folder / "metrics.json"])
     if given.json:
         _print_json(found | {"model": str(folder)})
         return
-    for line in answers.summary(fitted, folder):
+    for line in answers.summary(fitted, folder, time.perf_counter() - given.begun):
         _say(line)
     for said in (*account.outcomes(fitted), account.no_gain_line(fitted)):
         if said:

@@ -204,6 +204,12 @@ def prove(learned: Learned, watch: Watcher = QUIET) -> Fitted:
     )
 
 
+def timed(fitted: Fitted, started: float, whole: float) -> Fitted:
+    """With the time, in s, that the program took until the fit began, and that lies between its stages."""
+    between = max(0.0, whole - started - sum(fitted.seconds.values()))
+    return replace(fitted, seconds={"start the program": started, **fitted.seconds, "between these stages": between})
+
+
 def labelled(table: Table) -> Table:
     """The images that have a label; a note says how many have none."""
     known = np.asarray(table.labels != "", dtype=bool)

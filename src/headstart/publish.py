@@ -155,18 +155,7 @@ def report_data(
         classes=seen.classes,
         headline=report.Measured(verdict.score, plan.source, n_train, folds, repeats),
         also=also,
-        baselines=tuple(
-            report.Baseline(
-                b.kind,  # type: ignore[arg-type]
-                b.scores[b.measure],
-                b.n,
-                b.difference["difference"],
-                b.rival[b.measure],
-                b.measure.replace("_", " "),  # type: ignore[arg-type]
-                b.n_train,
-            )
-            for b in fitted.baselines
-        ),
+        baselines=_baselines(fitted),
         warnings=_warnings(fitted),
         counts=_counts(fitted),
         layout=_without_place(seen.table.layout),
@@ -199,6 +188,21 @@ def report_data(
         command=command,
         created=created.replace("T", " ").replace("+00:00", " UTC"),
         timm=_timm_view(fitted),
+    )
+
+
+def _baselines(fitted: Fitted) -> tuple[report.Baseline, ...]:
+    return tuple(
+        report.Baseline(
+            b.kind,  # type: ignore[arg-type]
+            b.scores[b.measure],
+            b.n,
+            b.difference["difference"],
+            b.rival[b.measure],
+            b.measure.replace("_", " "),  # type: ignore[arg-type]
+            b.n_train,
+        )
+        for b in fitted.baselines
     )
 
 

@@ -188,7 +188,7 @@ class _Keys:
         return np.asarray(np.maximum(1.0 - cosine, 0.0) * np.float32(self.stretch), dtype=np.float32)
 
     def same_colours(self, a: NDArray[np.int64], b: NDArray[np.int64], least: float) -> NDArray[np.bool_]:
-        """Whether the colours of each pair a, b point the same way, mirrored or not (cosine); true where one has none."""
+        """Whether the colours of each pair a, b point the same way (cosine), mirrored or not; or one has none."""
         agree = np.ones(len(a), dtype=bool)
         for start in range(0, len(a), GATHER):
             here = slice(start, start + GATHER)

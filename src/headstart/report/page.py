@@ -82,11 +82,16 @@ def environment(**filters: Callable[..., str]) -> Environment:
         keep_trailing_newline=True,
     )
     env.filters.update(percent=numbers.percent, count=numbers.count, decimal=numbers.decimal, seconds=numbers.seconds)
-    env.filters.update(capitalize_first=lambda text: text[:1].upper() + text[1:])
+    env.filters.update(sentence=_sentence)
     env.filters.update(filters)
     words: Any = {"interval": numbers.interval, "full": numbers.full, "plural": numbers.plural, "estimate": estimate}
     env.globals.update(words)
     return env
+
+
+def _sentence(text: str) -> str:
+    """With a capital letter at its start."""
+    return text[:1].upper() + text[1:]
 
 
 def render_report(data: ReportData) -> str:

@@ -129,8 +129,8 @@ def comparison(baseline: Baseline) -> str:
     images = f"on the same {plural(baseline.n, 'image')}"
     who = f"this model {images}"
     if baseline.kind == "random weights":
-        few = f", learned from the same {plural(baseline.n_train, 'image')}" if baseline.n_train else ""
-        who = f"the pre-trained network with the same quick head{few}, {images}"
+        few = f"learned from the same {plural(baseline.n_train, 'image')} and " if baseline.n_train else ""
+        who = f"the pre-trained network with the same quick head, {few}judged {images}"
     return f"{who}: {percent(rival.value)}; difference {points_between(rival.value, own.value, gain)}"
 
 
@@ -149,23 +149,23 @@ def _transfer(data: ReportData) -> Advice | None:
     rival, gain, own = rival_of(without), estimate(without.difference), estimate(without.accuracy)
     if rival is None or gain is None or own is None or gain.low is None or gain.high is None:
         return _transfer_unpaired(data, without, question)
-    few = f", learned from the same {plural(without.n_train, 'image')}" if without.n_train else ""
+    few = f"learned from {plural(without.n_train, 'image')} and " if without.n_train else ""
     said = (
         f"with its pre-trained weights the network gets {_right(rival, without)}, with random weights "
-        f"{percent(own.value)}: {points_between(rival.value, own.value, gain)}, with the same quick head{few}, on the "
-        f"same {plural(without.n, 'image')}"
+        f"{percent(own.value)}: {points_between(rival.value, own.value, gain)}. Both had the same quick head, {few}"
+        f"judged on the same {plural(without.n, 'image')}"
     )
     if gain.low > 0:
         return Advice(question, f"Yes: {said}.", "good")
     if gain.high < 0:
         return Advice(question, f"No, it harms: {said}. Try another backbone.", "bad")
-    return Advice(question, f"Not shown: {said}; the interval includes zero.", "unsure")
+    return Advice(question, f"Not shown, the interval includes zero: {said}.", "unsure")
 
 
 def _right(est: Estimate, baseline: Baseline) -> str:
     if baseline.measure == "accuracy":
         return f"{percent(est.value)} right"
-    return f"a balanced accuracy (each class counts the same) of {percent(est.value)}"
+    return f"a balanced accuracy of {percent(est.value)} (each class counts the same)"
 
 
 def _transfer_unpaired(data: ReportData, without: Baseline, question: str) -> Advice | None:
