@@ -245,8 +245,8 @@ def verdict(arms: dict[str, Arm]) -> str:
         *some, last = ("training from scratch" if arm is scratch else arm.name for arm in others)
         names = f"{', '.join(some)} and {last}" if some else last
         verb = "does" if others[0] is scratch and not some else "do"
-        images = plural(len(frozen.right), "image")
-        return f"Transfer does not help here, as far as {images} can tell: {names} {verb} as well as the pre-trained network"
+        known = f"as far as {plural(len(frozen.right), 'image')} can tell"
+        return f"Transfer does not help here, {known}: {names} {verb} as well as the pre-trained network"
     n, of = len(frozen.right), "accuracy" if frozen.y is None else "balanced accuracy"
     said = (
         f"Transfer helps: the {of} of the frozen network is {_percent(_value(frozen))} on {plural(n, 'image')}, that "

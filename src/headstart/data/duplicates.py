@@ -3,13 +3,14 @@
 Near copies are found from what is at hand after one pass of the trunk. Key one is the cosine of the network's
 features, key two the correlation of 16 x 16 grey thumbnails (zero mean, unit norm: brightness and contrast
 cancel). A pair is tied when the product of the two distances is small, so that strong agreement of one key
-makes up for a weaker other one, and colours, where both pictures have some, point the same way. Look-alikes agree in
-one key only: tiles of open sea have cosine 0.99 and thumbnails of noise.
+makes up for a weaker other one. Look-alikes agree in one key only: tiles of open sea have cosine 0.99 and thumbnails
+of noise.
 
 In some sets look-alikes are the rule: handwritten digits, coats of one shop, frames of one camera. There different
 pictures come as close to each other as copies do. Such a set is known by its own distances: at ten times the limit
 many images hang together in one chain, where copies, however many, are small groups apart. It gets a tenth of the
-limit, and colours must agree more closely (chequerboards differ in nothing else).
+limit, or of that where it is so again, and there colours must agree too (chequerboards differ in nothing else). Of the
+81 near copies in CIFAR-10 ten are of other colours, and stay.
 
 Measured with EfficientNet-Lite0's pre-logits, sets (images in them). Nothing is tied among the 79,003 pairs of
 hymenoptera and the 4.5 million of eurosat_3000; in brain_mri_yes_no 22 sets beside 22 of equal files, as many in
@@ -36,15 +37,13 @@ from headstart.errors import DataError
 NEAR_PRODUCT = (
     0.0015  # (1 - cosine) x (1 - correlation) of a near copy at most; the measurement is in the module's docstring
 )
-STRICT_PRODUCT = 0.00015  # the same where look-alikes are the rule, and for sets that grew too large: a tenth
-LOOSE_PRODUCT = 0.015  # ten times: pairs that are looked at to tell whether they are
-# Share of the images that hang together at LOOSE_PRODUCT in chains larger than LARGEST_SET, from which look-alikes are
-# the rule: digits 0.25, Fashion-MNIST 0.44, camvid 0.10; photographs, faces_orl and satellite tiles 0, eight made
+LOOSE_PRODUCT = 0.015  # ten times: pairs that are looked at to tell whether look-alikes are the rule
+LEAST_PRODUCT = 0.0000015  # where they are and lie as close as this nothing but equal pictures can be told from them
+# Share of the images that hang together at ten times the limit in chains above LARGEST_SET, from which look-alikes
+# are the rule: digits 0.25, Fashion-MNIST 0.44, camvid 0.10; photographs, faces_orl and satellite tiles 0, eight made
 # copies of each MRI slice 0.04.
 CROWDED = 0.05
-# Cosine of what is left of two thumbnails without their grey. Made copies of photographs are above 0.99, of satellite
-# tiles in JPEG 50 above 0.87.
-SAME_COLOURS, STRICT_COLOURS = 0.8, 0.97
+SAME_COLOURS = 0.97  # cosine of two thumbnails without their grey; re-encoded photographs are above 0.99
 LEAST_COLOUR = 4.0  # of 255, root mean square of that; below, rounding and JPEG rule it, or one copy may be grey
 LOWEST_CORRELATION = 0.95  # thumbnails: below, different pictures of one kind begin (MRI slices, digits)
 LARGEST_DISTANCE = 0.5  # 1 - cosine; two unrelated photographs are at 0.6 to 0.7
@@ -187,7 +186,7 @@ class _Keys:
     def distance(self, cosine: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.asarray(np.maximum(1.0 - cosine, 0.0) * np.float32(self.stretch), dtype=np.float32)
 
-    def same_colours(self, a: NDArray[np.int64], b: NDArray[np.int64], least: float) -> NDArray[np.bool_]:
+    def same_colours(self, a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether the colours of each pair a, b point the same way (cosine), mirrored or not; or one has none."""
         agree = np.ones(len(a), dtype=bool)
         for start in range(0, len(a), GATHER):
@@ -195,7 +194,7 @@ class _Keys:
             one, other = (_colours(self.thumbnails[self.rows[rows[here]]]) for rows in (a, b))
             length = [np.sqrt((c**2).mean(axis=(1, 2, 3))) for c in (one, other)]
             both = np.maximum((one * other).mean(axis=(1, 2, 3)), (one * other[:, :, ::-1]).mean(axis=(1, 2, 3)))
-            agree[here] = (np.minimum(*length) < LEAST_COLOUR) | (both >= least * length[0] * length[1])
+            agree[here] = (np.minimum(*length) < LEAST_COLOUR) | (both >= SAME_COLOURS * length[0] * length[1])
         return agree
 
 
@@ -274,7 +273,7 @@ def _search(keys: _Keys) -> Iterator[Pairs]:
 
 
 def _confirm(keys: _Keys, a: NDArray[np.int64], b: NDArray[np.int64], apart: NDArray[np.float32]) -> Pairs:
-    """Of pairs whose thumbnails are `apart` (1 - correlation), those with a < b whose features and colours agree."""
+    """Of pairs whose thumbnails are `apart` (1 - correlation), those with a < b whose features agree as well."""
     later = b > a
     a, b, apart = a[later], b[later], apart[later]
     kept = []
@@ -284,7 +283,7 @@ def _confirm(keys: _Keys, a: NDArray[np.int64], b: NDArray[np.int64], apart: NDA
         product = distance * np.maximum(apart[start : start + GATHER], 0)
         near = (distance <= LARGEST_DISTANCE) & (product <= LOOSE_PRODUCT)
         kept.append((i[near], j[near], product[near]))
-    return _of_one_colour(keys, _closest(_join(kept)))
+    return _closest(_join(kept))
 
 
 def _confirm_tile(keys: _Keys, rows: slice, columns: slice, correlation: NDArray[np.float32]) -> Pairs:
@@ -300,13 +299,7 @@ def _confirm_tile(keys: _Keys, rows: slice, columns: slice, correlation: NDArray
     b = b.ravel()
     kept = product[a, b]
     fine = np.isfinite(kept)
-    return _of_one_colour(keys, (a[fine] + rows.start, b[fine] + columns.start, kept[fine]))
-
-
-def _of_one_colour(keys: _Keys, pairs: Pairs) -> Pairs:
-    a, b, product = pairs
-    same = keys.same_colours(a, b, SAME_COLOURS)
-    return a[same], b[same], product[same]
+    return a[fine] + rows.start, b[fine] + columns.start, kept[fine]
 
 
 def _closest(pairs: Pairs) -> Pairs:
@@ -332,24 +325,36 @@ def _components(keys: _Keys, pairs: Pairs) -> list[list[int]]:
     """Sets of images joined by near pairs, without chains.
 
     A resembles B and B resembles C does not make A resemble C: in data of one kind (digits, frames of one camera) such
-    chains can tie a whole class together, which no split could then use. Where many of the pairs up to LOOSE_PRODUCT
-    make such chains look-alikes are the rule, and a tenth of the limit holds for all. Else a set of more than max(10,
-    2 %) of the images is taken apart and joined again by pairs at that tenth; what is still more than max(20, 10 %) is
-    not tied at all.
+    chains can tie a whole class together, which no split could then use. Where many of the images hang together in such
+    chains look-alikes are the rule, and `_limit` is lower. Else a set of more than max(10, 2 %) of the images is taken
+    apart and joined again by pairs at a tenth of the limit; what is still more than max(20, 10 %) is not tied at all.
     """
     (a, b, product), n = pairs, len(keys.scale)
     most, most_strict = (max(few, int(share * n)) for few, share in (LARGEST_SET, LARGEST_STRICT_SET))
-    _, chained = _sized(n, a, b, lambda size: size <= most)
-    crowded = chained.mean() >= CROWDED
-    near = product <= (STRICT_PRODUCT if crowded else NEAR_PRODUCT)
+    limit = _limit(n, pairs, most)
+    near = product <= limit
     a, b, product = a[near], b[near], product[near]
-    if crowded:
-        same = keys.same_colours(a, b, STRICT_COLOURS)
+    if limit < NEAR_PRODUCT:
+        same = keys.same_colours(a, b)
         a, b, product = a[same], b[same], product[same]
     sets, large = _sized(n, a, b, lambda size: size <= most)
-    strict = large[a] & (product <= STRICT_PRODUCT)
+    strict = large[a] & (product <= limit / 10)
     tight, _ = _sized(n, a[strict], b[strict], lambda size: size <= most_strict)
     return sets + tight
+
+
+def _limit(n: int, pairs: Pairs, most: int) -> float:
+    """The largest product of a near copy: NEAR_PRODUCT, or a tenth, a hundredth ... of it, so that at ten times the
+    limit few images hang together in chains of more than `most`."""
+    a, b, product = pairs
+    limit = NEAR_PRODUCT
+    while limit > LEAST_PRODUCT:
+        near = product <= 10 * limit
+        _, chained = _sized(n, a[near], b[near], lambda size: size <= most)
+        if chained.mean() < CROWDED:
+            break
+        limit /= 10
+    return limit
 
 
 def _sized(
