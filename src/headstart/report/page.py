@@ -169,9 +169,8 @@ def _result_row(name: str, note: str, est: Estimate | None, n: int, extra: str, 
 def _further(score: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The other numbers of the headline score, written out."""
     names = {
-        "balanced_accuracy": "Balanced accuracy (mean recall of the classes)",
+        "balanced_accuracy": "Balanced accuracy (the mean recall of the classes)",
         "macro_precision": "Precision, mean of the classes",
-        "macro_recall": "Recall, mean of the classes",
         "macro_f1": "F1, mean of the classes",
     }
     found = [(title, estimate(score.get(key))) for key, title in names.items()]

@@ -201,7 +201,9 @@ def _usable(data: ReportData) -> Advice:
     weak = _weakest(data)
     if weak is not None and len(data.classes) > 1:
         recall = estimate(weak["recall"])
-        answer += f" The weakest class is {weak['class']}: {full(recall, weak['n'])} of its images are found."
+        answer += (
+            f" The weakest class is \u201c{weak['class']}\u201d: {full(recall, weak['n'])} of its images are found."
+        )
     wide = accuracy.low is not None and accuracy.high is not None and accuracy.high - accuracy.low > WIDE
     return Advice(question, answer, "unsure" if wide else "good")
 
