@@ -181,11 +181,11 @@ def no_gain_line(fitted: Fitted) -> str | None:
     if gain["low"] is None or gain["low"] > 0:
         return None
     again = "Fit it again without --tune" + (", or with --tune auto." if fitted.options.tune != "auto" else ".")
-    of = "" if found.measure == "accuracy" else "balanced accuracy, "
+    of = "" if found.measure == "accuracy" else "in balanced accuracy "
     change = (
-        f"on {plural(found.n, 'judged image')} ({of}frozen {_percent(frozen)}, tuned {_percent(tuned)}: "
-        f"{_change(tuned, frozen, gain)})"
+        f"on {plural(found.n, 'judged image')}: {of}frozen {_percent(frozen)}, tuned {_percent(tuned)} "
+        f"({_change(tuned, frozen, gain)})"
     )
     if gain["high"] < 0:
-        return f"Tuning made it worse {change}: the frozen network is better here. {again}"
+        return f"Tuning made it worse {change}. The frozen network is better here. {again}"
     return f"No gain of tuning is shown {change}. The frozen network may be as good, in seconds. {again}"
