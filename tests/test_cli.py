@@ -7,7 +7,9 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +82,7 @@ def test_on_the_terminal_the_result_is_short_and_says_what_to_do_next(run: Run, 
     assert "n = 24" in lines[1]
     assert any(f"report         {model.parent / 'another/report.html'}" in line for line in lines)
     assert any(line.startswith("next           headstart predict ") for line in lines)
-    assert "24 were stored before" in found.out
+    assert "0 images went through the network, features of 24 were stored before" in found.out
     shown = run("report", model)
     assert shown.out.splitlines()[1] == "classes        3: moss, sand, sea"
     assert json.loads(run("report", model, "--json").out)["report"] == str(model / "report.html")
@@ -201,3 +203,23 @@ def test_a_reader_that_closes_early_is_no_error(start: Start, model: Path, pictu
         assert lines.readline().startswith(bytes(pictures))
     assert process.code() == 141  # as if SIGPIPE had ended it: it had more to say
     assert err.read_text() == ""
+
+
+def test_the_time_counts_from_the_start_of_the_process() -> None:
+    """Not from the import of what tells it, and not from anything before the process."""
+    code = (
+        "import time; time.sleep(0.2); before = time.perf_counter(); "
+        "from headstart.elapsed import process_start; print(before - process_start())"
+    )
+    begun = time.perf_counter()
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(ran.stdout) <= time.perf_counter() - begun + 0.05
+    if Path("/proc/self/stat").exists():
+        assert float(ran.stdout) >= 0.15
+
+
+def test_the_stages_of_a_fit_make_its_whole_time(run: Run, pictures: Path, tmp_path: Path) -> None:
+    begun = time.perf_counter()
+    found = json.loads(run("fit", pictures, "-o", tmp_path / "model", *TINY, "--json").out)
+    assert 0 < sum(found["seconds"].values()) <= time.perf_counter() - begun
+    assert next(iter(found["seconds"])) == "start the program"

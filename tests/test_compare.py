@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from conftest import Run
 from headstart.compare import ARMS, PIXELS, Arm, flags, verdict
 from headstart.depth import Curve, Depth, _drawn_anew, lines
-from headstart.judge.metrics import accuracy_interval
+from headstart.judge.metrics import accuracy_interval, balanced_interval
 from headstart.learn import recipe
 from headstart.learn.finetune import Tuning
 from headstart.opening import Options
@@ -54,6 +54,28 @@ def arms(**shares: float) -> dict[str, Arm]:
 )
 def test_the_verdict_follows_the_paired_differences(shares: dict[str, float], said: str) -> None:
     assert re.search(said, verdict(arms(**shares)))
+
+
+def test_a_difference_in_the_verdict_stands_beside_what_it_is_of() -> None:
+    said = verdict(arms(frozen=0.8036, last_stage_tuned=0.81, all_tuned=0.9489))
+    found = re.search(r"network is ([\d.]+) % on 400 images, .*scratch ([\d.]+) % \(\+([\d.]+) points\)", said)
+    assert found
+    assert float(found[1]) - float(found[2]) == pytest.approx(float(found[3]))
+    more = re.search(r"another ([\d.]+) points \(([\d.]+) %\)", said)
+    assert more
+    assert float(more[2]) - float(found[1]) == pytest.approx(float(more[1]))
+
+
+def test_with_a_rare_class_each_class_counts_the_same() -> None:
+    """Right for all of the 380 and none of the 20, or for 360 and 20: by images the first is ahead."""
+    y = np.repeat([0, 1], [380, 20])
+    found = arms(frozen=0.9, last_stage_tuned=0.9, all_tuned=0.9)
+    for name, arm in found.items():
+        right = (np.arange(N) >= 20) if name in ("frozen", "last stage tuned", "all tuned") else y == 0
+        found[name] = replace(arm, right=right, accuracy=balanced_interval(y, right), y=y)
+    assert re.search(
+        r"Transfer helps: the balanced accuracy of the frozen network is 97\.4 % .* 50\.0 %", verdict(found)
+    )
 
 
 @pytest.fixture(scope="module")

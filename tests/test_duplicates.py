@@ -181,3 +181,54 @@ def test_leaks_and_conflicts() -> None:
     labels = np.array(["a", "a", "a", "b", "", "b"], dtype=object)
     assert find_leaks(sets, splits) == sets[:1]
     assert find_conflicts(sets, labels) == sets[1:2]
+
+
+def family(n: int, ways: int, seed: int) -> tuple[list[str], NDArray[np.float32], Thumbnails]:
+    """n pictures of one thing in all its forms (a handwritten digit): they differ in so many ways, each a little."""
+    rng = np.random.default_rng(seed)
+    how = rng.normal(size=(n, ways))
+    y, x = np.mgrid[:16, :16] / 15
+    forms = [np.sin((2 + k % 3) * 2 * x + k) * np.cos((1 + k // 2) * 2 * y + k) for k in range(ways)]
+    grey = 128 + 60 * np.sin(6 * x) * np.cos(5 * y) + 16 * np.tensordot(how, np.stack(forms), 1)
+    features = np.abs(rng.normal(size=64)) + 0.3 * how @ rng.normal(size=(ways, 64))
+    thumbs = np.repeat(np.clip(grey, 0, 255).round().astype(np.uint8)[..., None], 3, axis=3)
+    return [f"{i:032x}" for i in rng.permutation(n)], features.astype(np.float32), thumbs
+
+
+@pytest.mark.parametrize(("ways", "seed"), [(8, 0), (8, 1), (6, 0), (6, 1), (4, 0)])
+def test_where_look_alikes_are_the_rule_they_are_not_tied_and_copies_are(ways: int, seed: int) -> None:
+    """However close they lie: the set's own distances say what is near."""
+    hashes, features, thumbs = family(500, ways, seed)
+    made = nudge(features[:25], 0.9999), np.clip(thumbs[:25] * 0.95, 0, 255).round().astype(np.uint8)
+    hashes += [f"copy {i}" for i in range(25)]
+    found = find_duplicates(hashes, np.concatenate([features, made[0]]), np.concatenate([thumbs, made[1]]))
+    assert sum((i, 500 + i) in [s.rows for s in found] for i in range(25)) >= 20
+    assert sum(max(s.rows) < 500 for s in found) <= 5
+
+
+def test_many_copies_of_each_picture_are_no_crowd_of_look_alikes() -> None:
+    """A set that was enlarged by eight changed copies of each photograph keeps every one of them together."""
+    hashes, features, thumbs = photos(40)
+    rng = np.random.default_rng(0)
+    again = np.concatenate([nudge(features, 0.85, seed) for seed in range(8)])
+    changed = np.concatenate([np.clip(thumbs + rng.integers(-3, 4, thumbs.shape), 0, 255) for _ in range(8)])
+    hashes += [f"copy {i}" for i in range(320)]
+    found = find_duplicates(
+        hashes, np.concatenate([features, again]), np.concatenate([thumbs, changed.astype(np.uint8)])
+    )
+    assert [s.rows for s in found] == [tuple(range(i, 360, 40)) for i in range(40)]
+
+
+def test_in_a_crowd_pictures_that_differ_in_colour_alone_are_not_tied() -> None:
+    """Chequerboards: in grey they are one. Of photographs, a copy in other colours is a copy."""
+    rng = np.random.default_rng(0)
+    hues = np.stack([np.roll([220, 60, 20], k % 3) if k < 3 else 240 - np.roll([220, 60, 20], k % 3) for k in range(6)])
+    mask = (np.indices((16, 16)).sum(axis=0) // 4 % 2)[..., None]
+    thumbs = np.stack([mask * hues[k % 6] + (1 - mask) * (hues[k % 6] // 3) for k in range(60)]).astype(np.uint8)
+    hashes, features, photo = photos(200)
+    near = nudge(np.repeat(features[:1], 60, axis=0), 0.98)
+    for s in find_duplicates([f"{i:032x}" for i in rng.permutation(60)], near, thumbs):
+        assert len({row % 6 for row in s.rows}) == 1
+    features[1], photo[1] = nudge(features[:1], 0.98)[0], photo[0].mean(axis=2, keepdims=True)
+    features[3], photo[3] = nudge(features[2:3], 0.98)[0], photo[2][..., ::-1]
+    assert [s.rows for s in find_duplicates(hashes, features, photo)] == [(0, 1), (2, 3)]

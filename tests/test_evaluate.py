@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -110,6 +111,16 @@ def test_result_is_whole_and_repeats_exactly() -> None:
     assert np.trace(np.array(first.score["confusion"])) / 90 == pytest.approx(first.score["accuracy"]["value"])
     for name in METRICS:
         assert 0 <= first.score[name]["low"] <= first.score[name]["value"] <= first.score[name]["high"]
+
+
+def test_the_right_answers_of_all_repeats_make_the_accuracy() -> None:
+    """So that a difference of it and of another's answers is the difference of the two accuracies as they are told."""
+    x, y = blobs(120, 3, 0.7)
+    found = cross_validate(nearest_mean(x, y, 3), y, np.arange(120), keys(120), list("abc"), 5, 3)
+    assert found.right.mean() == pytest.approx(found.score["accuracy"]["value"], abs=1e-12)
+    by_class = [found.right[y == c].mean() for c in range(3)]
+    assert np.mean(by_class) == pytest.approx(found.score["balanced_accuracy"]["value"], abs=1e-12)
+    assert set(np.round(3 * found.right, 9)) <= {0.0, 1.0, 2.0, 3.0}
 
 
 def test_row_order_and_names_do_not_matter() -> None:
@@ -227,6 +238,9 @@ def test_learning_curve_rises_and_ends_at_cross_validation() -> None:
     for point in curve:
         cell = point["accuracy"]
         assert 0 <= cell["low"] < cell["value"] < cell["high"] <= 1
+    for before, after in itertools.pairwise(curve):
+        step = after["accuracy"]["value"] - before["accuracy"]["value"]
+        assert after["gain"]["value"] == pytest.approx(step, abs=1e-9)
     json.dumps(curve, allow_nan=False)
 
 

@@ -25,7 +25,7 @@ from headstart.data.images import load as decode
 from headstart.data.table import list_images, read_table
 from headstart.errors import DataError, OptionError, OutputError
 from headstart.judge.metrics import wilson
-from headstart.learn import learner, recipe
+from headstart.learn import learner, recipe, trial
 from headstart.learn.arithmetic import BF16, PLAIN
 from headstart.learn.calibrate import best_scale
 from headstart.learn.checkpoint import Checkpoint
@@ -545,7 +545,13 @@ def test_a_budget_buys_epochs(network: Backbone, monkeypatch: pytest.MonkeyPatch
     ("low", "high", "tune", "said"),
     [
         (0.01, 0.05, "last", None),
-        (-0.05, 0.01, "last", r"No gain of tuning is shown .*\(change -2.0 points, -5.0 to \+1.0\).*--tune auto"),
+        (
+            -0.05,
+            0.01,
+            "last",
+            r"No gain of tuning is shown on 1,500 judged images: frozen 82.4 %, tuned 80.4 % "
+            r"\(change -2.0 points, -5.0 to \+1.0\).*--tune auto",
+        ),
         (-0.05, 0.01, "auto", "No gain of tuning is shown.*again without --tune.$"),
         (-0.05, -0.01, "all", "Tuning made it worse .*change -2.0 points.*with --tune auto"),
     ],
@@ -553,7 +559,9 @@ def test_a_budget_buys_epochs(network: Backbone, monkeypatch: pytest.MonkeyPatch
 def test_a_tuned_model_without_a_gain_on_the_judged_images_says_so(
     low: float, high: float, tune: str, said: str | None
 ) -> None:
-    frozen = SimpleNamespace(kind="frozen", difference={"difference": {"value": -0.02, "low": low, "high": high}})
+    gain = {"difference": {"value": -0.02, "low": low, "high": high}}
+    scores = {"accuracy": {"value": 0.8236}}, {"accuracy": {"value": 0.8036}}
+    frozen = trial.Baseline("frozen", 1500, "accuracy", *scores, gain)
     fitted: Any = SimpleNamespace(baselines=[frozen], tuning={"kept": True}, options=Options(tune=tune))
     found = no_gain_line(fitted)
     assert re.match(said, found) if said and found else found is said

@@ -32,7 +32,7 @@ def test_adding_equals_fitting_all_at_once(run: Run, pictures: Path, more: Path,
     said = run("fit", more, "-o", tmp_path / "new", "--add-to", tmp_path / "old", "--cache", tmp_path / "cache")
     assert said.code == 0, said.err
     assert "8 images went through the network, features of 24 were stored before" in said.out
-    assert "1 new classes (snow)" in said.out
+    assert "8 images, 1 new class (snow) added" in said.out
     shutil.copytree(pictures, tmp_path / "all")
     shutil.copytree(more / "snow", tmp_path / "all" / "snow")
     assert run("fit", tmp_path / "all", "-o", tmp_path / "whole", *options).code == 0

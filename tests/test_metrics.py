@@ -15,7 +15,17 @@ from numpy.typing import NDArray
 
 from headstart.errors import DataError, OptionError
 from headstart.judge import metrics
-from headstart.judge.metrics import METRICS, paired_difference, paired_losses, point_scores, score, wilson
+from headstart.judge.metrics import (
+    METRICS,
+    balanced_interval,
+    paired_balanced_gain,
+    paired_difference,
+    paired_gain,
+    paired_losses,
+    point_scores,
+    score,
+    wilson,
+)
 
 Floats = NDArray[np.float64]
 
@@ -284,3 +294,53 @@ def test_what_is_no_probability_is_refused(truth: list[int], p: Floats, reason: 
 def test_no_images_no_score() -> None:
     with pytest.raises(DataError, match="no images"):
         score(np.zeros(0, int), np.zeros((0, 2)), names(2))
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 9999), st.integers(40, 400), st.booleans())
+def test_a_balanced_difference_is_that_of_the_balanced_accuracies(seed: int, n: int, grouped: bool) -> None:
+    truth, p = answers(n, 3, 1.5, seed)
+    _, other = answers(n, 3, 0.5, seed)
+    groups = np.random.default_rng(seed).integers(0, n, n) if grouped else None
+    first, second = (q.argmax(axis=1) == truth for q in (p, other))
+    gain = paired_balanced_gain(truth, first, second, groups)["difference"]
+    cells = [balanced_interval(truth, hit, groups) for hit in (first, second)]
+    for cell, q in zip(cells, (p, other), strict=True):
+        assert cell["value"] == pytest.approx(score(truth, q, names(3))["balanced_accuracy"]["value"])
+    assert gain["value"] == pytest.approx((cells[0]["value"] or 0) - (cells[1]["value"] or 0), abs=1e-12)
+    for cell in (gain, *cells):
+        assert cell["low"] <= cell["value"] <= cell["high"]
+
+
+def test_a_rare_class_decides_a_balanced_difference_that_the_accuracy_hides() -> None:
+    """1,000 images of one class, 50 of another: always the first one, against right in all of the second and 950."""
+    truth = np.repeat([0, 1], [1000, 50])
+    constant, model = truth == 0, np.arange(1050) >= 50
+    plain = paired_gain(model, constant)["difference"]
+    assert plain["low"] < 0 < plain["high"]
+    assert paired_balanced_gain(truth, model, constant)["difference"]["low"] > 0.4
+
+
+def test_shares_of_right_answers_are_compared_as_answers_are() -> None:
+    rng = np.random.default_rng(0)
+    repeats, other = rng.random((3, 200)) < 0.8, rng.random(200) < 0.6
+    found = paired_gain(repeats.mean(axis=0), other)["difference"]
+    each = [paired_gain(right, other)["difference"] for right in repeats]
+    assert found["value"] == pytest.approx(np.mean([d["value"] for d in each]))
+    assert found["high"] - found["low"] < np.mean([d["high"] - d["low"] for d in each])
+
+
+def test_the_plain_calibration_error_is_the_usual_one_and_the_corrected_one_takes_chance_off() -> None:
+    """Of a model whose probabilities are right all of the plain error is chance."""
+    rng = np.random.default_rng(0)
+    p = softmax(2 * rng.normal(size=(600, 4)))
+    truth = np.array([rng.choice(4, p=row) for row in p])
+    found = score(truth, p, names(4))
+    order = np.argsort(p.max(axis=1), kind="stable")
+    gap = p.max(axis=1) - (p.argmax(axis=1) == truth)
+    usual = sum(abs(gap[part].sum()) for part in np.array_split(order, metrics.ECE_BINS)) / len(truth)
+    assert found["ece_plain"]["value"] == pytest.approx(usual, abs=0.003)
+    assert found["ece_plain"]["value"] == point_scores(truth, p, 4)["ece_plain"]
+    assert found["ece"]["value"] < 0.7 * found["ece_plain"]["value"]
+    for name in ("ece", "ece_plain"):
+        assert 0 <= found[name]["low"] <= found[name]["value"] <= found[name]["high"]

@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from headstart.counted import counted
 from headstart.report import (
     Baseline,
     Candidate,
@@ -121,7 +122,7 @@ def sample(k: int = 2, each: int = 76, names: tuple[str, ...] | None = None, **c
         "baselines": (
             Baseline("most frequent", wilson(each, each * k), each * k),
             Baseline("raw pixels", wilson(0.61 * each, each), each * k),
-            Baseline("random weights", wilson(0.68 * each, each), each * k, gain),
+            Baseline("random weights", wilson(0.68 * each, each), each * k, gain, 0.953, n_train=61 * k),
         ),
         "counts": {
             "train": {c: 123 - 2 * (i % 40) for i, c in enumerate(classes)},
@@ -274,8 +275,8 @@ def test_numbers_as_written() -> None:
         "1 min 00 s",
         "1 h 00 min",
     ]
-    assert numbers.plural(1, "class", "classes") == "1 class"
-    assert numbers.plural(0, "image") == "0 images"
+    assert counted(1, "class", "classes") == "1 class"
+    assert counted(0, "image") == "0 images"
 
 
 # the page says what the data says
@@ -316,7 +317,46 @@ def test_headline_and_baselines_show_value_interval_and_their_own_n() -> None:
     lead = next(text for where, text in read.texts if "right class for" in text)
     assert same(lead, data.headline.score["accuracy"])
     assert f"n = {data.headline.score['n']})" in lead
-    assert "+27.3 points (95 % interval 19.0 to 35.0)" in read.text
+    assert "95.3 %; difference +27.3 points (95 % interval 19.0 to 35.0)" in read.text
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(2, 3000), st.floats(0, 1), st.floats(0, 1), st.sampled_from(list(words.BASELINES)))
+def test_a_difference_is_that_of_the_two_numbers_beside_it_as_they_are_written(
+    n: int, mine: float, other: float, kind: Any
+) -> None:
+    value, rest = round(mine * n) / n, round(other * n) / n
+    gap = {"value": value - rest, "low": value - rest - 0.04, "high": value - rest + 0.04}
+    said = words.comparison(Baseline(kind, rest, n, gap, value))
+    found = re.search(r"on the same ([\d,]+) images: ([\d.]+) %; difference ([+\u2212]?[\d.]+) points", said)
+    assert found
+    assert shown(found[1]) == n
+    apart = shown(found[2]) - shown(numbers.share(rest))
+    assert shown(found[3].removeprefix("+")) == pytest.approx(apart, abs=1e-9)
+    assert abs(shown(found[3].removeprefix("+")) - 100 * (value - rest)) <= 0.11
+
+
+def test_what_has_no_rival_shows_no_difference_and_what_has_none_shows_it_by_the_sum() -> None:
+    assert words.comparison(Baseline("raw pixels", 0.5, 10)) == ""
+    gap = {"value": 0.25, "low": 0.2, "high": 0.3}
+    assert ": 75.0 %; difference +25.0 points" in words.comparison(Baseline("raw pixels", 0.5, 10, gap))
+
+
+def test_with_a_rare_class_the_alternatives_stand_in_balanced_accuracy() -> None:
+    """The verdict and the table say so, and a constant answer is not usable though it is right 19 times in 20."""
+    constant = Baseline("most frequent", 0.5, 200, 0.0, {"value": 0.5, "low": 0.48, "high": 0.6}, "balanced accuracy")
+    gain = {"value": 0.3, "low": 0.2, "high": 0.4}
+    random = Baseline("random weights", 0.5, 200, gain, 0.8, "balanced accuracy", 90)
+    high = {"accuracy": {"value": 0.95, "low": 0.92, "high": 0.97}, "balanced_accuracy": 0.5}
+    data = dataclasses.replace(variant(sample(), **high), baselines=(constant, random))
+    read = Page(render_report(data))
+    assert read.table("results", "thead")[0][1] == "balanced accuracy"
+    assert read.table("results")[0][1].startswith("50.0 %")
+    transfer, usable = words.verdict(data)
+    assert transfer.answer.startswith(
+        "Yes: with its pre-trained weights the network gets a balanced accuracy of 80.0 %"
+    )
+    assert usable.answer.startswith("No: it is not shown to be better")
 
 
 def test_stage_times_and_candidates_are_shown_as_given() -> None:
@@ -353,6 +393,86 @@ def test_pictures_are_embedded_byte_for_byte_with_their_probability() -> None:
     for p in (*data.worst, *data.most_certain):
         assert numbers.percent(p.probability) in read.text
         assert p.name in read.text
+
+
+ONE = re.compile(
+    r"(?<![\d.,])1 (images|classes|epochs|files|labels|groups|sets|times|pictures|answers|mistakes|notes)\b"
+)
+
+
+def test_one_thing_is_said_in_the_singular_and_a_thousand_with_a_comma() -> None:
+    data = sample(2, 1500)
+    one = dataclasses.replace(
+        data, classes=("ants",), n_suspects=1, suspects=data.suspects[:1], n_leaks=1, n_conflicts=1, n_duplicates=1,
+        duplicates=data.duplicates[:1], curve=(CurvePoint(1, 0.5), CurvePoint(2, 0.6)), notes=("x",),
+        losses=((0.5, 0.4),), more_epochs=1, counts={"train": {"ants": 1}}, headline=Measured(
+            score_of(np.array([[1]]), ("ants",)), "validation folder", n_train=1),
+        baselines=tuple(Baseline(kind, 0.5, 1, 0.1, 0.6, n_train=1) for kind in ("most frequent", "random weights")),
+    )  # fmt: skip
+    for render in (render_report, render_card):
+        for text in (render(one), render(dataclasses.replace(one, losses=((0.5, None),)))):
+            assert ONE.findall(re.sub("<[^>]+>", "", text)) == []
+    for text in (render_card(data), Page(render_report(data)).text):
+        assert re.findall(r"(?:n = |of )\d{4,}", text) == []
+        assert f"n = {data.headline.score['n']:,}" in text
+
+
+@given(st.floats(-1, 1), st.floats(0, 1), st.booleans())
+def test_both_ends_of_an_interval_have_the_same_decimals_and_are_no_more_sure_than_they_are(
+    low: float, width: float, difference: bool
+) -> None:
+    low, high = (low, min(1.0, low + width)) if difference else (abs(low), min(1.0, abs(low) + width))
+    texts = numbers.ends(low, high, difference)
+    decimals = [len(text.partition(".")[2]) for text in texts]
+    assert decimals[0] == decimals[1]
+    for text, end in zip(texts, (low, high), strict=True):
+        assert abs(shown(text) - 100 * end) <= 0.5001 * 10 ** -decimals[0]
+    assert (shown(texts[0]) == 100) <= (low > 0.99999)
+    assert (shown(texts[1]) == 0) <= (abs(high) < 1e-5)
+
+
+def test_no_two_columns_share_a_heading_and_every_chart_names_its_axes() -> None:
+    data = sample(10, 40, losses=((0.9, 0.8), (0.5, 0.6)), rates=(1e-3, 1e-4))
+    read = Page(render_report(data))
+    for table in read.tables.values():
+        for heads in table.get("thead", ()):
+            named = [head for head in heads if head and not head.isdigit()]
+            assert len(named) == len(set(named)), named
+    charts = (
+        figures.learning_curve(data.curve), figures.by_epoch(data.losses), figures.reliability(data.reliability),
+        figures.by_epoch([(rate, None) for rate in data.rates], "learning rate"),
+    )  # fmt: skip
+    for chart in charts:
+        titles = [text for text in re.findall(r"<text[^>]*>([^<]+)</text>", chart) if re.search("[a-z]{4}", text)]
+        assert len(titles) == 2, titles
+        assert chart in render_report(data)
+
+
+def test_repeated_cross_validation_counts_whole_answers() -> None:
+    """The score has the mean of three matrices, in which a third of an image stands."""
+    whole = np.array([[28, 2], [1, 29]])
+    score = {**score_of(whole, ("ants", "bees")), "confusion": (whole / 3).tolist(), "n": 20}
+    data = sample(headline=Measured(score, "cross-validation", folds=5, repeats=3))
+    read = Page(render_report(data))
+    assert [[int(cell) for cell in row[1:]] for row in read.table("matrix")] == whole.tolist()
+    assert "3 answers of 60 are wrong" in read.text
+    assert "judged 3 times" in read.text
+
+
+def test_both_calibration_errors_are_told_apart() -> None:
+    data = variant(sample(), ece_plain={"value": 0.031, "low": 0.02, "high": 0.05})
+    text = Page(render_report(data)).text
+    assert "2.2 points (95 % interval 1.1\u20133.9)" in text
+    assert "bias-corrected" in text
+    assert "Without that correction" in text
+    assert "3.1 points (95 % interval 2.0\u20135.0)" in text
+
+
+def test_a_group_of_many_says_how_many_it_has() -> None:
+    copies = tuple(Copy(jpeg(1), f"{i}.jpg", "ants", "none") for i in range(1200))
+    text = Page(render_report(sample(duplicates=(DuplicateGroup("near", copies),)))).text
+    assert "Nearly the same picture, 1,200 times" in text
+    assert "and 1,194 more" in text
 
 
 # the page is whole, safe and small
@@ -666,6 +786,8 @@ def test_card_states_the_headline_and_both_accuracies_where_the_timm_view_differ
     both = [numbers.full(numbers.estimate(m), 153) for m in (wilson(145, 153), data.headline.score["accuracy"])]
     assert all(text in card and text in Page(render_report(data)).text for text in both)
     assert "gives the same probabilities" in render_card(sample(timm=TimmView(True)))
+    told = sample(timm=TimmView(False, wilson(145, 153), 153, "both read the last layer, and so on"))
+    assert all("both read the last layer, and so on" in text for text in (render_card(told), render_report(told)))
 
 
 def test_of_a_tuned_network_both_of_its_trainings_are_told() -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from headstart.counted import counted
 from headstart.learn import recipe
 from headstart.learn.trained import Epoch, SpecHead
 from headstart.pipeline import Fitted
+from headstart.report.numbers import count
 
 HEADS = {"ridge": "ridge", "lda": "shrunk LDA", "logistic": "logistic regression"}
 TAPS = {"last": "the last layer", "plain": "the last layer", "all": "all stages"}
@@ -16,17 +18,20 @@ def settings(fitted: Fitted) -> list[recipe.Setting]:
     """The recipe's decisions with their sources."""
     seen, plan = fitted.seen, fitted.plan
     side = seen.backbone.preprocess.size[0]
-    folds, repeats = recipe.cross_validation(len(plan.train))
+    score = fitted.verdict.score
+    folds, repeats = score.get("folds", 1), score.get("repeats", 1)
     judged = {
         "cross-validation": (
-            f"{folds}-fold cross-validation, {repeats} repeats",
-            f"fewer than {recipe.SMALL} images and no split of yours",
+            f"{folds}-fold cross-validation" + (f", {repeats} times with new folds" if repeats > 1 else ", once"),
+            f"fewer than {recipe.SMALL:,} images and no split of yours",
         ),
         "test split": (
-            f"{len(plan.judge) if plan.judge is not None else 0} images held out",
-            f"{recipe.SMALL} images or more and no split of yours",
+            f"{counted(len(plan.judge) if plan.judge is not None else 0, 'image')} held out",
+            f"{recipe.SMALL:,} images or more and no split of yours",
         ),
-    }.get(plan.source, (plan.source, "your own split"))
+        "test folder": ("your test images", "your own split"),
+        "validation folder": ("your validation images", "your own split"),
+    }[plan.source]
     size_source = (
         "set by --size"
         if fitted.options.size
@@ -55,9 +60,14 @@ def _head_settings(fitted: Fitted) -> list[recipe.Setting]:
         return _tuning_settings(fitted, fitted.tuning)
     if isinstance(fitted.head, SpecHead):
         how, stopped = fitted.head.design.training, len(fitted.head.epochs)
-        held = f"{how.held_out:.0%} of the training images held out to stop by" if how.held_out else "no early stop"
+        held = (
+            f"{100 * how.held_out:.0f} % of the training images held out to say when to stop"
+            if how.held_out
+            else "all epochs, since no image was held out to say when to stop"
+        )
         words = (
-            f"{how.optimizer}, peak rate {how.rate:g}, {stopped} of {how.epochs} epochs, batches of {how.batch_size}"
+            f"{how.optimizer}, peak rate {how.rate:g}, {stopped} of {counted(how.epochs, 'epoch')}, "
+            f"batches of {counted(how.batch_size, 'image')}"
         )
         return [
             recipe.Setting("head", fitted.head.design.words, f"set by --head, reads {fitted.head.design.block}"),
@@ -68,12 +78,12 @@ def _head_settings(fitted: Fitted) -> list[recipe.Setting]:
         recipe.Setting(
             "head",
             " + ".join(f"{HEADS.get(c.head, c.head)} on {TAPS.get(c.taps, c.taps)}" for c in best),
-            "least left-out log-loss" + (", equal parts of those within a tenth of it" if len(best) > 1 else ""),
+            "lowest left-out log-loss" + (", equal parts of those within a tenth of it" if len(best) > 1 else ""),
         ),
         recipe.Setting(
             "penalty",
             ", ".join(f"{c.l2:.2g}" for c in best),
-            f"least left-out log-loss of {len(recipe.LOGISTIC_PENALTIES)} values for logistic regression, "
+            f"lowest left-out log-loss of {len(recipe.LOGISTIC_PENALTIES)} values for logistic regression, "
             f"of {len(recipe.PENALTIES)} for the other heads",
         ),
     ]
@@ -85,8 +95,10 @@ def _tuning_settings(fitted: Fitted, record: dict[str, Any]) -> list[recipe.Sett
     kept = "kept" if record["kept"] else f"frozen is enough: {record['why']}"
     if "cut" not in record:
         return [recipe.Setting("tuned", "nothing", f"set by --tune {fitted.options.tune}; {kept}")]
-    words = f"{record['modules']} modules, {record['parameters']:,} parameters above {record['cut']}"
-    training = f"{how.optimizer}, peak rate {record['rate']:g}, {len(record['epochs'])} of {how.epochs} epochs"
+    modules, parameters = counted(record["modules"], "module"), counted(record["parameters"], "parameter")
+    words = f"{modules}, {parameters} above {record['cut']}"
+    epochs = f"{len(record['epochs'])} of {counted(how.epochs, 'epoch')}"
+    training = f"{how.optimizer}, peak rate {record['rate']:g}, {epochs}"
     if record.get("more_epochs"):
         training += f", {record['more_epochs']} more with the held-out images"
     found = [
@@ -95,9 +107,9 @@ def _tuning_settings(fitted: Fitted, record: dict[str, Any]) -> list[recipe.Sett
         recipe.Setting("arithmetic", record["arithmetic"], "the fastest on this machine, measured"),
     ]
     if record["kept"]:
-        share = f"{record['alpha']:.0%} tuned, the rest frozen" if record["alpha"] < 1 else "tuned"
+        share = f"{100 * record['alpha']:.0f} % tuned, the rest frozen" if record["alpha"] < 1 else "tuned"
         found.append(recipe.Setting("weights", share, "mixed by the held-out log-loss (WiSE-FT, Wortsman et al. 2022)"))
-        found.append(recipe.Setting("head", record["head"], "least held-out log-loss"))
+        found.append(recipe.Setting("head", record["head"], "lowest held-out log-loss"))
     return found
 
 
@@ -108,20 +120,24 @@ def tuning_line(record: dict[str, Any]) -> str:
         if not record["kept"]:
             return f"frozen is enough: {record['why']}"
         return f"tuned above {record['cut']}; too few images to hold some out and compare"
-    change = f"change {_points(found['difference'])}{_losses(found['loss_difference'])}"
+    change = f"{_change(found['tuned'], found['frozen'], found['difference'])}{_losses(found['loss_difference'])}"
     verdict = "the tuned model was kept" if record["kept"] else "frozen is enough, the frozen model was kept"
     if record.get("more_epochs"):
         verdict += " and learned from them too"
     return (
-        f"on {found['n']} held-out training images: frozen {found['frozen']['value']:.1%}, tuned above {record['cut']} "
-        f"{found['tuned']['value']:.1%} ({change}); {verdict}"
+        f"on {counted(found['n'], 'held-out training image')}: frozen {_percent(found['frozen'])}, tuned above "
+        f"{record['cut']} {_percent(found['tuned'])} ({change}); {verdict}"
     )
 
 
-def _points(difference: dict[str, float]) -> str:
-    """A difference of accuracies with its interval."""
-    value, low, high = (100 * difference[end] for end in ("value", "low", "high"))
-    return f"{value:+.1f} points, {low:+.1f} to {high:+.1f}"
+def _percent(score: dict[str, float]) -> str:
+    return f"{100 * score['value']:.1f} %"
+
+
+def _change(now: dict[str, float], before: dict[str, float], difference: dict[str, float]) -> str:
+    """The difference of two accuracies as they are written, with its interval."""
+    value = round(100 * now["value"], 1) - round(100 * before["value"], 1)
+    return f"change {value:+.1f} points, {100 * difference['low']:+.1f} to {100 * difference['high']:+.1f}"
 
 
 def _losses(difference: dict[str, Any]) -> str:
@@ -142,10 +158,12 @@ def epochs_of(fitted: Fitted) -> tuple[Epoch, ...]:
 def growth_line(growth: dict[str, Any]) -> str:
     """What adding to a model did, in one line."""
     old, new = growth["old_classes"], growth["new_classes"]
-    what = f"{growth['images']} images" + (f", {len(new)} new classes ({', '.join(new[:5])})" if new else "")
+    more = f" and {count(len(new) - 5)} more" if len(new) > 5 else ""
+    classes = f", {counted(len(new), 'new class', 'new classes')} ({', '.join(new[:5])}{more})" if new else ""
+    change = _change(old["after"], old["before"], old["difference"])
     return (
-        f"{what} added to {growth['model']}; on the {old['n']} judged images of its own the accuracy was "
-        f"{old['before']['value']:.1%} and is {old['after']['value']:.1%} (change {_points(old['difference'])})"
+        f"{counted(growth['images'], 'image')}{classes} added to {growth['model']}; on {count(old['n'])} of its own "
+        f"images that judge it the accuracy was {_percent(old['before'])} and is {_percent(old['after'])} ({change})"
     )
 
 
@@ -157,11 +175,18 @@ def outcomes(fitted: Fitted) -> list[str]:
 
 def no_gain_line(fitted: Fitted) -> str | None:
     """That the judged images show no gain of tuning, or a loss beyond doubt; None where they show one."""
-    gains = [b.difference["difference"] for b in fitted.baselines if b.kind == "frozen" and b.difference]
-    if not (fitted.tuning and fitted.tuning["kept"] and gains) or gains[0]["low"] is None or gains[0]["low"] > 0:
+    found = next((b for b in fitted.baselines if b.kind == "frozen"), None)
+    if not (fitted.tuning and fitted.tuning["kept"]) or found is None:
+        return None
+    gain, frozen, tuned = found.difference["difference"], found.scores[found.measure], found.rival[found.measure]
+    if gain["low"] is None or gain["low"] > 0:
         return None
     again = "Fit it again without --tune" + (", or with --tune auto." if fitted.options.tune != "auto" else ".")
-    change = f"on the judged images (change {_points(gains[0])})"
-    if gains[0]["high"] < 0:
-        return f"Tuning made it worse {change}: the frozen network is better here. {again}"
+    of = "" if found.measure == "accuracy" else "in balanced accuracy "
+    change = (
+        f"on {counted(found.n, 'judged image')}: {of}frozen {_percent(frozen)}, tuned {_percent(tuned)} "
+        f"({_change(tuned, frozen, gain)})"
+    )
+    if gain["high"] < 0:
+        return f"Tuning made it worse {change}. The frozen network is better here. {again}"
     return f"No gain of tuning is shown {change}. The frozen network may be as good, in seconds. {again}"

@@ -21,11 +21,19 @@ if TYPE_CHECKING:
 MOST = 20  # lines of one list on the terminal, a screen; --json has them all
 
 
-def summary(fitted: Fitted, folder: Path) -> list[str]:
-    """What the terminal shows at the end of a fit."""
-    seen, score = fitted.seen, fitted.verdict.score
+def summary(fitted: Fitted, folder: Path, seconds: float) -> list[str]:
+    """What the terminal shows at the end of a fit. `seconds`: of the whole command so far."""
+    score = fitted.verdict.score
     lines = [_line("accuracy", f"{_interval(score['accuracy'])}  n = {score['n']:,}  ({_judged(fitted)})")]
-    lines += [_line(b.kind, f"{_interval(b.accuracy)}  n = {b.n:,}") for b in fitted.baselines]
+    rare = [b for b in fitted.baselines if b.measure == "balanced_accuracy"]
+    if rare:
+        lines.append(
+            _line(
+                "balanced",
+                f"{_interval(score['balanced_accuracy'])}  n = {score['n']:,}  (each class counts the same, as below)",
+            )
+        )
+    lines += [_line(b.kind, f"{_interval(b.scores[b.measure])}  n = {b.n:,}") for b in fitted.baselines]
     found = [c for c in score["per_class"] if c["recall"]["value"] is not None]
     worst = min(found, key=lambda c: c["recall"]["value"], default=None)
     if worst and worst["recall"]["value"] < 1:
@@ -33,22 +41,46 @@ def summary(fitted: Fitted, folder: Path) -> list[str]:
             _line("weakest class", f"{worst['class']}: {worst['recall']['value']:.1%} of its {worst['n']:,} found")
         )
     lines += _remarks(fitted)
-    seconds, n, fresh = sum(fitted.seconds.values()), len(seen.features), seen.features.n_forward
-    stored = "" if fresh == n else f", features of {n - fresh} were stored before"
-    lines.append(_line("time", f"{seconds:.1f} s, {fresh} images went through the network{stored}"))
+    lines.append(_line("time", f"{seconds:.1f} s, {_work(fitted)}"))
     usage = shlex.join(["headstart", "predict", str(folder)])
     return ["", *lines, "", _line("report", str(folder / "report.html")), _line("next", f"{usage} IMAGES")]
+
+
+def _work(fitted: Fitted) -> str:
+    """Which images the network saw in this run; equal files are one picture to it."""
+    features = fitted.seen.features
+    different = len(set(features.hashes))
+    fresh, copies = min(features.n_forward, different), len(features) - different
+    parts = [f"{counted(fresh, 'image')} went through the network"]
+    if copies:
+        parts.append(f"{copies:,} {'is an exact copy of another' if copies == 1 else 'are exact copies of others'}")
+    if different > fresh:
+        parts.append(f"features of {different - fresh:,} were stored before")
+    return ", ".join(parts)
 
 
 def _judged(fitted: Fitted) -> str:
     """What the headline was measured on."""
     score = fitted.verdict.score
     return {
-        "cross-validation": f"{score.get('folds')}-fold cross-validation, {score.get('repeats')} times",
+        "cross-validation": f"{score.get('folds')}-fold cross-validation, {_times(score.get('repeats', 1))}",
         "test split": "held-out images, used once",
         "test folder": "your test images, used once",
         "validation folder": "your validation images, used once",
     }[fitted.plan.source]
+
+
+def _times(repeats: int) -> str:
+    return "once" if repeats == 1 else f"{repeats} times"
+
+
+def _alike(kinds: list[str]) -> str:
+    """ "2 sets of copies, 7 of pictures that are nearly the same"."""
+    exact, near = (sum(kind == which for kind in kinds) for which in ("exact", "near"))
+    if not near:
+        return f"{counted(exact, 'set')} of copies"
+    same = f"{counted(exact, 'set')} of copies, {near:,} of" if exact else f"{counted(near, 'set')} of"
+    return f"{same} pictures that are nearly the same"
 
 
 def _remarks(fitted: Fitted) -> list[str]:
@@ -59,7 +91,7 @@ def _remarks(fitted: Fitted) -> list[str]:
     if seen.duplicates:
         leaks = len(find_leaks(seen.duplicates, seen.table.splits))
         across = f", {leaks:,} of them in more than one of train, validation and test" if leaks else ""
-        lines.append(_line("duplicates", f"{counted(len(seen.duplicates), 'set')} of copies{across}"))
+        lines.append(_line("duplicates", f"{_alike([s.kind for s in seen.duplicates])}{across} (duplicates.csv)"))
     if fitted.suspects:
         lines.append(_line("labels", f"{len(fitted.suspects):,} may be wrong (suspected_labels.csv)"))
     if seen.backbone.weights_source == "random weights":
@@ -156,7 +188,7 @@ def inspection_lines(found: dict[str, Any]) -> list[str]:
     if groups:
         used = f"{groups['groups']:,} of {groups['smallest']:,} to {groups['largest']:,} images that stay together"
     lines.append(_line("groups", used))
-    lines.append(_line("duplicates", f"{counted(len(found['duplicates']), 'set')} of copies"))
+    lines.append(_line("duplicates", _alike([s["kind"] for s in found["duplicates"]])))
     lines.append(_line("leaks", f"{len(found['leaks']):,} of them in more than one of train, validation and test"))
     lines.append(_line("conflicts", f"{len(found['conflicts']):,} of them with different labels"))
     return lines + _some([f"  {s['kind']}: {' = '.join(s['paths'])}" for s in _worst_first(found)])

@@ -6,8 +6,8 @@
     ├── model.safetensors  the network with a plain linear top                                              │ the model
     ├── head.safetensors   only where the head is more than such a top                                      ┘
     ├── checksums.json     size and SHA-256 of those files
-    └── metrics.json, run.json, split.parquet, report.html, README.md, suspected_labels.csv, set_aside.csv
-                           about the model: free to edit, never needed to predict
+    └── metrics.json, run.json, split.parquet, report.html, README.md, suspected_labels.csv, duplicates.csv,
+        set_aside.csv      about the model: free to edit, never needed to predict
 
 This file knows the format and nothing of networks: tensors are NumPy arrays, so reading needs no torch. What the JSON
 files must hold is stated in `files/forms.py`. A model that is read stays what it was, whatever becomes of its folder.
@@ -52,7 +52,16 @@ DEFINING = (MANIFEST, CONFIG, MODEL, HEAD)
 REQUIRED = (MANIFEST, CONFIG, MODEL)
 METRICS = "metrics.json"
 RUN = "run.json"
-ABOUT = (METRICS, RUN, "split.parquet", "report.html", "README.md", "suspected_labels.csv", "set_aside.csv")
+ABOUT = (
+    METRICS,
+    RUN,
+    "split.parquet",
+    "report.html",
+    "README.md",
+    "suspected_labels.csv",
+    "duplicates.csv",
+    "set_aside.csv",
+)
 
 _OF_THE_DESKTOP = (".DS_Store", "Thumbs.db", "desktop.ini")
 """Files that looking at a folder creates; they do not make it somebody else's."""

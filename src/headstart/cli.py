@@ -12,6 +12,7 @@ import json
 import os
 import shlex
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from headstart.arguments import parser
 from headstart.counted import counted
+from headstart.elapsed import process_start
 from headstart.errors import DataError, HeadstartError, OptionError, lacks_memory, reason_of
 from headstart.files.cells import printable
 from headstart.progress import ClosedOutputError, quiet_libraries, shown_to_somebody, watching, writing
@@ -42,6 +44,7 @@ REMEDIES = dict.fromkeys(("fit", "features", "inspect", "compare", "classify"), 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The `headstart` command."""
+    begun = process_start() if arguments is None else time.perf_counter()
     gc.set_threshold(*UNLOOKED)
     quiet_libraries()
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
@@ -49,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         try:
             given = parser().parse_args(words)
+            given.begun = begun
             COMMANDS[given.command](given)
         finally:
             _flush()
@@ -127,18 +131,20 @@ def _fit_and_save(given: argparse.Namespace) -> None:
     command = shlex.join(typed(given.data, given.output, own, options, publish.handed_on))
     with open_trackers(given.track, _tell) as tracker:
         tracker.settings(publish.public(vars(options)))
+        started = time.perf_counter() - given.begun
         with watching(_tell, tracker) as watch:
             fitted = (
                 grow.add_to(given.add_to, table, options, watch)
                 if given.add_to
                 else pipeline.fit(table, options, watch)
             )
+        fitted = pipeline.timed(fitted, started, time.perf_counter() - given.begun)
         found = publish.save(fitted, folder, Path(given.data).resolve().name, command)
         tracker.result(publish.main_scores(fitted), [folder / "report.html", folder / "metrics.json"])
     if given.json:
         _print_json(found | {"model": str(folder)})
         return
-    for line in answers.summary(fitted, folder):
+    for line in answers.summary(fitted, folder, time.perf_counter() - given.begun):
         _say(line)
     for said in (*account.outcomes(fitted), account.no_gain_line(fitted)):
         if said:

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from headstart.counted import counted
 from headstart.data.scarce import scarce, without
 from headstart.data.splits import hold_out, nested_order
 from headstart.data.table import Table
 from headstart.errors import DataError, OptionError
-from headstart.judge.metrics import accuracy_interval, paired_gain
-from headstart.learn import trial
+from headstart.judge.metrics import accuracy_interval, balanced_interval, paired_balanced_gain, paired_gain
+from headstart.learn import recipe, trial
 from headstart.learn.plan import Plan, check_classes, make_plan
 from headstart.opening import QUIET, Options, Watcher, open_network, see_again
 from headstart.pipeline import Clock, Seen, check_labels, inspect, labelled, taught
@@ -40,7 +41,8 @@ SHARES = (0.25, 0.5)  # of the training images, for the learning curve of each a
 
 @dataclass(frozen=True)
 class Arm:
-    """`right` (judged image,): which answers are right; `difference`: its accuracy minus the frozen model's, paired."""
+    """`right` (judged image,): which answers are right; `difference`: its accuracy minus the frozen model's, paired.
+    `y` (judged image,): the classes where one is rare, and all numbers are balanced accuracies; None where none is."""
 
     name: str
     words: str
@@ -50,6 +52,7 @@ class Arm:
     right: Bools
     worst_recall: float = 1.0  # of the classes
     curve: tuple[tuple[int, float], ...] = ()  # (training images, accuracy)
+    y: npt.NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,10 @@ class Comparison:
     source: str  # which images judge
     arms: tuple[Arm, ...]
     flags: tuple[str, ...] = ()  # signs of negative transfer, in words
+
+    @property
+    def measure(self) -> str:
+        return "accuracy" if self.arms[0].y is None else "balanced accuracy"
 
     @property
     def verdict(self) -> str:
@@ -78,7 +85,7 @@ class Comparison:
             for a in self.arms
         ]
         found = {"train": self.n_train, "n": self.n_judged, "source": self.source, "verdict": self.verdict}
-        return {**found, "flags": list(self.flags), "arms": arms}
+        return {**found, "measure": self.measure.replace(" ", "_"), "flags": list(self.flags), "arms": arms}
 
 
 def compare(table: Table, options: Options, watch: Watcher = QUIET, curve: bool = False) -> Comparison:
@@ -175,11 +182,28 @@ def _arm(
     seconds: float,
 ) -> Arm:
     y, groups = seen.y[_judged(plan)], seen.groups[_judged(plan)]
-    difference = paired_gain(right, before[0].right, groups)["difference"] if before else None
+    rare = recipe.unequal(np.bincount(seen.y[plan.train], minlength=len(seen.classes)).tolist())
+    of = y if rare else None
+    difference = _gain(right, before[0].right, of, groups) if before else None
     worst = min(float(right[y == k].mean()) for k in np.unique(y))
-    curve = (*((n, float(hit.mean())) for n, hit in less), (len(plan.train), float(right.mean())))
-    accuracy = accuracy_interval(right, groups)
-    return Arm(name, words, accuracy, difference, round(seconds, 1), right, worst, curve if less else ())
+    curve = (*((n, _share(hit, of)) for n, hit in less), (len(plan.train), _share(right, of)))
+    accuracy = balanced_interval(y, right, groups) if rare else accuracy_interval(right, groups)
+    return Arm(name, words, accuracy, difference, round(seconds, 1), right, worst, curve if less else (), of)
+
+
+def _share(right: Bools, y: npt.NDArray[np.int64] | None) -> float:
+    """The share of right answers, of all images or as the mean over the classes."""
+    if y is None:
+        return float(right.mean())
+    return float(np.mean([right[y == k].mean() for k in np.unique(y)]))
+
+
+def _gain(
+    one: Bools, other: Bools, y: npt.NDArray[np.int64] | None, groups: npt.NDArray[np.int64] | None = None
+) -> dict[str, Any]:
+    """The paired difference of these shares with its interval."""
+    found = paired_gain(one, other, groups) if y is None else paired_balanced_gain(y, one, other, groups)
+    return dict(found["difference"])
 
 
 def flags(arms: list[Arm], single: Bools) -> tuple[str, ...]:
@@ -194,16 +218,17 @@ def flags(arms: list[Arm], single: Bools) -> tuple[str, ...]:
             found.append(f"{name} is worse than frozen: fewer layers, a lower --lr, or more images")
         if arm.accuracy["value"] > value and arm.worst_recall < frozen.worst_recall - 0.05:
             found.append(
-                f"{name} gains on the mean and loses on the weakest class: {frozen.worst_recall:.0%} of it found "
-                f"before, {arm.worst_recall:.0%} after"
+                f"{name} gains on the mean and loses on the weakest class: {_percent(frozen.worst_recall)} of it was "
+                f"found before, {_percent(arm.worst_recall)} after"
             )
     for name in ("random weights", PIXELS):
         if not _beats(frozen, named[name]):
             found.append(f"the pre-trained features are no better than {name}: they say nothing of these images")
-    if value - float(single.mean()) > 0.03:
+    alone = _share(single, frozen.y)
+    if value - alone > 0.03:
         found.append(
-            f"several layers gain {100 * (value - float(single.mean())):.1f} points on the last: it is made for other "
-            "images than these"
+            f"several layers gain {_apart(value, alone):.1f} points on the last alone ({_percent(value)} against "
+            f"{_percent(alone)}): it is made for other images than these"
         )
     return tuple(found)
 
@@ -220,38 +245,60 @@ def verdict(arms: dict[str, Arm]) -> str:
         *some, last = ("training from scratch" if arm is scratch else arm.name for arm in others)
         names = f"{', '.join(some)} and {last}" if some else last
         verb = "does" if others[0] is scratch and not some else "do"
-        return (
-            f"Transfer does not help here, as far as {len(frozen.right)} images can tell: {names} {verb} as well as "
-            "the pre-trained network"
-        )
-    said = f"Transfer helps: the frozen network is {-_points(scratch, frozen):+.1f} points from training from scratch"
+        known = f"as far as {counted(len(frozen.right), 'image')} can tell"
+        return f"Transfer does not help here, {known}: {names} {verb} as well as the pre-trained network"
+    n, of = len(frozen.right), "accuracy" if frozen.y is None else "balanced accuracy"
+    said = (
+        f"Transfer helps: the {of} of the frozen network is {_percent(_value(frozen))} on {counted(n, 'image')}, that "
+        f"of training from scratch {_percent(_value(scratch))} ({_points(frozen, scratch):+.1f} points)"
+    )
     if _beats(best, frozen):
-        return f"{said}, and tuning pays: {best.name} gains another {_points(best, frozen):.1f} points"
+        gained = f"gains another {_points(best, frozen):.1f} points ({_percent(_value(best))})"
+        return f"{said}, and tuning pays: {best.name} {gained}"
     if _beats(frozen, best):
         return f"{said}; frozen is enough, tuning made it worse (fewer layers, or more images, may mend that)"
-    return f"{said}; frozen is enough, tuning changes nothing that {len(frozen.right)} images could show"
+    return f"{said}; frozen is enough, tuning changes nothing that {counted(n, 'image')} could show"
+
+
+def _value(arm: Arm) -> float:
+    return float(arm.accuracy["value"])
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _apart(one: float, other: float) -> float:
+    """The difference in points of two shares as they are written."""
+    return round(100 * one, 1) - round(100 * other, 1)
 
 
 def _points(one: Arm, other: Arm) -> float:
-    """By how many points the one is more often right: as the table says it."""
-    return 100 * float(paired_gain(one.right, other.right)["difference"]["value"])
+    """By how many points the one is better, as the table says it."""
+    return _apart(_value(one), _value(other))
 
 
 def _beats(one: Arm, other: Arm) -> bool:
     """Whether the paired 95 % interval of the difference lies above 0."""
-    return bool((paired_gain(one.right, other.right)["difference"]["low"] or 0.0) > 0)
+    return bool((_gain(one.right, other.right, one.y)["low"] or 0.0) > 0)
 
 
 def lines(found: Comparison) -> list[str]:
     """The table for the terminal."""
     head = f"{'arm':18s} {'accuracy':>8s}  {'95 % interval':16s} {'against frozen':>24s} {'seconds':>8s}"
-    rows = [f"{found.n_train} images to learn from, {found.n_judged} to judge by ({found.source})", "", head]
+    rows = [
+        f"{counted(found.n_train, 'image')} to learn from, {found.n_judged:,} to judge by ({found.source})",
+        "",
+        head,
+    ]
+    if found.measure != "accuracy":
+        rows.insert(1, "one class is rare: every accuracy below is a balanced one, in which each class counts the same")
     for arm in found.arms:
         a, d = arm.accuracy, arm.difference
         apart = f"{100 * d['value']:+.1f} ({100 * d['low']:+.1f} to {100 * d['high']:+.1f})" if d else ""
         interval = f"[{a['low']:.1%}, {a['high']:.1%}]"
         rows.append(f"{arm.name:18s} {a['value']:8.1%}  {interval:16s} {apart:>24s} {arm.seconds:8.1f}")
     if any(arm.curve for arm in found.arms):
-        rows += ["", "accuracy with fewer training images:"]
-        rows += [f"{a.name:18s} " + ", ".join(f"{value:.1%} with {n}" for n, value in a.curve) for a in found.arms]
+        rows += ["", f"{found.measure} with fewer training images:"]
+        rows += [f"{a.name:18s} " + ", ".join(f"{value:.1%} with {n:,}" for n, value in a.curve) for a in found.arms]
     return [*rows, "", found.verdict, *(f"note: {flag}" for flag in found.flags)]

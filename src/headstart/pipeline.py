@@ -51,6 +51,7 @@ from headstart.trunk.network import Backbone
 from headstart.tuning import prepare
 
 Head = Probe | SpecHead
+LEAST_SHOWN = 0.05  # s between the stages of a fit: less is nobody's concern
 
 
 @dataclass(frozen=True)
@@ -202,6 +203,13 @@ def prove(learned: Learned, watch: Watcher = QUIET) -> Fitted:
         learned.method,
         learned.tuned.record if learned.tuned else None,
     )
+
+
+def timed(fitted: Fitted, started: float, whole: float) -> Fitted:
+    """With the time, in s, that the program took until the fit began, and that lies between its stages."""
+    between = whole - started - sum(fitted.seconds.values())
+    rest = {"between these stages": between} if between >= LEAST_SHOWN else {}
+    return replace(fitted, seconds={"start the program": started, **fitted.seconds, **rest})
 
 
 def labelled(table: Table) -> Table:

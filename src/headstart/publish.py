@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import datetime
-import io
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -19,9 +17,12 @@ from headstart.data import images
 from headstart.data.duplicates import find_conflicts, find_leaks
 from headstart.data.splits import write_split
 from headstart.errors import ImageError
+from headstart.files.cells import csv_bytes
 from headstart.learn.choice import TUNED
+from headstart.learn.taps import LAST
 from headstart.learn.trained import SpecHead
-from headstart.pipeline import Fitted
+from headstart.pipeline import Fitted, Head
+from headstart.report.numbers import estimate, full
 from headstart.report.page import MAX_COPIES, MAX_GROUPS
 from headstart.ship.package import pack, versions
 from headstart.trunk.engine import this_machine
@@ -43,7 +44,13 @@ def metrics(fitted: Fitted) -> dict[str, Any]:
         "cross_validation": headline if crossed else None,
         "test_without_leaks": fitted.leak_free,
         "baselines": {
-            b.kind.replace(" ", "_"): {"accuracy": b.accuracy, "n": b.n, "difference": b.difference}
+            b.kind.replace(" ", "_"): {
+                "n": b.n,
+                **b.scores,
+                "compared_with": {"what": b.against, "n": b.n, **b.rival},
+                "measure": b.measure,
+                "difference": b.difference,
+            }
             for b in fitted.baselines
         },
         "timm_view": {"same_model": fitted.view is fitted.head, "n": view["n"], "accuracy": view["accuracy"]}
@@ -61,7 +68,7 @@ def metrics(fitted: Fitted) -> dict[str, Any]:
 
 def main_scores(fitted: Fitted) -> dict[str, float]:
     """The headline's scores, without their intervals."""
-    names = ("accuracy", "balanced_accuracy", "log_loss", "macro_f1", "ece")
+    names = ("accuracy", "balanced_accuracy", "log_loss", "macro_f1", "ece", "ece_plain")
     return {name: fitted.verdict.score[name]["value"] for name in names} | {"n": fitted.verdict.score["n"]}
 
 
@@ -92,17 +99,23 @@ def save(fitted: Fitted, folder: Path, title: str, command: str) -> dict[str, An
             "split.parquet": split.read_bytes(),
             "report.html": report.render_report(data).encode(),
             "README.md": report.render_card(data).encode(),
-            "suspected_labels.csv": _csv(
-                ("path", "label", "suggested", "score"),
-                [
-                    (seen.table.names[s.row], seen.table.labels[s.row], seen.classes[s.suggested], f"{s.score:.4f}")
-                    for s in fitted.suspects
-                ],
-            ),
-            "set_aside.csv": _csv(("path", "reason"), seen.features.set_aside),
+            **_lists(fitted),
         }
         write_bundle(folder, manifest=manifest, config=config, metrics=found, run=run, tensors=tensors, files=files)
     return found
+
+
+def _lists(fitted: Fitted) -> dict[str, bytes]:
+    """What the user should look at, as CSV files."""
+    seen = fitted.seen
+    names, labels, splits = ([str(v) for v in c] for c in (seen.table.names, seen.table.labels, seen.table.splits))
+    suspects = [(names[s.row], labels[s.row], seen.classes[s.suggested], round(s.score, 4)) for s in fitted.suspects]
+    alike = [(k, s.kind, names[r], splits[r], labels[r]) for k, s in enumerate(seen.duplicates, 1) for r in s.rows]
+    return {
+        "suspected_labels.csv": csv_bytes(("path", "label", "suggested", "score"), suspects),
+        "duplicates.csv": csv_bytes(("set", "kind", "path", "split", "label"), alike),
+        "set_aside.csv": csv_bytes(("path", "reason"), seen.features.set_aside),
+    }
 
 
 def public(options: dict[str, Any]) -> dict[str, Any]:
@@ -142,10 +155,7 @@ def report_data(
         classes=seen.classes,
         headline=report.Measured(verdict.score, plan.source, n_train, folds, repeats),
         also=also,
-        baselines=tuple(
-            report.Baseline(b.kind, b.accuracy, b.n, b.difference["difference"] if b.difference else None)  # type: ignore[arg-type]
-            for b in fitted.baselines
-        ),
+        baselines=_baselines(fitted),
         warnings=_warnings(fitted),
         counts=_counts(fitted),
         layout=_without_place(seen.table.layout),
@@ -181,12 +191,27 @@ def report_data(
     )
 
 
+def _baselines(fitted: Fitted) -> tuple[report.Baseline, ...]:
+    return tuple(
+        report.Baseline(
+            b.kind,  # type: ignore[arg-type]
+            b.scores[b.measure],
+            b.n,
+            b.difference["difference"],
+            b.rival[b.measure],
+            b.measure.replace("_", " "),  # type: ignore[arg-type]
+            b.n_train,
+        )
+        for b in fitted.baselines
+    )
+
+
 def _warnings(fitted: Fitted) -> tuple[str, ...]:
     found = [line for line in [no_gain_line(fitted)] if line]
     if fitted.leak_free:
-        accuracy, n = fitted.leak_free["accuracy"]["value"], fitted.leak_free["n"]
-        without = "Without the judged images that have a copy among the training images the accuracy is"
-        found.append(f"{without} {100 * accuracy:.1f} % (n = {n}).")
+        accuracy = full(estimate(fitted.leak_free["accuracy"]), fitted.leak_free["n"])
+        without = "Without the judged images that are the same, or nearly the same, as a training image the accuracy is"
+        found.append(f"{without} {accuracy}.")
     return tuple(found)
 
 
@@ -214,7 +239,22 @@ def _timm_view(fitted: Fitted) -> report.TimmView | None:
     if not fitted.seen.backbone.classifier:
         return None
     view = fitted.view_verdict.score
-    return report.TimmView(fitted.view is fitted.head, view["accuracy"], view["n"])
+    return report.TimmView(fitted.view is fitted.head, view["accuracy"], view["n"], _why_other(fitted.head))
+
+
+def _why_other(head: Head) -> str:
+    """Why the timm view is not the model itself."""
+    top = "a timm network has one linear layer on the values of its last layer"
+    if isinstance(head, SpecHead):
+        return f"{top}, and the head of this model has layers of its own"
+    layers = list(dict.fromkeys(part.block.split("/")[0] for part in head.parts))
+    if layers == [LAST]:
+        return (
+            f"{top} as they are; the head of this model reads the same layer, but takes the square root of its values "
+            "and scales those of each picture to the same length first"
+        )
+    reads = f"{len(layers)} layers" if len(layers) > 1 else f"the layer {layers[0]}"
+    return f"{top}, and the head of this model reads {reads}"
 
 
 def _network(fitted: Fitted) -> report.Network:
@@ -294,9 +334,12 @@ def _duplicate_groups(fitted: Fitted) -> tuple[report.DuplicateGroup, ...]:
             s.kind,
             tuple(
                 report.Copy(
-                    _preview(fitted, r), str(seen.table.names[r]), str(seen.table.labels[r]), str(seen.table.splits[r])
+                    _preview(fitted, r) if k < MAX_COPIES else b"",
+                    str(seen.table.names[r]),
+                    str(seen.table.labels[r]),
+                    str(seen.table.splits[r]),
                 )
-                for r in s.rows[:MAX_COPIES]
+                for k, r in enumerate(s.rows)
             ),
         )
         for s in order[:MAX_GROUPS]
@@ -310,11 +353,3 @@ def _reliability(fitted: Fitted) -> tuple[report.ReliabilityBin, ...]:
     order = np.argsort(sure, kind="stable")
     parts = [k for k in np.array_split(order, BINS) if len(k)]
     return tuple(report.ReliabilityBin(float(sure[k].mean()), float(right[k].mean()), len(k)) for k in parts)
-
-
-def _csv(header: tuple[str, ...], rows: Any) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue().encode("utf-8", "replace")

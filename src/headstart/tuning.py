@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from headstart.counted import counted
 from headstart.data.augment import Augmentation, augmentation, view
 from headstart.data.table import Table
 from headstart.learn import recipe
@@ -104,9 +105,10 @@ def _at_cut(  # noqa: PLR0913 - as `prepare`
     varied: View | None = None if options.augment == "none" else random_view
     shape = shapes(backbone.module, (what.cut,), backbone.preprocess.size)[what.cut][1:]
     where = f"{what.cut} ({' x '.join(map(str, shape))})"
-    learns = f"{what.n_parameters:,} of {backbone.n_parameters:,} parameters learn above {where}"
+    learns = f"{what.n_parameters:,} of {counted(backbone.n_parameters, 'parameter')} learn above {where}"
+    images = counted(len(rows), "image")
     if what.cut == INPUT:
-        watch.say(f"{learns}: {len(rows)} images are read anew in each of {epochs} epochs")
+        watch.say(f"{learns}: {images} {'is' if len(rows) == 1 else 'are'} read anew in {_each(epochs)}")
         return Live(shape, table, hashes, backbone, None, varied)
     tap = Tap(f"cut at {what.cut}", shape[0], 1, ("map",), what.cut, shape)
     cut, root = cut_at(backbone, tap), cache_root(options.cache)
@@ -116,19 +118,25 @@ def _at_cut(  # noqa: PLR0913 - as `prepare`
     size = f"{needed / 1e9:.2f} GB"
     share = share_of(backbone, what)
     if not recipe.caches(epochs, n_views, share, needed, shutil.disk_usage(root).free):
-        fewer = "1 pass" if epochs == n_views + 1 else f"{epochs - n_views} passes"
-        spared = f"spare {1 - share:.0%} of {fewer}" if epochs > n_views else "spare nothing"
-        why = f"{n_views} stored views would take {size} and {spared}"
-        watch.say(f"{learns}: the network below runs anew in each of {epochs} epochs, since {why}")
+        spared = f"spare {1 - share:.0%} of {counted(epochs - n_views, 'pass', 'passes')} through it"
+        if epochs <= n_views:
+            spared = "spare nothing"
+        why = f"{counted(n_views, 'stored view')} would take {size} and {spared}"
+        watch.say(f"{learns}: the frozen part of the network runs anew in {_each(epochs)}, since {why}")
         return Live(shape, table, hashes, cut, engine, varied)
-    times = f"the frozen part runs {n_views} times and not {epochs}"
-    watch.say(f"{learns}: activations of {n_views} views of {len(rows)} images are stored, {size}, and {times}")
+    times = f"the frozen part runs {counted(n_views, 'time')} and not {epochs}"
+    stored = f"activations of {counted(n_views, 'view')} of {images} are stored, {size}"
+    watch.say(f"{learns}: {stored}, and {times}")
     chosen, known, store = table.take(rows), [hashes[row] for row in rows], Store(root, store_key(cut, engine))
     still = extract_again(chosen, known, cut, engine, store, watch.bar("view 0", len(rows)))
     found = [_stored_view(k, chosen, known, cut, engine, options, how, watch) for k in range(1, n_views)]
     places = np.full(len(table), -1)
     places[rows] = np.arange(len(rows))
     return Stored(shape, still.blocks[tap.blocks[0]], tuple(found), places)
+
+
+def _each(epochs: int) -> str:
+    return "the one epoch" if epochs == 1 else f"each of {epochs} epochs"
 
 
 def _stored_view(

@@ -34,12 +34,13 @@ class CrossValidation:
     """What repeated cross-validation found.
 
     score: the scores (see combine_cv) with the keys "folds" and "repeats". probabilities (image, class)
-    float64: out of fold, mean over repeats. folds (repeat, image): fold numbers. notes: what was done otherwise than
-    asked.
+    float64: out of fold, mean over repeats. right (image,): the share of the repeats whose answer was right, so that
+    its mean is the accuracy of `score`. folds (repeat, image): fold numbers. notes: what was done otherwise than asked.
     """
 
     score: dict[str, Any]
     probabilities: NDArray[np.float64]
+    right: NDArray[np.float64]
     folds: Rows
     notes: tuple[str, ...]
 
@@ -84,7 +85,8 @@ def cross_validate(  # noqa: PLR0913 - the data are four columns
         "folds": n_folds,
         "repeats": repeats,
     }
-    return CrossValidation(scores, by_repeat.mean(axis=0), numbers, notes)
+    right = (by_repeat.argmax(axis=2) == labels).mean(axis=0)
+    return CrossValidation(scores, by_repeat.mean(axis=0), right, numbers, notes)
 
 
 def combine_cv(
@@ -122,7 +124,9 @@ def combine_cv(
     for name in METRICS:
         value, low, high = _mean_ends([r[name] for r in repeats])
         half = (
-            0.0 if name == "ece" else corrected_half_width([f[name] for f in per_fold], test_share / (1 - test_share))
+            0.0
+            if name in ("ece", "ece_plain")
+            else corrected_half_width([f[name] for f in per_fold], test_share / (1 - test_share))
         )
         top = np.inf if name == "log_loss" else 1.0
         result[name] = wider(value, (low, high), (value - half, value + half), top)
@@ -181,7 +185,8 @@ def learning_curve(  # noqa: PLR0913 - the data are four columns
 ) -> list[dict[str, Any]]:
     """Accuracy against the number of training images: [{"n": images, "accuracy": {"value", "low", "high"}}, ...].
 
-    From the second point on with "gain", the paired difference to the point before, on the same images.
+    From the second point on with "gain", the paired difference to the point before, on the same images: its value is
+    the difference of the two accuracies.
 
     In each fold the training part is put in a stratified order and `fit` sees its first n images, so larger sets hold
     the smaller ones; sizes up to an eighth of the training part are drawn `draws` times, larger ones once. Every image
@@ -196,13 +201,14 @@ def learning_curve(  # noqa: PLR0913 - the data are four columns
     asked = _doubling(SMALLEST_SIZES * len(classes), largest) if sizes is None else sizes
     orders = [_training_orders(number, labels, keys, seed + draw) for draw in range(draws)]
     curve: list[dict[str, Any]] = []
-    before: NDArray[np.bool_] | None = None
+    before: NDArray[np.float64] | None = None
     for size in sorted({max(len(classes), min(int(s), largest)) for s in asked}):
         used = orders if size <= largest / 8 else orders[:1]
         right = [_right_with(fit, [rows[:size] for rows in order], number, labels, workers) for order in used]
-        gain = {} if before is None else {"gain": paired_gain(right[0], before, groups)["difference"]}
+        share = np.mean(right, axis=0)
+        gain = {} if before is None else {"gain": paired_gain(share, before, groups)["difference"]}
         curve.append({"n": size, "accuracy": _curve_interval(right, number, groups)} | gain)
-        before = right[0]
+        before = share
     return curve
 
 

@@ -31,7 +31,16 @@ ECE_BINS = 15  # of equal mass (Guo et al. 2017 use 15; equal mass: Nixon et al.
 SMALLEST_PROBABILITY = 1e-7  # log-loss clips here, about the resolution of float32: one image costs 16.1 at most
 
 _MACRO = ("balanced_accuracy", "macro_precision", "macro_recall", "macro_f1")
-METRICS = ("accuracy", "balanced_accuracy", "log_loss", "macro_precision", "macro_recall", "macro_f1", "ece")
+METRICS = (
+    "accuracy",
+    "balanced_accuracy",
+    "log_loss",
+    "macro_precision",
+    "macro_recall",
+    "macro_f1",
+    "ece",
+    "ece_plain",
+)
 
 Array = NDArray[np.float64]
 Interval = dict[str, float | None]
@@ -47,10 +56,10 @@ def score(
     """All scores of truth (image,) against probabilities (image, class), JSON-ready: plain numbers, None, no NaN.
 
     groups (image,): images of one group are not independent; None = all are. The prediction is the most probable class
-    (the first of equals). ECE is the gap between confidence and accuracy of the predicted class in 15 bins of equal
-    mass. It is biased upwards by chance differences; value and interval are moved down by the bias that the bootstrap
-    shows (Kumar, Liang and Ma 2019), not below 0. Raises DataError without images, OptionError where the shapes or
-    values are no probabilities of these classes.
+    (the first of equals). `ece_plain` is the usual expected calibration error: the gap between confidence and accuracy
+    of the predicted class in 15 bins of equal mass. Chance differences alone make it larger than 0; `ece` is the same
+    moved down by the bias that the bootstrap shows (Kumar, Liang and Ma 2019), not below 0. Raises DataError without
+    images, OptionError where the shapes or values are no probabilities of these classes.
     """
     _check(truth, probabilities, len(classes))
     predicted = probabilities.argmax(axis=1).astype(np.int64)
@@ -65,7 +74,7 @@ def score(
         result[name] = wider(float(macro[index]), _percentiles(draws.macro[:, index]), combined)
     log_loss = float(draws.loss_total / len(truth))
     result["log_loss"] = _interval(log_loss, *_percentiles(draws.loss), top=np.inf)
-    result["ece"] = _ece(draws)
+    result["ece"], result["ece_plain"] = _ece(draws)
     result["per_class"] = tally.per_class(classes)
     result["confusion"] = confusion(truth, predicted, len(classes)).tolist()
     return {key: result[key] for key in ("n", *METRICS, "per_class", "confusion")}
@@ -74,7 +83,7 @@ def score(
 def point_scores(
     truth: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]], n_classes: int
 ) -> dict[str, float]:
-    """The values of METRICS without intervals (ECE as it is, bias included), for one fold or one draw."""
+    """The values of METRICS without intervals (both ECEs with their bias), for one fold or one draw."""
     _check(truth, probabilities, n_classes)
     predicted = probabilities.argmax(axis=1).astype(np.int64)
     right, true, guessed = (np.bincount(v, minlength=n_classes) for v in (truth[truth == predicted], truth, predicted))
@@ -83,7 +92,7 @@ def point_scores(
     gap = np.bincount(edges, weights=probabilities.max(axis=1) - (truth == predicted), minlength=ECE_BINS)
     values["accuracy"] = float((truth == predicted).mean())
     values["log_loss"] = float(_losses(truth, probabilities).mean())
-    values["ece"] = float(np.abs(gap).sum() / len(truth))
+    values["ece"] = values["ece_plain"] = float(np.abs(gap).sum() / len(truth))
     return {name: values[name] for name in METRICS}
 
 
@@ -123,13 +132,14 @@ def paired_difference(
 
 
 def paired_gain(
-    first: NDArray[np.bool_], second: NDArray[np.bool_], groups: NDArray[np.integer[Any]] | None = None
+    first: NDArray[Any], second: NDArray[Any], groups: NDArray[np.integer[Any]] | None = None
 ) -> dict[str, Any]:
-    """`paired_difference` from which answers are right, (image,) each."""
+    """`paired_difference` from which answers are right, (image,) each; for several answers an image, the share of
+    them."""
     from scipy.stats import binomtest
 
     n = len(first)
-    gain = first.astype(np.int64) - second
+    gain = first.astype(np.float64) - second
     unit = _units(n, groups)
     net = np.bincount(unit, weights=gain)
     better, worse = int((net > 0).sum()), int((net < 0).sum())
@@ -146,6 +156,24 @@ def paired_gain(
         "only_second_right": int((gain < 0).sum()),
         "p": float(binomtest(better, better + worse, 0.5).pvalue) if better + worse else 1.0,
     }
+
+
+def paired_balanced_gain(
+    truth: NDArray[np.integer[Any]],
+    first: NDArray[Any],
+    second: NDArray[Any],
+    groups: NDArray[np.integer[Any]] | None = None,
+) -> dict[str, Any]:
+    """`paired_gain` of the balanced accuracy: the mean over the classes of their paired differences, whose intervals
+    are combined as those of independent images (MOVER, Zou and Donner 2008)."""
+    found = []
+    for c in np.unique(truth):
+        here = truth == c
+        found.append(paired_gain(first[here], second[here], None if groups is None else groups[here])["difference"])
+    value, low, high = (np.array([d[end] for d in found]) for end in ("value", "low", "high"))
+    mean = float(value.mean())
+    ends = _mover(mean, (value, low, high), np.ones(len(found), dtype=bool))
+    return {"n": len(truth), "difference": {"value": mean, "low": max(-1.0, ends[0]), "high": min(1.0, ends[1])}}
 
 
 def paired_losses(
@@ -256,6 +284,17 @@ def accuracy_interval(hit: NDArray[np.bool_], groups: NDArray[Any] | None) -> In
     return _interval(share, *wilson(share, n))
 
 
+def balanced_interval(
+    truth: NDArray[np.integer[Any]], hit: NDArray[np.bool_], groups: NDArray[Any] | None = None
+) -> Interval:
+    """Mean over the classes of their share of hits (image,), from the classes' own intervals (Zou and Donner 2008)."""
+    parts = [truth == c for c in np.unique(truth)]
+    found = [accuracy_interval(hit[here], None if groups is None else groups[here]) for here in parts]
+    value, low, high = (np.array([cell[end] for cell in found], dtype=np.float64) for end in ("value", "low", "high"))
+    mean = float(value.mean())
+    return _interval(mean, *_mover(mean, (value, low, high), np.ones(len(found), dtype=bool)))
+
+
 @dataclass(frozen=True)
 class _Draws:
     """Bootstrap: macro scores (resample, 4), mean log-loss (resample,), ECE (resample,), and what was observed."""
@@ -335,10 +374,12 @@ def _mover(value: float, parts: tuple[Array, Array, Array], occurs: NDArray[np.b
     return value - float(down) / len(share), value + float(up) / len(share)
 
 
-def _ece(draws: _Draws) -> Interval:
+def _ece(draws: _Draws) -> tuple[Interval, Interval]:
+    """Corrected and plain: a resample shows the bias of chance once more than what was observed."""
     bias = float(draws.ece.mean()) - draws.ece_observed
-    low, high = _percentiles(draws.ece - 2 * bias)
-    return wider(max(0.0, draws.ece_observed - bias), (low, high), (low, high))
+    low, high = _percentiles(draws.ece - bias)
+    corrected = _interval(max(0.0, draws.ece_observed - bias), low - bias, high - bias)
+    return corrected, _interval(draws.ece_observed, low, high)
 
 
 def _calibration_bins(confidence: NDArray[Any]) -> NDArray[np.int64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from headstart.errors import OptionError
@@ -68,9 +69,18 @@ def held_out_fraction(n_images: int) -> float:
     return min(0.2, 10_000 / n_images)
 
 
-def baseline_images(n_images: int) -> int:
-    """Images for the random-weights baseline: it costs a forward pass of its own, and 300 place it to +-5 points."""
-    return min(n_images, 300)
+UNEQUAL = 10.0  # largest class over smallest; from here on accuracy says little of the small classes
+
+
+def unequal(images_by_class: Sequence[int]) -> bool:
+    """Whether the mean over the classes (balanced accuracy) tells more than the share of all images."""
+    return max(images_by_class) >= UNEQUAL * max(1, min(images_by_class))
+
+
+def baseline_images(n_images: int, n_classes: int = 2, rare: bool = False) -> int:
+    """Images for the random-weights baseline: it costs a forward pass of its own, and 400 place it to +-5 points. Where
+    a class is `rare` 800, of which it gets an equal part; four of each class at least."""
+    return min(n_images, max(800 if rare else 400, 4 * n_classes))
 
 
 @dataclass(frozen=True)

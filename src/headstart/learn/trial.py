@@ -14,7 +14,7 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from headstart.judge.evaluate import CrossValidation, combine_cv, cross_validate, learning_curve
-from headstart.judge.metrics import accuracy_interval, paired_difference, score
+from headstart.judge.metrics import accuracy_interval, balanced_interval, paired_balanced_gain, paired_gain, score
 from headstart.learn import recipe
 from headstart.learn.finetune import Tuning, answers, tune
 from headstart.learn.material import Material
@@ -38,19 +38,40 @@ PIXELS = TapSet("pixels", (Part("pixels", root=False, unit=False),))
 
 @dataclass(frozen=True)
 class Verdict:
-    """A score with the predictions behind it: probabilities (row, class) for `rows` of the features."""
+    """A score with the predictions behind it: probabilities (row, class) for `rows` of the features. `right` (row,):
+    the share of right answers, of several where cross-validation was repeated."""
 
     score: dict[str, Any]
     rows: Ints
     probabilities: Doubles
+    right: Doubles
 
 
 @dataclass(frozen=True)
 class Baseline:
-    kind: str  # "most frequent", "raw pixels", "closed form" or "random weights"
-    accuracy: dict[str, Any]
+    """What the model is held against, on `n` images.
+
+    `scores` and `rival`: of this one and of what it is compared with, on the same images, the accuracy and, where one
+    class is rare, the balanced accuracy. `difference`: the rival's `measure` minus this one's, paired.
+    """
+
+    kind: str  # "most frequent", "raw pixels", "frozen", "closed form" or "random weights"
     n: int
-    difference: dict[str, Any] | None  # the model's accuracy minus this one's, on the same images
+    measure: str  # "accuracy" or "balanced_accuracy"
+    scores: dict[str, Any]
+    rival: dict[str, Any]
+    difference: dict[str, Any]
+    n_train: int = 0  # images that both learned from, where that is less than all
+
+    @property
+    def accuracy(self) -> dict[str, Any]:
+        """The plain accuracy of this one."""
+        return dict(self.scores["accuracy"])
+
+    @property
+    def against(self) -> str:
+        """What the rival is."""
+        return "the same head on pre-trained weights" if self.kind == "random weights" else "this model"
 
 
 def fitter(material: Material, sets: tuple[TapSet, ...], heads: tuple[str, ...] | None = None) -> Fit:
@@ -125,7 +146,7 @@ def judge(material: Material, plan: Plan, head: Probe | SpecHead, method: Method
         step = bar("judge", folds * repeats)
         mine = material.part(plan.train)
         found = _crossed(mine, fitter(mine, method.sets), folds, repeats, lambda *_: step(1))
-        return Verdict(found.score, plan.train, found.probabilities)
+        return Verdict(found.score, plan.train, found.probabilities, found.right)
 
     def fit(rows: Ints) -> Callable[[Ints], Doubles]:
         trained = _train(material, plan.train[rows], method)
@@ -134,7 +155,7 @@ def judge(material: Material, plan: Plan, head: Probe | SpecHead, method: Method
     m, step = material, bar("judge", folds)
     y, groups, keys = m.y[plan.train], m.groups[plan.train], [m.keys[row] for row in plan.train]
     found = cross_validate(fit, y, groups, keys, m.classes, folds, 1, m.seed, lambda *_: step(1), workers=1)
-    return Verdict(found.score, plan.train, found.probabilities)
+    return Verdict(found.score, plan.train, found.probabilities, found.right)
 
 
 def cross_tuned(material: Material, plan: Plan, method: Method, bar: Bar) -> tuple[Verdict, Verdict]:
@@ -160,12 +181,17 @@ def cross_tuned(material: Material, plan: Plan, method: Method, bar: Bar) -> tup
     step = bar("judge", folds)
     found = cross_validate(fit, y, groups, keys, m.classes, folds, 1, m.seed, lambda *_: step(1), workers=1)
     top_score = combine_cv(y, [tops], list(found.folds), m.classes, groups, m.seed)
-    return Verdict(found.score, train, found.probabilities), Verdict(top_score, train, tops)
+    top = Verdict(top_score, train, tops, _right(y, tops))
+    return Verdict(found.score, train, found.probabilities, found.right), top
 
 
 def _verdict(material: Material, rows: Ints, probabilities: Doubles) -> Verdict:
     scored = score(material.y[rows], probabilities, material.classes, material.groups[rows], material.seed)
-    return Verdict(scored, rows, probabilities)
+    return Verdict(scored, rows, probabilities, _right(material.y[rows], probabilities))
+
+
+def _right(y: Ints, probabilities: Doubles) -> Doubles:
+    return np.asarray(probabilities.argmax(axis=1) == y, dtype=np.float64)
 
 
 def judge_rows(material: Material, head: Probe | SpecHead, rows: Ints) -> Verdict:
@@ -186,15 +212,22 @@ def timm_view(material: Material, plan: Plan) -> tuple[Probe, Verdict]:
     return probe, _one_repeat(material.part(plan.train), (plain(),), plan.train)
 
 
+def measure_of(material: Material, plan: Plan) -> str:
+    """What comparisons are made in: the balanced accuracy where one class is rare."""
+    counts = np.bincount(material.y[plan.train], minlength=len(material.classes))
+    return "balanced_accuracy" if recipe.unequal(counts.tolist()) else "accuracy"
+
+
 def most_frequent(material: Material, plan: Plan, verdict: Verdict) -> Baseline:
     common = np.bincount(material.y[plan.train], minlength=len(material.classes))
     constant = np.tile(common / common.sum(), (len(verdict.rows), 1))
-    return _baseline("most frequent", material, verdict, verdict.rows, constant)
+    return _baseline("most frequent", material, plan, verdict, (verdict.rows, constant))
 
 
 def raw_pixels(material: Material, plan: Plan, verdict: Verdict, thumbnails: npt.NDArray[np.uint8]) -> Baseline:
     """The same heads on 16 x 16 pixels: what needs no network."""
-    return _baseline("raw pixels", material, verdict, *_quick(_pixels_of(material, thumbnails), plan, (PIXELS,)))
+    found = _quick(_pixels_of(material, thumbnails), plan, (PIXELS,))
+    return _baseline("raw pixels", material, plan, verdict, found)
 
 
 def _pixels_of(material: Material, thumbnails: npt.NDArray[np.uint8]) -> Material:
@@ -215,19 +248,19 @@ def single_layer_answers(material: Material, plan: Plan) -> Doubles:
 
 def closed_form(material: Material, plan: Plan, verdict: Verdict) -> Baseline:
     """What headstart's own head makes of the same network, beside a head of the user's layers."""
-    return _baseline("closed form", material, verdict, *_quick(material, plan, (last(),), None))
+    return _baseline("closed form", material, plan, verdict, _quick(material, plan, (last(),), None))
 
 
 def frozen(material: Material, plan: Plan, verdict: Verdict, sets: tuple[TapSet, ...]) -> Baseline:
     """The frozen model beside the tuned one, on the same images."""
-    return _baseline("frozen", material, verdict, *_quick(material, plan, sets, None))
+    return _baseline("frozen", material, plan, verdict, _quick(material, plan, sets, None))
 
 
 def random_weights(material: Material, plan: Plan, drawn: Ints, blocks: Blocks) -> Baseline:
     """The same network with random weights, on the rows `drawn`; blocks: block -> (drawn, feature).
 
-    The difference is to the pre-trained features with the same head, learned from and judged on the same few rows, so
-    that it says what the weights are worth and not what more images are.
+    Its rival is the pre-trained network with the same quick head, learned from and judged on the same few rows, so
+    that the difference says what the weights are worth and not what more images or a better head are.
     """
     part = material.part(drawn)
     bare = Material(blocks, part.y, part.groups, part.keys, part.classes, material.seed).without_maps()
@@ -242,24 +275,44 @@ def random_weights(material: Material, plan: Plan, drawn: Ints, blocks: Blocks) 
     sets = tap_sets("all", tuple(bare.blocks))
     rows, probabilities = _quick(bare, small, sets)
     _, pretrained = _quick(part, small, sets)
-    y, groups = part.y[rows], part.groups[rows]
-    accuracy = accuracy_interval(probabilities.argmax(axis=1) == y, groups)
-    return Baseline("random weights", accuracy, len(rows), paired_difference(y, pretrained, probabilities, groups))
+    y, groups, measure = part.y[rows], part.groups[rows], measure_of(material, plan)
+    one, other = (p.argmax(axis=1) == y for p in (pretrained, probabilities))
+    gain = _gain(measure, y, one, other, groups)
+    mine, rival = (_scores(measure, y, hit, groups) for hit in (other, one))
+    n_train = len(train) if plan.judge is not None else 0
+    return Baseline("random weights", len(rows), measure, mine, rival, gain, n_train)
 
 
 def draw_for_baseline(material: Material, plan: Plan) -> Ints:
-    """Rows for the random-weights baseline: a stratified part of the training rows and of the judged rows."""
-    from headstart.data.splits import nested_order
+    """Rows for the random-weights baseline: a part of the training rows and one of the judged rows, stratified; with a
+    rare class as many of each class as there are."""
+    rare = measure_of(material, plan) == "balanced_accuracy"
 
-    def some(rows: Ints, most: int) -> Ints:
-        order = nested_order(material.y[rows], material.seed, [material.keys[r] for r in rows])
-        return np.sort(rows[order[:most]])
+    def most(rows: Ints) -> int:
+        return recipe.baseline_images(len(rows), len(material.classes), rare)
 
     if plan.judge is None:
-        return some(plan.train, recipe.baseline_images(len(plan.train)))
-    most = recipe.baseline_images(len(plan.train) + len(plan.judge))
-    judged = some(plan.judge, max(most // 2, most - len(plan.train)))
-    return np.sort(np.concatenate([some(plan.train, most - len(judged)), judged]))
+        return _drawn(material, plan.train, most(plan.train), rare)
+    whole = most(np.concatenate([plan.train, plan.judge]))
+    judged = _drawn(material, plan.judge, max(whole // 2, whole - len(plan.train)), rare)
+    return np.sort(np.concatenate([_drawn(material, plan.train, whole - len(judged), rare), judged]))
+
+
+def _drawn(material: Material, rows: Ints, most: int, rare: bool) -> Ints:
+    """So many of the rows, stratified but for two of each class that are no copies; with `rare` the same number of each
+    class, as far as it goes."""
+    from headstart.data.splits import nested_order
+
+    rows = rows[nested_order(material.y[rows], material.seed, [material.keys[r] for r in rows])]
+    _, first = np.unique(material.groups[rows], return_index=True)
+    copy = np.ones(len(rows), dtype=np.int64)
+    copy[first] = 0
+    nth = np.zeros(len(rows), dtype=np.int64)  # of its class; the copies of others come last
+    for c in np.unique(material.y[rows]):
+        mine = np.flatnonzero(material.y[rows] == c)
+        nth[mine[np.argsort(copy[mine], kind="stable")]] = np.arange(len(mine))
+    order = np.argsort(nth if rare else nth >= 2, kind="stable")
+    return np.sort(rows[order[:most]])
 
 
 def curve(material: Material, plan: Plan, head: Probe | SpecHead, method: Method) -> list[dict[str, Any]]:
@@ -296,7 +349,7 @@ def _one_repeat(
 ) -> Verdict:
     folds, _ = recipe.cross_validation(len(material.y))
     found = _crossed(material, fitter(material, sets, heads), folds, 1)
-    return Verdict(found.score, rows, found.probabilities)
+    return Verdict(found.score, rows, found.probabilities, found.right)
 
 
 def _crossed(
@@ -310,10 +363,25 @@ def _crossed(
         return cross_validate(fit, m.y, m.groups, m.keys, m.classes, folds, repeats, m.seed, progress, workers)
 
 
-def _baseline(kind: str, material: Material, verdict: Verdict, rows: Ints, probabilities: Doubles) -> Baseline:
-    """Compared with the verdict on the rows that both judged."""
-    place = {int(row): k for k, row in enumerate(verdict.rows)}
-    same = verdict.probabilities[[place[int(row)] for row in rows]]
-    y, groups = material.y[rows], material.groups[rows]
-    accuracy = accuracy_interval(probabilities.argmax(axis=1) == y, groups)
-    return Baseline(kind, accuracy, len(rows), paired_difference(y, same, probabilities, groups))
+def _baseline(kind: str, material: Material, plan: Plan, verdict: Verdict, found: tuple[Ints, Doubles]) -> Baseline:
+    """Compared with the verdict, on the rows that both judged: all of them."""
+    rows, probabilities = found
+    assert np.array_equal(rows, verdict.rows)
+    y, groups, measure = material.y[rows], material.groups[rows], measure_of(material, plan)
+    right = probabilities.argmax(axis=1) == y
+    mine = _scores(measure, y, right, groups)
+    rival = {name: verdict.score[name] for name in mine}
+    return Baseline(kind, len(rows), measure, mine, rival, _gain(measure, y, verdict.right, right, groups))
+
+
+def _scores(measure: str, y: Ints, right: npt.NDArray[np.bool_], groups: Ints) -> dict[str, Any]:
+    """The accuracy, and the balanced one where that is the measure."""
+    plain = {"accuracy": accuracy_interval(right, groups)}
+    return plain if measure == "accuracy" else plain | {measure: balanced_interval(y, right, groups)}
+
+
+def _gain(measure: str, y: Ints, one: npt.NDArray[Any], other: npt.NDArray[Any], groups: Ints) -> dict[str, Any]:
+    """The paired difference in this measure, from which answers are right."""
+    if measure == "accuracy":
+        return paired_gain(one, other, groups)
+    return paired_balanced_gain(y, one, other, groups)

@@ -41,6 +41,7 @@ def render_card(data: ReportData) -> str:
         front=Markup(front_matter(data)),  # JSON: nothing in it can end the front matter
         headline=words.headline(data),
         how=words.how_measured(data.headline),
+        measure=words.measure_of(data),
         classes=Markup(words.listing(names, LISTED_CLASSES)),  # each name is a code span already
         verdict=words.verdict(data),
         warnings=words.warnings(data),

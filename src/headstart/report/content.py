@@ -28,12 +28,15 @@ class Measured:
 
 @dataclass(frozen=True)
 class Baseline:
-    """What an answer without transfer gets, on its own `n` images."""
+    """What an answer without transfer gets, on its own `n` images, beside what it is held against on the same ones."""
 
-    kind: Literal["most frequent", "raw pixels", "random weights"]
-    accuracy: Metric
+    kind: Literal["most frequent", "raw pixels", "random weights", "frozen", "closed form"]
+    accuracy: Metric  # in this `measure`, as all three
     n: int
-    difference: Metric | None = None  # accuracy of the model minus this baseline's, paired on the same images
+    difference: Metric | None = None  # the rival's minus this one's, paired on the same images
+    rival: Metric | None = None  # of this model; for random weights of the pre-trained ones; None = the sum of the two
+    measure: Literal["accuracy", "balanced accuracy"] = "accuracy"
+    n_train: int = 0  # images that it learned from, where they are fewer than all; 0 = not told
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,7 @@ class TimmView:
     same: bool  # whether it gives the same probabilities as headstart
     accuracy: Metric | None = None  # of the timm view, on the headline's images
     n: int = 0
+    reason: str = ""  # why the two differ, a sentence
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from headstart.report.content import CurvePoint, ReliabilityBin
 from headstart.report.numbers import Estimate, count, estimate, share
 
 WIDTH, HEIGHT = 360, 220  # of a chart with text, user units
-LEFT, RIGHT, TOP, BOTTOM = 46, 14, 12, 34  # its margins: room for labels of the axes
+LEFT, RIGHT, TOP, BOTTOM = 46, 14, 28, 34  # its margins: room for labels of the axes, and for their names
 HEAT_CELLS = 100  # a heat map has at most 100 x 100 cells: finer ones cannot be told apart on a phone
 HEAT_LEVELS = 5  # shades; more cannot be told apart
 
@@ -74,8 +74,9 @@ def _ticks(low: float, high: float) -> list[float]:
     return [k * step for k in range(first, last + 1)]
 
 
-def _axes(ticks: Sequence[float], y: list[float], x: Sequence[tuple[float, str]], x_title: str) -> str:
-    lines = [
+def _axes(ticks: Sequence[float], y: list[float], x: Sequence[tuple[float, str]], x_title: str, y_title: str) -> str:
+    lines = [f'<text x="4" y="11">{escape(y_title)}</text>']
+    lines += [
         f'<path class="grid" d="M{LEFT} {v:.1f}H{WIDTH - RIGHT}"/><text x="{LEFT - 5}" y="{v + 4:.1f}" '
         f'text-anchor="end">{100 * t:.0f}</text>'
         for t, v in zip(ticks, y, strict=True)
@@ -120,7 +121,7 @@ def learning_curve(curve: Sequence[CurvePoint]) -> Markup:
     said = "; ".join(f"{count(n)} images: {share(est.value)} %" for n, est in points)
     return Markup(
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Learning curve. {escape(said)}">'
-        f"{_axes(ticks, [y(t) for t in ticks], labels, 'training images (log scale)')}"
+        f"{_axes(ticks, [y(t) for t in ticks], labels, 'training images (log scale)', 'accuracy, %')}"
         f'<polygon class="band" points="{band}"/><polyline class="line" points="{line}"/>{dots}</svg>'
     )
 
@@ -131,7 +132,7 @@ def _short(value: float) -> str:
     return text if len(text) <= 6 else f"{value:.1e}".replace("e-0", "e-")
 
 
-def by_epoch(losses: Sequence[tuple[float, float | None]], what: str = "Loss") -> Markup:
+def by_epoch(losses: Sequence[tuple[float, float | None]], what: str = "log-loss, nats") -> Markup:
     """One or two values (upwards, from 0) against epochs, such as training and held-out log-loss; "" below two
     epochs."""
     if len(losses) < 2:
@@ -158,9 +159,10 @@ def by_epoch(losses: Sequence[tuple[float, float | None]], what: str = "Loss") -
         f'y="{at(0, t)[1] + 4:.1f}" text-anchor="end">{_short(t)}</text>'
         for t in ticks
     )
-    axis = _axes((), [], labels, "epoch")
+    axis = _axes((), [], labels, "epoch", what)
+    name = escape(f"{what[:1].upper()}{what[1:]} by epoch.")
     return Markup(
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(what)} by epoch.">'
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{name}">'
         f"{grid}{axis}{''.join(drawn)}</svg>"
     )
 
@@ -188,7 +190,7 @@ def reliability(bins: Sequence[ReliabilityBin]) -> Markup:
     labels = [(at(t, 0)[0], f"{100 * t:.0f}") for t in ticks]
     return Markup(
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Reliability. {escape(said)}">'
-        f"{_axes(ticks, [at(0, t)[1] for t in ticks], labels, 'stated probability, %')}"
+        f"{_axes(ticks, [at(0, t)[1] for t in ticks], labels, 'stated probability, %', 'right answers, %')}"
         f'<path class="diagonal" d="M{x0:.1f} {y0:.1f}L{x1:.1f} {y1:.1f}"/>{"".join(dots)}</svg>'
     )
 

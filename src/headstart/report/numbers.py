@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 MINUS = "\u2212"
@@ -48,6 +49,19 @@ def share(fraction: float) -> str:
     return f"{abs(percent):.1f}"  # exactly so, to within the noise of floating point
 
 
+def ends(low: float, high: float, difference: bool = False) -> tuple[str, str]:
+    """Both ends of an interval in percent with the same number of decimals: one, and more only where the lower end
+    would read 100.0, the upper one 0.0, or an end of a difference 0.0 that is not."""
+    for decimals in (1, 2, 3):
+        texts = [f"{100 * end:.{decimals}f}" for end in (low, high)]
+        first, last = map(float, texts)
+        hidden = difference and ((first == 0 and low != 0) or (last == 0 and high != 0))
+        if not (first == 100 and low < 1) and not (last == 0 and high > 0) and not hidden:
+            break
+    shown = [text.replace("-", MINUS) if float(text) else text.removeprefix("-") for text in texts]
+    return shown[0], shown[1]
+
+
 def percent(fraction: float | None) -> str:
     """0.9608 -> "96.1 %"."""
     return NOTHING if fraction is None else f"{share(fraction)} %"
@@ -57,7 +71,7 @@ def interval(est: Estimate) -> str:
     """The ends as "91.7–98.2" (percent), or ""; "−0.5 to 3.1" where an end is negative."""
     if est.low is None or est.high is None:
         return ""
-    return f"{share(est.low)}{' to ' if est.low < 0 else DASH}{share(est.high)}"
+    return (" to " if est.low < 0 else DASH).join(ends(est.low, est.high, est.low < 0))
 
 
 def full(est: Estimate | None, n: int | None = None) -> str:
@@ -71,15 +85,34 @@ def full(est: Estimate | None, n: int | None = None) -> str:
 
 def points(fraction: float) -> str:
     """A difference of accuracies: 0.013 -> "+1.3 points"."""
-    text = share(fraction)
-    return f"{'+' if fraction > 0 else ''}{text} points"
+    return _points(share(fraction), fraction)
+
+
+def points_between(one: float, other: float, gain: Estimate | None = None) -> str:
+    """ "+1.3 points (95 % interval −0.5 to 3.1)": what a reader gets who subtracts the other accuracy from the one as
+    they are written, with the interval of `gain`."""
+    apart = Decimal(_plain(share(one))) - Decimal(_plain(share(other)))
+    return _points(f"{apart}".replace("-", MINUS), float(apart)) + _of_difference(gain)
 
 
 def points_full(est: Estimate) -> str:
     """ "+1.3 points (95 % interval −0.5 to 3.1)"."""
-    if est.low is None or est.high is None:
-        return points(est.value)
-    return f"{points(est.value)} (95 % interval {share(est.low)} to {share(est.high)})"
+    return points(est.value) + _of_difference(est)
+
+
+def _points(text: str, value: float) -> str:
+    text = text if value else text.removeprefix(MINUS)
+    return f"{'+' if value > 0 else ''}{text} points"
+
+
+def _plain(text: str) -> str:
+    return text.replace(MINUS, "-")
+
+
+def _of_difference(gain: Estimate | None) -> str:
+    if gain is None or gain.low is None or gain.high is None:
+        return ""
+    return f" (95 % interval {' to '.join(ends(gain.low, gain.high, True))})"
 
 
 def count(number: float) -> str:
@@ -87,11 +120,6 @@ def count(number: float) -> str:
     if abs(number - round(number)) < 1e-9:
         return f"{round(number):,}"
     return f"{number:,.1f}"
-
-
-def plural(number: float, noun: str, many: str = "") -> str:
-    """(1, "image") -> "1 image"; (2, "class", "classes") -> "2 classes"."""
-    return f"{count(number)} {noun if number == 1 else many or noun + 's'}"
 
 
 def seconds(duration: float) -> str:

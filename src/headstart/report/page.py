@@ -15,8 +15,9 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from headstart.counted import counted
 from headstart.report import figures, numbers, words
-from headstart.report.content import ReportData
+from headstart.report.content import Measured, ReportData
 from headstart.report.numbers import Estimate, estimate
 
 MAX_PICTURES = 24  # a gallery: two screens of a phone show 12; more is what the CSV files are for
@@ -82,10 +83,16 @@ def environment(**filters: Callable[..., str]) -> Environment:
         keep_trailing_newline=True,
     )
     env.filters.update(percent=numbers.percent, count=numbers.count, decimal=numbers.decimal, seconds=numbers.seconds)
+    env.filters.update(sentence=_sentence)
     env.filters.update(filters)
-    words: Any = {"interval": numbers.interval, "full": numbers.full, "plural": numbers.plural, "estimate": estimate}
+    words: Any = {"interval": numbers.interval, "full": numbers.full, "plural": counted, "estimate": estimate}
     env.globals.update(words)
     return env
+
+
+def _sentence(text: str) -> str:
+    """With a capital letter at its start."""
+    return text[:1].upper() + text[1:]
 
 
 def render_report(data: ReportData) -> str:
@@ -100,19 +107,20 @@ def render_report(data: ReportData) -> str:
             n=int(data.headline.score["n"]),
             headline=words.headline(data),
             how=words.how_measured(data.headline),
+            measure=words.measure_of(data),
             verdict=words.verdict(data),
             steps=words.next_steps(data),
             warnings=words.warnings(data),
             **shared_parts(data),
             **_data_section(data),
-            **_confusion_section(data.headline.score, data.classes),
+            **_confusion_section(data.headline, data.classes),
             **_picture_section(data),
             curve=figures.learning_curve(data.curve),
             curve_rows=[(p.n, estimate(p.accuracy)) for p in data.curve],
             curve_said=words.curve_sentence(data),
             tuned=data.network is not None and data.network.tuned,
             losses=figures.by_epoch(data.losses),
-            rates=figures.by_epoch([(rate, None) for rate in data.rates], "Learning rate"),
+            rates=figures.by_epoch([(rate, None) for rate in data.rates], "learning rate"),
             losses_said=words.loss_sentence(data.losses, data.more_epochs),
             calibration=words.calibration_sentences(data.headline.score, data.temperature),
             reliability=figures.reliability(data.reliability),
@@ -143,15 +151,14 @@ def shared_parts(data: ReportData) -> dict[str, Any]:
 
 
 def _results(data: ReportData) -> list[Row]:
-    """The model first, its further scores, then the baselines, each with its own n."""
-    rows = []
+    """The model first, its further scores, then the baselines, each with its own n and with what it is held against."""
+    rows, key = [], words.measure_of(data).replace(" ", "_")
     for measured, mark in [(data.headline, "model"), *((m, "also") for m in data.also)]:
-        est, n = words.accuracy_of(measured), int(measured.score["n"])
+        est, n = estimate(measured.score.get(key)) or words.accuracy_of(measured), int(measured.score["n"])
         rows.append(_result_row("This model", words.source_name(measured), est, n, "", mark))
     for baseline in data.baselines:
         name, note = words.BASELINES[baseline.kind]
-        gain = estimate(baseline.difference)
-        extra = "" if gain is None else f"model: {numbers.points_full(gain)}"
+        extra = words.comparison(baseline)
         rows.append(_result_row(name, note, estimate(baseline.accuracy), baseline.n, extra, "baseline"))
     return rows
 
@@ -163,9 +170,8 @@ def _result_row(name: str, note: str, est: Estimate | None, n: int, extra: str, 
 def _further(score: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The other numbers of the headline score, written out."""
     names = {
-        "balanced_accuracy": "Balanced accuracy (mean recall of the classes)",
+        "balanced_accuracy": "Balanced accuracy (the mean recall of the classes)",
         "macro_precision": "Precision, mean of the classes",
-        "macro_recall": "Recall, mean of the classes",
         "macro_f1": "F1, mean of the classes",
     }
     found = [(title, estimate(score.get(key))) for key, title in names.items()]
@@ -189,7 +195,7 @@ def _data_section(data: ReportData) -> dict[str, Any]:
     if totals:
         label = (
             f"Images per class, largest first: from {numbers.count(top)} down to {numbers.count(min(totals.values()))} "
-            f"over {numbers.plural(len(totals), 'class', 'classes')}"
+            f"over {counted(len(totals), 'class', 'classes')}"
         )
     return {
         "class_counts": rows if splits else [],
@@ -200,7 +206,7 @@ def _data_section(data: ReportData) -> dict[str, Any]:
     }
 
 
-def _confusion_section(score: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
+def _confusion_section(measured: Measured, classes: Sequence[str]) -> dict[str, Any]:
     """The confusion matrix in the form that its size asks for."""
     many = len(classes) > SHORT_TABLE
     context: dict[str, Any] = {
@@ -210,8 +216,8 @@ def _confusion_section(score: Mapping[str, Any], classes: Sequence[str]) -> dict
         "mistakes": 0,
         "named_columns": len(classes) <= NAMED_COLUMNS,
     }
-    if score.get("confusion") is not None:
-        confusion = np.asarray(score["confusion"], dtype=float)
+    confusion = words.answers_counted(measured)
+    if confusion is not None:
         context["mistakes"] = float(confusion.sum() - np.trace(confusion))
         context["judged"] = float(confusion.sum())
         context["pairs"] = [

@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from headstart.counted import counted
 from headstart.report.content import Baseline, Measured, ReportData
 from headstart.report.numbers import (
     Estimate,
     count,
     decimal,
+    ends,
     estimate,
     full,
     interval,
     percent,
-    plural,
-    points,
-    points_full,
+    points_between,
     share,
 )
 
@@ -35,7 +35,7 @@ BASELINES = {
     "raw pixels": ("Raw 16\u00d716 pixels", "the same kind of head on tiny pictures, no network"),
     "frozen": ("The same network, frozen", "with headstart's own head: what tuning is worth"),
     "closed form": ("headstart's own head", "in closed form, on the same network"),
-    "random weights": ("Same network, random weights", "nothing learned from other images"),
+    "random weights": ("Same network, random weights", "nothing learned from other images, a quick head"),
 }
 
 
@@ -68,7 +68,7 @@ def source_name(measured: Measured) -> str:
 
 def how_measured(measured: Measured) -> str:
     """What the headline was measured on, one sentence."""
-    n = plural(measured.score["n"], "image")
+    n = counted(measured.score["n"], "image")
     if measured.source == "cross-validation":
         again = f", repeated {measured.repeats} times with new folds" if measured.repeats > 1 else ""
         return (
@@ -113,30 +113,67 @@ def verdict(data: ReportData) -> list[Advice]:
     return [advice for advice in (_transfer(data), _usable(data)) if advice is not None]
 
 
+def rival_of(baseline: Baseline) -> Estimate | None:
+    """What a baseline is held against, on the same images."""
+    gain, own = estimate(baseline.difference), estimate(baseline.accuracy)
+    if baseline.rival is not None or gain is None or own is None:
+        return estimate(baseline.rival)
+    return Estimate(own.value + gain.value)
+
+
+def comparison(baseline: Baseline) -> str:
+    """A baseline's difference with the two numbers that it is the difference of; "" where there is none."""
+    rival, gain, own = rival_of(baseline), estimate(baseline.difference), estimate(baseline.accuracy)
+    if rival is None or gain is None or own is None:
+        return ""
+    images = f"on the same {counted(baseline.n, 'image')}"
+    who = f"this model {images}"
+    if baseline.kind == "random weights":
+        few = f"learned from the same {counted(baseline.n_train, 'image')} and " if baseline.n_train else ""
+        who = f"the pre-trained network with the same quick head, {few}judged {images}"
+    return f"{who}: {percent(rival.value)}; difference {points_between(rival.value, own.value, gain)}"
+
+
+def measure_of(data: ReportData) -> str:
+    """What the alternatives are compared in."""
+    return next((b.measure for b in data.baselines), "accuracy")
+
+
 def _transfer(data: ReportData) -> Advice | None:
     question = "Does transfer help?"
     if data.network is not None and not data.network.pretrained:
         return Advice(question, "Nothing was transferred: the network has random weights.", "unsure")
-    rival = next((b for b in data.baselines if b.kind == "random weights"), None)
-    if rival is None:
+    without = next((b for b in data.baselines if b.kind == "random weights"), None)
+    if without is None:
         return None
-    name = "the same network with random weights"
-    gain = estimate(rival.difference)
-    if gain is not None and gain.low is not None and gain.high is not None:
-        said = f"{points_full(gain)} against {name}, on the same images"
-        if gain.low > 0:
-            return Advice(question, f"Yes: {said}.", "good")
-        if gain.high < 0:
-            return Advice(question, f"No, it harms: {said}. Try another backbone.", "bad")
-        return Advice(question, f"Not shown: {said}; the interval includes zero.", "unsure")
-    return _transfer_unpaired(data, rival, question, name)
+    rival, gain, own = rival_of(without), estimate(without.difference), estimate(without.accuracy)
+    if rival is None or gain is None or own is None or gain.low is None or gain.high is None:
+        return _transfer_unpaired(data, without, question)
+    few = f"learned from {counted(without.n_train, 'image')} and " if without.n_train else ""
+    said = (
+        f"with its pre-trained weights the network gets {_right(rival, without)}, with random weights "
+        f"{percent(own.value)}: {points_between(rival.value, own.value, gain)}. Both had the same quick head, {few}"
+        f"judged on the same {counted(without.n, 'image')}"
+    )
+    if gain.low > 0:
+        return Advice(question, f"Yes: {said}.", "good")
+    if gain.high < 0:
+        return Advice(question, f"No, it harms: {said}. Try another backbone.", "bad")
+    return Advice(question, f"Not shown, the interval includes zero: {said}.", "unsure")
 
 
-def _transfer_unpaired(data: ReportData, rival: Baseline, question: str, name: str) -> Advice | None:
-    mine, other = accuracy_of(data.headline), estimate(rival.accuracy)
+def _right(est: Estimate, baseline: Baseline) -> str:
+    if baseline.measure == "accuracy":
+        return f"{percent(est.value)} right"
+    return f"a balanced accuracy of {percent(est.value)} (each class counts the same)"
+
+
+def _transfer_unpaired(data: ReportData, without: Baseline, question: str) -> Advice | None:
+    mine, other = accuracy_of(data.headline), estimate(without.accuracy)
     if other is None or mine.low is None or mine.high is None or other.low is None or other.high is None:
         return None
-    said = f"{points(mine.value - other.value)} against {name}"
+    n = data.headline.score["n"]
+    said = f"this model gets {full(mine, n)} right, the same network with random weights {full(other, without.n)}"
     if mine.low > other.high:
         return Advice(question, f"Yes: {said}; the two intervals do not touch.", "good")
     if mine.high < other.low:
@@ -147,19 +184,26 @@ def _transfer_unpaired(data: ReportData, rival: Baseline, question: str, name: s
 def _usable(data: ReportData) -> Advice:
     question, accuracy = "Is it usable?", accuracy_of(data.headline)
     low, high = (accuracy.value if end is None else end for end in (accuracy.low, accuracy.high))
-    guess = next((estimate(b.accuracy) for b in data.baselines if b.kind == "most frequent"), None)
-    if guess is not None and low <= guess.value:
-        return Advice(
-            question,
-            f"No: it is not shown to be better than always answering the most frequent class ({percent(guess.value)}).",
-            "bad",
-        )
-    wrong = f"between {share(1 - high)} and {share(1 - low)}" if low < high else f"about {share(1 - accuracy.value)}"
+    constant = next((b for b in data.baselines if b.kind == "most frequent"), None)
+    guess = None if constant is None else estimate(constant.accuracy)
+    if constant is not None and guess is not None:
+        mine = estimate(constant.rival) or accuracy
+        if (mine.value if mine.low is None else mine.low) <= guess.value:
+            of = "" if constant.measure == "accuracy" else "balanced accuracy "
+            return Advice(
+                question,
+                "No: it is not shown to be better than always answering the most frequent class "
+                f"({of}{percent(guess.value)}).",
+                "bad",
+            )
+    wrong = f"between {' and '.join(ends(1 - high, 1 - low))}" if low < high else f"about {share(1 - accuracy.value)}"
     answer = f"If {wrong} wrong answers in 100 are acceptable, yes, on images like these."
     weak = _weakest(data)
     if weak is not None and len(data.classes) > 1:
         recall = estimate(weak["recall"])
-        answer += f" The weakest class is {weak['class']}: {full(recall, weak['n'])} of its images are found."
+        answer += (
+            f" The weakest class is \u201c{weak['class']}\u201d: {full(recall, weak['n'])} of its images are found."
+        )
     wide = accuracy.low is not None and accuracy.high is not None and accuracy.high - accuracy.low > WIDE
     return Advice(question, answer, "unsure" if wide else "good")
 
@@ -183,22 +227,39 @@ def next_steps(data: ReportData) -> list[str]:
 def _look_at_data(data: ReportData) -> list[str]:
     steps = []
     if data.leak_count:
-        groups = plural(data.leak_count, "duplicate group")
-        steps.append(f"Take the copies of {groups} out of one of your splits and fit again: they flatter the score.")
+        one = data.leak_count == 1
+        steps.append(
+            f"{_alike(data.leak_count)} {'stands' if one else 'stand'} in more than one of your splits: take "
+            f"{'its' if one else 'their'} pictures out of all but one and fit again, since they flatter the score."
+        )
     if data.suspect_count:
-        labels = plural(data.suspect_count, "label")
+        labels = counted(data.suspect_count, "label")
         verb = "looks" if data.suspect_count == 1 else "look"
         steps.append(f"{labels} {verb} wrong: check {'it' if data.suspect_count == 1 else 'those'} first.")
     if data.conflict_count:
-        steps.append(f"{plural(data.conflict_count, 'group')} of the same picture with different labels: decide which.")
+        verb = "carries" if data.conflict_count == 1 else "carry"
+        steps.append(f"{_alike(data.conflict_count)} {verb} different labels: decide which is right.")
     return steps
 
 
+def _alike(groups: int) -> str:
+    return f"{counted(groups, 'group')} of pictures that are the same or nearly so"
+
+
+def answers_counted(measured: Measured) -> Any:
+    """The confusion matrix (truth, predicted) in whole answers, or None: where cross-validation was repeated the score
+    has its mean, and the sum over the repeats has no half images."""
+    confusion = measured.score.get("confusion")
+    if confusion is None:
+        return None
+    repeats = measured.repeats if measured.source == "cross-validation" else 1
+    return np.rint(repeats * np.asarray(confusion, dtype=float))
+
+
 def _confused(data: ReportData) -> list[str]:
-    confusion = data.headline.score.get("confusion")
-    if confusion is None or len(data.classes) < 3:
+    matrix = answers_counted(data.headline)
+    if matrix is None or len(data.classes) < 3:
         return []
-    matrix = np.asarray(confusion, dtype=float)
     both = np.triu(matrix + matrix.T, 1)
     mistakes = float(both.sum())
     if mistakes == 0 or both.max() < CONFUSED * mistakes or both.max() < 3:
@@ -206,7 +267,7 @@ def _confused(data: ReportData) -> list[str]:
     first, second = np.unravel_index(int(both.argmax()), both.shape)
     return [
         f"{data.classes[first]} and {data.classes[second]} are taken for each other in {count(float(both.max()))} of "
-        f"{plural(mistakes, 'mistake')}: more or clearer images of these two pay most."
+        f"{counted(mistakes, 'mistake')}: more or clearer images of these two pay most."
     ]
 
 
@@ -230,12 +291,15 @@ def loss_sentence(losses: Sequence[tuple[float, float | None]], more: int = 0) -
         return ""
     held = [loss for _, loss in losses if loss is not None]
     if len(held) < len(losses):
-        return f"{len(losses)} epochs on all training images; the epoch of the least training loss was kept."
+        many = len(losses) > 1
+        kept = "; the epoch with the lowest training loss was kept." if many else "."
+        return f"{counted(len(losses), 'epoch')} on all training images{kept}"
     best = min(range(len(held)), key=lambda k: held[k])
-    then = f"From there it learned for {plural(more, 'more epoch')} from those images too. " if more else ""
+    then = f"From there it learned for {counted(more, 'more epoch')} from those images too. " if more else ""
     return (
-        f"Epoch {best + 1} of {len(held)} was kept: its log-loss on training images held out for this is the least, "
-        f"{held[best]:.3f}. {then}No image that judges the model had a part in it."
+        f"Epoch {best + 1} of {len(held)} was kept: its log-loss on training images held out for this is "
+        f"{'the lowest, ' if len(held) > 1 else ''}{held[best]:.3f}. {then}No image that judges the model had a part "
+        "in it."
     )
 
 
@@ -248,9 +312,12 @@ def curve_sentence(data: ReportData) -> str:
     if first is None or second is None:
         return ""
     gain = estimate(data.gain) or Estimate(second.value - first.value)
-    change = points_full(gain).removeprefix("+")
-    moved = f"changed the accuracy by {change}" if gain.value <= 0 else f"gained {change}"
-    said = f"going from {count(before.n)} to {plural(after.n, 'training image')} {moved}"
+    change = points_between(second.value, first.value, gain).removeprefix("+")
+    moved = f"changed the accuracy by {change}" if second.value <= first.value else f"gained {change}"
+    said = (
+        f"going from {count(before.n)} to {counted(after.n, 'training image')} {moved}, from {percent(first.value)} to "
+        f"{percent(second.value)} of the same judged images"
+    )
     if gain.low is None or gain.high is None:
         return f"{said[0].upper()}{said[1:]}; there is no interval for this step, so read the curve with care."
     if gain.low > 0:
@@ -264,19 +331,21 @@ def warnings(data: ReportData) -> list[str]:
     """What makes the numbers weaker than they look, worst first; the pipeline's own warnings last."""
     found: list[str] = []
     if data.leak_count:
-        groups = plural(data.leak_count, "duplicate group")
-        found.append(f"{groups} across your splits: test images were seen in training, so the score is too high.")
+        found.append(
+            f"{_alike(data.leak_count)} across your splits: what judges the model, or nearly that, was seen in "
+            "training, so the score is too high."
+        )
     if data.network is not None and not data.network.pretrained:
         found.append("Random weights were used: this model has learned nothing from other images.")
     n = int(data.headline.score["n"])
     if n < FEW_IMAGES:
         found.append(
-            f"Only {plural(n, 'image')} judged: one image more or less moves the accuracy by {share(1 / n)} %."
+            f"Only {counted(n, 'image')} judged: one image more or less moves the accuracy by {share(1 / n)} points."
         )
     found += _class_warnings(data.images_by_class)
     if data.set_aside:
         verb = "was" if len(data.set_aside) == 1 else "were"
-        found.append(f"{plural(len(data.set_aside), 'file')} could not be used and {verb} set aside.")
+        found.append(f"{counted(len(data.set_aside), 'file')} could not be used and {verb} set aside.")
     return [*found, *data.warnings]
 
 
@@ -286,14 +355,15 @@ def _class_warnings(by_class: dict[str, int]) -> list[str]:
     if few:
         names = listing(few, 3)
         found.append(
-            f"{plural(len(few), 'class', 'classes')} with fewer than {FEW_PER_CLASS} training images: {names}."
+            f"{counted(len(few), 'class', 'classes')} with fewer than {FEW_PER_CLASS} training images: {names}."
         )
     if by_class and min(by_class.values()) > 0:
         large, small = max(by_class, key=lambda c: by_class[c]), min(by_class, key=lambda c: by_class[c])
         if by_class[large] >= IMBALANCE * by_class[small]:
             found.append(
-                f"Unequal classes: {large} has {plural(by_class[large], 'image')}, {small} has "
-                f"{count(by_class[small])}; read the balanced accuracy and the class table, not the accuracy alone."
+                f"Unequal classes: {large} has {counted(by_class[large], 'image')}, {small} has "
+                f"{count(by_class[small])}; read the balanced accuracy and the class table, not the accuracy alone. "
+                "The alternatives are compared by the balanced accuracy, in which each class counts the same."
             )
     return found
 
@@ -307,21 +377,32 @@ def listing(names: Sequence[str], most: int) -> str:
 def calibration_sentences(score: Any, temperature: float | None) -> list[str]:
     """ECE and log-loss in plain words."""
     said = []
-    ece, log_loss = estimate(score.get("ece")), estimate(score.get("log_loss"))
+    ece, plain, log_loss = (estimate(score.get(name)) for name in ("ece", "ece_plain", "log_loss"))
     if ece is not None:
-        ends = interval(ece)
-        sure = f" (95 % interval {ends})" if ends else ""
         said.append(
-            f"On average the stated probability is {share(ece.value)} points away from the share of right answers{sure}"
-            ": the expected calibration error. Zero would be perfect."
+            f"On average the stated probability is {_away(ece)} away from the share of right answers: the expected "
+            "calibration error in 15 groups of equally many images, less the part that chance alone makes of it "
+            "(bias-corrected). Zero would be perfect."
+        )
+    if plain is not None:
+        said.append(
+            f"Without that correction, as other programs state it, the expected calibration error is {_away(plain)}."
         )
     if log_loss is not None:
         chance = float(np.exp(-log_loss.value))
-        ends = "" if log_loss.low is None else f" (95 % interval {decimal(log_loss.low)} to {decimal(log_loss.high)})"
+        between = (
+            "" if log_loss.low is None else f" (95 % interval {decimal(log_loss.low)} to {decimal(log_loss.high)})"
+        )
         said.append(
-            f"The log-loss is {decimal(log_loss.value)} nats{ends}: the right class gets a probability of "
+            f"The log-loss is {decimal(log_loss.value)} nats{between}: the right class gets a probability of "
             f"{percent(chance)} in the geometric mean."
         )
     if temperature is not None:
         said.append(f"Probabilities were set with a temperature of {decimal(temperature)}, fitted on training images.")
     return said
+
+
+def _away(error: Estimate) -> str:
+    """A calibration error with its interval."""
+    between = interval(error)
+    return f"{share(error.value)} points" + (f" (95 % interval {between})" if between else "")
