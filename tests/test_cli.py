@@ -142,7 +142,8 @@ def test_cache_shows_what_is_stored_and_clears_it(run: Run, pictures: Path, tmp_
     assert "test_efficientnet, 64 px, f32" in run("cache", "--cache", place).out
     found = run("cache", "--cache", place, "--clear", "--json")
     assert json.loads(found.out)["bytes"] == 0
-    assert [p.name for p in place.iterdir()] == ["precious.txt"]
+    assert (place / "precious.txt").read_text() == "mine"
+    assert [p for p in place.rglob("*") if p.is_file()] == [place / "precious.txt"]
 
 
 def test_a_fit_leaves_nothing_in_the_home_folder(start: Start, home: Path, pictures: Path, tmp_path: Path) -> None:

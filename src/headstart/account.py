@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from headstart.counted import counted
+from headstart.counted import count, counted
 from headstart.learn import recipe
 from headstart.learn.trained import Epoch, SpecHead
 from headstart.pipeline import Fitted
-from headstart.report.numbers import count
 
 HEADS = {"ridge": "ridge", "lda": "shrunk LDA", "logistic": "logistic regression"}
 TAPS = {"last": "the last layer", "plain": "the last layer", "all": "all stages"}

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 
-def counted(number: int, noun: str, plural: str | None = None) -> str:
+def count(number: float) -> str:
+    """12345 -> "12,345"; one decimal where a count is a mean over repetitions."""
+    if abs(number - round(number)) < 1e-9:
+        return f"{round(number):,}"
+    return f"{number:,.1f}"
+
+
+def counted(number: float, noun: str, plural: str | None = None) -> str:
     """A number with its noun. The plural stands at the noun's end, or is given: counted(2, "class", "classes")."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+    return f"{count(number)} {noun if number == 1 else plural or noun + 's'}"

@@ -13,8 +13,9 @@ import numpy as np
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
+from headstart.counted import count
 from headstart.report.content import CurvePoint, ReliabilityBin
-from headstart.report.numbers import Estimate, count, estimate, share
+from headstart.report.numbers import Estimate, estimate, share
 
 WIDTH, HEIGHT = 360, 220  # of a chart with text, user units
 LEFT, RIGHT, TOP, BOTTOM = 46, 14, 28, 34  # its margins: room for labels of the axes, and for their names

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from headstart.counted import count
+
 MINUS = "\u2212"
 DASH = "\u2013"
 NOTHING = DASH  # stands where a number is not defined, such as the precision of a class never predicted
@@ -113,13 +115,6 @@ def _of_difference(gain: Estimate | None) -> str:
     if gain is None or gain.low is None or gain.high is None:
         return ""
     return f" (95 % interval {' to '.join(ends(gain.low, gain.high, True))})"
-
-
-def count(number: float) -> str:
-    """12345 -> "12,345"; one decimal where a count is a mean over repetitions."""
-    if abs(number - round(number)) < 1e-9:
-        return f"{round(number):,}"
-    return f"{number:,.1f}"
 
 
 def seconds(duration: float) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from headstart.counted import counted
+from headstart.counted import count, counted
 from headstart.report import figures, numbers, words
 from headstart.report.content import Measured, ReportData
 from headstart.report.numbers import Estimate, estimate
@@ -82,7 +82,7 @@ def environment(**filters: Callable[..., str]) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    env.filters.update(percent=numbers.percent, count=numbers.count, decimal=numbers.decimal, seconds=numbers.seconds)
+    env.filters.update(percent=numbers.percent, count=count, decimal=numbers.decimal, seconds=numbers.seconds)
     env.filters.update(sentence=_sentence)
     env.filters.update(filters)
     words: Any = {"interval": numbers.interval, "full": numbers.full, "plural": counted, "estimate": estimate}
@@ -142,7 +142,7 @@ def shared_parts(data: ReportData) -> dict[str, Any]:
         "further": _further(data.headline.score),
         "per_class": per_class[:shown],
         "per_class_rest": per_class[shown:],
-        "splits": [(s, numbers.count(sum(data.counts[s].values()))) for s in splits],
+        "splits": [(s, count(sum(data.counts[s].values()))) for s in splits],
         "network": _network(data),
         "model": shlex.quote(data.model),
         "model_python": repr(data.model),
@@ -186,7 +186,7 @@ def _data_section(data: ReportData) -> dict[str, Any]:
     rows = [
         (
             name,
-            [numbers.count(data.counts[s].get(name, 0)) for s in splits],
+            [count(data.counts[s].get(name, 0)) for s in splits],
             figures.stacked([(f"s{min(i, 3)}", int(data.counts[s].get(name, 0))) for i, s in enumerate(splits)], top),
         )
         for name in data.classes
@@ -194,7 +194,7 @@ def _data_section(data: ReportData) -> dict[str, Any]:
     label = ""
     if totals:
         label = (
-            f"Images per class, largest first: from {numbers.count(top)} down to {numbers.count(min(totals.values()))} "
+            f"Images per class, largest first: from {count(top)} down to {count(min(totals.values()))} "
             f"over {counted(len(totals), 'class', 'classes')}"
         )
     return {
@@ -221,7 +221,7 @@ def _confusion_section(measured: Measured, classes: Sequence[str]) -> dict[str, 
         context["mistakes"] = float(confusion.sum() - np.trace(confusion))
         context["judged"] = float(confusion.sum())
         context["pairs"] = [
-            (classes[t], classes[p], numbers.count(images), numbers.percent(part))
+            (classes[t], classes[p], count(images), numbers.percent(part))
             for t, p, images, part in words.confused_pairs(confusion, MAX_PAIRS if many else MAX_PAIRS // 2)
         ]
         if not many:
@@ -234,9 +234,7 @@ def _confusion_section(measured: Measured, classes: Sequence[str]) -> dict[str, 
 def _class_row(row: Mapping[str, Any]) -> ClassRow:
     recall = estimate(row["recall"])
     drawing = figures.bar(recall, "model")
-    return ClassRow(
-        row["class"], numbers.count(row["n"]), recall, estimate(row["precision"]), estimate(row["f1"]), drawing
-    )
+    return ClassRow(row["class"], count(row["n"]), recall, estimate(row["precision"]), estimate(row["f1"]), drawing)
 
 
 def _matrix(confusion: Any) -> list[list[Cell]]:
@@ -247,7 +245,7 @@ def _matrix(confusion: Any) -> list[list[Cell]]:
         rows.append(
             [
                 Cell(
-                    numbers.count(float(value)) if value else "0",
+                    count(float(value)) if value else "0",
                     f"{'right' if truth == predicted else 'wrong'} q{figures.level(float(value) / total)}",
                 )
                 for predicted, value in enumerate(line)

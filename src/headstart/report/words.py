@@ -8,20 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from headstart.counted import counted
+from headstart.counted import count, counted
 from headstart.report.content import Baseline, Measured, ReportData
-from headstart.report.numbers import (
-    Estimate,
-    count,
-    decimal,
-    ends,
-    estimate,
-    full,
-    interval,
-    percent,
-    points_between,
-    share,
-)
+from headstart.report.numbers import Estimate, decimal, ends, estimate, full, interval, percent, points_between, share
 
 FEW_IMAGES = 100  # below this n a 95 % interval around 90 % is wider than 12 points (Wilson)
 FEW_PER_CLASS = 10  # below this one image moves a class's recall by more than 10 points
