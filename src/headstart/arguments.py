@@ -11,6 +11,7 @@ from headstart import __version__
 from headstart.files.cells import printable
 
 BACKBONE = "tf_efficientnet_lite0"  # equals trunk.backbone.DEFAULT, which would import torch
+IMAGES = "image files, folders, CSV or Parquet lists, zip files; - for paths on standard input"
 
 
 class Parser(argparse.ArgumentParser):
@@ -69,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
 
     predict = command("predict", "label images with a saved model")
     predict.add_argument("model", metavar="MODEL", help="a folder that fit has written")
-    predict.add_argument("images", nargs="+", metavar="IMAGES", help="image files, or folders to search")
+    predict.add_argument("images", nargs="+", metavar="IMAGES", help=IMAGES)
     predict.add_argument(
         "-o", "--output", metavar="FILE", help="a .csv, .jsonl, .json or .parquet file instead of the terminal"
     )
@@ -94,7 +95,7 @@ def _add_looking_commands(command: Callable[[str, str], argparse.ArgumentParser]
     _network_options(features)
 
     classify = command("classify", "say what a network trained on ImageNet sees in images: its own answer")
-    classify.add_argument("images", nargs="+", metavar="IMAGES", help="image files, or folders to search")
+    classify.add_argument("images", nargs="+", metavar="IMAGES", help=IMAGES)
     classify.add_argument("--top", type=int, default=5, metavar="K", help="best classes to list (default: 5)")
     _network_options(classify)
 

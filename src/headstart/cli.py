@@ -23,6 +23,7 @@ from headstart.errors import DataError, HeadstartError, OptionError
 from headstart.files.cells import printable
 
 if TYPE_CHECKING:
+    from headstart.data.table import Table
     from headstart.learn.trained import Epoch
     from headstart.opening import Options, Watcher
     from headstart.track import Tracker
@@ -125,6 +126,7 @@ def _evaluate(given: argparse.Namespace) -> None:
 
     model = pipeline.load(given.model)
     part = pipeline.judged_part(table)
+    _tell_notes(table)
     with _watcher() as watch:
         scored, found = pipeline.evaluate(model, table, watch=watch)
     if part:
@@ -142,17 +144,19 @@ def _evaluate(given: argparse.Namespace) -> None:
 
 
 def _predict(given: argparse.Namespace) -> None:
+    from headstart.data.given import named
     from headstart.data.table import list_images
 
     if given.top < 1:
         raise OptionError(f"--top {given.top} is not allowed: 1 or more")
-    table = list_images(given.images)
+    table = list_images(named(given.images, sys.stdin))
     from headstart import pipeline
     from headstart.ship.predict import FORMATS, check_output, predict, records, write_predictions
 
     if given.output:
         check_output(Path(given.output), FORMATS)
     model = pipeline.load(given.model)
+    _tell_notes(table)
     with _watcher() as watch:
         found = records(predict(model, table, progress=watch.bar("predict", len(table))), given.top)
     failed = sum(record["error"] is not None for record in found)
@@ -169,16 +173,24 @@ def _predict(given: argparse.Namespace) -> None:
         raise DataError(f"none of {len(found)} images can be read; the first, {found[0]['path']}: {found[0]['error']}")
 
 
+def _tell_notes(table: Table) -> None:
+    """What was found otherwise than written, or passed over."""
+    for note in table.notes:
+        _tell(f"note: {note}")
+
+
 def _classify(given: argparse.Namespace) -> None:
+    from headstart.data.given import named
     from headstart.data.table import list_images
 
     if given.top < 1:
         raise OptionError(f"--top {given.top} is not allowed: 1 or more")
-    table = list_images(given.images)
+    table = list_images(named(given.images, sys.stdin))
     from headstart import opening
     from headstart.ship.classify import classify
 
     backbone = opening.as_published(_options(given), _tell)
+    _tell_notes(table)
     with _watcher() as watch:
         found = classify(table, backbone, given.top, given.precision, watch.bar("classify", len(table)))
     if given.json:
