@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import io
 import os
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headstart.files.cells import CONTROL, FORMULA, csv_bytes, printable
+from headstart.files.cells import CONTROL, FORMULA, csv_bytes, printable, quoted
 from headstart.files.reading import read_regular
 
 
@@ -49,6 +50,15 @@ def test_cells_of_any_text_run_nothing_and_order_nothing(rows: list[list[str]]) 
             assert not cell.startswith(FORMULA)
             assert not CONTROL.search(cell)
             assert cell.removeprefix("'") == printable(text).removeprefix("'")
+
+
+@given(st.text())
+def test_a_value_in_a_message_is_short_and_gives_no_orders(text: str) -> None:
+    said = quoted(text)
+    assert not CONTROL.search(said)
+    assert len(text) > 40 or ast.literal_eval(said) == text
+    assert len(ast.literal_eval(said)) <= 41
+    assert ast.literal_eval(quoted(f"{text} "))[-1] == " "
 
 
 def test_numbers_stay_numbers() -> None:

@@ -45,7 +45,7 @@ def place(tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
         for damaged in (f for c in classes for f in Path(name, c).iterdir()):
             damaged.write_bytes(b"no picture")
         shutil.rmtree(Path(name, "sand"))
-    Path("no-path.csv").write_text("name,kind\na.png,moss\n")
+    Path("no-path.csv").write_text("name,remark\na.png,moss\n")
     Path("short-line.csv").write_text("path,label\ngood/moss/0.png,moss\ngood/sea/0.png\n")
     Path("odd-split.csv").write_text("path,label,split\ngood/moss/0.png,moss,trian\n")
     Path("empty.csv").write_text("")
@@ -79,8 +79,8 @@ FIT = [
     ("one-image", 1, "class 'sea' has a single training image"),
     ("no-images", 1, "no images found in no-images"),
     ("files", 1, "no class folders"),
-    ("no-path.csv", 1, "has no column 'path'"),
-    ("short-line.csv", 1, "line 3 has 1 values"),
+    ("no-path.csv", 1, "has no column 'label'"),
+    ("short-line.csv", 1, "line 3 has 1 value:"),
     ("odd-split.csv", 1, "did you mean train"),
     ("empty.csv", 1, "is empty"),
     ("binary.csv", 1, "not UTF-8"),
@@ -126,7 +126,7 @@ OTHERS = [
     ("features good -o f.txt", 2, "must end in .parquet or .csv or .jsonl"),
     ("features good -o nowhere/f.parquet", 1, "the folder nowhere does not exist"),
     ("features nowhere -o f.parquet", 1, "nowhere does not exist"),
-    ("features short-line.csv -o f.parquet", 1, "line 3 has 1 values"),
+    ("features short-line.csv -o f.parquet", 1, "line 3 has 1 value:"),
     ("features good -o f.parquet --layer stem LITTLE", 2, "layer 'stem' is not known"),
     ("demo -o /proc/demo", 1, "cannot be saved"),
 ]

@@ -18,6 +18,8 @@ from headstart.progress import ClosedOutputError, writing
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
 
+IMAGES = "image files, folders, CSV or Parquet lists, zip files; - for paths on standard input"
+
 
 class Parser(argparse.ArgumentParser):
     """Says what is wrong with the arguments in one line."""
@@ -88,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
 
     predict = command("predict", "label images with a saved model")
     predict.add_argument("model", metavar="MODEL", help="a folder that fit has written")
-    predict.add_argument("images", nargs="+", metavar="IMAGES", help="image files, or folders to search")
+    predict.add_argument("images", nargs="+", metavar="IMAGES", help=IMAGES)
     predict.add_argument(
         "-o", "--output", metavar="FILE", help="a .csv, .jsonl, .json or .parquet file instead of the terminal"
     )
@@ -113,7 +115,7 @@ def _add_looking_commands(command: Callable[[str, str], argparse.ArgumentParser]
     _network_options(features)
 
     classify = command("classify", "say what a network trained on ImageNet sees in images: its own answer")
-    classify.add_argument("images", nargs="+", metavar="IMAGES", help="image files, or folders to search")
+    classify.add_argument("images", nargs="+", metavar="IMAGES", help=IMAGES)
     classify.add_argument("-o", "--output", metavar="FILE", help="a .csv, .jsonl or .json file instead of the terminal")
     classify.add_argument("--top", type=int, default=5, metavar="K", help="best classes to list (default: 5)")
     _network_options(classify, stores=False)

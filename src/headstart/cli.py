@@ -157,6 +157,7 @@ def _evaluate(given: argparse.Namespace) -> None:
 
     model = pipeline.load(given.model)
     part = pipeline.judged_part(table)
+    _tell_notes(table)
     with watching(_tell) as watch:
         scored, found = pipeline.evaluate(model, table, watch=watch)
     if part:
@@ -174,6 +175,7 @@ def _evaluate(given: argparse.Namespace) -> None:
 
 
 def _predict(given: argparse.Namespace) -> None:
+    from headstart.data.given import named
     from headstart.data.table import list_images
     from headstart.files.output import PREDICTIONS, check_output
     from headstart.options import check_top
@@ -181,11 +183,12 @@ def _predict(given: argparse.Namespace) -> None:
     check_top(given.top)
     if given.output:
         check_output(Path(given.output), PREDICTIONS)
-    table = list_images(given.images)
+    table = list_images(named(given.images, sys.stdin))
     from headstart import pipeline
     from headstart.ship.predict import predict, records, write_predictions
 
     model = pipeline.load(given.model)
+    _tell_notes(table)
     with watching(_tell) as watch:
         found = records(predict(model, table, progress=watch.bar("predict", len(table))), given.top)
     failed = sum(record["error"] is not None for record in found)
@@ -204,7 +207,14 @@ def _predict(given: argparse.Namespace) -> None:
     _some_were_read(found)
 
 
+def _tell_notes(table: Table) -> None:
+    """What was found otherwise than written, or passed over."""
+    for note in table.notes:
+        _tell(f"note: {note}")
+
+
 def _classify(given: argparse.Namespace) -> None:
+    from headstart.data.given import named
     from headstart.data.table import list_images
     from headstart.files.output import ANSWERS, check_output
     from headstart.options import check_top
@@ -213,11 +223,12 @@ def _classify(given: argparse.Namespace) -> None:
     check_top(given.top)
     if given.output:
         check_output(Path(given.output), ANSWERS)
-    table = list_images(given.images)
+    table = list_images(named(given.images, sys.stdin))
     from headstart import opening
     from headstart.ship.classify import classify, write_answers
 
     backbone = opening.as_published(options, _tell)
+    _tell_notes(table)
     with watching(_tell) as watch:
         found = classify(table, backbone, given.top, given.precision, watch.bar("classify", len(table)))
     if given.output:

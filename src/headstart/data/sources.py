@@ -107,9 +107,9 @@ class CellSource:
 class RowGroups:
     """The image columns of some Parquet files, with the row groups last used kept in memory; safe on several threads.
 
-    column: name of a struct column with the field `bytes` and maybe `path`. A null `bytes` beside a `path` means an
-    image file of that path, relative to the Parquet file. Memory: CACHED_BYTES, or the CACHED_AT_LEAST last row groups
-    where those are larger. Reading in order decodes each row group once.
+    column: its values are bytes, structs with the field `bytes` and maybe `path`, or lists of one of these. A null
+    `bytes` beside a `path` means an image file of that path, relative to the Parquet file. Memory: CACHED_BYTES, or the
+    CACHED_AT_LEAST last row groups where those are larger. Reading in order decodes each row group once.
     """
 
     def __init__(self, files: list[Path], column: str) -> None:
@@ -120,7 +120,7 @@ class RowGroups:
         self._refused: dict[tuple[int, int], str] = {}  # each is tried once, not once a row
 
     def read(self, file: int, row_group: int, row: int) -> bytes:
-        cell = self._cells(file, row_group)[row].as_py() or {}
+        cell = _one_picture(self._cells(file, row_group)[row].as_py())
         data = cell.get("bytes")
         if data is not None:
             DEFAULT_LIMITS.check_bytes(len(data))
@@ -149,3 +149,12 @@ class RowGroups:
             reason = f"row group {row_group} of {path.name} cannot be read ({why(error)})"
             self._refused[file, row_group] = reason
             raise ImageError(reason) from error
+
+
+def _one_picture(cell: Any) -> dict[str, Any]:
+    """The cell as a struct. Raises ImageError where it is a list of several."""
+    if isinstance(cell, list):
+        if len(cell) > 1:
+            raise ImageError(f"the row holds {len(cell)} pictures: one is needed")
+        cell = cell[0] if cell else None
+    return {"bytes": cell} if isinstance(cell, bytes) else cell or {}

@@ -5,7 +5,7 @@
 | a folder of folders | one class per folder; images in folders inside a class folder belong to it |
 | a folder with train, val and test inside (training_set, Testing, dev ...), or such folders in each class | splits |
 | a folder with metadata.csv or .jsonl (file_name,label), or one in each of train, val and test | as Hugging Face does |
-| a .csv or .parquet file with the columns path,label[,split][,group] | a manifest; paths relative to its folder |
+| a .csv, .tsv, .txt or .parquet file with a path and a label for each image | a list; paths relative to its folder |
 | a .parquet file, or a folder of train-*, validation-*, test-* .parquet files | the images are inside (Hugging Face) |
 
 Rows stand in the order of their names, compared bytewise, whatever the file system says. Class names are the folder
@@ -14,7 +14,6 @@ names to the letter, in Unicode's composed form (NFC). What was passed over, and
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,14 +24,20 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from headstart.data.beside import read_labelled_folder
+from headstart.data.class_names import check_not_measured
 from headstart.data.folder_names import key
+from headstart.data.given import found_in
 from headstart.data.groups import by_folder, expression, grouped
-from headstart.data.manifests import parquet_files, read_csv, read_parquet, read_parquet_folder
+from headstart.data.manifests import LISTS, read_csv, read_parquet
+from headstart.data.parquet import parquet_files, read_parquet_folder
 from headstart.data.sources import ArraySource, FileSource, Found, PictureSource, Row, Source
 from headstart.data.tree import shown
-from headstart.data.walk import Walk
 from headstart.errors import DataError
 
+REMEDIES = {
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), " (a spreadsheet: save it as CSV UTF-8)"),
+    **dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"), " (an archive: unpack it first)"),
+}
 SPLITS = ("train", "validation", "test", "none")
 
 
@@ -101,24 +106,25 @@ def read_table(path: str | Path, min_classes: int = 2, group_by: str | None = No
         found = read_parquet_folder(place, inside) if inside else read_labelled_folder(place, min_classes, inner)
     elif not place.exists():
         raise DataError(f"{shown(str(path))} does not exist: name a folder with one folder of images per class")
-    elif place.suffix.lower() in (".csv", ".tsv"):
+    elif place.suffix.lower() in LISTS:
         found = read_csv(place)
     elif place.suffix.lower() == ".parquet":
         found = read_parquet(place)
     else:
         raise DataError(
-            f"{shown(str(path))} is neither a folder nor a manifest: name a folder with one folder of images per "
-            "class, or a .csv or .parquet file with the columns path,label"
+            f"{shown(str(path))} is neither a folder nor a manifest{REMEDIES.get(place.suffix.lower(), '')}: name a "
+            "folder with one folder of images per class, or a .csv or .parquet file with the columns path,label"
         )
     if group_by == "folder" and not place.is_dir():
         found = found._replace(rows=by_folder(found.rows))
     rows, notes = grouped(found.rows, group_by, shown(str(path)))
     table = _table(found._replace(rows=rows, notes=[*found.notes, *notes]))
     if len(table.classes) < min_classes:
-        named = f", {table.classes[0]!r}" if table.classes else ""
-        raise DataError(
-            f"{shown(str(path))} has {len(table.classes)} labelled classes{named}: at least {min_classes} needed"
-        )
+        what = f"1 labelled class, {table.classes[0]!r}" if table.classes else "no labels"
+        said = f" ({'; '.join(table.notes[:2])})" if table.notes else ""
+        raise DataError(f"{shown(str(path))} has {what}: at least {min_classes} classes are needed{said}")
+    if min_classes > 1:
+        check_not_measured(shown(str(path)), table.labels[table.teaching])
     _check_trained(table, shown(str(path)))
     return table
 
@@ -156,20 +162,11 @@ def table_of(
 
 
 def list_images(paths: Sequence[str | Path]) -> Table:
-    """Files and folders, searched at any depth, without labels. A file named here is always kept. Raises DataError."""
-    rows, notes = [], []
-    for path in (os.fspath(path) for path in paths):
-        if Path(path).is_dir():
-            walk = Walk(path)
-            rows += [Row(shown(e.path), FileSource(e.path), "", "none") for e in walk.below(path)]
-            notes += walk.passed_over()
-        elif os.path.lexists(path):
-            rows.append(Row(shown(path), FileSource(path), "", "none"))
-        else:
-            raise DataError(f"{shown(path)} does not exist: name image files, or folders that hold some")
-    if not rows:
-        raise DataError(f"no images found in {shown(', '.join(map(str, paths))) or 'an empty list'}")
-    return _table(Found(rows, notes, f"{len(rows)} images without labels"))
+    """Images without labels: files, folders searched at any depth, and all that `read_table` takes, or zip files.
+
+    A file named here is always kept; what is missing beside others is a row that cannot be read. Raises DataError.
+    """
+    return _table(found_in(paths))
 
 
 def _named(image: object, position: int) -> tuple[str, Source]:

@@ -32,6 +32,11 @@ def printable(text: str) -> str:
     return CONTROL.sub(_escape, text)
 
 
+def quoted(text: str, most: int = 40) -> str:
+    """A value as a message shows it: in quotes, so that a blank at its end is seen, and without its middle if long."""
+    return repr(text if len(text) <= most else f"{text[: most // 2]}…{text[-(most // 2) :]}")
+
+
 def _cell(value: object) -> object:
     if not isinstance(value, str):
         return "" if value is None else value
