@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import gc
 import os
 import pickle
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -22,9 +21,9 @@ import torch
 
 import headstart
 from conftest import picture
-from headstart import HeadstartError, TransferClassifier
+from headstart import HeadstartError, TransferClassifier, forks
 from headstart.forks import Lock
-from headstart.trunk.engine import OpenVinoEngine, TorchEngine
+from headstart.trunk.engine import TorchEngine
 from headstart.trunk.network import Backbone
 
 pytestmark = [
@@ -69,53 +68,46 @@ def X() -> Answer:
 
 
 @pytest.fixture(scope="module")
-def model(X: Answer) -> TransferClassifier:
-    """Fitted, so that every library has been at work; its engine is its own, not that of other tests."""
-    found = TransferClassifier(**SMALL).fit(X, np.arange(12) % 3)
-    found._engine = OpenVinoEngine(found._model.backbone, "f32")
-    return found
+def fitted(X: Answer) -> TransferClassifier:
+    """Fitted, so that every library has been at work."""
+    return TransferClassifier(**SMALL).fit(X, np.arange(12) % 3)
 
 
 @pytest.fixture(scope="module")
-def folder(model: TransferClassifier, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("saved") / "model"
-    model.save(place)
-    return place
-
-
-@pytest.fixture(scope="module")
-def expected(model: TransferClassifier, X: Answer) -> Answer:
-    return model.predict_proba(X[:3])
+def expected(fitted: TransferClassifier, X: Answer) -> Answer:
+    return fitted.predict_proba(X[:3])
 
 
 def test_a_child_answers_with_the_parents_model_to_the_bit(
-    model: TransferClassifier, X: Answer, expected: Answer
+    fitted: TransferClassifier, X: Answer, expected: Answer
 ) -> None:
     for _ in range(2):
-        assert ended(start(lambda: np.array_equal(model.predict_proba(X[:3]), expected))) == 0
-    assert np.array_equal(model.predict_proba(X[:3]), expected)
+        assert ended(start(lambda: np.array_equal(fitted.predict_proba(X[:3]), expected))) == 0
+    assert np.array_equal(fitted.predict_proba(X[:3]), expected)
 
 
-def test_a_child_answers_with_a_model_of_its_own_and_frees_the_parents(X: Answer, folder: Path) -> None:
-    held = [TransferClassifier.load(folder)]
-    held[0]._engine = OpenVinoEngine(held[0]._model.backbone, "f32")
+def test_a_child_answers_with_a_model_of_its_own_and_ends_as_programs_do(X: Answer, model: Path) -> None:
+    """What it inherited is freed, and the libraries' destructors run: neither may join threads that stayed behind."""
+    held = [TransferClassifier.load(model)]
     expected = held[0].predict_proba(X[:3])
 
     def work() -> bool:
         held.clear()
         gc.collect()
-        return np.array_equal(TransferClassifier.load(folder).predict_proba(X[:3]), expected)
+        right = np.array_equal(TransferClassifier.load(model).predict_proba(X[:3]), expected)
+        ctypes.CDLL(None).exit(7 if right else 1)
+        return right
 
-    assert ended(start(work)) == 0
+    assert ended(start(work)) == 7
 
 
 def test_four_children_answer_at_once_each_on_two_threads(
-    model: TransferClassifier, X: Answer, expected: Answer
+    fitted: TransferClassifier, X: Answer, expected: Answer
 ) -> None:
     def work() -> bool:
         found: list[bool] = []
         threads = [
-            threading.Thread(target=lambda: found.append(np.array_equal(model.predict_proba(X[:3]), expected)))
+            threading.Thread(target=lambda: found.append(np.array_equal(fitted.predict_proba(X[:3]), expected)))
             for _ in range(2)
         ]
         for thread in threads:
@@ -128,28 +120,28 @@ def test_four_children_answer_at_once_each_on_two_threads(
 
 
 def test_a_child_answers_when_another_thread_predicted_at_the_fork(
-    model: TransferClassifier, X: Answer, expected: Answer
+    fitted: TransferClassifier, X: Answer, expected: Answer
 ) -> None:
     done, started, right = threading.Event(), threading.Event(), []
 
     def busy() -> None:
         while not done.is_set():
-            right.append(np.array_equal(model.predict_proba(X[:3]), expected))
+            right.append(np.array_equal(fitted.predict_proba(X[:3]), expected))
             started.set()
 
     with_it = threading.Thread(target=busy)
     with_it.start()
     started.wait(WAIT)
-    codes = [ended(start(lambda: np.array_equal(model.predict_proba(X[:3]), expected))) for _ in range(3)]
+    codes = [ended(start(lambda: np.array_equal(fitted.predict_proba(X[:3]), expected))) for _ in range(3)]
     done.set()
     with_it.join()
     assert codes == [0, 0, 0]
     assert all(right)
 
 
-def test_a_grandchild_answers(model: TransferClassifier, X: Answer, expected: Answer) -> None:
+def test_a_grandchild_answers(fitted: TransferClassifier, X: Answer, expected: Answer) -> None:
     def answers() -> bool:
-        return np.array_equal(model.predict_proba(X[:3]), expected)
+        return np.array_equal(fitted.predict_proba(X[:3]), expected)
 
     assert ended(start(lambda: answers() and ended(start(answers)) == 0 and answers())) == 0
 
@@ -166,8 +158,8 @@ def test_a_child_learns(head: str, X: Answer) -> None:
     assert ended(start(work)) == 0
 
 
-def test_torch_answers_in_a_child_nearly_to_the_bit(model: TransferClassifier, X: Answer) -> None:
-    engine = TorchEngine(model._model.backbone, "cpu", "f32", batch=4)
+def test_torch_answers_in_a_child_nearly_to_the_bit(fitted: TransferClassifier, X: Answer) -> None:
+    engine = TorchEngine(fitted._model.backbone, "cpu", "f32", batch=4)
     pixels = np.zeros((4, 64, 64, 3), np.uint8) + np.arange(64, dtype=np.uint8)[:, None]
 
     def rows() -> Answer:
@@ -216,8 +208,8 @@ def test_every_lock_of_the_package_is_such_a_one() -> None:
     assert ours == {"forks.py"}
 
 
-def test_two_threads_do_not_mix_what_a_network_in_torch_says(model: TransferClassifier) -> None:
-    backbone: Backbone = model._model.backbone
+def test_two_threads_do_not_mix_what_a_network_in_torch_says(fitted: TransferClassifier) -> None:
+    backbone: Backbone = fitted._model.backbone
     engine = TorchEngine(backbone, "cpu", "f32", batch=1)
     pixels = [np.full((1, 64, 64, 3), value, np.uint8) for value in (10, 240)]
 
@@ -247,58 +239,29 @@ def _no_torch_pool() -> Any:
     torch.set_num_threads(before)
 
 
-# A parent that answers, and a child that ends as programs do: its interpreter is torn down, with all that it holds.
-PROGRAM = """
-import os, pickle, sys
-import numpy as np
-from headstart import TransferClassifier
-X, expected = (np.load(name) for name in sys.argv[2:])
-with open(sys.argv[1], "rb") as file:
-    model = pickle.load(file)
-assert np.array_equal(model.predict_proba(X), expected)
-child = os.fork()
-assert np.array_equal(model.predict_proba(X), expected)
-if not child:
-    sys.exit(7)
-_, status = os.waitpid(child, 0)
-assert os.waitstatus_to_exitcode(status) == 7, status
-"""
-
-
-def test_a_child_ends_as_programs_do_and_a_pickle_answers_in_another_process_to_the_bit(
-    model: TransferClassifier, X: Answer, expected: Answer, tmp_path: Path
+def test_a_process_that_only_unpickled_a_network_has_put_torch_to_work(
+    fitted: TransferClassifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "model.pickle").write_bytes(pickle.dumps(model))
-    np.save(tmp_path / "X.npy", X[:3])
-    np.save(tmp_path / "p.npy", expected)
-    files = [tmp_path / name for name in ("model.pickle", "X.npy", "p.npy")]
-    paths = {"PYTHONPATH": str(Path(headstart.__file__).parents[1])}
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *map(str, files)],
-        capture_output=True,
-        text=True,
-        timeout=2 * WAIT,
-        env=os.environ | paths,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
+    monkeypatch.setattr(forks, "_AT_WORK", set())
+    TorchEngine(pickle.loads(pickle.dumps(fitted))._model.backbone, "cpu", "f32")
+    assert "torch" in forks._AT_WORK
 
 
-def test_copies_and_pickles_answer_and_hold_no_engine_and_no_training_images(
-    model: TransferClassifier, X: Answer, expected: Answer, tmp_path: Path
+def test_copies_and_pickles_answer_to_the_bit_and_hold_no_engine_and_no_training_images(
+    fitted: TransferClassifier, X: Answer, expected: Answer, tmp_path: Path
 ) -> None:
-    content = pickle.dumps(model)
+    content = pickle.dumps(fitted)
     assert X[5].tobytes() not in content
-    unpickled = pickle.loads(content)
+    unpickled, twin, shallow = pickle.loads(content), copy.deepcopy(fitted), copy.copy(fitted)
     assert "_engine" not in vars(unpickled)
-    twin, shallow = copy.deepcopy(model), copy.copy(model)
     for same in (unpickled, twin, shallow, pickle.loads(pickle.dumps(unpickled))):
+        assert same.get_params() == fitted.get_params()
+        assert np.array_equal(same.classes_, fitted.classes_)
+    for same in (unpickled, twin, shallow):
         assert np.array_equal(same.predict_proba(X[:3]), expected)
-        assert same.get_params() == model.get_params()
-        assert np.array_equal(same.classes_, model.classes_)
     with pytest.raises(headstart.DataError, match="pickled"):
         unpickled.save(tmp_path / "model")
     twin.set_params(taps="last").classes_[0] = 5
-    assert model.taps == "auto"
-    assert list(model.classes_) == [0, 1, 2]
-    twin.save(tmp_path / "model")
+    assert fitted.taps == "auto"
+    assert list(fitted.classes_) == [0, 1, 2]
+    assert twin._learned is shallow._learned is fitted._learned  # what `save` needs
