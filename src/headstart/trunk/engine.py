@@ -9,7 +9,7 @@ Batch shapes are static and the last batch is padded by its caller, so that a ro
 A compiled network works in the process that compiled it. In a forked child OpenVINO waits for ever: in `wait` for
 streams that the child does not have, and when the network is freed, to join them (2026.4.1, Linux). Compiling anew
 there works and gives the parent's rows to the bit, once torch, which traces the network, runs on one thread
-(`forks.py`). So an engine compiles again at its first use in a child. Measured on 2 cores: MEASURED
+(`forks.py`). So an engine compiles again at its first use in a child. MEASURED
 """
 
 from __future__ import annotations
