@@ -9,9 +9,9 @@ Batch shapes are static and the last batch is padded by its caller, so that a ro
 A compiled network works in the process that compiled it. In a forked child OpenVINO waits for ever: in `wait` for
 streams that the child does not have, and when the network is freed, to join them (2026.4.1, Linux). Compiling anew
 there works and gives the parent's rows to the bit, once torch, which traces the network, runs on one thread
-(`forks.py`). So an engine compiles again at its first use in a child. Of 250 children, 150 of them forked while another
-thread predicted, all answered, the slowest after 1.5 s (2 cores, a small network at 64 px); with EfficientNet-Lite0 at
-224 px the first answer takes 1.6 s of processor time.
+(`forks.py`). So an engine compiles again at its first use in a child. Of 100 children, four at a time and while another
+thread of the parent predicted, all answered; a round of four took 6.1 s at most (a small network at 64 px; 2 cores that
+13 programs shared). With EfficientNet-Lite0 at 224 px the first answer takes 1.6 s of processor time.
 """
 
 from __future__ import annotations
