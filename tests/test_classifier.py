@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import pickle
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.ensemble import StackingClassifier, VotingClassifier
 from sklearn.exceptions import NotFittedError
-from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
-from sklearn.utils import estimator_checks
+from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score, cross_validate
+from sklearn.utils import estimator_checks, get_tags
 
 from conftest import picture
 from headstart import DataError, OptionError, OutputError, TransferClassifier
@@ -86,7 +94,7 @@ def test_labels_keep_their_type_and_columns_follow_classes(names: Any, images: P
     model = TransferClassifier(**SMALL).fit(X, given)
     answer = model.predict(X)
     assert model.classes_.dtype.kind == given.dtype.kind == answer.dtype.kind
-    assert set(model.classes_) == set(names)
+    assert np.array_equal(model.classes_, np.unique(given))
     assert (answer == given).mean() > 0.9
     assert (model.classes_[model.predict_proba(X).argmax(axis=1)] == answer).all()
     assert model.score(X, given) == (answer == given).mean()
@@ -117,7 +125,8 @@ def test_loaded_predicts_as_saved(fitted: TransferClassifier, images: Pictures, 
     assert metrics["cross_validation"]["n"] == len(y)
     loaded = TransferClassifier.load(tmp_path / "model")
     assert np.abs(loaded.predict_proba(X) - fitted.predict_proba(X)).max() <= 1e-6
-    assert loaded.predict(X).tolist() == [str(label) for label in fitted.predict(X)]  # JSON keeps names, not types
+    assert loaded.predict(X).tolist() == fitted.predict(X).tolist()
+    assert loaded.classes_.tolist() == fitted.classes_.tolist() == [3, 7, 11]
     assert loaded.evaluate(X, y)["accuracy"] == fitted.evaluate(X, y)["accuracy"]
     with pytest.raises(DataError, match="saved already"):
         loaded.save(tmp_path / "again")
@@ -157,3 +166,105 @@ def test_fitting_warns_of_nothing(images: Pictures) -> None:
         warnings.simplefilter("always")
         TransferClassifier(**SMALL).fit(*images).predict(images[0][:1])
     assert [str(w.message) for w in caught] == []
+
+
+def test_columns_stand_in_the_labels_own_order_also_when_saved(tmp_path: Path, run: Any) -> None:
+    """Twelve classes, 0 to 11, of three pictures in one strong colour each."""
+    rng = np.random.default_rng(3)
+    y = rng.permutation(np.repeat(np.arange(12), 3))
+    colours = np.stack(np.meshgrid([20, 220], [20, 120, 220], [20, 220]), -1).reshape(12, 3)
+    X = (colours[y][:, None, None, :] + rng.integers(-15, 15, (len(y), 40, 40, 3))).astype(np.uint8)
+    model = TransferClassifier(**SMALL).fit(X, y)
+    p = model.predict_proba(X)
+    assert np.array_equal(model.classes_, np.arange(12))
+    assert model.score(X, y) > 0.9
+    assert log_loss(y, p) < 0.5
+    assert roc_auc_score(y, p / p.sum(1, keepdims=True, dtype=np.float64), multi_class="ovr") > 0.99
+    assert roc_auc_score(y == 10, p[:, 10]) > 0.99
+    model.save(tmp_path / "model")
+    loaded = TransferClassifier.load(tmp_path / "model")
+    assert np.array_equal(loaded.classes_, model.classes_)
+    assert loaded.classes_.dtype == model.classes_.dtype
+    assert np.abs(loaded.predict_proba(X) - p).max() <= 1e-6
+    assert loaded.evaluate(X, y)["accuracy"] == model.evaluate(X, [str(k) for k in y])["accuracy"]
+    write_png(X[0], tmp_path / "one.png")
+    answer = json.loads(run("predict", tmp_path / "model", tmp_path / "one.png", "--json").out)
+    assert answer[0]["label"] == str(model.predict(X[:1])[0])
+
+
+def test_scikit_learns_tools_take_the_columns_for_what_they_are(images: Pictures) -> None:
+    """Two classes whose texts stand the other way round, in every tool that reads `classes_` or several models."""
+    X = images[0][images[1] != 11]
+    y = np.where(images[1][images[1] != 11] == 3, 9, 10)
+    one = TransferClassifier(**SMALL)
+    with joblib.parallel_config(backend="multiprocessing"):  # forks, and sends fitted estimators back
+        found = cross_validate(
+            one, X, y, cv=2, n_jobs=2, return_estimator=True, scoring=["roc_auc", "neg_log_loss", "accuracy"]
+        )
+    assert found["test_roc_auc"].min() > 0.9
+    assert found["test_neg_log_loss"].min() > -0.6
+    assert [model.predict(X).shape for model in found["estimator"]] == [(20,), (20,)]
+    for tool in (
+        VotingClassifier([("a", one), ("b", clone(one).set_params(taps="last"))], voting="soft"),
+        CalibratedClassifierCV(one, cv=2),
+        StackingClassifier([("a", one)], cv=2),
+    ):
+        assert tool.fit(X, y).score(X, y) > 0.9
+        assert np.array_equal(tool.classes_, [9, 10])
+        assert roc_auc_score(y, tool.predict_proba(X)[:, 1]) > 0.9
+
+
+def test_frames_and_columns_are_taken_as_scikit_learn_slices_them(images: Pictures, tmp_path: Path) -> None:
+    X, y = images
+    paths = [str(tmp_path / f"{k}.png") for k in range(len(X))]
+    for pixels, path in zip(X, paths, strict=True):
+        write_png(pixels, Path(path))
+    frame = pd.DataFrame({"path": paths, "colour": pd.Series([*y[:-1], None], dtype="Int64")})
+    model = TransferClassifier(**SMALL).fit(frame[["path"]], frame["colour"])
+    assert np.array_equal(model.classes_, [3, 7, 11])
+    assert model.classes_.dtype.kind == "i"
+    assert model.set_aside_ == ((paths[-1], "no label"),)
+    expected = model.predict_proba(X)
+    for same in (frame[["path"]], frame["path"], np.array(paths)[:, None], frame[["path"]].to_numpy(), iter(paths)):
+        assert np.array_equal(model.predict_proba(same), expected)
+    assert cross_val_score(TransferClassifier(**SMALL), np.array(paths)[:, None], y[:, None], cv=2).mean() > 0.85
+    with pytest.raises(DataError, match="2 columns"):
+        model.predict(frame)
+
+
+def test_one_picture_is_one_picture(fitted: TransferClassifier, images: Pictures) -> None:
+    expected = fitted.predict_proba(images[0][:1])
+    for one in (images[0][0], images[0][:1], Image.fromarray(images[0][0]), [Image.fromarray(images[0][0])]):
+        assert np.array_equal(fitted.predict_proba(one), expected)
+
+
+def test_labels_that_are_read_otherwise_or_look_alike_are_said(images: Pictures) -> None:
+    X, y = images
+    names = np.where(y == 3, "Moss", np.where(y == 7, "moss ", "sea"))
+    with pytest.warns(UserWarning, match="'Moss' and 'moss ' look the same|'moss ' and 'Moss' look the same"):
+        model = TransferClassifier(**SMALL).fit(X, names)
+    assert model.classes_.tolist() == ["Moss", "moss ", "sea"]
+    with pytest.warns(UserWarning, match="10 labels are the text 'nan'.*missing"):
+        model = TransferClassifier(**SMALL).fit(X, np.where(y == 3, "nan", names))
+    assert model.classes_.tolist() == ["moss ", "sea"]
+    assert len(model.set_aside_) == 10
+    with pytest.raises(DataError, match="measured value"):
+        TransferClassifier(**SMALL).fit(X, np.arange(len(X)))
+
+
+def test_the_tags_say_what_it_takes(fitted: TransferClassifier) -> None:
+    tags = get_tags(fitted)
+    assert tags.estimator_type == "classifier"
+    assert not tags.input_tags.two_d_array
+    assert tags.input_tags.string
+    assert not tags.target_tags.required
+
+
+def test_two_threads_predict_with_one_model(fitted: TransferClassifier, images: Pictures) -> None:
+    X = images[0]
+    unpickled = pickle.loads(pickle.dumps(fitted))  # compiles at the first use: of both threads
+    parts = [X[:7], X[7:20]]
+    expected = [fitted.predict_proba(part) for part in parts]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda k: unpickled.predict_proba(parts[k % 2]), range(8)))
+    assert all(np.array_equal(rows, expected[k % 2]) for k, rows in enumerate(found))

@@ -1,201 +1,218 @@
-"""What `predict` takes: pictures, folders, lists without labels, Parquet, zip files, paths on standard input."""
+"""Images and labels in the forms in which a program has them: one way to read each, or words."""
 
 from __future__ import annotations
 
-import contextlib
 import io
-import json
-import shutil
-import threading
-import zipfile
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+import numpy as np
+import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
 
-from conftest import Run
-from headstart.data import archives, given
-from headstart.data.images import Limits
-from headstart.data.table import Table, list_images
-from headstart.errors import DataError, ImageError
+from headstart.data.given import KINDS, NO_LABEL, classes_of, kind_of, labels_of
+from headstart.data.sources import FileSource
+from headstart.data.table import table_of
+from headstart.errors import DataError
 
-PATHS = [f"images/{one}.png" for one in "abcd"]
+NAMES = st.text("abzÄ 019é", min_size=1, max_size=4).filter(lambda name: name.strip() and name not in NO_LABEL)
+WHOLE = st.integers(-(2**40), 2**40)
+COLUMNS = st.one_of(*(st.lists(one, min_size=1, max_size=30) for one in (WHOLE, NAMES, st.booleans())))
 
-
-@pytest.fixture
-def four(tmp_path: Path) -> Path:
-    """images/a.png to d.png, whose bytes are their names."""
-    (tmp_path / "images").mkdir()
-    for path in PATHS:
-        (tmp_path / path).write_bytes(path.encode())
-    return tmp_path
-
-
-def contents(table: Table) -> list[str]:
-    """What each row holds, "" where it cannot be read."""
-
-    def content(row: int) -> str:
-        try:
-            data = table.read(row)
-        except ImageError:
-            return ""
-        assert isinstance(data, bytes)
-        return data.decode()
-
-    return [content(row) for row in range(len(table))]
+Form = Callable[[list[Any]], Any]
+FORMS: dict[str, Form] = {
+    "a list": list,
+    "a tuple": tuple,
+    "a generator": iter,
+    "an array": np.array,
+    "an array of objects": lambda y: np.array(y, dtype=object),
+    "an array (n, 1)": lambda y: np.array(y).reshape(-1, 1),
+    "a list of lists": lambda y: [[label] for label in y],
+    "a series": pd.Series,
+    "a series with another index": lambda y: pd.Series(y, index=range(len(y), 0, -1)),
+    "a categorical series": lambda y: pd.Series(y).astype("category"),
+    "a frame": lambda y: pd.DataFrame({"label": y}),
+    "the values of a frame": lambda y: pd.DataFrame({"label": y}).to_numpy(),
+}
 
 
-def test_lists_need_no_labels_where_none_are_used(four: Path) -> None:
-    (four / "list.csv").write_text("file\n" + "".join(f"{p}\n" for p in [*PATHS, PATHS[0]]))
-    (four / "list.txt").write_text("".join(f"{p}\n" for p in PATHS))
-    (four / "labelled.csv").write_text("path,label\nimages/a.png,x\nimages/b.png,ants;bees\n")
-    pq.write_table(pa.table({"image": pa.array([b"1", b"2"])}), four / "set.parquet")
-    assert contents(list_images([four / "list.csv"])) == [*PATHS, PATHS[0]]  # a line an answer
-    assert contents(list_images([four / "list.txt", four / "set.parquet"])) == [*PATHS, "1", "2"]
-    assert contents(list_images([four / "labelled.csv"])) == PATHS[:2]
-    (four / "sets").mkdir()
-    (four / "set.parquet").rename(four / "sets/train-0.parquet")
-    assert contents(list_images([four / "sets"])) == ["1", "2"]
+@pytest.mark.parametrize("form", FORMS)
+@settings(max_examples=25)
+@given(y=COLUMNS)
+def test_classes_are_the_labels_in_their_own_order_whatever_holds_them(form: str, y: list[Any]) -> None:
+    found = labels_of(FORMS[form](y))
+    table = table_of(["a.png"] * len(y), found)
+    values = np.unique(np.array(y))
+    assert np.array_equal(found.values, values)
+    assert found.values.dtype.kind == values.dtype.kind
+    assert table.classes == tuple(str(v) for v in values.tolist())
+    assert [table.classes.index(name) for name in table.labels] == np.searchsorted(values, np.array(y)).tolist()
+    assert np.array_equal(classes_of(table.classes, table.kind), values)  # what a saved model says
+    assert table.take(np.arange(len(y))[::-1]).classes == table.classes
 
 
-def test_one_missing_among_others_is_a_row_and_all_missing_is_an_error(four: Path) -> None:
-    table = list_images([four / "no.png", four / "images/a.png", four / "no.csv"])
-    assert contents(table) == ["", "images/a.png", ""]
-    with pytest.raises(ImageError, match="does not exist"):
-        table.read(0)
-    with pytest.raises(DataError, match=r"no.png does not exist.*and 1 more"):
-        list_images([four / "no.png", four / "no.csv"])
-    (four / "bad.csv").write_text("kind\nx\n")
-    assert contents(list_images([four / "bad.csv", four / "images/b.png"])) == ["", "images/b.png"]
-    with pytest.raises(DataError, match="no column 'path'"):
-        list_images([four / "bad.csv"])
+@pytest.mark.parametrize("dtype", ["Int64", "string", "category", "boolean", "object", "float"])
+@pytest.mark.parametrize("gap", [None, pd.NA, float("nan"), np.nan, pd.NaT])
+def test_a_missing_value_is_no_label(dtype: str, gap: Any) -> None:
+    values = {"Int64": [3, 1], "boolean": [True, False], "float": [3.0, 1.0]}.get(dtype, ["b", "a"])
+    column = pd.Series([values[0], None, values[1], None], dtype=dtype)
+    listed = [values[0], gap, values[1], gap]
+    for y in (column, listed, np.array(listed, dtype=object), pd.DataFrame({"y": column})):
+        found = labels_of(y)
+        assert [bool(text) for text in found.texts] == [True, False, True, False]
+        assert found.values.tolist() == sorted(values)
 
 
-# Zip files
+def test_more_that_is_missing() -> None:
+    assert labels_of(np.ma.array([1, 2, 3], mask=[0, 1, 0])).texts == ("1", "", "3")
+    assert labels_of(np.array(["2", "nan", "b"])).texts == ("2", "", "b")
+    written = labels_of(["a", " ", "None", "nan", "<NA>", "", "b"])
+    assert written.texts == ("a", "", "", "", "", "", "b")
+    assert written.written == (" ", "None", "nan", "<NA>", "")
+    assert labels_of([None, None]).texts == ("", "")
 
 
-def packed(path: Path, members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
-    with zipfile.ZipFile(path, "w", method) as file:
-        for name, data in members.items():
-            file.writestr(name, data)
-    return path
+def test_whole_numbers_written_as_floats_are_the_same_classes() -> None:
+    floats = labels_of(np.array([10.0, 9.0, np.nan, 10.0]))
+    assert floats.texts == labels_of([10, 9, None, 10]).texts == ("10", "9", "", "10")
+    assert floats.values.tolist() == [9.0, 10.0]
+    assert floats.values.dtype == float
+    assert labels_of(np.array([[3], [1]], dtype=np.int8)).values.dtype == np.int8
 
 
-def test_pictures_in_a_zip_file_are_read_from_it_by_any_number_of_threads(tmp_path: Path) -> None:
-    members = {f"in/{k}.png": f"{k}".encode() * 1000 for k in range(100)}
-    others = {"in/": b"", "__MACOSX/in/._1.png": b"x", "in/.hidden.png": b"x", "readme.txt": b"x", "in/Thumbs.db": b"x"}
-    path = packed(tmp_path / "a.zip", others | members)
-    table = list_images([path])
-    names = sorted(members, key=str.encode)
-    assert table.names.tolist() == [f"{path}/{name}" for name in names]
-    assert table.notes == (f"{path}: 4 files in it are no pictures",)
-    with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(table.read, range(100))) == [members[name] for name in names]
-    assert threading.active_count() < 20
+@pytest.mark.parametrize(
+    ("y", "said"),
+    [
+        (np.eye(3, dtype=int), r"shape \(3, 3\).*argmax"),
+        (np.eye(3).tolist(), "argmax"),
+        (pd.get_dummies(pd.Series(list("abc"))), "3 columns .*argmax"),
+        ([["a", "b"], ["b"], ["c"]], "one label"),
+        ([{"a"}, {"b", "c"}], "one label"),
+        (np.zeros((3, 2, 2)), "one label"),
+        ([1, "a"], "several kinds, such as .*str"),
+        ([True, 2], "several kinds"),
+        ([0.137, 2.5], "0.137 looks like a measured value"),
+        ([1.0, float("inf")], "measured value"),
+        ([b"a", b"b"], "decode"),
+        (pd.to_datetime(pd.Series(["2026-01-01", "2026-01-02"])), "Timestamp.*str"),
+        ("abc", "labels are a str"),
+        ({"a.png": 1}, "labels are a dict"),
+        (5, "labels are of type int"),
+    ],
+    ids=lambda value: type(value).__name__ if not isinstance(value, str) else value[:20],
+)
+def test_labels_that_are_no_classes_are_refused_with_the_remedy(y: Any, said: str) -> None:
+    with pytest.raises(DataError, match=said) as refused:
+        labels_of(y)
+    assert "\n" not in str(refused.value)
 
 
-def test_a_member_that_cannot_be_unpacked_is_a_row_and_not_the_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = packed(
-        tmp_path / "a.zip", {"a.png": b"a" * 99, "locked.png": b"b", "wrong.png": b"wrong", "z.png": b"z" * 9999}
-    )
-    with zipfile.ZipFile(path, "a", zipfile.ZIP_LZMA) as file:
-        file.writestr("lzma.png", b"l")
-    data = bytearray(path.read_bytes())
-    for found, offset in ((data.find(b"locked.png") - 30, 6), (data.rfind(b"locked.png") - 46, 8)):
-        data[found + offset] |= archives.NEEDS_PASSWORD
-    at = data.find(b"wrong.png") + len("wrong.png")
-    data[at + 3] ^= 0xFF
-    path.write_bytes(data)
-    monkeypatch.setattr(archives, "DEFAULT_LIMITS", Limits(max_bytes=5000))
-    table = list_images([path])
-    reasons = {}
-    for row in range(len(table)):
-        try:
-            table.read(row)
-        except ImageError as error:
-            reasons[Path(table.names[row]).name] = str(error)
-    assert list(reasons) == ["locked.png", "lzma.png", "wrong.png", "z.png"]
-    for name, said in zip(reasons, ("password", "packed in a way", "cannot be unpacked", "9,999 bytes"), strict=True):
-        assert said in reasons[name]
+def test_as_many_numbers_as_images_are_a_measured_value() -> None:
+    labels_of([*range(64), *range(64)]).check_classes()
+    labels_of([str(k) for k in range(64)]).check_classes()  # names: said where a class has one image
+    with pytest.raises(DataError, match=r"64 different numbers for 64 images, 0 to 63.*measured"):
+        labels_of(np.arange(64)).check_classes()
 
 
-def test_a_damaged_zip_file_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sound = packed(tmp_path / "a.zip", {f"{k}.png": b"x" for k in range(50)}).read_bytes()
-    (tmp_path / "no.zip").write_bytes(b"no zip")
-    (tmp_path / "cut.zip").write_bytes(sound[:-30])
-    (tmp_path / "none.zip").write_bytes(packed(tmp_path / "e.zip", {"readme.txt": b""}).read_bytes())
-    for name, said in (("no.zip", "not a sound zip"), ("cut.zip", "not a sound zip"), ("none.zip", "no images found")):
-        with pytest.raises(DataError, match=said) as caught:
-            list_images([tmp_path / name])
-        assert "\n" not in str(caught.value)
-    monkeypatch.setattr(archives, "MOST_CONTENTS", 1000)
-    with pytest.raises(DataError, match="more than 1,000 bytes"):
-        list_images([tmp_path / "a.zip"])
+@given(
+    names=st.lists(st.one_of(NAMES, WHOLE.map(str), st.sampled_from(["True", "False", "1.0", "1e3", "٣", "1" * 5000])))
+)
+def test_names_that_a_kind_does_not_write_are_texts(names: list[str]) -> None:
+    for kind in [*KINDS, "strange"]:
+        found = classes_of(names, kind)
+        assert [str(int(v)) if found.dtype.kind == "f" else str(v) for v in found.tolist()] == names
+        assert kind_of(names, kind) in (kind, "str")
 
 
-def test_a_flipped_bit_anywhere_in_a_zip_file_ends_in_words(tmp_path: Path) -> None:
-    sound = packed(tmp_path / "a.zip", {"a.png": b"a" * 50, "b/c.png": b"c"}, zipfile.ZIP_STORED).read_bytes()
-    for place in range(len(sound)):
-        (tmp_path / "b.zip").write_bytes(sound[:place] + bytes([sound[place] ^ 1 << place % 8]) + sound[place + 1 :])
-        with contextlib.suppress(DataError):
-            assert set(contents(list_images([tmp_path / "b.zip"]))) <= {"a" * 50, "c", ""}, place
+PATHS = ["b.png", "a.png"]
 
 
-# Standard input
+@pytest.mark.parametrize("form", [form for form in FORMS if "categorical" not in form])
+def test_paths_are_taken_from_whatever_holds_one_column_of_them(form: str) -> None:
+    assert table_of(FORMS[form](PATHS)).names.tolist() == PATHS
+    assert table_of(FORMS[form]([Path(name) for name in PATHS])).names.tolist() == PATHS
 
 
-class Piped(io.TextIOWrapper):
-    def __init__(self, data: bytes) -> None:
-        super().__init__(io.BytesIO(data))
+def test_numbers_are_pictures_by_their_shape() -> None:
+    for shape, n in (
+        ((5, 8, 9, 3), 5),
+        ((5, 8, 9, 1), 5),
+        ((5, 8, 9), 5),
+        ((40, 50, 3), 1),
+        ((40, 50, 4), 1),
+        ((40, 50, 1), 1),
+        ((1, 8, 9), 1),
+    ):
+        array = np.zeros(shape, np.uint8)
+        table = table_of(array)
+        assert len(table) == n
+        whole: Any = table.read(0)
+        assert whole.shape == (shape if n == 1 and len(shape) == 3 and shape[2] in (1, 3, 4) else shape[1:])
+    picture = Image.new("RGB", (64, 40))
+    assert len(table_of(picture)) == len(table_of([picture])) == 1
+    assert table_of(picture).read(0).shape == (40, 64, 3)  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("data", [b"a.png\nb c.png\n\n", b"a.png\r\nb c.png", b"a.png\0b c.png\0"])
-def test_paths_come_on_standard_input_in_lines_or_with_zero_bytes(data: bytes) -> None:
-    assert given.named(["x.png", "-", "y"], Piped(data)) == ["x.png", "a.png", "b c.png", "y"]
+@pytest.mark.parametrize(
+    ("X", "said"),
+    [
+        (np.zeros((24, 784)), r"shape \(24, 784\) are no pictures: give \(image, height, width"),
+        (np.zeros(7), "no pictures"),
+        (np.zeros((2, 3, 32, 32), np.float32), "channels first.*transpose"),
+        (np.zeros((4, 8, 8), np.int64), r"int64, 0 to 0, .*astype\(numpy.uint8\)"),
+        (np.full((4, 8, 8), 900, np.int32), "int32, 900 to 900.*bring them to 0..255"),
+        ([np.zeros((8, 8)), np.full((8, 8), 255.0)], "0 to 255: divide them by 255"),
+        (np.full((2, 8, 8, 3), -1.8), "normalised"),
+        (np.array([["a.png", "b.png"]] * 3), r"shape \(3, 2\): give the one column"),
+        (pd.DataFrame({"path": PATHS, "age": [3, 4]}), "2 columns .*path.*age.*images"),
+        ({"a": 1}, "images are a dict"),
+        ({"a.png"}, "images are a set"),
+        (b"\xff\xd8", "images are a bytes"),
+        ([b"\xff\xd8"], "BytesIO"),
+        (["a.png", None], "image 1 is of type NoneType: it is missing"),
+        (pd.Series(["a.png", None]), "it is missing"),
+        ([[[0, 1], [1, 0]]], "numpy array"),
+        (5, "images are of type int"),
+        (Path("a.png"), "one path"),
+    ],
+    ids=lambda value: type(value).__name__ if not isinstance(value, str) else value[:20],
+)
+def test_what_is_no_image_is_refused_with_the_remedy(X: Any, said: str) -> None:
+    with pytest.raises(DataError, match=said) as refused:
+        table_of(X)
+    assert "\n" not in str(refused.value)
 
 
-def test_standard_input_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert given.named(["x.png"], Piped(b"a.png")) == ["x.png"]
-    assert given.named(["-"], Piped(b"a\nb.png\0")) == ["a\nb.png"]
-    with pytest.raises(DataError, match="no path came"):
-        given.named(["-"], Piped(b"\n"))
-    monkeypatch.setattr(given, "MOST_PATHS", 4)
-    with pytest.raises(DataError, match="more than 4 bytes"):
-        given.named(["-"], Piped(b"a.png\n"))
+def test_a_rounding_error_above_one_is_no_other_range() -> None:
+    for top in (1.0, 1 + 1e-7, np.float16(1.001), 1.0009):
+        assert len(table_of(np.array([[[0.0, top]] * 2] * 3))) == 3
+    with pytest.raises(DataError, match="0 to 1"):
+        table_of(np.array([[[0.0, 1.01]] * 2] * 3))
 
 
-# The command
+def test_torch_tensors_are_refused_in_words_as_images_and_read_as_labels() -> None:
+    class Tensor:  # as torch's, without its import
+        __module__ = "torch"
+        ndim = 1
+
+        def tolist(self) -> list[int]:
+            return [10, 9, 10]
+
+    assert labels_of(Tensor()).values.tolist() == [9, 10]
+    with pytest.raises(DataError, match="permute"):
+        table_of(Tensor())
+    with pytest.raises(DataError, match="permute"):
+        table_of([Tensor()])
 
 
-def test_every_way_to_name_the_same_pictures_gives_the_same_answers(
-    run: Run, model: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    names = ["moss/0.png", "sand/0.png", "sea/0.png"]
-    for name in names:
-        (tmp_path / name).parent.mkdir()
-        shutil.copy(pictures / name, tmp_path / name)
-    files = [tmp_path / name for name in names]
-    (tmp_path / "list.csv").write_text("file\nmoss\\0.png\nsand/0.png\nno.png\nsea/0.png\n")
-    packed(tmp_path / "set.zip", {name: file.read_bytes() for name, file in zip(names, files, strict=True)})
-    monkeypatch.setattr("sys.stdin", Piped("".join(f"{file}\n" for file in files).encode()))
-
-    def answers(what: object) -> tuple[list[tuple[str, float]], str]:
-        found = run("predict", model, what, "--json")
-        assert found.code == 0, found.err
-        records = json.loads(found.out)
-        missing = [record["error"] for record in records if record["label"] is None]
-        assert missing == ["the file does not exist"] * ("list.csv" in str(what))
-        return [(r["label"], r["probability"]) for r in records if r["label"] is not None], found.err
-
-    first, _ = answers(tmp_path / "set.zip")
-    assert [label for label, _ in first] == ["moss", "sand", "sea"]
-    assert answers("-")[0] == first
-    listed, told = answers(tmp_path / "list.csv")
-    assert listed == first
-    assert "note: 1 path was found otherwise than written: 'moss\\\\0.png' is moss/0.png" in told
-    assert "note: 1 path names no file that exists, such as 'no.png'" in told
-    assert run("predict", model, tmp_path / "no.png", tmp_path / "no.csv").code == 1
+def test_a_name_that_gives_orders_is_shown_harmless(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.new("L", (2, 2)).save(buffer, "PNG")
+    assert table_of([str(tmp_path / "a.png")]).sources[0] == FileSource(str(tmp_path / "a.png"))
+    with pytest.raises(DataError) as refused:
+        labels_of([["\x1b[31m", "b"]])
+    assert "\x1b" not in str(refused.value)

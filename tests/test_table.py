@@ -351,7 +351,7 @@ def test_table_of_arrays_pictures_and_paths(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     Image.new("RGBA", (4, 3), (7, 7, 7, 255)).save(buffer, "PNG", exif=exif)
     table = table_of(
-        [array, Image.open(buffer), str(tmp_path / "1.png"), tmp_path / "1.png"], [3, "x", None, np.float64("nan")]
+        [array, Image.open(buffer), str(tmp_path / "1.png"), tmp_path / "1.png"], ["3", "x", None, np.float64("nan")]
     )
     assert table.labels.tolist() == ["3", "x", "", ""]
     assert table.names.tolist() == ["image 0", "image 1", str(tmp_path / "1.png"), str(tmp_path / "1.png")]

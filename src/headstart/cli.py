@@ -175,8 +175,8 @@ def _evaluate(given: argparse.Namespace) -> None:
 
 
 def _predict(given: argparse.Namespace) -> None:
-    from headstart.data.given import named
     from headstart.data.table import list_images
+    from headstart.data.to_label import named
     from headstart.files.output import PREDICTIONS, check_output
     from headstart.options import check_top
 
@@ -214,8 +214,8 @@ def _tell_notes(table: Table) -> None:
 
 
 def _classify(given: argparse.Namespace) -> None:
-    from headstart.data.given import named
     from headstart.data.table import list_images
+    from headstart.data.to_label import named
     from headstart.files.output import ANSWERS, check_output
     from headstart.options import check_top
 

@@ -82,6 +82,7 @@ def save(fitted: Fitted, folder: Path, title: str, command: str) -> dict[str, An
         used = [str(s) for s in fitted.plan.splits]
         names, labels = [str(n) for n in seen.table.names], [str(x) for x in seen.table.labels]
         fingerprint = write_split(split, names, seen.features.hashes, labels, used, seen.groups)
+        manifest |= {"class_type": seen.table.kind} if seen.table.kind != "str" else {}
         manifest |= {"data_fingerprint": fingerprint, "versions": dict(versions())}
         run = {
             "command": command,

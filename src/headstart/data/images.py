@@ -24,7 +24,6 @@ import hashlib
 import io
 import math
 import re
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields
@@ -39,6 +38,7 @@ from PIL import Image, UnidentifiedImageError
 from headstart.data.modes import array_to_image, to_rgb
 from headstart.data.quiet import quiet
 from headstart.errors import ImageError, OptionError, nearest
+from headstart.forks import Lock
 
 FORMATS = (
     *("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF"),
@@ -376,7 +376,7 @@ def _turned(picture: Image.Image, orientation: int) -> Image.Image:
     return picture.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else picture
 
 
-_LARGE_PICTURE = threading.Lock()
+_LARGE_PICTURE = Lock()
 
 
 def _one_at_a_time(expected_bytes: int) -> AbstractContextManager[object]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from headstart.data.images import DEFAULT_LIMITS, array_of
 from headstart.errors import ImageError
 from headstart.files.parquet import UNSOUND, read_shared
 from headstart.files.reading import read_regular, why
+from headstart.forks import Lock
 
 CACHED_BYTES = 128 << 20  # of row groups in memory; CIFAR-10's are 2 MB each, Hugging Face's own up to some 100 MB
 CACHED_AT_LEAST = 2  # row groups: threads that read in order stand on both sides of one boundary
@@ -115,7 +115,7 @@ class RowGroups:
     def __init__(self, files: list[Path], column: str) -> None:
         self._files = files
         self._column = column
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._kept: OrderedDict[tuple[int, int], pa.ChunkedArray] = OrderedDict()
         self._refused: dict[tuple[int, int], str] = {}  # each is tried once, not once a row
 

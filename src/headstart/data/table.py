@@ -14,23 +14,23 @@ names to the letter, in Unicode's composed form (NFC). What was passed over, and
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from headstart.data.beside import read_labelled_folder
 from headstart.data.class_names import check_not_measured
 from headstart.data.folder_names import key
-from headstart.data.given import found_in
+from headstart.data.given import Labels, images_of, labels_of, sorted_names
 from headstart.data.groups import by_folder, expression, grouped
 from headstart.data.manifests import LISTS, read_csv, read_parquet
 from headstart.data.parquet import parquet_files, read_parquet_folder
-from headstart.data.sources import ArraySource, FileSource, Found, PictureSource, Row, Source
+from headstart.data.sources import Found, Row, Source
+from headstart.data.to_label import found_in
 from headstart.data.tree import shown
 from headstart.errors import DataError
 
@@ -48,6 +48,7 @@ class Table:
     names (image,): path or name as shown to the user; below the folder that was read, or as written in the manifest.
     labels (image,): class name, "" = none. splits (image,): one of SPLITS. groups (image,): the user's own, "" = none.
     All four are object arrays of str. notes: what was ignored and why. layout: one line, what it was read as.
+    kind: what the labels' texts stand for, a key of `given.KINDS`; classes stand in the order of that.
     """
 
     names: NDArray[np.object_]
@@ -57,6 +58,7 @@ class Table:
     sources: tuple[Source, ...]
     notes: tuple[str, ...]
     layout: str
+    kind: str = "str"
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -77,6 +79,7 @@ class Table:
             tuple(self.sources[i] for i in index),
             self.notes,
             self.layout,
+            self.kind,
         )
 
     @property
@@ -88,7 +91,7 @@ class Table:
     @property
     def classes(self) -> tuple[str, ...]:
         """The sorted names of the labels to train on."""
-        return tuple(sorted(set(self.labels[self.teaching]) - {""}))
+        return sorted_names(set(self.labels[self.teaching]) - {""}, self.kind)
 
 
 def read_table(path: str | Path, min_classes: int = 2, group_by: str | None = None) -> Table:
@@ -142,23 +145,19 @@ def _check_trained(table: Table, where: str) -> None:
             )
 
 
-def table_of(
-    images: Iterable[str | Path | NDArray[Any] | Image.Image], labels: Iterable[object] | None = None
-) -> Table:
-    """Images that a program holds: paths, arrays as `images.load` takes them, Pillow images, or a mixture.
+def table_of(images: object, labels: object = None) -> Table:
+    """Images that a program holds, with a label for each or without; `given.py` says in which forms. Raises DataError.
 
-    labels: one for each image, turned into text; None and NaN are no label. Raises DataError.
+    labels: as the program has them, or as `labels_of` has read them.
     """
-    if isinstance(images, str | Path):
-        raise DataError(f"{shown(str(images))!r} is one path: give a list of images, or read a folder with read_table")
-    named = [_named(image, position) for position, image in enumerate(images)]
-    texts = [""] * len(named) if labels is None else [_text(label) for label in labels]
-    if len(texts) != len(named):
-        raise DataError(f"{len(named)} images but {len(texts)} labels: give one label for each image")
+    named = images_of(images)
+    read = labels if isinstance(labels, Labels) else labels_of([None] * len(named) if labels is None else labels)
+    if len(read.texts) != len(named):
+        raise DataError(f"{len(named)} images but {len(read.texts)} labels: give one label for each image")
     if not named:
         raise DataError("no images were given: an empty list")
-    rows = [Row(name, source, text, "none") for (name, source), text in zip(named, texts, strict=True)]
-    return _table(Found(rows, [], f"{len(rows)} images handed over by the program"))
+    rows = [Row(name, source, text, "none") for (name, source), text in zip(named, read.texts, strict=True)]
+    return replace(_table(Found(rows, [], f"{len(rows)} images handed over by the program")), kind=read.kind)
 
 
 def list_images(paths: Sequence[str | Path]) -> Table:
@@ -167,22 +166,6 @@ def list_images(paths: Sequence[str | Path]) -> Table:
     A file named here is always kept; what is missing beside others is a row that cannot be read. Raises DataError.
     """
     return _table(found_in(paths))
-
-
-def _named(image: object, position: int) -> tuple[str, Source]:
-    if isinstance(image, str | Path):
-        return shown(str(image)), FileSource(str(image))
-    if isinstance(image, Image.Image):
-        return f"image {position}", PictureSource(image)
-    if isinstance(image, np.ndarray):
-        return f"image {position}", ArraySource(image)
-    raise DataError(
-        f"image {position} is of type {type(image).__name__}: allowed are paths, numpy arrays and Pillow images"
-    )
-
-
-def _text(label: object) -> str:
-    return "" if label is None or label != label else str(label)  # NaN is the one value that differs from itself
 
 
 def _table(found: Found) -> Table:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 
 from headstart.bundle import HEAD, MODEL, Bundle
+from headstart.data.given import kind_of
 from headstart.data.images import Preprocess
 from headstart.errors import BundleError, HeadstartError
 from headstart.files.cells import printable
@@ -156,6 +157,7 @@ class Loaded:
     head: Head
     classes: tuple[str, ...]
     precision: str
+    kind: str = "str"  # what the classes' texts stand for: a key of `given.KINDS`
 
 
 def unpack(bundle: Bundle) -> Loaded:
@@ -181,7 +183,8 @@ def unpack(bundle: Bundle) -> Loaded:
         raise BundleError(
             f"{bundle.folder} cannot be used as a model: {_reason(error)}; run `headstart fit` again"
         ) from None
-    return Loaded(bundle.without_tensors(), backbone, head, classes, str(manifest.get("precision", "auto")))
+    kind = kind_of(classes, str(manifest.get("class_type", "str")))
+    return Loaded(bundle.without_tensors(), backbone, head, classes, str(manifest.get("precision", "auto")), kind)
 
 
 def _check_size(backbone: Backbone) -> None:

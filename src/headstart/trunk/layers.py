@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from headstart.errors import OptionError, nearest
+from headstart.forks import Lock
 
 LAST = "pre_logits"  # what the network's own classifier reads
 LAST_MAP = "last_map"  # the last feature map, before pooling
@@ -24,6 +25,7 @@ INPUT = "input"  # normalised pixels: the cut before everything, where the tail 
 LOGITS = "logits"  # what the network's own classifier says
 # what a user asks for -> what a tap gives. `none` and `flatten` are the same numbers: a stored row has one axis.
 POOLINGS = {"avg": "mean", "max": "max", "none": "map", "flatten": "map"}
+_HOOKING = Lock()
 
 
 @dataclass(frozen=True)
@@ -72,14 +74,18 @@ class Tap:
 
 @contextmanager
 def hooked(network: nn.Module, hooks: Iterable[tuple[str, Callable[..., None]]]) -> Iterator[None]:
-    """The network with these forward hooks, by module name; afterwards it is as it was. Unknown names are left out."""
-    modules = dict(network.named_modules())
-    handles = [modules[name].register_forward_hook(hook) for name, hook in hooks if name in modules]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    """The network with these forward hooks, by module name; afterwards it is as it was. Unknown names are left out.
+
+    One thread at a time: hooks are the network's, so that each thread's would note what another one's pictures gave.
+    """
+    with _HOOKING:
+        modules = dict(network.named_modules())
+        handles = [modules[name].register_forward_hook(hook) for name, hook in hooks if name in modules]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
 
 def find_layer(network: nn.Module, name: str, taps: tuple[str, ...]) -> str:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from headstart import forks
 from headstart.data.images import Preprocess, load
 from headstart.data.table import table_of
 from headstart.errors import OptionError
@@ -97,6 +98,7 @@ class Trunk(nn.Module):
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
+        forks.torch_runs()
         self.network: Any = backbone.module
         self.taps = backbone.taps
         self.ends = backbone.ends
@@ -179,6 +181,7 @@ def shapes(network: Any, names: Iterable[str], size: tuple[int, int]) -> dict[st
 
     A module that gives no single tensor, or is not used, is left out.
     """
+    forks.torch_runs()
     found: dict[str, tuple[int, ...]] = {}
 
     def note(name: str) -> Callable[[nn.Module, Any, Any], None]:

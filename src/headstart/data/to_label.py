@@ -1,0 +1,98 @@
+"""What a user gives to be labelled: pictures, folders, lists, Parquet and zip files, or paths on standard input.
+
+What is missing or cannot be read, beside other things that can, is a row whose picture cannot be read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, TextIO
+
+from headstart.data.archives import read_zip
+from headstart.data.lines import SPACED, is_text
+from headstart.data.manifests import LISTS, read_csv, read_parquet
+from headstart.data.parquet import parquet_files, read_parquet_folder
+from headstart.data.sources import FileSource, Found, Row
+from headstart.data.tree import shown
+from headstart.data.walk import Walk
+from headstart.errors import DataError, ImageError
+
+MOST_PATHS = 2**28  # bytes of paths on standard input: some two million
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedSource:
+    """Something that is no picture, with the reason."""
+
+    reason: str
+
+    def read(self) -> bytes:
+        raise ImageError(self.reason)
+
+
+def found_in(paths: Sequence[str | Path]) -> Found:
+    """The pictures in all that is named; a file named here is always kept. Raises DataError where there is none."""
+    rows: list[Row] = []
+    notes: list[str] = []
+    refused: list[str] = []
+    for path in (os.fspath(path) for path in paths):
+        try:
+            found = _found_at(path)
+        except DataError as error:
+            source = RefusedSource(str(error)) if os.path.lexists(path) else FileSource(path)
+            found = Found([Row(shown(path), source, "", "none")], [], "")
+            refused.append(str(error))
+        rows += found.rows
+        notes += found.notes
+    if not rows:
+        raise DataError(f"no images found in {shown(', '.join(map(str, paths))) or 'an empty list'}")
+    if len(refused) == len(rows):
+        others = f" (and {len(refused) - 1} more like it)" if len(refused) > 1 else ""
+        raise DataError(f"{refused[0]}{others}")
+    return Found(rows, notes, f"{len(rows)} images without labels")
+
+
+def _found_at(path: str) -> Found:
+    """The pictures in one thing that is named. Raises DataError where there is no such thing."""
+    place, kind = Path(path), os.path.splitext(path)[1].lower()  # noqa: PTH122 (".zip" has no stem)
+    if place.is_dir():
+        inside = parquet_files(place)
+        return read_parquet_folder(place, inside, labelled=False) if inside else _pictures_below(path)
+    if not os.path.lexists(path):
+        raise DataError(f"{shown(path)} does not exist: name image files, folders, lists, Parquet or zip files")
+    if kind == ".parquet":
+        return read_parquet(place, labelled=False)
+    if kind in LISTS and (kind not in SPACED or is_text(place)):
+        return read_csv(place, labelled=False)
+    if kind == ".zip":
+        return read_zip(place)
+    return Found([Row(shown(path), FileSource(path), "", "none")], [], "")
+
+
+def _pictures_below(folder: str) -> Found:
+    walk = Walk(folder)
+    rows = [Row(shown(e.path), FileSource(e.path), "", "none") for e in walk.below(folder)]
+    return Found(rows, walk.passed_over(), "")
+
+
+def named(paths: Sequence[str], given: TextIO) -> list[str]:
+    """The paths, with those that come on standard input in place of "-". Raises DataError."""
+    found: list[str] = []
+    for path in paths:
+        found += _paths_from(given.buffer) if path == "-" else [path]
+    return found
+
+
+def _paths_from(file: BinaryIO) -> list[str]:
+    """One a line; or with a zero byte after each, where there is one."""
+    data = file.read(MOST_PATHS + 1)
+    if len(data) > MOST_PATHS:
+        raise DataError(f"more than {MOST_PATHS:,} bytes of paths came on standard input: give them in parts")
+    parts = data.split(b"\0") if b"\0" in data else data.splitlines()
+    found = [os.fsdecode(part) for part in parts if part.strip()]
+    if not found:
+        raise DataError("no path came on standard input: one a line is needed")
+    return found
