@@ -133,11 +133,8 @@ def _fit_and_save(given: argparse.Namespace) -> None:
         tracker.settings(publish.public(vars(options)))
         started = time.perf_counter() - given.begun
         with watching(_tell, tracker) as watch:
-            fitted = (
-                grow.add_to(given.add_to, table, options, watch)
-                if given.add_to
-                else pipeline.fit(table, options, watch)
-            )
+            old = given.add_to
+            fitted = grow.add_to(old, table, options, watch) if old else pipeline.fit(table, options, watch)
         fitted = pipeline.timed(fitted, started, time.perf_counter() - given.begun)
         found = publish.save(fitted, folder, Path(given.data).resolve().name, command)
         tracker.result(publish.main_scores(fitted), [folder / "report.html", folder / "metrics.json"])

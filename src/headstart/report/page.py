@@ -218,8 +218,8 @@ def _confusion_section(measured: Measured, classes: Sequence[str]) -> dict[str, 
     }
     confusion = words.answers_counted(measured)
     if confusion is not None:
-        context["mistakes"] = float(confusion.sum() - np.trace(confusion))
-        context["judged"] = float(confusion.sum())
+        context["mistakes"] = int(confusion.sum() - np.trace(confusion))
+        context["judged"] = int(confusion.sum())
         context["pairs"] = [
             (classes[t], classes[p], count(images), numbers.percent(part))
             for t, p, images, part in words.confused_pairs(confusion, MAX_PAIRS if many else MAX_PAIRS // 2)

@@ -242,7 +242,7 @@ def answers_counted(measured: Measured) -> Any:
     if confusion is None:
         return None
     repeats = measured.repeats if measured.source == "cross-validation" else 1
-    return np.rint(repeats * np.asarray(confusion, dtype=float))
+    return np.rint(repeats * np.asarray(confusion, dtype=float)).astype(np.int64)
 
 
 def _confused(data: ReportData) -> list[str]:
@@ -250,7 +250,7 @@ def _confused(data: ReportData) -> list[str]:
     if matrix is None or len(data.classes) < 3:
         return []
     both = np.triu(matrix + matrix.T, 1)
-    mistakes = float(both.sum())
+    mistakes = int(both.sum())
     if mistakes == 0 or both.max() < CONFUSED * mistakes or both.max() < 3:
         return []
     first, second = np.unravel_index(int(both.argmax()), both.shape)
