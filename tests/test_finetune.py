@@ -20,7 +20,6 @@ from conftest import TINY, Run
 from headstart import pipeline, publish
 from headstart.account import no_gain_line
 from headstart.bundle import read_bundle
-from headstart.cli import _epoch_table
 from headstart.data.images import load as decode
 from headstart.data.table import list_images, read_table
 from headstart.errors import DataError, OptionError, OutputError
@@ -37,6 +36,7 @@ from headstart.learn.taps import Part, TapSet, last, plain
 from headstart.learn.trained import Design, Epoch, Examples
 from headstart.opening import Options
 from headstart.pipeline import load
+from headstart.progress import epoch_table
 from headstart.ship.predict import predict
 from headstart.trunk.activations import Activations, Stored
 from headstart.trunk.backbone import open_backbone
@@ -620,14 +620,13 @@ def test_every_batch_moves_the_bar_of_its_epoch(network: Backbone, size: int) ->
     assert len(told["epoch 1"]) == 2 + (4 if size == 16 else 1)
 
 
-def test_the_live_table_tells_of_each_epoch_what_the_held_out_images_are_worth(
-    last_tuned: Tuned, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_live_table_tells_of_each_epoch_what_the_held_out_images_are_worth(last_tuned: Tuned) -> None:
     """Loss, accuracy with its interval, pace and time left; a blank where nothing is held out."""
-    tell = _epoch_table(None, 5, N)
+    said: list[str] = []
+    line_of = epoch_table(said.append, None, 5, N)
     for epoch in (*last_tuned.epochs, Epoch(0.5, None, None, 1e-4)):
-        tell(epoch)
-    heading, *lines = capsys.readouterr().err.splitlines()
+        line_of(epoch)
+    heading, *lines = said
     assert heading.split() == ["epoch", "loss", "held-out", "accuracy", "rate", "images/s", "left,", "s"]
     assert len({len(line) for line in (heading, *lines)}) == 1
     n = int((~np.isnan(last_tuned.head.left_out[:, 0])).sum())

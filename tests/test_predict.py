@@ -22,8 +22,9 @@ from headstart.data.images import Preprocess, load, write_png
 from headstart.data.table import list_images
 from headstart.errors import OutputError
 from headstart.files.cells import CONTROL, FORMULA, printable
+from headstart.files.output import PREDICTIONS, check_output
 from headstart.pipeline import load as load_model
-from headstart.ship.predict import BUFFER, FORMATS, check_output, predict, write_predictions
+from headstart.ship.predict import BUFFER, predict, write_predictions
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +217,7 @@ def test_a_place_that_cannot_be_written_is_one_line_before_any_work(tmp_path: Pa
     before = sorted(tmp_path.rglob("*"))
     for name in (*names, "/proc/a.csv"):
         with pytest.raises(OutputError, match="choose another -o") as refused:
-            check_output(tmp_path / name, FORMATS)
+            check_output(tmp_path / name, PREDICTIONS)
         assert "\n" not in str(refused.value)
     assert sorted(tmp_path.rglob("*")) == before
 

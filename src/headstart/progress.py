@@ -58,13 +58,13 @@ def watching(tell: Callable[[str], None], tracker: Tracker | None = None) -> Ite
         return done
 
     try:
-        yield Watcher(tell, bar, lambda total, n: _epoch_table(tell, tracker, total, n))
+        yield Watcher(tell, bar, lambda total, n: epoch_table(tell, tracker, total, n))
     finally:
         for shown in bars:
             shown.close()
 
 
-def _epoch_table(tell: Callable[[str], None], tracker: Tracker | None, total: int, n: int) -> Callable[[Epoch], None]:
+def epoch_table(tell: Callable[[str], None], tracker: Tracker | None, total: int, n: int) -> Callable[[Epoch], None]:
     """A line for each epoch: losses, held-out accuracy with its 95 % interval, the pace, and the time left if all
     epochs are needed."""
     names, widths = ("epoch", "loss", "held-out", "accuracy", "rate", "images/s", "left, s"), (7, 7, 8, 20, 8, 8, 8)
