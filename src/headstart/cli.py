@@ -128,6 +128,8 @@ def _evaluate(given: argparse.Namespace) -> None:
         scored, found = pipeline.evaluate(model, table, watch=watch)
     if part:
         _tell(f"scored on the {part} part alone")
+    for note in found.notes:
+        _tell(f"note: {note}")
     unread = [{"path": str(n), "reason": str(e)} for n, e in zip(found.names, found.errors, strict=True) if e]
     if given.json:
         _print_json(scored | {"set_aside": unread})
@@ -153,7 +155,10 @@ def _predict(given: argparse.Namespace) -> None:
         check_output(Path(given.output), FORMATS)
     model = pipeline.load(given.model)
     with _watcher() as watch:
-        found = records(predict(model, table, progress=watch.bar("predict", len(table))), given.top)
+        answer = predict(model, table, progress=watch.bar("predict", len(table)))
+        found = records(answer, given.top)
+    for note in answer.notes:
+        _tell(f"note: {note}")
     failed = sum(record["error"] is not None for record in found)
     if given.output:
         write_predictions(found, Path(given.output), min(given.top, len(model.classes)))

@@ -12,6 +12,9 @@ import numpy as np
 
 from headstart.data import images
 from headstart.data.augment import augmentation
+from headstart.data.deep import said
+from headstart.data.preprocess import check_bands
+from headstart.data.ranges import ranges_of
 from headstart.data.table import Table
 from headstart.errors import DataError, ImageError, OptionError, OutputError
 from headstart.learn import recipe, spec, trial
@@ -49,6 +52,7 @@ class Options:
     budget: str | None = None  # of time for tuning: 90s, 10m, 2h; None: as the recipe says
     size: int | None = None  # px; None: learn.recipe.input_side
     precision: str = "auto"  # or "bf16", "f32"
+    bands: str | None = None  # of a TIFF: those that are red, green and blue, from 1, such as "4,3,2"; None: as it says
     cache: str | None = None  # folder; None: HEADSTART_CACHE or the platform's
     seed: int = 0
 
@@ -93,7 +97,10 @@ def open_at_size(table: Table, options: Options, random: bool = False, say: Say 
     if not 0 <= options.seed < 2**32:
         raise OptionError(f"seed {options.seed} is not allowed: a whole number from 0 to {2**32 - 1}")
     backbone = open_backbone(options.backbone, "none" if random else options.weights, options.seed, say)
-    return sized(backbone, table, options)
+    found = sized(backbone, table, options)
+    for line in said(found.preprocess.ranges):
+        say(line)
+    return found
 
 
 def read_at(backbone: Backbone, options: Options) -> Backbone:
@@ -131,6 +138,7 @@ def check_head(options: Options) -> None:
     recipe.training(1, options.epochs, options.batch_size, options.optimizer)
     if options.head != "auto":
         spec.parse(options.head)
+    bands_of(options.bands)
     rate_of(options.lr)
     seconds_of(options.budget)
     if options.tune == "none" and (options.lr or options.budget):
@@ -155,6 +163,16 @@ def rate_of(lr: str | None) -> float | None:
     return rate
 
 
+def bands_of(bands: str | None) -> tuple[int, ...]:
+    """The bands that `--bands` names, such as 4,3,2. Raises OptionError where Preprocess does not take them."""
+    words = [] if bands is None else bands.replace(" ", "").split(",")
+    if not all(re.fullmatch("[0-9]{1,5}", word) for word in words):
+        raise OptionError(
+            f"bands {bands!r} are not allowed: three whole numbers from 1, such as 4,3,2, or one for grey"
+        )
+    return check_bands(tuple(map(int, words)))
+
+
 def seconds_of(budget: str | None) -> float | None:
     """A time such as 90s, 10m or 2h, in seconds. Raises OptionError."""
     if budget is None:
@@ -168,6 +186,8 @@ def seconds_of(budget: str | None) -> float | None:
 def as_published(options: Options, say: Say = QUIET.say) -> Backbone:
     """The backbone at its own input size, or the user's: what its own top was trained for."""
     backbone = open_backbone(options.backbone, options.weights, options.seed, say)
+    if options.bands:
+        backbone = replace(backbone, preprocess=replace(backbone.preprocess, bands=bands_of(options.bands)))
     return at_side(backbone, options.size, backbone.preprocess.crop_fraction) if options.size else backbone
 
 
@@ -182,9 +202,12 @@ def at_side(backbone: Backbone, side: int, crop_fraction: float) -> Backbone:
 
 
 def sized(backbone: Backbone, table: Table, options: Options) -> Backbone:
-    """The backbone with the input size that the recipe or the user gives: by the images that teach."""
+    """The backbone with the input size that the recipe or the user gives, and the range of pictures of more than 8
+    bits: by the images that teach."""
     side, crop = recipe.input_side(short_side(table), backbone.native_size, len(table.teaching))
-    own = backbone.preprocess
+    bands = bands_of(options.bands)
+    own = replace(backbone.preprocess, ranges=ranges_of(table, bands), bands=bands)
+    backbone = replace(backbone, preprocess=own)
     crop_fraction = own.crop_fraction if crop else 1.0
     if options.size is not None:
         return at_side(backbone, options.size, crop_fraction)
@@ -203,10 +226,22 @@ def short_side(table: Table) -> float:
     return float(np.median(sides)) if sides else 256.0
 
 
-def see(table: Table, backbone: Backbone, engine: Engine, options: Options, done: Callable[[int], None]) -> Features:
-    """The features of the table, from the store or the network. Raises DataError if no image can be read."""
+def see(
+    table: Table,
+    backbone: Backbone,
+    engine: Engine,
+    options: Options,
+    done: Callable[[int], None],
+    say: Say = QUIET.say,
+) -> Features:
+    """The features of the table, from the store or the network; `say` is told how odd pictures were read.
+
+    Raises DataError if no image can be read.
+    """
     store = Store(cache_root(options.cache), store_key(backbone, engine))
     features = extract(table, backbone, engine, store, done)
+    for line in features.remarks:
+        say(f"note: {line}")
     if not len(features):
         name, reason = features.set_aside[0]
         raise DataError(f"none of {len(table)} images can be read; the first, {name}: {reason}")

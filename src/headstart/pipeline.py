@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.bundle import read_bundle
+from headstart.data.deep import said
 from headstart.data.duplicates import DuplicateSet, find_duplicates, tie_groups
 from headstart.data.sources import GoneSource
 from headstart.data.table import Table
@@ -125,7 +126,7 @@ def learn(table: Table, options: Options, watch: Watcher = QUIET, hold_out: bool
     announce(table, watch)
     announce_maps(table, backbone, options, watch)
     with clock("read images, run the network"):
-        features = see(table, backbone, engine, options, watch.bar("network", len(table)))
+        features = see(table, backbone, engine, options, watch.bar("network", len(table)), watch.say)
     with clock("find duplicates"):
         seen = look(table, backbone, engine, features)
         plan = make_plan(seen.table.splits, seen.y, seen.groups, features.hashes, options.seed, hold_out)
@@ -233,7 +234,8 @@ def announce(table: Table, watch: Watcher) -> None:
 
 
 def look(table: Table, backbone: Backbone, engine: Engine, features: Features) -> Seen:
-    kept = table.take(features.kept)
+    notes = (*table.notes, *said(backbone.preprocess.ranges), *features.remarks)
+    kept = replace(table.take(features.kept), notes=notes)
     classes = table.classes
     number = {name: k for k, name in enumerate(classes)}
     unknown = sorted({str(label) for label in kept.labels if label not in number})
@@ -331,7 +333,8 @@ def inspect(table: Table, options: Options, watch: Watcher = QUIET) -> Seen:
     table = labelled(table)
     backbone, engine = open_network(table, options, say=watch.say)
     announce(table, watch)
-    return look(table, backbone, engine, see(table, backbone, engine, options, watch.bar("network", len(table))))
+    features = see(table, backbone, engine, options, watch.bar("network", len(table)), watch.say)
+    return look(table, backbone, engine, features)
 
 
 class Clock:

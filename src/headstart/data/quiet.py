@@ -46,11 +46,12 @@ def quiet() -> Iterator[None]:
     if not filters or filters[0] is not _IGNORE:  # a test runner, say, has put others in front or replaced the list
         filters[:] = [_IGNORE, *(f for f in filters if f is not _IGNORE)]
     _silence_libraries()
+    before = getattr(_HERE.thread, "quiet", False)  # one reader may call another
     _HERE.thread.quiet = True
     try:
         yield
     finally:
-        _HERE.thread.quiet = False
+        _HERE.thread.quiet = before
 
 
 @cache

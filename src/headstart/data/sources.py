@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -99,7 +98,7 @@ class PictureSource:
 
     picture: Image.Image
 
-    def read(self) -> NDArray[np.uint8]:
+    def read(self) -> NDArray[Any]:
         return array_of(self.picture)
 
 
