@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import struct
 from collections.abc import Callable, Iterator
 
 import simplejpeg
@@ -20,6 +21,7 @@ OVERSAMPLING = 2.0  # the JPEG is decoded at or above this many times the size n
 DCT_FRAMES = (0xC0, 0xC1, 0xC2)
 PROGRESSIVE, START_OF_SCAN = 0xC2, 0xDA
 TABLES = (0xC4, 0xC8, 0xCC)  # and an extension: they share the range of the frames
+FRAME = struct.Struct(">BHHB").unpack_from  # bits, height, width, colours
 SCAN_BYTES = 8  # that the header of a scan takes at least
 BYTES = 3  # a pixel, that a decode takes; measured, see images.py
 
@@ -29,15 +31,12 @@ Needed = Callable[[int, int], float]
 
 def fast_jpeg(data: bytes, needed: Needed, limits: Limits) -> tuple[Image.Image, str] | None:
     """An ordinary JPEG by way of simplejpeg, or None if Pillow should judge it. Raises ImageError if it is damaged."""
-    if _jpeg_frame(data) not in DCT_FRAMES:
-        return None
-    try:
-        height, width, space, _ = simplejpeg.decode_jpeg_header(data)
-    except ValueError:
+    marker, width, height, colours = _frame(data)
+    if marker not in DCT_FRAMES or not width or not height or colours not in (1, 3, 4):
         return None
     limits.check_size(width, height)
     check_scans(data, width, height)
-    ordinary = space in ("YCbCr", "RGB", "Gray")
+    ordinary = colours != 4
     orientation = _jpeg_orientation(data) if ordinary else 1
     across, down = floor((width, height), orientation, needed) if ordinary else (1, 1)
     try:
@@ -51,7 +50,8 @@ def fast_jpeg(data: bytes, needed: Needed, limits: Limits) -> tuple[Image.Image,
         return None
     if not ordinary:  # CMYK: decoded at 1/8 only to see that the data is whole; Pillow knows Adobe's inversion
         return None
-    return turned(Image.fromarray(array), orientation), "JPEG L" if space == "Gray" else "JPEG RGB"
+    picture = Image.frombytes("RGB", array.shape[1::-1], array)
+    return turned(picture, orientation), "JPEG L" if colours == 1 else "JPEG RGB"
 
 
 def check_scans(data: bytes, width: int, height: int) -> None:
@@ -66,12 +66,16 @@ def check_scans(data: bytes, width: int, height: int) -> None:
         )
 
 
-def _jpeg_frame(data: bytes) -> int:
-    """The second byte of the frame marker (SOF0 is 0xC0); 0 unless it is 8-bit and the segments before are in order."""
+def _frame(data: bytes) -> tuple[int, int, int, int]:
+    """(second byte of the frame's marker, such as 0xC0 of SOF0; width; height; number of colours) as the header says.
+
+    The marker is 0 unless the picture is of 8 bits and the segments before are in order.
+    """
     for marker, at in _segments(data):
         if 0xC0 <= marker <= 0xCF and marker not in TABLES:
-            return marker if data[at + 4] == 8 else 0
-    return 0
+            bits, height, width, colours = FRAME(data, at + 4)
+            return (marker if bits == 8 else 0), width, height, colours
+    return 0, 0, 0, 0
 
 
 def _one_scan(data: bytes) -> bool:
@@ -81,7 +85,7 @@ def _one_scan(data: bytes) -> bool:
         if marker in DCT_FRAMES:
             if marker == PROGRESSIVE:
                 return False
-            colours = data[at + 9] if at + 9 < len(data) else 0
+            colours = data[at + 9]
         if marker == START_OF_SCAN:
             return data[at + 4] == colours
     return False
@@ -91,7 +95,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int]]:
     """(second byte of the marker, its place) of the segments up to the first scan, as long as they are in order."""
     at = 2
     while at + 9 < len(data) and data[at] == 0xFF:
-        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
+        marker, length = data[at + 1], data[at + 2] << 8 | data[at + 3]
         if not (0xC0 <= marker <= 0xFE) or 0xD0 <= marker <= 0xD9 or length < 2:
             return
         yield marker, at
@@ -102,7 +106,8 @@ def floor(size: tuple[int, int], orientation: int, needed: Needed) -> tuple[int,
     """The least (width, height) in px, not yet upright, at which a JPEG may be decoded."""
     width, height = size
     scale = OVERSAMPLING * (needed(height, width) if orientation >= 5 else needed(width, height))
-    return tuple(min(s, max(1, math.ceil(scale * s - 1e-6))) for s in size)  # type: ignore[return-value]
+    across, down = max(1, math.ceil(scale * width - 1e-6)), max(1, math.ceil(scale * height - 1e-6))
+    return min(width, across), min(height, down)
 
 
 def _jpeg_orientation(data: bytes) -> int:
