@@ -10,9 +10,9 @@ The rule has no step in it: a pixel more or less, or a value a little larger, mo
 - Ends: the darkest and the brightest value, but no further beyond the value that one pixel in RARE is beyond than
   OVERSHOOT of the span, so that a hot pixel costs a few grey levels and not all. Of a set: the same of its pictures'
   ends, so that one odd file costs as little.
-- White: the brightest value, drawn to a full scale that is near above it (1 for floats, 255, 65535): a picture that
-  reaches half of a full scale was meant for it, and the same picture in 8 and in 16 bits looks the same; one that
-  stays below an eighth was not. Between the two, white moves evenly.
+- White: the brightest value. A picture without a set is drawn to a full scale that is near above it (1 for floats, 255,
+  65535): one that reaches half of a full scale was meant for it, and the same picture in 8 and in 16 bits looks the
+  same; one that stays below an eighth was not. Between the two, white moves evenly.
 - Black: 0 where the darkest value is small beside the brightest, the darkest itself where all lie close together (a
   thermal camera) or below 0 (Hounsfield units). A picture without a set begins at 0 where its values are unsigned
   integers, or no larger than 255: it may well have no black in it.
@@ -38,7 +38,11 @@ STRIP = 1 << 20  # values converted at a time, so that a large picture needs no 
 INFINITE = 3e38  # float32's ends stand for "no data" too
 NO_DATA = -9999.0  # as GDAL, ESRI and most of elevation data write it
 SIXTEEN_BIT_TYPES = (np.dtype(np.uint16), np.dtype(np.int16))
-NAMES = {"unsigned": "integers of more than 8 bits", "signed": "signed integers", "float": "floating point"}
+NAMES = {
+    "unsigned": "32-bit pictures",
+    "signed": "pictures of signed integers",
+    "float": "pictures of floating-point numbers",
+}
 
 
 @dataclass(frozen=True)
@@ -85,12 +89,13 @@ def set_range(ends: Sequence[Ends], kind: str) -> Ends | None:
 
 def shown(low: float, high: float, kind: str, alone: bool) -> Ends:
     """(black, white) for values from low to high; `alone`: for one picture without a set."""
+    white = _white(high, kind) if alone and high > 0 else high
     if low < 0:
-        return low, max(high, _white(high, kind)) if high > 0 else high
+        return low, white
     close = min(1.0, max(0.0, (low / high if high > 0 else 0.0) - 0.25) * 2)  # 0 up to a quarter, 1 from 3/4 on
     if alone:  # one picture of 0..1, 0..255 or 0..65535 may well have no black in it
         close *= 0.0 if kind == "unsigned" else min(1.0, max(0.0, high / 255 - 1))
-    return close * low, close * high + (1 - close) * _white(high, kind)
+    return close * low, close * high + (1 - close) * white
 
 
 def to_eight(samples: Samples, range_: Ends | None) -> NDArray[np.uint8]:
@@ -114,10 +119,11 @@ def said(ranges: Iterable[tuple[str, float, float]]) -> list[str]:
     """One line for each kind of samples: what is black and what is white."""
     lines = []
     for kind, low, high in ranges:
-        most = " of 65535" if kind == "unsigned" and high <= 65535 else ""
+        sixteen = kind == "unsigned" and high <= 65535
+        what = "16-bit pictures" if sixteen else NAMES[kind]
         lines.append(
-            f"pictures of {NAMES[kind]}: {low:.6g} to {high:.6g}{most} are used, found from the training images; "
-            f"{low:.6g} is black and {high:.6g} is white in this model"
+            f"{what}: the training images use {low:.6g} to {high:.6g}{' of 65535' if sixteen else ''}; {low:.6g} is "
+            f"black and {high:.6g} is white, here and wherever the model is used"
         )
     return lines
 
