@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 import pytest
 
+from headstart.data import images
 from headstart.data.images import write_png
 from headstart.data.table import Table, read_table, table_of
 from headstart.errors import ImageError, OutputError
@@ -223,7 +224,10 @@ def test_the_key_changes_with_everything_that_changes_a_row(tmp_path: Path, back
     other = open_backbone("test_efficientnet", "none", seed=1)
     reseeded = replace(other, preprocess=backbone.preprocess)
     keys = [key(b) for b in (backbone, fewer, sized, scaled, reseeded)] + [key(backbone, precision="bf16")]
-    assert len(set(keys)) == 6
+    ranged = replace(backbone, preprocess=replace(backbone.preprocess, ranges=(("unsigned", 0.0, 4095.0),)))
+    banded = replace(backbone, preprocess=replace(backbone.preprocess, bands=(4, 3, 2)))
+    keys += [key(ranged), key(banded), key(backbone, versions=images.versions() | {"pillow": "another"})]
+    assert len(set(keys)) == 9
     same = open_backbone("test_efficientnet", "none", seed=0)
     assert key(replace(same, preprocess=backbone.preprocess)) == keys[0]
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
+import os
 import struct
+import subprocess
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -146,7 +150,7 @@ def test_without_the_extra_its_name_is_the_remedy(name: str, monkeypatch: pytest
         "tifffile": (ifd([*THUMBNAIL[1:4], (259, 3, 34887), *THUMBNAIL[5:], (339, 3, 2)]), "science"),
     }[name]
     monkeypatch.setattr(formats, "installed", lambda package: package != name)
-    monkeypatch.setitem(__import__("sys").modules, name, None)
+    monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ImageError, match=rf'pip install "headstart\[{extra}\]"'):
         load(data, WANTED)
 
@@ -185,6 +189,10 @@ def test_what_can_change_pixels_is_in_the_key() -> None:
     found = versions()
     assert {"pillow", "simplejpeg", "libjpeg_turbo", "libtiff"} <= set(found)
     assert all(isinstance(version, str) for version in found.values())
+    ask = "import json; from headstart.data.images import versions; print(json.dumps(versions()))"
+    env = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
+    alone = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True, env=env).stdout
+    assert json.loads(alone) == found  # whatever this process has imported before
 
 
 def test_all_cases_are_read_or_refused_in_one_line(shared: Path) -> None:
