@@ -152,7 +152,7 @@ def test_a_large_set_is_sampled_by_name_not_by_order(folder: Path, monkeypatch: 
 
 
 def test_pictures_of_8_bits_have_none_and_are_not_decoded(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "_opened", None)
+    monkeypatch.setattr(images, "opened", None)
     assert ranges_of(list_images([pictures])) == ()
     assert "ranges" not in EXACT.to_json()
 

@@ -9,31 +9,40 @@ from __future__ import annotations
 
 import io
 import math
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.data.deep import Samples, ends_of
-from headstart.data.limits import Limits
+from headstart.data.jpeg import SCAN, check_count
+from headstart.data.limits import Limits, one_at_a_time
 from headstart.errors import ImageError
 
+DEFLATED, PEEK = b"1.2.840.10008.1.2.1.99", 2048  # a transfer syntax, which stands near the beginning
+BYTES = 20  # a sample: rescaled and windowed values are of 8 bytes
 FULL = 1e9  # beyond every value, to learn what a window gives to the darkest and the brightest
 
 
-def read_dicom(data: bytes, limits: Limits) -> tuple[Samples, str, str]:
+def read_dicom(data: bytes, limits: Limits, held: ExitStack) -> tuple[Samples, str, str]:
     """(samples, what it is, a remark). Raises ImageError, and whatever pydicom does."""
     import pydicom
 
+    if DEFLATED in data[:PEEK]:  # pydicom unpacks all of it before anything can be checked
+        raise ImageError("a DICOM file that is packed as a whole (deflated): save it unpacked")
     dataset = pydicom.dcmread(io.BytesIO(data))
     if "Rows" not in dataset or not {"PixelData", "FloatPixelData", "DoubleFloatPixelData"} & {*dataset.dir()}:
         raise ImageError("a DICOM file without a picture in it: a report, a plan or a folder of others")
-    limits.check_size(int(dataset.Columns), int(dataset.Rows))
+    width, height = int(dataset.Columns), int(dataset.Rows)
+    limits.check_size(width, height)
     colours = int(dataset.get("SamplesPerPixel", 1))
-    limits.check_unpacked(int(dataset.Columns) * int(dataset.Rows) * colours * 4)
+    limits.check_unpacked(width * height * colours * 4)
+    held.enter_context(one_at_a_time(width * height * colours * BYTES))
     frames = max(1, int(dataset.get("NumberOfFrames", 1) or 1))
+    check_count(data.count(SCAN) // frames, width, height)
     taken, samples = 0, _frame(dataset, 0, colours)
-    for k in range(1, frames):
+    for k in range(1, min(frames, 1 + limits.max_pixels // (width * height))):
         ends = ends_of(samples)
         if ends is not None and ends[0] < ends[1]:
             break

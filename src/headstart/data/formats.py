@@ -48,7 +48,7 @@ SIGNATURES = {
 }
 ANY_SIGNATURE = re.compile(b"|".join(b"(?:%s)" % signature for signature in SIGNATURES), re.DOTALL)
 TEXTS = {
-    rb"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(!DOCTYPE\s+svg|svg)": "an SVG drawing, not a picture: save it as PNG",
+    rb"(<\?xml[^>]*>\s*)?(<!--[^>]*>\s*)*<(!DOCTYPE\s+svg|svg)": "an SVG drawing, not a picture: save it as PNG",
     rb"<!DOCTYPE\s+html|<html|<head|<body|<script": f"a web page (HTML), not a picture: {FETCH}",
     rb"<\?xml|<!DOCTYPE|<[A-Za-z]+[\s>]": f"an XML text, not a picture: {FETCH}",
     rb"[\[{]\s*[\"\[{\]}\d]": f"a JSON text, not a picture: {FETCH}",

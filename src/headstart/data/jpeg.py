@@ -22,6 +22,7 @@ DCT_FRAMES = (0xC0, 0xC1, 0xC2)
 PROGRESSIVE, START_OF_SCAN = 0xC2, 0xDA
 TABLES = (0xC4, 0xC8, 0xCC)  # and an extension: they share the range of the frames
 FRAME = struct.Struct(">BHHB").unpack_from  # bits, height, width, colours
+SCAN = b"\xff\xda"  # starts one: in the compressed data 0xFF is followed by 0 or by a restart
 SCAN_BYTES = 8  # that the header of a scan takes at least
 BYTES = 3  # a pixel, that a decode takes; measured, see images.py
 
@@ -58,7 +59,11 @@ def check_scans(data: bytes, width: int, height: int) -> None:
     """A progressive JPEG is decoded as often as it has scans. Raises ImageError where that is beyond MOST_SCANNED."""
     if len(data) // SCAN_BYTES * width * height <= MOST_SCANNED or _one_scan(data):
         return  # counting takes 2 ms a megabyte, an ordinary file needs none
-    scans = data.count(b"\xff\xda")  # start of scan: in the compressed data 0xFF is followed by 0 or by a restart
+    check_count(data.count(SCAN), width, height)
+
+
+def check_count(scans: int, width: int, height: int) -> None:
+    """Raises ImageError where so many scans of so many pixels are beyond MOST_SCANNED."""
     if scans * width * height > MOST_SCANNED:
         raise ImageError(
             f"a JPEG of {scans} scans at {width} x {height} px: scans times pixels are more than the limit of "

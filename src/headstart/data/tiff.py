@@ -27,6 +27,7 @@ from headstart.errors import ImageError
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MOST_PAGES = 10_000  # that are looked at; a microscope's stack has some thousands
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+MANY = 64  # values of a tag, above which they are not turned into Python's numbers: a file may hold millions
 CODES = {1: "B", 3: "H", 4: "I", 6: "b", 7: "B", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 # The tags that are read: https://www.itu.int/itudoc/itu-t/com16/tiff-fx/docs/tiff6.pdf, GDAL's 42113, DNG's 50706
 SUBFILE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 254, 256, 257, 258, 259, 262, 266
@@ -46,8 +47,11 @@ WANTED = frozenset({*range(SUBFILE, COLOUR_MAP), *range(TILE_WIDTH, FORMAT + 1),
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR, CIELAB = 0, 1, 2, 3, 5, 6, 8
 RAW = (32803, 34892)  # photometric: a mosaic of coloured pixels, or its linear form
 UNSIGNED, SIGNED, FLOAT = 1, 2, 3  # sample formats
-PLAIN, LZW, DEFLATE, PACKBITS = 1, 5, (8, 32946), 32773
+PLAIN, LZW, DEFLATE, PACKBITS, JPEGS = 1, 5, (8, 32946), 32773, (6, 7)
 BY_LIBTIFF = (LZW, PACKBITS, 34925, 50000)  # LZMA and Zstandard too
+
+
+Values = tuple[Any, ...] | NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -56,11 +60,11 @@ class Page:
 
     number: int
     order: str  # "<" or ">"
-    tags: dict[int, tuple[Any, ...]]
+    tags: dict[int, Values]
 
     def one(self, tag: int, default: int) -> int:
         value = self.tags.get(tag, (default,))
-        return int(value[0]) if value and isinstance(value[0], int) else default
+        return int(value[0]) if len(value) and isinstance(value[0], int | np.integer) else default
 
     @property
     def size(self) -> tuple[int, int]:
@@ -73,13 +77,13 @@ class Page:
     @property
     def bits(self) -> int:
         """Of every sample; 0 where they differ."""
-        bits = self.tags.get(BITS, (1,))
-        return int(bits[0]) if len(set(bits)) == 1 and isinstance(bits[0], int) else 0
+        bits = set(map(int, self.tags.get(BITS, (1,))))
+        return bits.pop() if len(bits) == 1 else 0
 
     @property
     def sample_format(self) -> int:
-        formats = self.tags.get(FORMAT, (UNSIGNED,))
-        return int(formats[0]) if len(set(formats)) == 1 else 0
+        formats = set(map(int, self.tags.get(FORMAT, (UNSIGNED,))))
+        return formats.pop() if len(formats) == 1 else 0
 
     @property
     def photometric(self) -> int:
@@ -88,16 +92,24 @@ class Page:
     @property
     def extra(self) -> tuple[int, ...]:
         """What the bands after the colours are: 0 unknown, 1 alpha that is in the colours already, 2 alpha."""
-        return tuple(v for v in self.tags.get(EXTRA, ()) if isinstance(v, int))
+        return tuple(map(int, self.tags.get(EXTRA, ())))
 
     @property
     def missing(self) -> float | None:
         """The value that means "no data" (GDAL)."""
-        text = self.tags.get(NO_DATA, (b"",))[0]
+        text = self.tags.get(NO_DATA, (b"",))
         try:
-            return float(text) if isinstance(text, bytes) else None
-        except ValueError:
+            return float(text[0]) if isinstance(text[0], bytes) else None
+        except (ValueError, IndexError):
             return None
+
+    @property
+    def block(self) -> tuple[int, int]:
+        """(width, height) of its tiles or strips."""
+        width, height = self.size
+        if TILES in self.tags:
+            return self.one(TILE_WIDTH, 0), self.one(TILE_HEIGHT, 0)
+        return width, min(height, self.one(ROWS, height))
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
@@ -124,8 +136,8 @@ def is_camera_raw(data: bytes, found: list[Page]) -> bool:
     """Whether a TIFF is a camera's raw picture, whose first page is a thumbnail: DNG, NEF, ARW, CR2, PEF, SRW."""
     if data[8:10] == b"CR" or any(DNG in page.tags for page in found):
         return True
-    inner = [at for page in found[:4] for at in page.tags.get(SUB_PAGES, ()) if isinstance(at, int)]
-    every = [*found, *(page for at in inner[:16] for page in _chain(data, at, 1))]
+    inner = [int(at) for page in found[:4] for at in page.tags.get(SUB_PAGES, ())[:16]]
+    every = [*found, *(page for at in inner for page in _chain(data, at, 1))]
     return any(page.photometric in RAW or page.one(COMPRESSION, 1) in (32767, 34713, 65535) for page in every)
 
 
@@ -167,7 +179,7 @@ def _chain(data: bytes, first: int | None = None, most: int = MOST_PAGES) -> Ite
         return
 
 
-def _tags(data: bytes, at: int, count: int, order: str, big: bool) -> Iterator[tuple[int, tuple[Any, ...]]]:
+def _tags(data: bytes, at: int, count: int, order: str, big: bool) -> Iterator[tuple[int, Values]]:
     inline, length = (8, "Q") if big else (4, "I")
     for place in range(at, at + count * (20 if big else 12), 20 if big else 12):
         tag, kind = struct.unpack_from(order + "HH", data, place)
@@ -181,6 +193,8 @@ def _tags(data: bytes, at: int, count: int, order: str, big: bool) -> Iterator[t
             continue
         if kind == 2:
             yield tag, (data[start : start + size].split(b"\0")[0].strip(),)
+        elif kind in CODES and number > MANY:
+            yield tag, np.frombuffer(data, np.dtype(order + CODES[kind]), number, start)
         elif kind in CODES:
             yield tag, struct.unpack_from(f"{order}{number}{CODES[kind]}", data, start)
 
@@ -191,8 +205,7 @@ def _blocks(
     """(place among `bands`, or None for all of them; top; left; block (row, column, sample)) of strips or tiles."""
     width, height = page.size
     tiled = TILES in page.tags
-    across = page.one(TILE_WIDTH, 0) if tiled else width
-    down = page.one(TILE_HEIGHT, 0) if tiled else min(height, page.one(ROWS, height))
+    across, down = page.block
     if across < 1 or down < 1 or across * down > 4 * max(width * height, 1 << 24):
         raise ImageError("the TIFF is damaged: its strips or tiles have no size that is possible")
     offsets = page.tags.get(TILES if tiled else STRIPS, ())
