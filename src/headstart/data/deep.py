@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 RARE = 10_000  # pixels; a sensor has fewer hot ones
 OVERSHOOT = 0.25  # of the span: 0..4095 with a hot pixel keeps 204 grey levels
 FEW = 1_000  # samples, below which each counts
+MANY = 1 << 22  # samples that are sorted of a large picture, evenly spread
 FEW_PICTURES, RARE_PICTURES = 5, 50
 STRIP = 1 << 20  # values converted at a time, so that a large picture needs no second copy in floating point
 INFINITE = 3e38  # float32's ends stand for "no data" too
@@ -154,6 +155,8 @@ def _ends(dark: NDArray[Any], bright: NDArray[Any], rare: int, some: bool) -> En
     low, high = float(dark.min()), float(bright.max())
     if not some:
         return low, high
+    step = max(1, dark.size // MANY)
+    dark, bright, rare = dark[::step], bright[::step], rare // step
     rare = min(max(1, rare), dark.size - 1)
     usual_low = float(np.partition(dark, rare)[rare])
     usual_high = float(np.partition(bright, bright.size - 1 - rare)[bright.size - 1 - rare])

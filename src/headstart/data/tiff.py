@@ -26,6 +26,8 @@ from headstart.errors import ImageError
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MOST_PAGES = 10_000  # that are looked at; a microscope's stack has some thousands
+MOST_TAGS, MOST_ENTRIES = 4096, 500_000  # of a page, of all pages: real ones have some dozens
+MOST_VALUES = 65535  # of a tag that is no list of places
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 MANY = 64  # values of a tag, above which they are not turned into Python's numbers: a file may hold millions
 CODES = {1: "B", 3: "H", 4: "I", 6: "b", 7: "B", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q", 18: "Q"}
@@ -43,6 +45,7 @@ COLOUR_MAP, TILE_WIDTH, TILE_HEIGHT, TILES, TILE_BYTES, SUB_PAGES, EXTRA, FORMAT
     339,
 )
 NO_DATA, DNG = 42113, 50706
+LISTS = (STRIPS, STRIP_BYTES, TILES, TILE_BYTES, COLOUR_MAP)
 WANTED = frozenset({*range(SUBFILE, COLOUR_MAP), *range(TILE_WIDTH, FORMAT + 1), COLOUR_MAP, NO_DATA, DNG})
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR, CIELAB = 0, 1, 2, 3, 5, 6, 8
 RAW = (32803, 34892)  # photometric: a mosaic of coloured pixels, or its linear form
@@ -167,15 +170,17 @@ def _chain(data: bytes, first: int | None = None, most: int = MOST_PAGES) -> Ite
     try:
         at = struct.unpack_from(order + offset, data, 8 if big else 4)[0] if first is None else first
         seen: set[int] = set()
+        entries = 0
         while at and at not in seen and len(seen) < most:
             seen.add(at)
             count = struct.unpack_from(order + counted, data, at)[0]
             at += struct.calcsize(order + counted)
-            if count > 65535 or at + count * entry > len(data):
+            entries += count
+            if count > MOST_TAGS or entries > MOST_ENTRIES or at + count * entry > len(data):
                 return
             yield Page(len(seen) - 1, order, dict(_tags(data, at, count, order, big)))
             at = struct.unpack_from(order + offset, data, at + count * entry)[0]
-    except struct.error:
+    except (struct.error, OverflowError):  # beyond the file, or beyond any file
         return
 
 
@@ -189,7 +194,7 @@ def _tags(data: bytes, at: int, count: int, order: str, big: bool) -> Iterator[t
         size, start = number * SIZES[kind], place + 4 + inline
         if size > inline:
             start = struct.unpack_from(order + length, data, start)[0]
-        if start + size > len(data):
+        if start + size > len(data) or (number > MOST_VALUES and tag not in LISTS):
             continue
         if kind == 2:
             yield tag, (data[start : start + size].split(b"\0")[0].strip(),)
