@@ -109,6 +109,10 @@ def greys() -> Iterator[tuple[str, bytes]]:
     yield "predictor 3", packed(GREY / np.float32(255), "<", 1, 8, 3)
     for name in ("tiff_lzw", "packbits", "tiff_deflate"):
         yield f"16 {name}", by_pillow(wide, "TIFF", name)
+    for name, predictor in itertools.product(("tiff_lzw", "packbits"), (1, 2)):  # in strips of 7 rows
+        buffer = io.BytesIO()
+        Image.fromarray(wide).save(buffer, "TIFF", compression=name, tiffinfo={317: predictor, 278: 7})
+        yield f"{name} {predictor}", buffer.getvalue()
     yield "BigTIFF", tiff(wide, bigtiff=True, photometric="minisblack")
     twelve = (GREY.astype(np.uint32) * 4095 // 255).astype(np.uint16)
     yield "12 of 16", tiff(twelve, photometric="minisblack")

@@ -95,6 +95,9 @@ FILES: dict[str, tuple[bytes, str]] = {
     "AVI": (b"RIFF\x10\0\0\0AVI LIST" + bytes(40), "video"),
     "Parquet": (b"PAR1" + bytes(40), "Parquet"),
     "AppleDouble": (b"\0\x05\x16\x07\0\x02\0\0" + bytes(40), "AppleDouble"),
+    "12-bit JPEG": (b"\xff\xd8\xff\xc1\0\x0b\x0c\0\x10\0\x10\1\1\x11\0" + bytes(40), "JPEG of 12 bits"),
+    "lossless JPEG": (b"\xff\xd8\xff\xc3\0\x0b\x08\0\x10\0\x10\1\1\x11\0" + bytes(40), "lossless JPEG"),
+    "16-bit PSD": (b"8BPS\0\1" + bytes(6) + b"\0\3\0\0\0\x10\0\0\0\x10\0\x10\0\3" + bytes(40), "Photoshop.*PNG"),
     "text": (b"Downloads are limited.\n", "a text, not a picture"),
     "zeros": (bytes(4096), "nothing but zeros"),
 }

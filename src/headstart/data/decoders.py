@@ -21,6 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from headstart.data import dicom, formats, png, raster, tiff
 from headstart.data.deep import Samples
 from headstart.data.jpeg import SCAN, Needed, check_count, check_scans, fast_jpeg, floor
+from headstart.data.jpeg import what as what_jpeg
 from headstart.data.limits import PILLOW_CEILING, Limits, one_at_a_time
 from headstart.data.modes import array_samples, array_to_image, its_own, samples_of, samples_to_rgb, to_rgb
 from headstart.data.preprocess import Preprocess
@@ -90,7 +91,7 @@ def other_formats(source: bytes, needed: Needed, limits: Limits, held: ExitStack
         return Opened(samples, mode, 1, remarked)
     if formats.is_heif(source):
         return _of_heif(source, limits, held)
-    reason = formats.what(source)
+    reason = formats.what(source) or (what_jpeg(source) if source[:2] == JPEG else None)
     if reason:
         raise ImageError(reason)
     deep = png.deep_ppm(source, limits)

@@ -36,6 +36,7 @@ SIGNATURES = {
     rb".{344}(n\+1|ni1)\0": "a NIfTI volume, not a picture: save its slices as PNG or TIFF",
     rb".{128}DICM": 'a DICOM file: pip install "headstart[medical]" to read it, or save it as PNG',
     rb"\0\x05\x16\x07": "a macOS sidecar file (AppleDouble), not the picture itself",
+    rb"8BPS.{18}\0[\x10\x20]": "a Photoshop file of more than 8 bits, which is not supported: save it as PNG or TIFF",
     rb"gimp xcf": "a GIMP file, which is not supported: save it as PNG",
     rb"icns": "an Apple icon, which is not supported: save it as PNG",
     rb"AT&TFORM": "a DjVu document, not a picture: save its pages as PNG",

@@ -20,6 +20,7 @@ OVERSAMPLING = 2.0  # the JPEG is decoded at or above this many times the size n
 # lossless JPEG (SOF3) has no scales, is written at full size and corrupts the heap (measured: the process aborts).
 DCT_FRAMES = (0xC0, 0xC1, 0xC2)
 PROGRESSIVE, START_OF_SCAN = 0xC2, 0xDA
+LOSSLESS = (0xC3, 0xC7, 0xCB, 0xCF)
 TABLES = (0xC4, 0xC8, 0xCC)  # and an extension: they share the range of the frames
 FRAME = struct.Struct(">BHHB").unpack_from  # bits, height, width, colours
 SCAN = b"\xff\xda"  # starts one: in the compressed data 0xFF is followed by 0 or by a restart
@@ -69,6 +70,18 @@ def check_count(scans: int, width: int, height: int) -> None:
             f"a JPEG of {scans} scans at {width} x {height} px: scans times pixels are more than the limit of "
             f"{MOST_SCANNED:,}; save it again as an ordinary JPEG"
         )
+
+
+def what(data: bytes) -> str | None:
+    """What a JPEG is that no decoder here reads; None for others."""
+    for marker, at in _segments(data):
+        if marker in LOSSLESS:
+            return "a lossless JPEG, not a picture in a format that headstart reads: save it as PNG"
+        if 0xC0 <= marker <= 0xCF and marker not in TABLES and data[at + 4] in (12, 16):
+            return (
+                f"a JPEG of {data[at + 4]} bits, not a picture in a format that headstart reads: save it as PNG or TIFF"
+            )
+    return None
 
 
 def _frame(data: bytes) -> tuple[int, int, int, int]:

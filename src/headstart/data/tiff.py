@@ -245,7 +245,7 @@ def _block(
         raw = _by_libtiff(data[start : start + packed], compression, shape[0], size // shape[0])
     if len(raw) < size:
         raise ImageError("the file is cut short")
-    predictor = page.one(PREDICTOR, 1) if compression != PLAIN else 1
+    predictor = 1 if compression in (PLAIN, PACKBITS) else page.one(PREDICTOR, 1)  # as libtiff: these know none
     if predictor == 3 and dtype.kind == "f":
         return _undo_float_predictor(raw, dtype, shape)
     block = np.frombuffer(raw, dtype, math.prod(shape)).reshape(shape)
