@@ -140,6 +140,7 @@ def test_the_range_is_that_of_the_images_that_teach(folder: Path) -> None:
     order = np.random.default_rng(2).permutation(len(table))
     assert ranges_of(table.take(order)) == found
     assert ranges_of(table_of([np.asarray(Image.open(p)) for p in sorted(folder.glob("*/*.png"))])) == found
+    assert ranges_of(table_of([Image.open(p) for p in sorted(folder.glob("*/*.png"))])) == found
     judged = replace(table, splits=np.where(table.labels == "dim", "train", "test").astype(object))
     assert ranges_of(judged)[0][2] == pytest.approx(2000, abs=5)
 

@@ -244,3 +244,25 @@ def test_blocks_are_cut_at_their_widths(backbone: Backbone) -> None:
     blocks = by_block(backbone, rows)
     assert list(blocks) == list(block_names(backbone))
     assert np.array_equal(np.concatenate(list(blocks.values()), axis=1), rows)
+
+
+def test_how_odd_pictures_were_read_is_said_again_when_they_come_from_the_store(
+    tmp_path: Path, backbone: Backbone, engine: Engine
+) -> None:
+    tifffile = pytest.importorskip("tifffile", reason="writes TIFFs; pip install headstart[science]")
+    bands = np.random.default_rng(0).integers(0, 200, (3, 40, 40, 4), dtype=np.uint8)
+    for number in range(2):
+        tifffile.imwrite(tmp_path / f"{number}.tif", bands[number], photometric="rgb", extrasamples=["unassalpha"])
+    tifffile.imwrite(tmp_path / "stack.tif", bands[2, :, :, :3][None].repeat(2, 0), photometric="rgb")
+    table = table_of(sorted(tmp_path.glob("*.tif")))
+    store = opened(tmp_path / "cache", backbone, engine)
+    first, second = (extract(table, backbone, engine, store) for _ in range(2))
+    assert (first.n_forward, second.n_forward) == (3, 0)
+    assert first.remarks == second.remarks
+    several, stack = first.remarks
+    assert several.startswith("2 images, such as ")
+    assert "no mask" in several
+    assert "a stack of 2 pages: page 1 is the picture" in stack
+    told: list[str] = []
+    stream(table, backbone, engine, lambda *_: None, lambda *_: None, remarked=lambda row, remark: told.append(remark))
+    assert len(told) == 3

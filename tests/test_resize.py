@@ -14,7 +14,7 @@ from headstart.data.resize import FILTERS, GRID, SUPPORT, resized, thumbnail
 
 BITS = 22  # of Pillow's fixed point
 STATS = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-SHAPES = [(60, 100), (100, 60), (83, 83), (21, 120), (20, 20)]  # (height, width)
+SHAPES = [(60, 100), (100, 60), (83, 83), (21, 120), (20, 20), (300, 31)]  # (height, width)
 
 
 def picture(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
@@ -87,7 +87,7 @@ def test_it_is_two_calls_of_one_axis_each(shape: tuple[int, int]) -> None:
         )
 
 
-@pytest.mark.parametrize("shape", [(120, 160), (160, 120), (16, 16), (40, 500)])
+@pytest.mark.parametrize("shape", [(120, 160), (160, 120), (16, 16), (40, 500), (500, 40)])
 def test_load_and_thumbnail_keep_the_rule(shape: tuple[int, int]) -> None:
     height, width = shape
     values = picture(height, width, 2)
