@@ -1,10 +1,10 @@
 """One rule of resizing, whatever Pillow's release: first across, then down.
 
 Pillow resizes in two passes of integers, and which comes first decides a fifth of the values by a level or more. Up to
-12.3 the horizontal pass was first, 13.0 lets the shape decide. Here each pass is a call of its own that leaves the
-other axis as it is, so the order is ours. Across first, on the rows that the second pass reads: it is the order in
-which Pillow's memory is read row by row, and on photographs it is as fast as one call (benchmarks/decode.md). On 32 px
-thumbnails half of the time of `Image.resize` goes into its own Python, so the passes call what lies below it.
+12.3 the horizontal pass was first, 13.0 lets the shape decide. Here each pass leaves the other axis as it is, so the
+order is ours: across first, on the part that is read. On photographs a decode takes 2 % longer than with one call of
+Pillow's. On 32 px thumbnails half of the time of `Image.resize` goes into its own Python, so the passes call what lies
+below it.
 """
 
 from __future__ import annotations
@@ -41,14 +41,21 @@ def resized(picture: Image.Image, size: tuple[int, int], filter_: Image.Resampli
         return picture.resize(size, filter_, box)
     left, top, right, bottom = (round(edge * GRID) / GRID for edge in box)
     width, height = size
-    reach = SUPPORT[filter_] * max(1.0, (bottom - top) / height) + 1
-    first, last = max(0, math.floor(top - reach)), min(picture.height, math.ceil(bottom + reach))
     picture.load()
     core: Any = picture.im
-    if last - first != picture.height:
-        core = core.crop((0, first, picture.width, last))
-    core = core.resize((width, last - first), filter_, (left, 0, right, last - first))
-    return picture._new(core.resize(size, filter_, (0, top - first, width, bottom - first)))
+    row, end = _read(top, bottom, height, picture.height, SUPPORT[filter_])
+    if (row, end) != (0, picture.height):
+        column, last = _read(left, right, width, picture.width, SUPPORT[filter_])
+        core = core.crop((column, row, last, end))
+        left, right = left - column, right - column
+    core = core.resize((width, end - row), filter_, (left, 0, right, end - row))
+    return picture._new(core.resize(size, filter_, (0, top - row, width, bottom - row)))
+
+
+def _read(low: float, high: float, size: int, length: int, support: float) -> tuple[int, int]:
+    """The first px, and the one after the last, that a pass from low..high to `size` reads, and one more either side."""
+    reach = support * max(1.0, (high - low) / size) + 1
+    return max(0, math.floor(low - reach)), min(length, math.ceil(high + reach))
 
 
 def thumbnail(picture: Image.Image, side: int) -> Image.Image:
