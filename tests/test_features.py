@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 import pytest
 
+from headstart.data import images
 from headstart.data.images import write_png
 from headstart.data.table import Table, read_table, table_of
 from headstart.errors import DataError, ImageError, OutputError
@@ -234,7 +235,10 @@ def test_the_key_changes_with_everything_that_changes_a_row(tmp_path: Path, back
     other = open_backbone("test_efficientnet", "none", seed=1)
     reseeded = replace(other, preprocess=backbone.preprocess)
     keys = [key(b) for b in (backbone, fewer, sized, scaled, reseeded)] + [key(backbone, precision="bf16")]
-    assert len(set(keys)) == 6
+    ranged = replace(backbone, preprocess=replace(backbone.preprocess, ranges=(("unsigned", 0.0, 4095.0),)))
+    banded = replace(backbone, preprocess=replace(backbone.preprocess, bands=(4, 3, 2)))
+    keys += [key(ranged), key(banded), key(backbone, versions=images.versions() | {"pillow": "another"})]
+    assert len(set(keys)) == 9
     same = open_backbone("test_efficientnet", "none", seed=0)
     assert key(replace(same, preprocess=backbone.preprocess)) == keys[0]
 
@@ -280,3 +284,25 @@ def test_a_picture_that_is_gone_or_another_when_it_is_read_again_stops_the_run_b
         with pytest.raises(DataError, match=r"a/004\.png.* start again") as stopped:
             read()
         assert "\n" not in str(stopped.value)
+
+
+def test_how_odd_pictures_were_read_is_said_again_when_they_come_from_the_store(
+    tmp_path: Path, backbone: Backbone, engine: Engine
+) -> None:
+    tifffile = pytest.importorskip("tifffile", reason="writes TIFFs; pip install headstart[science]")
+    bands = np.random.default_rng(0).integers(0, 200, (3, 40, 40, 4), dtype=np.uint8)
+    for number in range(2):
+        tifffile.imwrite(tmp_path / f"{number}.tif", bands[number], photometric="rgb", extrasamples=["unassalpha"])
+    tifffile.imwrite(tmp_path / "stack.tif", bands[2, :, :, :3][None].repeat(2, 0), photometric="rgb")
+    table = table_of(sorted(tmp_path.glob("*.tif")))
+    store = opened(tmp_path / "cache", backbone, engine)
+    first, second = (extract(table, backbone, engine, store) for _ in range(2))
+    assert (first.n_forward, second.n_forward) == (3, 0)
+    assert first.remarks == second.remarks
+    several, stack = first.remarks
+    assert several.startswith("2 images, such as ")
+    assert "no mask" in several
+    assert "a stack of 2 pages: page 1 is the picture" in stack
+    told: list[str] = []
+    stream(table, backbone, engine, lambda *_: None, lambda *_: None, remarked=lambda row, remark: told.append(remark))
+    assert len(told) == 3

@@ -261,6 +261,9 @@ def _network_options(parser: argparse.ArgumentParser, stores: bool = True) -> No
         "--size", type=int, metavar="PX", help="side of the network's input in pixels (default: from the images)"
     )
     command.add_argument(
+        "--bands", metavar="R,G,B", help="bands of a TIFF to see in red, green and blue, such as 4,3,2; or one for grey"
+    )
+    command.add_argument(
         "--precision", default="auto", metavar="auto|bf16|f32", help="numbers that the network runs in (default: auto)"
     )
     if stores:

@@ -6,25 +6,21 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import gc
-import json
-import os
 import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from headstart.arguments import parser
+from headstart.console import drop_output, flush, say, say_json, tell
 from headstart.counted import counted
 from headstart.elapsed import process_start
 from headstart.errors import DataError, HeadstartError, OptionError, lacks_memory, reason_of
-from headstart.files.cells import printable
-from headstart.progress import ClosedOutputError, quiet_libraries, shown_to_somebody, watching, writing
+from headstart.progress import ClosedOutputError, quiet_libraries, shown_to_somebody, watching
 
 if TYPE_CHECKING:
     from headstart.data.table import Table
@@ -55,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             given.begun = begun
             COMMANDS[given.command](given)
         finally:
-            _flush()
+            flush()
     except HeadstartError as error:
         _fail(str(error), 2 if isinstance(error, OptionError) else 1)
     except KeyboardInterrupt:
@@ -63,11 +59,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sys.stderr.write("\r\x1b[K")  # over the ^C that the terminal shows, and over a bar
         _fail(f"interrupted: {INTERRUPTED.get(name, 'nothing was written')}", 130)
     except BrokenPipeError:
-        _drop_output()
+        drop_output()
         sys.exit(141)
     except (MemoryError, ImportError, OSError, RuntimeError) as error:
         if isinstance(error, ClosedOutputError):
-            _drop_output()
+            drop_output()
             _fail(
                 f"the result cannot be written to the standard output ({reason_of(error)}): free some space, or send "
                 "it elsewhere",
@@ -79,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _fail(text: str, code: int) -> NoReturn:
-    _tell(f"headstart: {text}")
+    tell(f"headstart: {text}")
     sys.exit(code)
 
 
@@ -96,13 +92,13 @@ def _demo(given: argparse.Namespace) -> None:
         there = read_table(images) if images.is_dir() else None
         check_replaceable(folder / "model", there)
     count = write_digits(images)
-    _tell(f"{counted(count, 'image')} of handwritten digits, one folder a class, written to {images}")
+    tell(f"{counted(count, 'image')} of handwritten digits, one folder a class, written to {images}")
     given.data, given.output, given.add_to, given.track = str(images), str(folder / "model"), None, ""
     given.group_by = None
     _fit_and_save(given)
     if not given.json:
         for line in ("", "For your own images, one folder per class:", "  headstart fit YOUR-FOLDER -o model"):
-            _say(line)
+            say(line)
 
 
 def _fit_and_save(given: argparse.Namespace) -> None:
@@ -129,23 +125,23 @@ def _fit_and_save(given: argparse.Namespace) -> None:
 
     own = {k: v for k, v in (("add_to", given.add_to), ("group_by", given.group_by)) if v}
     command = shlex.join(typed(given.data, given.output, own, options, publish.handed_on))
-    with open_trackers(given.track, _tell) as tracker:
+    with open_trackers(given.track, tell) as tracker:
         tracker.settings(publish.public(vars(options)))
         started = time.perf_counter() - given.begun
-        with watching(_tell, tracker) as watch:
+        with watching(tell, tracker) as watch:
             old = given.add_to
             fitted = grow.add_to(old, table, options, watch) if old else pipeline.fit(table, options, watch)
         fitted = pipeline.timed(fitted, started, time.perf_counter() - given.begun)
         found = publish.save(fitted, folder, Path(given.data).resolve().name, command)
         tracker.result(publish.main_scores(fitted), [folder / "report.html", folder / "metrics.json"])
     if given.json:
-        _print_json(found | {"model": str(folder)})
+        say_json(found | {"model": str(folder)})
         return
     for line in answers.summary(fitted, folder, time.perf_counter() - given.begun):
-        _say(line)
+        say(line)
     for said in (*account.outcomes(fitted), account.no_gain_line(fitted)):
         if said:
-            _say(said)
+            say(said)
 
 
 def _evaluate(given: argparse.Namespace) -> None:
@@ -155,20 +151,22 @@ def _evaluate(given: argparse.Namespace) -> None:
     model = pipeline.load(given.model)
     part = pipeline.judged_part(table)
     _tell_notes(table)
-    with watching(_tell) as watch:
+    with watching(tell) as watch:
         scored, found = pipeline.evaluate(model, table, watch=watch)
     if part:
-        _tell(f"scored on the {part} part alone")
+        tell(f"scored on the {part} part alone")
+    for note in found.notes:
+        tell(f"note: {note}")
     unread = [{"path": str(n), "reason": str(e)} for n, e in zip(found.names, found.errors, strict=True) if e]
     if given.json:
-        _print_json(scored | {"set_aside": unread})
+        say_json(scored | {"set_aside": unread})
         return
     from headstart.answers import score_lines
 
     for line in score_lines(scored):
-        _say(line)
+        say(line)
     for record in unread:
-        _tell(f"set aside: {record['path']}: {record['reason']}")
+        tell(f"set aside: {record['path']}: {record['reason']}")
 
 
 def _predict(given: argparse.Namespace) -> None:
@@ -186,28 +184,31 @@ def _predict(given: argparse.Namespace) -> None:
 
     model = pipeline.load(given.model)
     _tell_notes(table)
-    with watching(_tell) as watch:
-        found = records(predict(model, table, progress=watch.bar("predict", len(table))), given.top)
+    with watching(tell) as watch:
+        answer = predict(model, table, progress=watch.bar("predict", len(table)))
+        found = records(answer, given.top)
+    for note in answer.notes:
+        tell(f"note: {note}")
     failed = sum(record["error"] is not None for record in found)
     if given.output:
         write_predictions(found, Path(given.output), min(given.top, len(model.classes)))
-        _tell(
+        tell(
             f"{counted(len(found) - failed, 'prediction')} written to {given.output}, {counted(failed, 'image')} could "
             "not be read"
         )
     if given.json:
-        _print_json(found)
+        say_json(found)
     elif not given.output:
         for record in found:
             best = ", ".join(f"{c['label']} {c['probability']:.1%}" for c in record["top"])
-            _say(f"{record['path']}: {best or 'cannot be read: ' + record['error']}")
+            say(f"{record['path']}: {best or 'cannot be read: ' + record['error']}")
     _some_were_read(found)
 
 
 def _tell_notes(table: Table) -> None:
     """What was found otherwise than written, or passed over."""
     for note in table.notes:
-        _tell(f"note: {note}")
+        tell(f"note: {note}")
 
 
 def _classify(given: argparse.Namespace) -> None:
@@ -224,19 +225,19 @@ def _classify(given: argparse.Namespace) -> None:
     from headstart import opening
     from headstart.ship.classify import classify, write_answers
 
-    backbone = opening.as_published(options, _tell)
+    backbone = opening.as_published(options, tell)
     _tell_notes(table)
-    with watching(_tell) as watch:
+    with watching(tell) as watch:
         found = classify(table, backbone, given.top, given.precision, watch.bar("classify", len(table)))
     if given.output:
         write_answers(found, Path(given.output), given.top)
-        _tell(f"the answers for {counted(len(found), 'image')} written to {given.output}")
+        tell(f"the answers for {counted(len(found), 'image')} written to {given.output}")
     if given.json:
-        _print_json(found)
+        say_json(found)
     for record in [] if given.json or given.output else found:
-        _say(f"{record['path']}: {'cannot be read: ' + record['error'] if record['error'] else ''}")
+        say(f"{record['path']}: {'cannot be read: ' + record['error'] if record['error'] else ''}")
         for best in record["predictions"]:
-            _say(f"  {best['wnid']}  {best['probability']:6.1%}  {best['name']}")
+            say(f"  {best['wnid']}  {best['probability']:6.1%}  {best['name']}")
     _some_were_read(found)
 
 
@@ -258,15 +259,15 @@ def _features(given: argparse.Namespace) -> None:
     table = _any_images(given.data)
     from headstart.feature_file import write_features
 
-    with watching(_tell) as watch:
+    with watching(tell) as watch:
         count, blocks, set_aside = write_features(table, out, given.layer, given.pool, options, watch)
     if given.json:
-        _print_json({"file": str(out), "images": count, "blocks": blocks, "set_aside": set_aside})
+        say_json({"file": str(out), "images": count, "blocks": blocks, "set_aside": set_aside})
     else:
         what = f"{counted(count, 'image')}, {counted(len(blocks), 'block')}"
-        _say(f"{what} ({counted(sum(blocks.values()), 'feature')}) written to {out}")
+        say(f"{what} ({counted(sum(blocks.values()), 'feature')}) written to {out}")
     for record in set_aside:
-        _tell(f"set aside: {record['path']}: {record['reason']}")
+        tell(f"set aside: {record['path']}: {record['reason']}")
 
 
 def _backbones(given: argparse.Namespace) -> None:
@@ -286,7 +287,7 @@ def _backbones(given: argparse.Namespace) -> None:
 
     answer: Any
     if given.download:
-        answer = networks.download(given.download, _tell)
+        answer = networks.download(given.download, tell)
     elif given.export_weights:
         answer = networks.export_weights(*given.export_weights)
     elif given.import_weights:
@@ -294,12 +295,12 @@ def _backbones(given: argparse.Namespace) -> None:
     else:
         answer = networks.listing(given.search, given.sort)
     if given.json:
-        _print_json(answer)
+        say_json(answer)
         return
     for line in (
         networks.lines(answer, given.sort) if isinstance(answer, list) else [f"{answer['network']}: {answer['path']}"]
     ):
-        _say(line)
+        say(line)
 
 
 def _inspect(given: argparse.Namespace) -> None:
@@ -310,13 +311,13 @@ def _inspect(given: argparse.Namespace) -> None:
     table = _read(given.data, 1, given.group_by)
     from headstart import answers, pipeline
 
-    with watching(_tell) as watch:
+    with watching(tell) as watch:
         found = answers.inspection(pipeline.inspect(table, options, watch))
     if given.json:
-        _print_json(found)
+        say_json(found)
         return
     for line in answers.inspection_lines(found):
-        _say(line)
+        say(line)
 
 
 def _compare(given: argparse.Namespace) -> None:
@@ -327,7 +328,7 @@ def _compare(given: argparse.Namespace) -> None:
     table = _read(given.data, group_by=given.group_by)
     from headstart import compare, depth
 
-    with watching(_tell) as watch:
+    with watching(tell) as watch:
         if given.freeze_depth:
             curve = depth.freeze_depth(table, options, watch)
             lines, record = depth.lines(curve), curve.to_json()
@@ -335,10 +336,10 @@ def _compare(given: argparse.Namespace) -> None:
             found = compare.compare(table, options, watch, given.curve)
             lines, record = compare.lines(found), found.to_json()
     if given.json:
-        _print_json(record)
+        say_json(record)
         return
     for line in lines:
-        _say(line)
+        say(line)
 
 
 def _report(given: argparse.Namespace) -> None:
@@ -348,10 +349,10 @@ def _report(given: argparse.Namespace) -> None:
     bundle = read_bundle(given.model)
     page = bundle.folder / "report.html"
     if given.json:
-        _print_json(bundle.metrics | {"model": str(bundle.folder), "report": str(page) if page.exists() else None})
+        say_json(bundle.metrics | {"model": str(bundle.folder), "report": str(page) if page.exists() else None})
         return
     for line in model_lines(bundle):
-        _say(line)
+        say(line)
 
 
 def _cache(given: argparse.Namespace) -> None:
@@ -362,14 +363,14 @@ def _cache(given: argparse.Namespace) -> None:
     if given.clear:
         freed = store.usage(root).total_bytes
         store.clear(root)
-        _tell(f"{freed / 1e6:.1f} MB of stored features deleted")
+        tell(f"{freed / 1e6:.1f} MB of stored features deleted")
     found = store.usage(root)
     if given.json:
         entries = [dict(zip(("key", "made_by", "shards", "bytes"), entry, strict=True)) for entry in found.entries]
-        _print_json({"folder": str(root), "bytes": found.total_bytes, "entries": entries})
+        say_json({"folder": str(root), "bytes": found.total_bytes, "entries": entries})
         return
     for line in cache_lines(root, found):
-        _say(line)
+        say(line)
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
@@ -401,7 +402,7 @@ def _read(data: str, min_classes: int = 2, group_by: str | None = None) -> Table
     from headstart.data.table import read_table
 
     table = read_table(data, min_classes=min_classes, group_by=group_by)
-    _tell(table.layout)
+    tell(table.layout)
     return table
 
 
@@ -418,43 +419,6 @@ def _any_images(data: str) -> Table:
         if not place.is_dir():
             raise
         return list_images([data])
-
-
-def _say(line: str) -> None:
-    """One line of the result."""
-    _print(printable(line))
-
-
-def _tell(line: str) -> None:
-    """One line beside the result. Where stderr is closed or full there is nobody to tell."""
-    if sys.stderr is None:
-        return
-    with suppress(OSError):
-        print(printable(line), file=sys.stderr, flush=True)
-
-
-def _print_json(value: Any) -> None:
-    _print(json.dumps(value, ensure_ascii=True, indent=1, allow_nan=False))
-
-
-def _print(text: str) -> None:
-    if sys.stdout is None:
-        raise ClosedOutputError(errno.EBADF, "it is closed")
-    with writing():
-        print(text)
-
-
-def _flush() -> None:
-    """What was printed is out."""
-    if sys.stdout is not None:
-        with writing():
-            sys.stdout.flush()
-
-
-def _drop_output() -> None:
-    """What waits to be printed goes nowhere, so that the interpreter does not fail over it at its end."""
-    if sys.stdout is not None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

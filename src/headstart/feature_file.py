@@ -39,7 +39,7 @@ def write_features(
         layer = None
     engine = compile_trunk(backbone, options.precision)
     announce(table, watch)
-    features = see(table, backbone, engine, options, watch.bar("network", len(table)))
+    features = see(table, backbone, engine, options, watch.bar("network", len(table)), watch.say)
     kept = table.take(features.kept)
     chosen = {name: block for name, block in features.blocks.items() if layer in (None, name)}
     columns: dict[str, Any] = {

@@ -59,7 +59,7 @@ def add_to(folder: str | Path, table: Table, options: Options, watch: Watcher = 
         before = _from_store(old, store, cache_root(options.cache))
     announce(table, watch)
     with clock("read images, run the network"):
-        fresh = see(table, backbone, engine, old.options, watch.bar("network", len(table)))
+        fresh = see(table, backbone, engine, old.options, watch.bar("network", len(table)), watch.say)
     with clock("find duplicates"):
         table, features, n_old = _together(old, before, table.take(fresh.kept), fresh)
         seen = look(table, backbone, engine, features)
@@ -127,7 +127,11 @@ def _together(old: Old, before: Features, table: Table, fresh: Features) -> tupl
     thumbnails = np.concatenate([before.thumbnails[kept], fresh.thumbnails[added]])
     hashes = (*(before.hashes[k] for k in kept), *(fresh.hashes[k] for k in added))
     everything = np.arange(len(joined))
-    return joined, Features(blocks, thumbnails, hashes, everything, fresh.set_aside, fresh.n_forward), len(kept)
+    return (
+        joined,
+        Features(blocks, thumbnails, hashes, everything, fresh.set_aside, fresh.n_forward, fresh.remarks),
+        len(kept),
+    )
 
 
 def _plan(old: Old, seen: Seen, n_old: int) -> Plan:

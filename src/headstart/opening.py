@@ -9,12 +9,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from headstart.data import images
+from headstart.data.deep import said
+from headstart.data.ranges import ranges_of
 from headstart.data.table import Table
 from headstart.errors import DataError, ImageError, OptionError, OutputError
 from headstart.learn import recipe, spec, trial
 from headstart.learn.taps import one_layer, tap_sets
 from headstart.learn.trained import Bar, Design, Epoch, check_layers, no_bar
-from headstart.options import LARGEST, SMALLEST, Options, check_seed
+from headstart.options import LARGEST, SMALLEST, Options, bands_of, check_seed
 from headstart.trunk.backbone import open_backbone
 from headstart.trunk.engine import Engine, accelerator, compile_trunk
 from headstart.trunk.features import Features, extract, extract_again, store_key
@@ -68,7 +70,10 @@ def open_at_size(table: Table, options: Options, random: bool = False, say: Say 
     """The backbone at the size for these images."""
     check_seed(options.seed)
     backbone = open_backbone(options.backbone, "none" if random else options.weights, options.seed, say)
-    return sized(backbone, table, options)
+    found = sized(backbone, table, options)
+    for line in said(found.preprocess.ranges):
+        say(line)
+    return found
 
 
 def read_at(backbone: Backbone, options: Options) -> Backbone:
@@ -103,6 +108,8 @@ def how(backbone: Backbone, options: Options, n_images: int) -> trial.Method:
 def as_published(options: Options, say: Say = QUIET.say) -> Backbone:
     """The backbone at its own input size, or the user's: what its own top was trained for."""
     backbone = open_backbone(options.backbone, options.weights, options.seed, say)
+    if options.bands:
+        backbone = replace(backbone, preprocess=replace(backbone.preprocess, bands=bands_of(options.bands)))
     return at_side(backbone, options.size, backbone.preprocess.crop_fraction) if options.size else backbone
 
 
@@ -117,9 +124,12 @@ def at_side(backbone: Backbone, side: int, crop_fraction: float) -> Backbone:
 
 
 def sized(backbone: Backbone, table: Table, options: Options) -> Backbone:
-    """The backbone with the input size that the recipe or the user gives: by the images that teach."""
+    """The backbone with the input size that the recipe or the user gives, and the range of pictures of more than 8
+    bits: by the images that teach."""
     side, crop = recipe.input_side(short_side(table), backbone.native_size, len(table.teaching))
-    own = backbone.preprocess
+    bands = bands_of(options.bands)
+    own = replace(backbone.preprocess, ranges=ranges_of(table, bands), bands=bands)
+    backbone = replace(backbone, preprocess=own)
     crop_fraction = own.crop_fraction if crop else 1.0
     if options.size is not None:
         return at_side(backbone, options.size, crop_fraction)
@@ -138,10 +148,22 @@ def short_side(table: Table) -> float:
     return float(np.median(sides)) if sides else 256.0
 
 
-def see(table: Table, backbone: Backbone, engine: Engine, options: Options, done: Callable[[int], None]) -> Features:
-    """The features of the table, from the store or the network. Raises DataError if no image can be read."""
+def see(
+    table: Table,
+    backbone: Backbone,
+    engine: Engine,
+    options: Options,
+    done: Callable[[int], None],
+    say: Say = QUIET.say,
+) -> Features:
+    """The features of the table, from the store or the network; `say` is told how odd pictures were read.
+
+    Raises DataError if no image can be read.
+    """
     store = Store(cache_root(options.cache), store_key(backbone, engine))
     features = extract(table, backbone, engine, store, done)
+    for line in features.remarks:
+        say(f"note: {line}")
     if not len(features):
         name, reason = features.set_aside[0]
         raise DataError(f"none of {len(table)} images can be read; the first, {name}: {reason}")

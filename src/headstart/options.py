@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from headstart.data.preprocess import check_bands
 from headstart.errors import OptionError, nearest
 from headstart.learn import recipe, spec
 
@@ -40,6 +41,7 @@ class Options:
     budget: str | None = None  # of time for tuning: 90s, 10m, 2h; None: as the recipe says
     size: int | None = None  # px; None: learn.recipe.input_side
     precision: str = "auto"  # or "bf16", "f32"
+    bands: str | None = None  # of a TIFF: those that are red, green and blue, from 1, such as "4,3,2"; None: as it says
     min_images: int | None = None  # classes with fewer training images are left out; None: they are refused
     cache: str | None = None  # folder; None: HEADSTART_CACHE or the platform's
     seed: int = 0
@@ -55,6 +57,7 @@ def check(options: Options) -> None:
         spec.parse(options.head)
     rate_of(options.lr)
     seconds_of(options.budget)
+    bands_of(options.bands)
     check_seed(options.seed)
     if options.size is not None and not SMALLEST <= options.size <= LARGEST:
         raise OptionError(f"size {options.size} px is not allowed: {SMALLEST} to {LARGEST}")
@@ -129,6 +132,16 @@ def rate_of(lr: str | None) -> float | None:
     if not 0 < rate <= 10:
         raise OptionError(f"lr {lr!r} is not allowed: a number above 0, at most 10, or find")
     return rate
+
+
+def bands_of(bands: str | None) -> tuple[int, ...]:
+    """The bands that `--bands` names, such as 4,3,2. Raises OptionError where Preprocess does not take them."""
+    words = [] if bands is None else bands.replace(" ", "").split(",")
+    if not all(re.fullmatch("[0-9]{1,5}", word) for word in words):
+        raise OptionError(
+            f"bands {bands!r} are not allowed: three whole numbers from 1, such as 4,3,2, or one for grey"
+        )
+    return check_bands(tuple(map(int, words)))
 
 
 def seconds_of(budget: str | None) -> float | None:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.bundle import read_bundle
+from headstart.data.deep import said
 from headstart.data.duplicates import DuplicateSet, find_duplicates, tie_groups
 from headstart.data.scarce import refuse_scarce, scarce, training_images, without
 from headstart.data.sources import GoneSource
@@ -233,7 +234,7 @@ def see_enough(
     table: Table, backbone: Backbone, engine: Engine, options: Options, watch: Watcher
 ) -> tuple[Table, Features]:
     """The table and its features, without the classes of which fewer than --min-images images can be read."""
-    features = see(table, backbone, engine, options, watch.bar("network", len(table)))
+    features = see(table, backbone, engine, options, watch.bar("network", len(table)), watch.say)
     kept = table.take(features.kept)
     counted = training_images(kept)
     few = {name: counted.get(name, 0) for name in table.classes if counted.get(name, 0) < (options.min_images or 0)}
@@ -253,7 +254,8 @@ def announce(table: Table, watch: Watcher) -> None:
 
 
 def look(table: Table, backbone: Backbone, engine: Engine, features: Features) -> Seen:
-    kept = table.take(features.kept)
+    notes = (*table.notes, *said(backbone.preprocess.ranges), *features.remarks)
+    kept = replace(table.take(features.kept), notes=notes)
     classes = table.classes
     number = {name: k for k, name in enumerate(classes)}
     unknown = sorted({str(label) for label in kept.labels if label not in number})

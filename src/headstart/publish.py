@@ -289,7 +289,7 @@ def _counts(fitted: Fitted) -> dict[str, dict[str, int]]:
 
 def _preview(fitted: Fitted, row: int) -> bytes:
     try:
-        return images.preview(fitted.seen.table.read(row), PREVIEW)
+        return images.preview(fitted.seen.table.read(row), PREVIEW, preprocess=fitted.seen.backbone.preprocess)
     except ImageError:
         return b""
 

@@ -46,23 +46,25 @@ def quiet() -> Iterator[None]:
     if not filters or filters[0] is not _IGNORE:  # a test runner, say, has put others in front or replaced the list
         filters[:] = [_IGNORE, *(f for f in filters if f is not _IGNORE)]
     _silence_libraries()
+    before = getattr(_HERE.thread, "quiet", False)  # one reader may call another
     _HERE.thread.quiet = True
     try:
         yield
     finally:
-        _HERE.thread.quiet = False
+        _HERE.thread.quiet = before
 
 
 @cache
 def _silence_libraries() -> None:
-    """Once a process: Pillow's one module that logs errors, and the error handler of the libtiff that Pillow brings.
+    """Once a process: what logs errors (of Pillow one module), and the error handler of the libtiff that Pillow brings.
 
     Pillow turns libtiff's warnings off in the same way, but not its errors. Where libtiff is linked into Pillow
     (Windows) there is nothing to turn off from here, and its lines still appear.
     """
     import ctypes
 
-    logging.getLogger("PIL.TiffImagePlugin").addFilter(_HERE)
+    for name in ("PIL.TiffImagePlugin", "tifffile", "pydicom"):
+        logging.getLogger(name).addFilter(_HERE)
     home = Path(Image.__file__).parent
     bundled = sorted([*home.parent.glob("[Pp]illow.libs/libtiff*"), *home.glob(".dylibs/libtiff*")])
     with suppress(OSError, AttributeError):

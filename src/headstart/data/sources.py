@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
@@ -87,7 +86,7 @@ class PictureSource:
 
     picture: Image.Image
 
-    def read(self) -> NDArray[np.uint8]:
+    def read(self) -> NDArray[Any]:
         return array_of(self.picture)
 
 

@@ -20,7 +20,7 @@ from headstart.files.reading import why
 from headstart.files.whole import write_whole
 from headstart.ship.package import Head, Loaded
 from headstart.trunk.engine import Engine, compile_trunk
-from headstart.trunk.features import stream
+from headstart.trunk.features import gathered, stream
 from headstart.trunk.store import Halves
 
 BUFFER = 256  # images whose features are gathered before the head reads them
@@ -39,6 +39,7 @@ class Predictions:
     probabilities: npt.NDArray[np.float32]
     errors: npt.NDArray[np.object_]
     classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()  # how odd pictures were read
 
     @property
     def readable(self) -> npt.NDArray[np.bool_]:
@@ -72,9 +73,11 @@ def predict(model: Loaded, table: Table, engine: Engine | None = None, progress:
         if progress:
             progress(1)
 
-    stream(table, model.backbone, engine, deliver, failed)
+    remarks: dict[int, str] = {}
+    stream(table, model.backbone, engine, deliver, failed, remarked=remarks.__setitem__)
     flush()
-    return Predictions(table.names, probabilities, errors, model.classes)
+    notes = gathered((str(table.names[row]), remark) for row, remark in sorted(remarks.items()))
+    return Predictions(table.names, probabilities, errors, model.classes, notes)
 
 
 def _through(head: Head, blocks: list[dict[str, Halves]]) -> npt.NDArray[np.float32]:

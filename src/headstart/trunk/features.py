@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -33,7 +33,8 @@ TRIES = 3  # passes over the table while another process deletes shards that wer
 Progress = Callable[[int], None]
 Change = Callable[[npt.NDArray[np.uint8], str], npt.NDArray[np.uint8]]
 Decoded = tuple[int, str, images.Pixels]  # row, content hash, pixels
-Read = tuple[int, str, images.Pixels | ImageError | None]  # None where the store has the image already
+# row, hash, pixels (None where the store has the image already), a remark
+Read = tuple[int, str, images.Pixels | ImageError | None, str]
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class Features:
 
     `blocks`: "TAP/mean", "TAP/std", "pre_logits" -> float16 (image, feature); `thumbnails` uint8 (image, 16, 16, 3);
     `hashes` (image,) content hashes; `kept` (image,) rows of the table; `set_aside` (name, reason) of the rest;
-    `n_forward`: images that went through the network in this run, the rest came from the store.
+    `n_forward`: images that went through the network in this run, the rest came from the store. `remarks`: how odd
+    pictures were read, one line a kind.
     """
 
     blocks: dict[str, Halves]
@@ -51,6 +53,7 @@ class Features:
     kept: npt.NDArray[np.intp]
     set_aside: tuple[tuple[str, str], ...]
     n_forward: int
+    remarks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.hashes)
@@ -63,6 +66,7 @@ def store_key(backbone: Backbone, engine: Engine) -> dict[str, object]:
         "weights": backbone.weights_hash,
         "preprocess": backbone.preprocess.to_json(),
         "decoder": images.DECODER_VERSION,
+        "versions": images.versions(),
         "engine": engine.name,
         "precision": engine.precision,
         "batch": engine.batch,
@@ -86,13 +90,13 @@ def extract(
     """
     n_forward = 0
     for _ in range(TRIES):
-        hashes, set_aside, n_new = _through_the_network(table, backbone, engine, store, progress, change)
+        hashes, set_aside, n_new, remarks = _through_the_network(table, backbone, engine, store, progress, change)
         n_forward += n_new
         names = tuple(h for h in hashes if h is not None)
         found = store.read(names)
         if found is not None:
             kept = np.array([row for row, h in enumerate(hashes) if h is not None], dtype=np.intp)
-            return Features(found.blocks, found.thumbnails, names, kept, tuple(set_aside), n_forward)
+            return Features(found.blocks, found.thumbnails, names, kept, tuple(set_aside), n_forward, remarks)
     raise OutputError(f"the cache {store.folder} loses what was just written: choose another with --cache")
 
 
@@ -126,15 +130,19 @@ def check_unchanged(name: str, was: str, now: str) -> None:
 
 def _through_the_network(
     table: Table, backbone: Backbone, engine: Engine, store: Store, progress: Progress | None, change: Change | None
-) -> tuple[list[str | None], list[tuple[str, str]], int]:
-    """What the store lacks, added to it: (content hashes, None where unreadable; what was set aside; images added)."""
+) -> tuple[list[str | None], list[tuple[str, str]], int, tuple[str, ...]]:
+    """What the store lacks, added to it: (content hashes, None where unreadable; what was set aside; images added;
+    how odd pictures were read)."""
     hashes: list[str | None] = [None] * len(table)
     set_aside: list[tuple[str, str]] = []
+    remarks: list[tuple[str, str]] = []
     writer = _ShardWriter(store, backbone)
 
     def fresh() -> Iterator[Decoded]:
         pending: set[str] = set()
-        for row, content_hash, found in _read_all(table, backbone, store):
+        for row, content_hash, found, remark in _read_all(table, backbone, store):
+            if remark:
+                remarks.append((str(table.names[row]), remark))
             if isinstance(found, ImageError):
                 set_aside.append((str(table.names[row]), str(found)))
             else:
@@ -155,7 +163,7 @@ def _through_the_network(
             engine.run(batches, deliver)
     finally:
         writer.flush()  # what is done stays done, an interrupt included
-    return hashes, set_aside, writer.n_added
+    return hashes, set_aside, writer.n_added, gathered(remarks)
 
 
 def _changed(found: images.Pixels, change: Change, content_hash: str) -> images.Pixels:
@@ -169,15 +177,18 @@ def stream(
     deliver: Callable[[list[int], dict[str, Halves]], None],
     failed: Callable[[int, ImageError], None],
     exact: bool = False,
+    remarked: Callable[[int, str], None] = lambda row, remark: None,
 ) -> None:
     """The features of a table without a store: `deliver(rows, blocks)` for what can be read, `failed(row, error)` else.
 
     The values equal those of `extract` bit for bit; with `exact` they are not rounded to float16. Batches finish in
-    any order.
+    any order. `remarked(row, remark)`: how an odd picture was read.
     """
 
     def fresh() -> Iterator[Decoded]:
-        for row, content_hash, found in _read_all(table, backbone, None):
+        for row, content_hash, found, remark in _read_all(table, backbone, None):
+            if remark:
+                remarked(row, remark)
             if isinstance(found, images.Pixels):
                 yield row, content_hash, found
             elif found is not None:
@@ -189,6 +200,17 @@ def stream(
 
     with closing(_batches(fresh(), engine.batch)) as batches:
         engine.run(batches, finished)
+
+
+def gathered(remarks: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """One line for each kind of remark, with the number of images and the first of them."""
+    names: dict[str, list[str]] = {}
+    for name, remark in remarks:
+        names.setdefault(remark, []).append(name)
+    return tuple(
+        f"{found[0]}: {remark}" if len(found) == 1 else f"{len(found)} images, such as {found[0]}: {remark}"
+        for remark, found in names.items()
+    )
 
 
 def rounded(rows: Rows) -> Halves:
@@ -233,10 +255,12 @@ def _read_one(table: Table, row: int, backbone: Backbone, store: Store | None) -
     try:
         source = table.read(row)
         content_hash = images.content_hash(source)
-        known = store is not None and content_hash in store
-        return row, content_hash, None if known else images.load(source, backbone.preprocess)
+        if store is not None and content_hash in store:
+            return row, content_hash, None, images.remark(source, backbone.preprocess)
+        pixels = images.load(source, backbone.preprocess)
+        return row, content_hash, pixels, pixels.remark
     except ImageError as error:
-        return row, content_hash, error
+        return row, content_hash, error, ""
 
 
 def _batches(decoded: Iterator[Decoded], size: int) -> Generator[tuple[list[Decoded], Bytes], None, None]:

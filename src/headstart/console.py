@@ -1,0 +1,50 @@
+"""What a command says: results on stdout, everything else on stderr. The only file that prints."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+from contextlib import suppress
+from typing import Any
+
+from headstart.files.cells import printable
+from headstart.progress import ClosedOutputError, writing
+
+
+def say(line: str) -> None:
+    """One line of the result."""
+    _print(printable(line))
+
+
+def tell(line: str) -> None:
+    """One line beside the result. Where stderr is closed or full there is nobody to tell."""
+    if sys.stderr is None:
+        return
+    with suppress(OSError):
+        print(printable(line), file=sys.stderr, flush=True)
+
+
+def say_json(value: Any) -> None:
+    _print(json.dumps(value, ensure_ascii=True, indent=1, allow_nan=False))
+
+
+def _print(text: str) -> None:
+    if sys.stdout is None:
+        raise ClosedOutputError(errno.EBADF, "it is closed")
+    with writing():
+        print(text)
+
+
+def flush() -> None:
+    """What was printed is out."""
+    if sys.stdout is not None:
+        with writing():
+            sys.stdout.flush()
+
+
+def drop_output() -> None:
+    """What waits to be printed goes nowhere, so that the interpreter does not fail over it at its end."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
