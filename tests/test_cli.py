@@ -109,7 +109,7 @@ def test_inspect_finds_copies_leaks_conflicts_and_broken_files(run: Run, tmp_pat
     assert [sorted(s["splits"]) for s in said["leaks"]] == [["test", "train"]]
     assert [sorted(s["labels"]) for s in said["conflicts"]] == [["a", "b"]]
     shown = run("inspect", data, *TINY).out
-    assert "train/b/2.png: not a picture" in shown
+    assert "train/b/2.png: a text, not a picture" in shown
     assert "duplicates     2 sets" in shown
 
 

@@ -36,6 +36,7 @@ NEEDS: dict[str, tuple[object, list[dict[str, str]]]] = {
     "budget": ("9s", [TUNED]),
     "size": (64, [{}]),
     "precision": ("f32", [{}]),
+    "bands": ("4,3,2", [{}]),
     "min_images": (3, [{}]),
     "cache": ("here", [{}]),
     "seed": (3, [{}]),
@@ -103,6 +104,10 @@ WRONG = [
     ("features", "-o f.csv --seed 3", "draws nothing"),
     ("features", "-o f.csv --size 9", "16 to 1024"),
     ("inspect", "--seed 3", "draws nothing"),
+    ("inspect", "--bands 4,3", "three"),
+    ("fit", "--bands red,green,blue", "three whole numbers"),
+    ("fit", "--min-images 0", "a whole number from 1"),
+    ("compare", "--group-by (", "no regular expression"),
     ("inspect", "--precision f16", "one of auto"),
     ("classify", "--top 0", "1 or more"),
     ("classify", "-o f.txt", "must end in"),
@@ -164,7 +169,7 @@ def test_a_wrong_value_is_refused_before_the_data_are_read_and_anything_heavy_is
 def test_every_option_with_a_value_that_can_be_wrong_is_tried() -> None:
     """Paths and names are known to be wrong only where they are looked up; the others have a row above."""
     free = {"--output", "--backbone", "--layer", "--tune", "--cache", "--weights", "--search", "--download"}
-    free |= {"--add-to", "--import-weights", "--group-by", "--min-images"}
+    free |= {"--add-to", "--import-weights"}
     action = next(a for a in parser()._actions if isinstance(a, argparse._SubParsersAction))
     tried = {word for _, given, _ in WRONG for word in given.replace("=", " ").split() if word.startswith("--")}
     for command in action.choices.values():

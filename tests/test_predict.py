@@ -96,7 +96,7 @@ def test_with_several_taps_timm_loads_the_best_linear_top_and_both_accuracies_ar
     truth = np.repeat([0, 1, 2], 8)
     assert (theirs.argmax(axis=1) == truth).mean() >= metrics["timm_view"]["accuracy"]["low"]
     card = (model / "README.md").read_text()
-    assert "this view is not the same model" in card
+    assert "That is not the same model" in card
 
 
 def test_an_answer_does_not_depend_on_its_company_or_place(model: Path, pictures: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import struct
-import threading
 import weakref
 import zipfile
 import zlib
@@ -22,6 +21,7 @@ from headstart.data.tree import shown
 from headstart.data.walk import DROPPINGS, NO_IMAGE
 from headstart.errors import DataError, ImageError
 from headstart.files.reading import open_regular, why
+from headstart.forks import Lock
 
 MOST_CONTENTS = 64 * 2**20  # bytes of the list of contents: half a million pictures, which take 10 times that in memory
 UNSOUND = (  # what a zip file that is none raises
@@ -47,7 +47,7 @@ class Archive:
     """A zip file; safe on several threads. Raises DataError where it cannot be opened."""
 
     def __init__(self, path: Path) -> None:
-        self._lock = threading.Lock()
+        self._lock = Lock()
         try:
             file = open_regular(path)
         except OSError as error:
