@@ -11,9 +11,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from headstart import __version__
+from headstart.console import ClosedOutputError, writing
 from headstart.files.cells import printable
 from headstart.options import BACKBONE
-from headstart.progress import ClosedOutputError, writing
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite

@@ -34,7 +34,7 @@ from safetensors import numpy as safetensors
 from headstart import swap
 from headstart.errors import BundleError, HeadstartError, OutputError, nearest
 from headstart.files import forms
-from headstart.files.reading import MOST_TEXT, read_regular
+from headstart.files.reading import MOST_TEXT, read_regular, why
 
 T = TypeVar("T")
 
@@ -156,7 +156,7 @@ def read_bundle(folder: str | Path) -> Bundle:
                     if swap.identity(place) == seen:
                         return found
     except OSError as error:
-        raise BundleError(f"the model in {place} cannot be read: {error.strerror or error}") from error
+        raise BundleError(f"the model in {place} cannot be read: {why(error)}") from error
     raise BundleError(f"the model in {place} is replaced again and again: try again when nobody saves there")
 
 
@@ -375,7 +375,7 @@ def _saving(place: Path) -> Iterator[None]:
     except OutputError:
         raise
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = why(error)
         raise OutputError(
             f"the model cannot be saved in {place} ({reason}): name a folder that you can write to"
         ) from error

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from headstart.arguments import parser
-from headstart.console import drop_output, flush, say, say_json, tell
+from headstart.console import ClosedOutputError, drop_output, flush, say, say_json, tell
 from headstart.counted import counted
 from headstart.elapsed import process_start
 from headstart.errors import DataError, HeadstartError, OptionError, lacks_memory, reason_of
-from headstart.progress import ClosedOutputError, quiet_libraries, shown_to_somebody, watching
+from headstart.progress import quiet_libraries, shown_to_somebody, watching
 
 if TYPE_CHECKING:
     from headstart.data.table import Table

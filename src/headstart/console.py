@@ -6,11 +6,26 @@ import errno
 import json
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from headstart.files.cells import printable
-from headstart.progress import ClosedOutputError, writing
+
+
+class ClosedOutputError(OSError):
+    """The standard output takes no more."""
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """Raises ClosedOutputError where the standard output takes no more; BrokenPipeError where its reader has gone."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise ClosedOutputError(error.errno, error.strerror) from None
 
 
 def say(line: str) -> None:

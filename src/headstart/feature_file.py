@@ -15,6 +15,7 @@ from headstart.files.whole import write_whole
 from headstart.opening import Options, Watcher, open_at_size, see
 from headstart.pipeline import announce
 from headstart.trunk.engine import compile_trunk
+from headstart.trunk.layers import Tap
 from headstart.trunk.network import block_names, tap_at
 
 
@@ -25,13 +26,9 @@ def write_features(
 
     Parquet has one float16 list a block, JSON lines one list a block, CSV a column a feature: "pre_logits 17".
 
-
     `layer`: a block of the taps ("blocks.3/mean"), or any layer by its name, pooled as `pooling`; the shape of a map
     stands in the column's metadata. Returns (images, {block: features}, set aside). Raises OptionError, OutputError.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     backbone = open_at_size(table, options, say=watch.say)
     one = layer is not None and layer not in block_names(backbone)
     if one:
@@ -42,28 +39,18 @@ def write_features(
     features = see(table, backbone, engine, options, watch.bar("network", len(table)), watch.say)
     kept = table.take(features.kept)
     chosen = {name: block for name, block in features.blocks.items() if layer in (None, name)}
-    columns: dict[str, Any] = {
+    about: dict[str, Any] = {
         "path": kept.names.tolist(),
         "label": kept.labels.tolist(),
         "split": kept.splits.tolist(),
         "content_hash": list(features.hashes),
     }
-    for name, block in chosen.items():
-        columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(block.ravel()), block.shape[1])
-    written = pa.table(columns)
-    if one:
-        tap = backbone.taps[0]
-        shape = tap.shape if pooling == "none" else (tap.widths[0],)
-        known = {"layer": tap.name, "module": tap.module, "pooling": pooling, "shape": list(shape)}
-        place = written.schema.get_field_index(tap.blocks[0])
-        field = written.schema.field(place).with_metadata({"headstart": json.dumps(known)})
-        written = written.cast(written.schema.set(place, field))
     ending = out.suffix.lower()
 
     def write(place: Path) -> object:
         if ending == ".parquet":
-            return pq.write_table(written, place)
-        return _write_text(columns, chosen, place, ending)
+            return _write_parquet(about, chosen, backbone.taps[0] if one else None, pooling, place)
+        return _write_text(about, chosen, place, ending)
 
     try:
         write_whole(out, write)
@@ -76,9 +63,24 @@ def write_features(
     )
 
 
-def _write_text(columns: dict[str, Any], blocks: dict[str, Any], place: Path, ending: str) -> None:
+def _write_parquet(about: dict[str, Any], blocks: dict[str, Any], one: Tap | None, pooling: str, place: Path) -> None:
+    """`one`: the layer that alone was asked for; what it is stands in its column's metadata."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    lists = {n: pa.FixedSizeListArray.from_arrays(pa.array(b.ravel()), b.shape[1]) for n, b in blocks.items()}
+    written = pa.table(about | lists)
+    if one:
+        shape = one.shape if pooling == "none" else (one.widths[0],)
+        known = {"layer": one.name, "module": one.module, "pooling": pooling, "shape": list(shape)}
+        at = written.schema.get_field_index(one.blocks[0])
+        field = written.schema.field(at).with_metadata({"headstart": json.dumps(known)})
+        written = written.cast(written.schema.set(at, field))
+    pq.write_table(written, place)
+
+
+def _write_text(about: dict[str, Any], blocks: dict[str, Any], place: Path, ending: str) -> None:
     """The rows as CSV or as JSON lines. Numbers are float16, so that four digits say all of them."""
-    about = {name: values for name, values in columns.items() if name not in blocks}
     heads = list(zip(*about.values(), strict=True))
     if ending == ".csv":
         names = [*about, *(f"{name} {k}" for name, block in blocks.items() for k in range(block.shape[1]))]

@@ -51,13 +51,13 @@ def announce_maps(table: Table, backbone: Backbone, options: Options, watch: Wat
     size, place = 2 * values * len(table), cache_root(options.cache)
     place.mkdir(parents=True, exist_ok=True)
     needed, free = size * (2 if size > IN_MEMORY else 1), shutil.disk_usage(place).free
-    said = f"feature maps of {len(table)} images, {values} values each: {size / 1e9:.2f} GB in {place}"
+    line = f"feature maps of {len(table)} images, {values} values each: {size / 1e9:.2f} GB in {place}"
     if needed > free:
         raise OutputError(
-            f"{said}, and {needed / 1e9:.2f} GB are needed where {free / 1e9:.2f} GB are free: begin --head with gap, "
+            f"{line}, and {needed / 1e9:.2f} GB are needed where {free / 1e9:.2f} GB are free: begin --head with gap, "
             "take a smaller --size, or another --cache"
         )
-    watch.say(said)
+    watch.say(line)
 
 
 def open_network(table: Table, options: Options, random: bool = False, say: Say = QUIET.say) -> tuple[Backbone, Engine]:

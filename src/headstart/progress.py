@@ -16,21 +16,6 @@ if TYPE_CHECKING:
     from headstart.track import Tracker
 
 
-class ClosedOutputError(OSError):
-    """The standard output takes no more."""
-
-
-@contextmanager
-def writing() -> Iterator[None]:
-    """Raises ClosedOutputError where the standard output takes no more; BrokenPipeError where its reader has gone."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise ClosedOutputError(error.errno, error.strerror) from None
-
-
 def shown_to_somebody() -> bool:
     """Whether stderr is a terminal; it may be closed."""
     return sys.stderr is not None and sys.stderr.isatty()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from headstart.bundle import read_bundle
+from headstart.bundle import MANIFEST, read_bundle
 from headstart.counted import counted
 from headstart.data.images import content_hash
 from headstart.data.splits import Split, read_split
@@ -28,7 +28,7 @@ def check_replaceable(folder: str | Path, table: Table | None, add_to: str | Pat
     An empty or missing folder may be written. So may the model that is added to.
     """
     place = Path(folder)
-    if not (place / "headstart.json").is_file():
+    if not (place / MANIFEST).is_file():
         return
     if add_to is not None and Path(add_to).resolve() == place.resolve():
         return

@@ -97,11 +97,6 @@ def points_between(one: float, other: float, gain: Estimate | None = None) -> st
     return _points(f"{apart}".replace("-", MINUS), float(apart)) + _of_difference(gain)
 
 
-def points_full(est: Estimate) -> str:
-    """ "+1.3 points (95 % interval −0.5 to 3.1)"."""
-    return points(est.value) + _of_difference(est)
-
-
 def _points(text: str, value: float) -> str:
     text = text if value else text.removeprefix(MINUS)
     return f"{'+' if value > 0 else ''}{text} points"
