@@ -247,6 +247,6 @@ def test_a_wrong_label_image_pair_in_a_manifest_is_set_aside_not_fatal(run: Run)
     Path("list.csv").write_text("path,label\n" + "\n".join([*lines, "good/gone.png,sea", "good/sand/0.png,"]) + "\n")
     found = run("fit", "list.csv", "-o", "new", "--json", *TINY)
     assert found.code == 0, found.err
-    assert "note: not used: 1 images without a label" in found.err
+    assert "note: not used: 1 image without a label" in found.err
     assert json.loads(found.out)["cross_validation"]["n"] == 12
     assert Path("new/set_aside.csv").read_text().splitlines()[1:] == ["good/gone.png,the file does not exist"]

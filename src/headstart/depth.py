@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from headstart.compare import Bools, right_with, start
+from headstart.counted import counted
 from headstart.data.table import Table
 from headstart.errors import OptionError
 from headstart.judge.metrics import accuracy_interval, paired_gain
@@ -106,7 +107,7 @@ def _right(tuning: Tuning, material: Material, plan: Plan) -> Bools:
 
 def lines(found: Curve) -> list[str]:
     """The table for the terminal."""
-    rows = [f"{found.n_train} images to learn from, {found.n_judged} to judge by ({found.source})", ""]
+    rows = [f"{counted(found.n_train, 'image')} to learn from, {found.n_judged:,} to judge by ({found.source})", ""]
     rows.append(f"{'stages frozen':>13s}  {'tuned above':24s} {'drawn anew above':24s} {'tuned minus drawn anew':24s}")
     rows.append(f"{found.stages:>13d}  {_interval(found.head_alone)}  (the head alone)")
     for depth in found.depths:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.bundle import Bundle, read_with
+from headstart.counted import counted
 from headstart.data.given import kind_of
 from headstart.data.sources import GoneSource
 from headstart.data.splits import Split, hold_out, read_split
@@ -120,7 +121,7 @@ def _together(old: Old, before: Features, table: Table, fresh: Features) -> tupl
         np.concatenate([np.array(groups, dtype=object), new.groups]),
         (*[GoneSource()] * len(kept), *new.sources),
         new.notes,
-        f"{len(kept)} images of the model {old.name}, and {new.layout}",
+        f"{counted(len(kept), 'image')} of the model {old.name}, and {new.layout}",
         kind_of(labelled_as, old.loaded.kind),
     )
     blocks = {name: np.concatenate([b[kept], fresh.blocks[name][added]]) for name, b in before.blocks.items()}

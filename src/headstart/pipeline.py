@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.bundle import read_bundle
+from headstart.counted import counted
 from headstart.data.deep import said
 from headstart.data.duplicates import DuplicateSet, find_duplicates, tie_groups
 from headstart.data.scarce import refuse_scarce, scarce, training_images, without
@@ -218,7 +219,9 @@ def labelled(table: Table) -> Table:
     known = np.asarray(table.labels != "", dtype=bool)
     if known.all():
         return table
-    return replace(table.take(known), notes=(*table.notes, f"not used: {int((~known).sum())} images without a label"))
+    return replace(
+        table.take(known), notes=(*table.notes, f"not used: {counted(int((~known).sum()), 'image')} without a label")
+    )
 
 
 def check_labels(table: Table) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+from headstart.counted import counted
 from headstart.data.images import DEFAULT_LIMITS
 from headstart.data.sources import Found, Row
 from headstart.data.tree import shown
@@ -106,4 +107,4 @@ def read_zip(path: Path) -> Found:
         else:
             rows.append(Row(shown(f"{os.fspath(path)}/{name}"), MemberSource(archive, name), "", "none"))
     notes = [f"{shown(str(path))}: {passed} files in it are no pictures"] if passed else []
-    return Found(rows, notes, f"{len(rows)} images in a zip file")
+    return Found(rows, notes, f"{counted(len(rows), 'image')} in a zip file")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from headstart.counted import counted
 from headstart.data import columns
 from headstart.data.class_names import class_names
 from headstart.data.folders import counts
@@ -56,7 +57,7 @@ def _manifest(path: Path, sheet: Sheet, labelled: bool) -> Found:
         kept = range(len(sheet))
     rows = [Row(shown(names[k]), FileSource(placed.files[k]), labels[k], told.splits[k], told.groups[k]) for k in kept]
     notes = [*sheet.notes, *say_moved(placed), *say_missing(placed)]
-    what = counts(rows) if labelled else f"{len(rows)} images"
+    what = counts(rows) if labelled else counted(len(rows), "image")
     return Found(rows, notes, f"{sheet.where}: {sheet.kind}, {what}{told.grouped}")
 
 

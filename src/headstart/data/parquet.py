@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from headstart.counted import counted
 from headstart.data import columns
 from headstart.data.class_names import class_names
 from headstart.data.folder_names import SPLIT_NAMES, split_of
@@ -152,7 +153,7 @@ def read_images(parts: Sequence[tuple[Path, str]], where: str, notes: list[str],
     order = {"train": 0, "validation": 1, "test": 2, "none": 3}
     rows.sort(key=lambda r: order[r.split])  # stable: files stay in the order of their names
     kind = f"images in {len(parts)} Parquet file{'s' if len(parts) > 1 else ''}"
-    what = counts(rows) if labelled else f"{len(rows)} images"
+    what = counts(rows) if labelled else counted(len(rows), "image")
     return Found(rows, [*notes, *sheet.notes], f"{where}: {kind}, {what}{told.grouped}")
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from headstart.counted import counted
 from headstart.data.folder_names import SPLIT_NAMES
 from headstart.data.sheets import stripped
 from headstart.data.tree import shown
@@ -283,7 +284,7 @@ def say_moved(placed: Placed) -> list[str]:
         return []
     name, file = next(iter(placed.moved.items()))
     n = len(placed.moved)
-    what = "1 path was" if n == 1 else f"{n} paths were"
+    what = f"{counted(n, 'path')} {'was' if n == 1 else 'were'}"
     return [f"{what} found otherwise than written: {quoted(name, 60)} is {shown(file)}"]
 
 
@@ -292,7 +293,7 @@ def say_missing(placed: Placed, unit: str = "") -> list[str]:
         return []
     name, hint = next(iter(placed.missing.items()))
     n = len(placed.missing)
-    what = "1 path names" if n == 1 else f"{n} paths name"
+    what = f"{counted(n, 'path')} {'names' if n == 1 else 'name'}"
     return [f"{what} no file that exists, such as {quoted(name, 60)}{hint}"]
 
 

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.counted import counted
 from headstart.data.beside import read_labelled_folder
 from headstart.data.class_names import check_not_measured
 from headstart.data.folder_names import key
@@ -157,7 +158,7 @@ def table_of(images: object, labels: object = None) -> Table:
     if not named:
         raise DataError("no images were given: an empty list")
     rows = [Row(name, source, text, "none") for (name, source), text in zip(named, read.texts, strict=True)]
-    return replace(_table(Found(rows, [], f"{len(rows)} images handed over by the program")), kind=read.kind)
+    return replace(_table(Found(rows, [], f"{counted(len(rows), 'image')} handed over by the program")), kind=read.kind)
 
 
 def list_images(paths: Sequence[str | Path]) -> Table:

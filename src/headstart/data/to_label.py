@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
+from headstart.counted import counted
 from headstart.data.archives import read_zip
 from headstart.data.lines import SPACED, is_text
 from headstart.data.manifests import LISTS, read_csv, read_parquet
@@ -52,7 +53,7 @@ def found_in(paths: Sequence[str | Path]) -> Found:
     if len(refused) == len(rows):
         others = f" (and {len(refused) - 1} more like it)" if len(refused) > 1 else ""
         raise DataError(f"{refused[0]}{others}")
-    return Found(rows, notes, f"{len(rows)} images without labels")
+    return Found(rows, notes, f"{counted(len(rows), 'image')} without labels")
 
 
 def _found_at(path: str) -> Found:

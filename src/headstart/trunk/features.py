@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from headstart.counted import counted
 from headstart.data import images
 from headstart.data.table import Table
 from headstart.errors import DataError, ImageError, OutputError
@@ -208,7 +209,7 @@ def gathered(remarks: Iterable[tuple[str, str]]) -> tuple[str, ...]:
     for name, remark in remarks:
         names.setdefault(remark, []).append(name)
     return tuple(
-        f"{found[0]}: {remark}" if len(found) == 1 else f"{len(found)} images, such as {found[0]}: {remark}"
+        f"{found[0]}: {remark}" if len(found) == 1 else f"{counted(len(found), 'image')}, such as {found[0]}: {remark}"
         for remark, found in names.items()
     )
 
