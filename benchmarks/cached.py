@@ -18,13 +18,13 @@ from unittest import mock
 import measure
 import numpy as np
 
-from headstart import compare
+from headstart import recipe
 from headstart.data.table import read_table
+from headstart.finetune.activations import Live
 from headstart.judge.metrics import accuracy_interval, paired_gain
-from headstart.learn import recipe, trial
-from headstart.opening import QUIET, Options
-from headstart.pipeline import Clock, Seen, taught
-from headstart.trunk.activations import Live
+from headstart.story import compare, trial
+from headstart.story.opening import QUIET, Options
+from headstart.story.pipeline import Clock, Seen, taught
 
 SETS: dict[str, dict[str, Any]] = {"hymenoptera": {}, "eurosat_3000": {"augment": "aerial"}}
 

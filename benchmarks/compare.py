@@ -20,9 +20,9 @@ import measure
 import numpy as np
 from small_sets import digits
 
-from headstart import compare
 from headstart.data.table import Table, read_table, table_of
-from headstart.opening import Options, Watcher
+from headstart.story import compare
+from headstart.story.opening import Options, Watcher
 
 # set: (settings, how the sentence must begin; "" where that is for the figures to say)
 SETS: dict[str, tuple[dict[str, Any], str]] = {

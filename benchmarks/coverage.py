@@ -16,12 +16,11 @@ from typing import Any
 import measure
 import numpy as np
 
-from headstart import opening, pipeline
 from headstart.data.table import read_table
-from headstart.learn import trial
-from headstart.learn.material import Material
-from headstart.learn.plan import make_plan
-from headstart.learn.taps import tap_sets
+from headstart.heads.material import Material
+from headstart.heads.taps import tap_sets
+from headstart.story import opening, pipeline, trial
+from headstart.story.plan import make_plan
 
 SHUFFLED = ("hymenoptera", "brain_mri_yes_no", "eurosat_3000")
 MOST = 600  # images of a set for the shuffled labels

@@ -20,12 +20,12 @@ import measure
 import torch
 from torch import nn
 
-from headstart.learn import arithmetic, depthwise
-from headstart.learn.arithmetic import BF16, CHANNELS_LAST, memory_kept
-from headstart.learn.depthwise import FastGradients
+from headstart.finetune import arithmetic, depthwise
+from headstart.finetune.arithmetic import BF16, CHANNELS_LAST, memory_kept
+from headstart.finetune.depthwise import FastGradients
+from headstart.finetune.tunable import Tail, depths, tunable
 from headstart.trunk.backbone import open_backbone
 from headstart.trunk.network import shapes
-from headstart.trunk.tunable import Tail, depths, tunable
 
 # channels, side of the picture, filter, stride
 LAYERS = (

@@ -25,10 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.data.table import Table, read_table
-from headstart.opening import Options, open_network, see
-from headstart.pipeline import learn
 from headstart.ship.package import Loaded
 from headstart.ship.predict import predict
+from headstart.story.opening import Options, open_network, see
+from headstart.story.pipeline import learn
 
 # labels a class: (least accuracy wanted, accuracy of OTX, seconds of OTX)
 PUBLISHED = {4: (0.50, 0.3421, 109), 10: (0.60, 0.4737, 127), 25: (0.68, 0.595, 153), 50: (0.72, 0.6713, 159)}

@@ -47,8 +47,8 @@ CONTEXT = multiprocessing.get_context("forkserver")
 
 def run(arguments: Sequence[str], log: Path, computed: Any) -> None:
     """The command in this process, its words to `log`; `computed` counts the images that go through the network."""
-    from headstart import cli
-    from headstart.learn import checkpoint
+    from headstart.cli import main as cli
+    from headstart.finetune import checkpoint
     from headstart.trunk import features
 
     checkpoint.EVERY = 0.1  # s: many states of a training to be killed between
@@ -291,7 +291,9 @@ def main() -> None:
     parser.add_argument("--images", type=Path, help="a folder with a folder per class (default: some of EuroSAT)")
     parser.add_argument("fit", nargs="*", help="options of `headstart fit`, after --")
     options = parser.parse_args()
-    CONTEXT.set_forkserver_preload(["headstart.publish", "headstart.pipeline", "sklearn.linear_model", "scipy.stats"])
+    CONTEXT.set_forkserver_preload(
+        ["headstart.story.publish", "headstart.story.pipeline", "sklearn.linear_model", "scipy.stats"]
+    )
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         data = options.images or sample(options.data / "eurosat_3000", work / "images")

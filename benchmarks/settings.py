@@ -22,14 +22,14 @@ import measure
 import numpy as np
 from tuned import few
 
-from headstart import compare, tuning
+from headstart import recipe
 from headstart.data import augment
 from headstart.data.table import read_table
 from headstart.judge.metrics import accuracy_interval, paired_gain
-from headstart.learn import recipe, trial
-from headstart.learn.plan import Plan
-from headstart.opening import Options, Watcher
-from headstart.pipeline import Clock, Seen, taught
+from headstart.story import compare, trial, tuning
+from headstart.story.opening import Options, Watcher
+from headstart.story.pipeline import Clock, Seen, taught
+from headstart.story.plan import Plan
 
 RECIPE = "recipe"
 # arm: (what of the training is changed, what of the views)

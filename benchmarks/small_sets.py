@@ -16,11 +16,11 @@ from typing import Any
 import measure
 import numpy as np
 
-from headstart import account, pipeline
 from headstart.data.table import Table, read_table, table_of
 from headstart.judge.metrics import paired_gain
-from headstart.learn.trial import judge_rows
-from headstart.opening import Options
+from headstart.story import account, pipeline
+from headstart.story.opening import Options
+from headstart.story.trial import judge_rows
 
 PER_CLASS = (5, 20, 100)
 SETS = {

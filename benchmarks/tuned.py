@@ -26,9 +26,9 @@ import measure
 import numpy as np
 from scipy import stats
 
-from headstart import account, pipeline
 from headstart.data.table import Table, read_table
-from headstart.opening import Options, Watcher
+from headstart.story import account, pipeline
+from headstart.story.opening import Options, Watcher
 
 PER_CLASS = 500  # of cifar10_5000
 # set: (settings, least accuracy wanted in %)

@@ -1,4 +1,4 @@
-"""Which head suits a tuned network: each of `learn.choice.SHARES`, on images that taught nothing.
+"""Which head suits a tuned network: each of `finetune.choice.SHARES`, on images that taught nothing.
 
     python benchmarks/tuned_heads.py [--seeds 0 1] [--size 96] [--test 3000] [--cache FOLDER]
 
@@ -19,11 +19,11 @@ import measure
 import numpy as np
 from small_sets import part
 
-from headstart import pipeline
 from headstart.data.table import Table, read_table
-from headstart.learn import choice
-from headstart.learn.trial import judge_rows
-from headstart.opening import Options
+from headstart.finetune import choice
+from headstart.story import pipeline
+from headstart.story.opening import Options
+from headstart.story.trial import judge_rows
 
 SETS = (  # set, images a class, what learns, kind of picture
     ("cifar10", 100, "last", "photo"),

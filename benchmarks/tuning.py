@@ -30,14 +30,14 @@ import measure
 import numpy as np
 import torch
 
-from headstart.learn import recipe
-from headstart.learn.arithmetic import CHANNELS_LAST, Arithmetic, candidates, fastest, memory_kept, rates
-from headstart.learn.learner import Learner
+from headstart import recipe
+from headstart.finetune.arithmetic import CHANNELS_LAST, Arithmetic, candidates, fastest, memory_kept, rates
+from headstart.finetune.learner import Learner
+from headstart.finetune.tunable import Tail, tunable
 from headstart.trunk.backbone import open_backbone
 from headstart.trunk.engine import compile_trunk
 from headstart.trunk.layers import Tap
 from headstart.trunk.network import Backbone, cut_at, shapes
-from headstart.trunk.tunable import Tail, tunable
 
 CASES = (("hymenoptera", 224, 2), ("eurosat_3000", 160, 10))
 NETWORKS = (("tf_efficientnet_lite0", "auto", 0.39), ("resnet18", "none", 1.81))  # 1e9 multiply-adds at 224 px

@@ -71,8 +71,8 @@ def headstart_side(data: Path, fraction: float, taps: str) -> dict[str, Any]:
     import numpy as np
 
     from headstart.data.table import read_table
-    from headstart.opening import Options
-    from headstart.pipeline import learn
+    from headstart.story.opening import Options
+    from headstart.story.pipeline import learn
 
     start = time.perf_counter()
     table = read_table(data)

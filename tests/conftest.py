@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import headstart
-from headstart.cli import UNLOOKED, main
+from headstart.cli.main import UNLOOKED, main
 from headstart.data.images import write_png
 
 TINY = ("--backbone", "test_efficientnet", "--weights", "none", "--size", "64", "--precision", "f32")
@@ -43,8 +43,8 @@ def compiled_once() -> Iterator[None]:
 
     The engine is the real one. The hash does not cover a network's own top, so what reads that is compiled anew.
     """
-    from headstart import feature_file, grow, opening, pipeline, tuning
     from headstart.ship import predict
+    from headstart.story import feature_file, grow, opening, pipeline, tuning
     from headstart.trunk.engine import Engine, compile_trunk
     from headstart.trunk.network import LOGITS, Backbone
 
@@ -145,7 +145,8 @@ def shared() -> Path:
 FORKS = """
 import json, os, runpy, signal, sys
 import scipy.stats
-from headstart import answers, pipeline, publish
+from headstart.cli import answers
+from headstart.story import pipeline, publish
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite that was started in the background ignores it
 for line in iter(sys.stdin.readline, ""):
     child = os.fork()

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.bundle import HEAD, MODEL, write_bundle
 from headstart.files import forms
+from headstart.files.bundle import HEAD, MODEL, write_bundle
 
 DESCRIBED: dict[str, Any] = {  # what headstart.json must hold
     "classes": ["ant", "bée", "\udcff", "猫"],

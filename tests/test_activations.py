@@ -9,19 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from headstart import recipe
 from headstart.data.augment import augmentation, view
 from headstart.data.images import content_hash
 from headstart.data.table import Table, read_table
 from headstart.errors import OptionError
-from headstart.learn import recipe
-from headstart.opening import Watcher
-from headstart.options import Options, rate_of, seconds_of
-from headstart.trunk.activations import Live, Stored
+from headstart.finetune.activations import Live, Stored
+from headstart.finetune.tunable import share_of, tunable
+from headstart.story.opening import Watcher
+from headstart.story.options import Options, rate_of, seconds_of
+from headstart.story.tuning import prepare
 from headstart.trunk.backbone import open_backbone
 from headstart.trunk.engine import compile_trunk
 from headstart.trunk.network import Backbone
-from headstart.trunk.tunable import share_of, tunable
-from headstart.tuning import prepare
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from headstart import bundle
-from headstart.bundle import (
+from headstart.errors import BundleError, OutputError
+from headstart.files import bundle
+from headstart.files.bundle import (
     CHECKSUMS,
     CONFIG,
     DEFINING,
@@ -30,7 +31,6 @@ from headstart.bundle import (
     check_writable,
     read_bundle,
 )
-from headstart.errors import BundleError, OutputError
 from saved import DESCRIBED, METRICS, RUN, save
 
 
@@ -337,7 +337,7 @@ import itertools, os, shutil, signal, sys
 os.fsync = lambda handle: None  # a killed process loses nothing that it has written
 from pathlib import Path
 import numpy as np
-from headstart.bundle import read_bundle, write_bundle
+from headstart.files.bundle import read_bundle, write_bundle
 from headstart.errors import OutputError
 
 EVENTS = {"open", "os.mkdir", "os.rename", "os.rmdir", "os.remove", "os.listdir", "os.scandir", "shutil.rmtree"}
@@ -408,7 +408,7 @@ import os, random, signal, sys, time
 from itertools import count
 from pathlib import Path
 import numpy as np
-from headstart.bundle import read_bundle, write_bundle
+from headstart.files.bundle import read_bundle, write_bundle
 
 def save(folder, number):
     tensors = {"model.safetensors": {"weight": np.full(1000, number)}}

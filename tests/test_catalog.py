@@ -10,8 +10,8 @@ import pytest
 import timm
 import torch
 
-from headstart import networks
 from headstart.errors import BackboneError, OptionError, OutputError
+from headstart.story import networks
 from headstart.trunk import catalog, weights
 from headstart.trunk.backbone import open_backbone, resolve
 from headstart.trunk.store import cache_root

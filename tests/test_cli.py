@@ -17,9 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from conftest import TINY, Run, Start, picture
-from headstart import arguments, cli
-from headstart.bundle import ABOUT, CHECKSUMS, DEFINING
+from headstart.cli import arguments
+from headstart.cli import main as cli
 from headstart.data.images import write_png
+from headstart.files.bundle import ABOUT, CHECKSUMS, DEFINING
 
 
 def test_the_default_backbone_is_the_trunks() -> None:
@@ -210,7 +211,7 @@ def test_the_time_counts_from_the_start_of_the_process() -> None:
     """Not from the import of what tells it, and not from anything before the process."""
     code = (
         "import time; time.sleep(0.2); before = time.perf_counter(); "
-        "from headstart.elapsed import process_start; print(before - process_start())"
+        "from headstart.cli.elapsed import process_start; print(before - process_start())"
     )
     begun = time.perf_counter()
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

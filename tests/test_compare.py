@@ -13,14 +13,14 @@ import torch
 from safetensors.torch import save_file
 
 from conftest import Run
-from headstart.compare import ARMS, PIXELS, Arm, flags, verdict
-from headstart.depth import Curve, Depth, _drawn_anew, lines
+from headstart import recipe
+from headstart.finetune.tunable import tunable
+from headstart.finetune.tune import Tuning
 from headstart.judge.metrics import accuracy_interval, balanced_interval
-from headstart.learn import recipe
-from headstart.learn.finetune import Tuning
-from headstart.opening import Options
+from headstart.story.compare import ARMS, PIXELS, Arm, flags, verdict
+from headstart.story.freeze_depth import Curve, Depth, _drawn_anew, lines
+from headstart.story.opening import Options
 from headstart.trunk.backbone import open_backbone
-from headstart.trunk.tunable import tunable
 
 N = 400
 NAMES = [name for name, *_ in ARMS] + [PIXELS]

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F  # noqa: N812, its usual name
 
-from headstart.learn import depthwise
-from headstart.learn.depthwise import FastGradients
+from headstart.finetune import depthwise
+from headstart.finetune.depthwise import FastGradients
 
 ONE = st.integers(1, 3)
 x86 = pytest.mark.skipif(not depthwise.X86, reason="the kernels are those for x86 processors")

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from conftest import TINY, Run, picture
-from headstart.arguments import parser
+from headstart.cli.arguments import parser
 
 ROOT = Path(__file__).resolve().parents[1]
 

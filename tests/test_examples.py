@@ -19,11 +19,11 @@ import pytest
 import torch
 
 import curated
-from headstart import opening
-from headstart.arguments import parser
+from headstart.cli.arguments import parser
 from headstart.data.images import load
 from headstart.errors import BackboneError
-from headstart.learn import spec
+from headstart.finetune import spec
+from headstart.story import opening
 from headstart.trunk import backbone as trunk
 from headstart.trunk.network import RANDOM, Backbone
 

@@ -17,32 +17,33 @@ import timm
 import torch
 
 from conftest import TINY, Run
-from headstart import pipeline, publish
-from headstart.account import no_gain_line
-from headstart.bundle import read_bundle
+from headstart import recipe
+from headstart.cli.progress import epoch_table
 from headstart.data.images import load as decode
 from headstart.data.table import list_images, read_table
 from headstart.errors import DataError, OptionError, OutputError
+from headstart.files.bundle import read_bundle
+from headstart.finetune import learner
+from headstart.finetune.activations import Activations, Stored
+from headstart.finetune.arithmetic import BF16, PLAIN
+from headstart.finetune.checkpoint import Checkpoint
+from headstart.finetune.choice import BELOW, CLOSED, LINEAR, MEAN, build, choose, layer_sets
+from headstart.finetune.trained import Design, Epoch, Examples
+from headstart.finetune.tunable import Tail, Tunable, depths, kind_of, tunable
+from headstart.finetune.tune import Tuned, Tuning, _compare, _held_out, _pilot, answers, tune
+from headstart.heads.calibrate import best_scale
+from headstart.heads.material import Material
+from headstart.heads.probe import Probe, fit_closed
+from headstart.heads.taps import Part, TapSet, last, plain
 from headstart.judge.metrics import wilson
-from headstart.learn import learner, recipe, trial
-from headstart.learn.arithmetic import BF16, PLAIN
-from headstart.learn.calibrate import best_scale
-from headstart.learn.checkpoint import Checkpoint
-from headstart.learn.choice import BELOW, CLOSED, LINEAR, MEAN, build, choose, layer_sets
-from headstart.learn.finetune import Tuned, Tuning, _compare, _held_out, _pilot, answers, tune
-from headstart.learn.material import Material
-from headstart.learn.probe import Probe, fit_closed
-from headstart.learn.taps import Part, TapSet, last, plain
-from headstart.learn.trained import Design, Epoch, Examples
-from headstart.opening import Options
-from headstart.pipeline import load
-from headstart.progress import epoch_table
 from headstart.ship.predict import predict
-from headstart.trunk.activations import Activations, Stored
+from headstart.story import pipeline, publish, trial
+from headstart.story.account import no_gain_line
+from headstart.story.opening import Options
+from headstart.story.pipeline import load
 from headstart.trunk.backbone import open_backbone
 from headstart.trunk.cut import find_cuts
 from headstart.trunk.network import Backbone
-from headstart.trunk.tunable import Tail, Tunable, depths, kind_of, tunable
 
 N = 60
 Images = npt.NDArray[np.float32]
@@ -57,7 +58,7 @@ def network() -> Backbone:
 @pytest.fixture(autouse=True)
 def unmixed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tuned weights as they are, so that a test of training sees what training did."""
-    monkeypatch.setattr("headstart.learn.finetune.ALPHAS", (1.0,))
+    monkeypatch.setattr("headstart.finetune.tune.ALPHAS", (1.0,))
 
 
 def pixels(n: int = N, seed: int = 0) -> Images:
@@ -170,7 +171,7 @@ def test_cached_activations_learn_what_live_ones_learn(
     network: Backbone, last_tuned: Tuned, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last stage from its cached input in float32, and the same modules with everything before them run live."""
-    from headstart.learn import finetune
+    from headstart.finetune import tune as finetune
 
     monkeypatch.setattr(finetune, "tunable", lambda b, what: replace(tunable(b, what), cut="input"))
     found = [last_tuned.record, tune(tuning(network, "last"), material(network, Y), ROWS).record]
@@ -269,11 +270,11 @@ def test_auto_asks_for_more_right_answers_and_no_doubt(
     network: Backbone, monkeypatch: pytest.MonkeyPatch, gain: tuple[Any, ...], loss: tuple[Any, ...], wins: bool
 ) -> None:
     monkeypatch.setattr(recipe, "TUNABLE_IMAGES", 2)
-    monkeypatch.setattr("headstart.learn.finetune._no_need", lambda y, frozen, n: None)
-    monkeypatch.setattr("headstart.learn.finetune._pilot", lambda *given: ("last", None, []))
+    monkeypatch.setattr("headstart.finetune.tune._no_need", lambda y, frozen, n: None)
+    monkeypatch.setattr("headstart.finetune.tune._pilot", lambda *given: ("last", None, []))
     ends = ("value", "low", "high")
     compared = {"difference": dict(zip(ends, gain, strict=True)), "loss_difference": dict(zip(ends, loss, strict=True))}
-    monkeypatch.setattr("headstart.learn.finetune._compare", lambda *given: compared)
+    monkeypatch.setattr("headstart.finetune.tune._compare", lambda *given: compared)
     found = tune(replace(tuning(network, "auto"), training=recipe.tuning(N, 1)), material(network, Y), ROWS)
     assert found.record["kept"] == wins
     assert (found.backbone is not None) == wins
@@ -299,8 +300,8 @@ def test_a_short_trial_rejects_only_what_is_worse_beyond_doubt(
         scores = np.log(0.05 + 0.85 * np.eye(3)[np.where(hit, data.y[rows], (data.y[rows] + 1) % 3)])
         return SimpleNamespace(left_out=scores, epochs=()), None, None, {}
 
-    monkeypatch.setattr("headstart.learn.finetune._trained", trained)
-    monkeypatch.setattr("headstart.learn.finetune._held_out", lambda how, data, rows: np.arange(0, len(rows), 2))
+    monkeypatch.setattr("headstart.finetune.tune._trained", trained)
+    monkeypatch.setattr("headstart.finetune.tune._held_out", lambda how, data, rows: np.arange(0, len(rows), 2))
     noise = np.random.default_rng(0).normal(size=(N, network.last_channels))
     start = np.eye(network.last_channels)[Y] if why else noise  # the frozen model answers rightly, or by chance
     data = replace(material(network, Y), blocks={"pre_logits": start.astype(np.float32)})
@@ -364,7 +365,7 @@ def test_a_killed_training_ends_as_if_it_had_not_been(
         return step(self, x, y)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("headstart.learn.checkpoint.EVERY", 0.0)
+        patch.setattr("headstart.finetune.checkpoint.EVERY", 0.0)
         patch.setattr(learner.Learner, "_learn", dying)
         plan = tuning(network, "all", 3, (pixels(seed=1),), tmp_path)
         with pytest.raises(KilledError):
@@ -395,7 +396,7 @@ def test_a_full_disk_is_one_line(network: Backbone, tmp_path: Path, monkeypatch:
     def full(path: Path, write: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("headstart.learn.checkpoint.write_whole", full)
+    monkeypatch.setattr("headstart.finetune.checkpoint.write_whole", full)
     with pytest.raises(OutputError, match=r"cannot be written to .*No space left on device.*another --cache"):
         tune(tuning(network, "last", store=tmp_path), material(network, Y), ROWS)
 
@@ -416,7 +417,7 @@ def test_short_memory_makes_parts_of_a_batch_and_the_result_is_the_same(
     monkeypatch.setattr(Tail, "forward", small)
     monkeypatch.setattr(recipe, "FINISH", 0.0)
     with monkeypatch.context() as patch:  # the pace is measured without the shortage
-        patch.setattr("headstart.learn.pace.rates", lambda modules, x, ways, device: [(ways[0], 1.0)])
+        patch.setattr("headstart.finetune.pace.rates", lambda modules, x, ways, device: [(ways[0], 1.0)])
         parts = tune(tuning(network, "last"), data, ROWS)
     assert sizes[:3] == [16, 8, 4]
     assert max(sizes[3:]) == 4
@@ -483,7 +484,7 @@ def test_the_range_test_sees_no_image_that_compares(network: Backbone, monkeypat
         seen.extend(examples.rows)
         return 1e-4, []
 
-    monkeypatch.setattr("headstart.learn.finetune.find_rate", rate)
+    monkeypatch.setattr("headstart.finetune.tune.find_rate", rate)
     plan, labels = replace(tuning(network, "last"), find=True), material(network, Y)
     tune(plan, labels, ROWS)
     held = _held_out(plan.training, labels, ROWS)
@@ -644,7 +645,7 @@ def test_what_is_saved_answers_as_what_was_judged(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: str, data: str
 ) -> None:
     """With each kind of head: the same probabilities from the folder."""
-    monkeypatch.setattr("headstart.learn.choice._least", lambda scores, y: head)
+    monkeypatch.setattr("headstart.finetune.choice._least", lambda scores, y: head)
     monkeypatch.setattr(recipe, "training", partial(small_training, recipe.training))
     table = read_table(request.getfixturevalue(data))
     options = Options("test_efficientnet", "none", tune="last", epochs=1, size=32, cache=str(tmp_path / "c"))
@@ -706,7 +707,7 @@ def test_the_comparison_is_of_what_is_handed_over(
     network: Backbone, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """What the held-out images are said to get is what the model gave them before its head learned from them too."""
-    monkeypatch.setattr("headstart.learn.choice._least", lambda scores, y: name)
+    monkeypatch.setattr("headstart.finetune.choice._least", lambda scores, y: name)
     monkeypatch.setattr(recipe, "FINISH", 0.0)
     plan, data = tuning(network, "all", epochs=12), material(network, Y)
     seen: list[Epoch] = []
@@ -736,10 +737,10 @@ def test_held_out_images_teach_what_is_kept_and_only_after_it_was_compared(
     """The same images, some of them with other labels: before they teach they change nothing but what they show."""
     known = replace(network, weights_source="a file")
     plan = tuning(known, "last", 6)
-    monkeypatch.setattr("headstart.learn.finetune.ALPHAS", (1.0,))  # the share of the tuned weights is theirs to say
+    monkeypatch.setattr("headstart.finetune.tune.ALPHAS", (1.0,))  # the share of the tuned weights is theirs to say
     held = _held_out(plan.training, material(known, Y), ROWS)
-    monkeypatch.setattr("headstart.learn.finetune._held_out", lambda *given: held)
-    monkeypatch.setattr("headstart.learn.trained.hold_out", lambda y, *given: np.isin(np.arange(len(y)), held))
+    monkeypatch.setattr("headstart.finetune.tune._held_out", lambda *given: held)
+    monkeypatch.setattr("headstart.finetune.trained.hold_out", lambda y, *given: np.isin(np.arange(len(y)), held))
     other = Y.copy()
     other[held] = (other[held] + 1) % 3
     seen: list[Epoch] = []
@@ -767,7 +768,7 @@ def test_the_frozen_weights_are_handed_over_whole_where_they_answer_best(
     network: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A share of 0 of the tuned weights: the frozen model of all images, and it is said."""
-    monkeypatch.setattr("headstart.learn.finetune.ALPHAS", (0.0,))
+    monkeypatch.setattr("headstart.finetune.tune.ALPHAS", (0.0,))
     known = replace(network, weights_source="a file")  # those of random weights are not mixed
     plan, data = tuning(known, "last", 2), material(network, Y)
     found = tune(plan, data, ROWS)
@@ -780,7 +781,7 @@ def test_half_of_the_way_is_half_of_the_change(network: Backbone, monkeypatch: p
     states = []
     monkeypatch.setattr(recipe, "FINISH", 0.0)
     for alpha in (1.0, 0.5):
-        monkeypatch.setattr("headstart.learn.finetune.ALPHAS", (alpha,))
+        monkeypatch.setattr("headstart.finetune.tune.ALPHAS", (alpha,))
         known = replace(network, weights_source="a file")
         states.append(weights(tune(tuning(known, "last", 4), material(network, Y), ROWS)))
     whole, half = states

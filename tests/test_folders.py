@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from conftest import TINY, Run, picture
-from headstart.cli import COMMANDS
+from headstart.cli.main import COMMANDS
 from headstart.data.images import write_png
 from headstart.data.scarce import refuse_scarce, scarce, training_images, without
 from headstart.data.table import Table, list_images, read_table

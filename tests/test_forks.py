@@ -21,8 +21,9 @@ import torch
 
 import headstart
 from conftest import picture
-from headstart import HeadstartError, TransferClassifier, forks
-from headstart.forks import Lock
+from headstart import HeadstartError, TransferClassifier
+from headstart.files import forks
+from headstart.files.forks import Lock
 from headstart.trunk.engine import TorchEngine
 from headstart.trunk.network import Backbone
 
@@ -205,7 +206,7 @@ def test_every_lock_of_the_package_is_such_a_one() -> None:
     home = Path(headstart.__file__).parent
     ours = {file.name for file in home.rglob("*.py") if "threading.Lock(" in file.read_text(encoding="utf-8")}
     ours |= {file.name for file in home.rglob("*.py") if "threading.RLock(" in file.read_text(encoding="utf-8")}
-    assert ours == {"forks.py"}
+    assert ours == {"files/forks.py"}
 
 
 def test_two_threads_do_not_mix_what_a_network_in_torch_says(fitted: TransferClassifier) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from conftest import TINY, Run, picture
-from headstart.bundle import read_bundle
 from headstart.data.images import write_png
+from headstart.files.bundle import read_bundle
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_a_tuned_model_grows_on_its_own_network(run: Run, parted: Path, more: Pa
     """The tuned network is the frozen one of the larger model; its old images do not go through it again."""
     cache = ["--cache", tmp_path / "c"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("headstart.learn.finetune.ALPHAS", (1.0,))
+        patch.setattr("headstart.finetune.tune.ALPHAS", (1.0,))
         said = run("fit", parted, "-o", tmp_path / "m", *TINY, "--tune", "last", "--epochs", "1", *cache)
     assert said.code == 0, said.err
     said = run("fit", more, "-o", tmp_path / "n", "--add-to", tmp_path / "m", *cache)

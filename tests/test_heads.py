@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headstart.learn.heads import Logistic, Ridge, ShrunkLDA, lda_left_out, ridge_left_out
-from headstart.learn.spectrum import decompose
+from headstart.heads.closed import Logistic, Ridge, ShrunkLDA, lda_left_out, ridge_left_out
+from headstart.heads.spectrum import decompose
 
 
 def blobs(n: int, d: int, n_classes: int, seed: int) -> tuple[Any, Any]:

@@ -25,12 +25,12 @@ import pytest
 from PIL import Image
 
 import headstart
-from headstart.bundle import read_bundle, write_bundle
 from headstart.data.images import Preprocess, load, write_png
 from headstart.data.splits import read_split, write_split
 from headstart.data.table import Table, list_images, read_table
 from headstart.errors import DataError, HeadstartError, ImageError, OutputError
 from headstart.files import parquet
+from headstart.files.bundle import read_bundle, write_bundle
 from headstart.files.pages import HEADERS
 from headstart.files.parquet import RATIO, open_parquet, read_columns
 from headstart.files.whole import probe, sweep, write_whole

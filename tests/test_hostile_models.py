@@ -25,11 +25,11 @@ import torch
 from safetensors.torch import save_file
 
 from conftest import Run
-from headstart.bundle import CHECKSUMS, DEFINING, HEAD, MANIFEST, MODEL, read_bundle
 from headstart.errors import BackboneError, BundleError, OutputError
 from headstart.files import forms
-from headstart.learn.probe import Probe
-from headstart.learn.trained import SpecHead
+from headstart.files.bundle import CHECKSUMS, DEFINING, HEAD, MANIFEST, MODEL, read_bundle
+from headstart.finetune.trained import SpecHead
+from headstart.heads.probe import Probe
 from headstart.ship.package import unpack
 from headstart.trunk import hub, weights
 from headstart.trunk.backbone import open_backbone

@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from headstart import recipe
 from headstart.data.table import table_of
 from headstart.errors import DataError, OptionError
-from headstart.learn import recipe, trial
-from headstart.learn.calibrate import best_scale, calibrate, log_loss, log_softmax
-from headstart.learn.material import Material
-from headstart.learn.plan import check_classes, make_plan
-from headstart.learn.probe import fit_probe
-from headstart.learn.taps import Part, plain, tap_sets
-from headstart.opening import Options, sized
+from headstart.heads.calibrate import best_scale, calibrate, log_loss, log_softmax
+from headstart.heads.material import Material
+from headstart.heads.probe import fit_probe
+from headstart.heads.taps import Part, plain, tap_sets
+from headstart.story import trial
+from headstart.story.opening import Options, sized
+from headstart.story.plan import check_classes, make_plan
 from headstart.trunk.backbone import open_backbone
 
 BLOCKS = ("a/mean", "a/std", "pre_logits")

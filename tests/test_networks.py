@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import curated
-from headstart.learn.heads import Ridge
+from headstart.heads.closed import Ridge
 from headstart.trunk import catalog
 from headstart.trunk.cut import INPUT, Cuts, depth, find_cuts
 from headstart.trunk.engine import Engine, OpenVinoEngine, cpu_has_bf16

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 import headstart
-from headstart import options
-from headstart.arguments import parser
+from headstart.cli.arguments import parser
 from headstart.errors import OptionError
-from headstart.options import Options, check
+from headstart.story import options
+from headstart.story.options import Options, check
 
 HEAVY = ("torch", "torchvision", "timm", "openvino", "sklearn", "scipy.stats")
 TUNED, HEAD = {"tune": "auto"}, {"head": "gap, dense 8 relu"}
@@ -45,7 +45,7 @@ NEEDS: dict[str, tuple[object, list[dict[str, str]]]] = {
 
 def test_the_words_are_those_of_the_rooms_that_read_them() -> None:
     from headstart.data.augment import KINDS
-    from headstart.learn.taps import TAPS
+    from headstart.heads.taps import TAPS
     from headstart.trunk.backbone import DEFAULT
     from headstart.trunk.engine import PRECISIONS
     from headstart.trunk.layers import POOLINGS
@@ -127,7 +127,7 @@ WRONG = [
 # Runs every command in one process, and says after each what it wrote and which heavy libraries are loaded.
 SCRIPT = """
 import contextlib, io, json, sys
-from headstart.cli import main
+from headstart.cli.main import main
 for words in json.loads(sys.argv[1]):
     err, code = io.StringIO(), 0
     with contextlib.redirect_stderr(err):
@@ -188,7 +188,7 @@ def test_what_the_data_were_read_as_is_said_before_anything_heavy_is_loaded(tmp_
         "        if name in heavy:\n"
         "            raise MemoryError(name)\n"
         "sys.meta_path.insert(0, Stop())\n"
-        "from headstart.cli import main\n"
+        "from headstart.cli.main import main\n"
         "main(sys.argv[1:])\n"
     )
     env = os.environ | {"PYTHONPATH": str(Path(headstart.__file__).parents[1])}

@@ -135,7 +135,7 @@ def test_demo_keeps_a_model_that_is_not_its_own(run: Run, model: Path, tmp_path:
 
 
 def test_the_column_that_networks_are_sorted_by_is_named_and_shown() -> None:
-    from headstart import networks
+    from headstart.story import networks
 
     for column in networks.COLUMNS:
         records = networks.listing(sort=column)

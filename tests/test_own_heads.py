@@ -12,10 +12,10 @@ import timm
 import torch
 
 from conftest import TINY, Run
-from headstart.bundle import read_bundle
 from headstart.data.table import list_images
-from headstart.pipeline import load
+from headstart.files.bundle import read_bundle
 from headstart.ship.predict import predict
+from headstart.story.pipeline import load
 from headstart.trunk.backbone import open_backbone
 
 SPECS = ("conv 16 3x3 relu, gap", "gap, batchnorm, dense 32 relu, dropout 0.5")  # a map, a pooled row

@@ -17,14 +17,14 @@ import torch
 
 from conftest import TINY, Run, picture
 from headstart import TransferClassifier
-from headstart.cli import main
+from headstart.cli.main import main
 from headstart.data.images import Preprocess, load, write_png
 from headstart.data.table import list_images
 from headstart.errors import OutputError
 from headstart.files.cells import CONTROL, FORMULA, printable
 from headstart.files.output import PREDICTIONS, check_output
-from headstart.pipeline import load as load_model
 from headstart.ship.predict import BUFFER, predict, write_predictions
+from headstart.story.pipeline import load as load_model
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from headstart.errors import OptionError
-from headstart.learn.spec import Layer, build, parse, pooling
+from headstart.finetune.spec import Layer, build, parse, pooling
 
 
 def shapes(spec: str, shape: tuple[int, ...], n_classes: int = 4) -> list[tuple[int, ...]]:

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headstart import track
 from headstart.errors import OptionError, OutputError
-from headstart.track import Tracker, open_trackers
+from headstart.story import track
+from headstart.story.track import Tracker, open_trackers
 
 SETTINGS = {"backbone": "resnet18", "size": 224, "rate": 0.001, "flip": True, "weights": None}
 LOSSES = (1.5, 0.75, float("nan"), 0.1)
@@ -383,7 +383,7 @@ def test_a_missing_library_names_the_way_to_it(
 
 
 def test_no_tracker_is_loaded_unasked() -> None:
-    code = "import sys, headstart.track; print(*{n.partition('.')[0] for n in sys.modules})"
+    code = "import sys, headstart.story.track; print(*{n.partition('.')[0] for n in sys.modules})"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "headstart" in loaded
     assert not {"mlflow", "tensorboardX", "tensorboard", "torch", "sqlalchemy"} & set(loaded)

@@ -9,12 +9,14 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from headstart.learn import recipe, spec, trial
-from headstart.learn.learner import batches, one_cycle
-from headstart.learn.material import Material
-from headstart.learn.plan import make_plan
-from headstart.learn.trained import Design, Epoch, Examples, SpecHead, _Run, build_head, train_head
-from headstart.trunk.activations import Stored
+from headstart import recipe
+from headstart.finetune import spec
+from headstart.finetune.activations import Stored
+from headstart.finetune.learner import batches, one_cycle
+from headstart.finetune.trained import Design, Epoch, Examples, SpecHead, _Run, build_head, train_head
+from headstart.heads.material import Material
+from headstart.story import trial
+from headstart.story.plan import make_plan
 
 SHAPE = (4, 3, 3)
 

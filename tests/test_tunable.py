@@ -12,9 +12,9 @@ import torch
 
 import curated
 from headstart.errors import OptionError
+from headstart.finetune.tunable import Tail, depths, stages, tunable
 from headstart.trunk.cut import find_cuts
 from headstart.trunk.network import Trunk, block_names
-from headstart.trunk.tunable import Tail, depths, stages, tunable
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headstart.cli import main
+from headstart.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -22,15 +22,15 @@ import numpy.typing as npt
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from headstart import pipeline, publish
-from headstart.bundle import check_writable
 from headstart.data.given import Labels, classes_of, labels_of
 from headstart.data.table import Table, list_images, read_table, table_of
 from headstart.errors import DataError
-from headstart.opening import Options
-from headstart.replacing import check_replaceable
+from headstart.files.bundle import check_writable
 from headstart.ship.package import Loaded
 from headstart.ship.predict import predict
+from headstart.story import pipeline, publish
+from headstart.story.opening import Options
+from headstart.story.replacing import check_replaceable
 from headstart.trunk.backbone import DEFAULT
 from headstart.trunk.engine import Engine, compile_trunk
 

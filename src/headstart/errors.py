@@ -9,7 +9,7 @@
     └── OutputError             a place that cannot be written
 
 A message is one line: what failed, the value received, what is allowed, the next step.
-Only `cli.py` turns one into an exit code.
+Only `cli/main.py` turns one into an exit code.
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ from headstart.data.sources import Found, Row
 from headstart.data.tree import shown
 from headstart.data.walk import DROPPINGS, NO_IMAGE
 from headstart.errors import DataError, ImageError
+from headstart.files.forks import Lock
 from headstart.files.reading import open_regular, why
-from headstart.forks import Lock
 
 MOST_CONTENTS = 64 * 2**20  # bytes of the list of contents: half a million pictures, which take 10 times that in memory
 UNSOUND = (  # what a zip file that is none raises

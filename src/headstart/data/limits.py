@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from headstart.errors import ImageError, OptionError
-from headstart.forks import Lock
+from headstart.files.forks import Lock
 
 PILLOW_CEILING = 178_956_970  # pixels at which Pillow itself refuses (twice its MAX_IMAGE_PIXELS)
 LARGE = 320_000_000  # bytes that a decode is expected to take, above which there is one at a time

@@ -13,9 +13,9 @@ from PIL import Image
 
 from headstart.data.images import DEFAULT_LIMITS, array_of
 from headstart.errors import ImageError
+from headstart.files.forks import Lock
 from headstart.files.parquet import UNSOUND, read_shared
 from headstart.files.reading import read_regular, why
-from headstart.forks import Lock
 
 CACHED_BYTES = 128 << 20  # of row groups in memory; CIFAR-10's are 2 MB each, Hugging Face's own up to some 100 MB
 CACHED_AT_LEAST = 2  # row groups: threads that read in order stand on both sides of one boundary

@@ -16,17 +16,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from headstart.bundle import HEAD, MODEL, Bundle
 from headstart.data.given import kind_of
 from headstart.data.images import Preprocess
 from headstart.errors import BundleError, HeadstartError
+from headstart.files.bundle import HEAD, MODEL, Bundle
 from headstart.files.cells import printable
 from headstart.files.forms import LINEAR, MOST_SIDE, TRAINED
-from headstart.learn.probe import Probe
-from headstart.learn.recipe import Training
-from headstart.learn.spec import parse
-from headstart.learn.taps import Part, plain
-from headstart.learn.trained import Design, SpecHead, build_head
+from headstart.finetune.spec import parse
+from headstart.finetune.trained import Design, SpecHead, build_head
+from headstart.heads.probe import Probe
+from headstart.heads.taps import Part, plain
+from headstart.recipe import Training
 from headstart.trunk.backbone import from_tensors, timm_config, timm_tensors
 from headstart.trunk.layers import LAST, POOLINGS
 from headstart.trunk.network import Backbone, block_names, block_widths, tap_at

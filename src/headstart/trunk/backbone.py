@@ -15,10 +15,10 @@ import timm
 import torch
 from torch import nn
 
-from headstart.bundle import CONFIG, MANIFEST, MODEL, Bundle, read_bundle
 from headstart.data.images import Preprocess
 from headstart.errors import BackboneError, HeadstartError, nearest
 from headstart.files import forms
+from headstart.files.bundle import CONFIG, MANIFEST, MODEL, Bundle, read_bundle
 from headstart.files.cells import printable
 from headstart.files.reading import read_regular
 from headstart.trunk import catalog, hub

@@ -30,8 +30,8 @@ import numpy.typing as npt
 import openvino
 import torch
 
-from headstart import forks
 from headstart.errors import HeadstartError, OptionError
+from headstart.files import forks
 from headstart.trunk.network import Backbone, Trunk
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from headstart.errors import OptionError, nearest
-from headstart.forks import Lock
+from headstart.files.forks import Lock
 
 LAST = "pre_logits"  # what the network's own classifier reads
 LAST_MAP = "last_map"  # the last feature map, before pooling

@@ -11,10 +11,10 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from headstart import forks
 from headstart.data.images import Preprocess, load
 from headstart.data.table import table_of
 from headstart.errors import OptionError
+from headstart.files import forks
 from headstart.trunk.layers import INPUT, LAST, LAST_MAP, LOGITS, POOLINGS, Tap, find_layer, hooked
 
 RANDOM = "random weights"

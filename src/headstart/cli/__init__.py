@@ -1,0 +1,1 @@
+"""Arguments in, a story called, errors turned into one line and an exit code."""

@@ -1,0 +1,276 @@
+"""The arguments of the `headstart` command: names, defaults and the words of --help."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import re
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, NoReturn
+
+from headstart import __version__
+from headstart.cli.console import ClosedOutputError, writing
+from headstart.files.cells import printable
+from headstart.story.options import BACKBONE
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
+
+IMAGES = "image files, folders, CSV or Parquet lists, zip files; - for paths on standard input"
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {printable(message)} (see {self.prog} --help)\n")
+
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        """argparse itself says nothing where the standard output takes no more."""
+        if file is sys.stdout and message:
+            if file is None:
+                raise ClosedOutputError(errno.EBADF, "it is closed")
+            with writing():
+                file.write(message)
+        elif file is not None and message:
+            with suppress(OSError):
+                file.write(message)
+
+
+def parser() -> argparse.ArgumentParser:
+    top = Parser(
+        prog="headstart",
+        description="A folder of labelled images in; an honest, deployable classifier out.",
+        epilog="Begin with: headstart demo. Each command has its own --help.",
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action="version", version=f"headstart {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, text: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
+
+    demo = command("demo", "train on images that ship with a dependency, offline, and say where the report is")
+    demo.add_argument(
+        "-o", "--output", default="headstart-demo", metavar="FOLDER", help="where to write (default: %(default)s)"
+    )
+    demo.add_argument("--force", action="store_true", help="replace a model of other data where the new one is written")
+    demo.add_argument("--json", action="store_true", help="one JSON document on stdout")
+
+    fit = command("fit", "train a classifier on labelled images, judge it, and save it with its report")
+    fit.add_argument(
+        "data",
+        metavar="DATA",
+        help="a folder with a folder per class, a CSV or Parquet manifest, or Parquet files of images",
+    )
+    fit.add_argument(
+        "-o", "--output", default="model", metavar="MODEL", help="folder of the saved model (default: %(default)s)"
+    )
+    fit.add_argument("--force", action="store_true", help="replace a model of other data where the new one is written")
+    fit.add_argument("--add-to", metavar="MODEL", help="a saved model to add these images, or their classes, to")
+    fit.add_argument(
+        "--track",
+        default="",
+        metavar="WHERE",
+        help="also send losses and scores to tensorboard:FOLDER, mlflow:FOLDER or mlflow:http://SERVER, several with a "
+        "comma (needs headstart[track])",
+    )
+    _data_options(fit, leaves_out=True)
+    _head_options(fit)
+    _tuning_options(fit)
+    _network_options(fit)
+
+    evaluate = command("evaluate", "score a saved model on labelled images")
+    evaluate.add_argument("model", metavar="MODEL", help="a folder that fit has written")
+    evaluate.add_argument("data", metavar="DATA", help="as for fit; a test part is used alone where there is one")
+    _data_options(evaluate)
+    evaluate.add_argument("--json", action="store_true", help="one JSON document on stdout")
+
+    predict = command("predict", "label images with a saved model")
+    predict.add_argument("model", metavar="MODEL", help="a folder that fit has written")
+    predict.add_argument("images", nargs="+", metavar="IMAGES", help=IMAGES)
+    predict.add_argument(
+        "-o", "--output", metavar="FILE", help="a .csv, .jsonl, .json or .parquet file instead of the terminal"
+    )
+    predict.add_argument("--top", type=int, default=3, metavar="K", help="best classes to list (default: 3)")
+    predict.add_argument("--json", action="store_true", help="one JSON document on stdout")
+
+    _add_looking_commands(command)
+    return top
+
+
+def _add_looking_commands(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    """The commands that look at data, models and the cache, and train nothing."""
+    features = command("features", "write what the network says of each image as a table")
+    features.add_argument("data", metavar="DATA", help="as for fit, or images without labels")
+    features.add_argument("-o", "--output", required=True, metavar="FILE", help="a .parquet, .csv or .jsonl file")
+    features.add_argument(
+        "--layer", metavar="NAME", help="one layer only: pre_logits, last_map, block5_pool ... (default: all taps)"
+    )
+    features.add_argument(
+        "--pool", default="avg", metavar="avg|max|none|flatten", help="how that layer is pooled (default: avg)"
+    )
+    _network_options(features)
+
+    classify = command("classify", "say what a network trained on ImageNet sees in images: its own answer")
+    classify.add_argument("images", nargs="+", metavar="IMAGES", help=IMAGES)
+    classify.add_argument("-o", "--output", metavar="FILE", help="a .csv, .jsonl or .json file instead of the terminal")
+    classify.add_argument("--top", type=int, default=5, metavar="K", help="best classes to list (default: 5)")
+    _network_options(classify, stores=False)
+
+    backbones = command("backbones", "list the networks there are, fetch weights, or carry them to another machine")
+    backbones.add_argument("--search", metavar="TEXT", help="every network with weights that has this in its name")
+    backbones.add_argument("--sort", metavar="COLUMN", help="top1, top5, parameters_millions, gmacs, depth, prior ...")
+    doing = backbones.add_mutually_exclusive_group()
+    doing.add_argument("--download", metavar="NAME", help="put the weights of a network on this machine")
+    doing.add_argument(
+        "--export-weights", nargs=2, metavar=("NAME", "FILE"), help="write weights as one .safetensors file"
+    )
+    doing.add_argument("--import-weights", metavar="FILE", help="take such a file in, for use without a connection")
+    backbones.add_argument("--json", action="store_true", help="one JSON document on stdout")
+
+    inspect = command("inspect", "list broken files, duplicates, leaks and imbalance, before anything is trained")
+    inspect.add_argument("data", metavar="DATA", help="as for fit")
+    _data_options(inspect)
+    _network_options(inspect)
+
+    compare = command("compare", "frozen, tuned, from scratch, random weights, raw pixels: same images, paired")
+    compare.add_argument("data", metavar="DATA", help="as for fit; without a split a quarter is held out")
+    _data_options(compare, leaves_out=True)
+    compare.add_argument("--epochs", type=int, metavar="N", help="of every arm that trains (default: by the images)")
+    compare.add_argument(
+        "--augment", default="photo", metavar="photo|aerial|medical|document|none", help="random views, as for fit"
+    )
+    compare.add_argument("--curve", action="store_true", help="each arm with a quarter and half of the images too")
+    compare.add_argument(
+        "--freeze-depth",
+        action="store_true",
+        help="instead: accuracy against how many stages stay frozen, the rest tuned or drawn anew",
+    )
+    _network_options(compare)
+
+    report = command("report", "say what a saved model is and where its report lies")
+    report.add_argument("model", metavar="MODEL", help="a folder that fit has written")
+    report.add_argument("--json", action="store_true", help="one JSON document on stdout")
+
+    cache = command("cache", "show the size of the stored features, or clear them")
+    cache.add_argument("--clear", action="store_true", help="delete the stored features")
+    cache.add_argument("--cache", metavar="FOLDER", help="another place than HEADSTART_CACHE or the platform's cache")
+    cache.add_argument("--json", action="store_true", help="one JSON document on stdout")
+
+
+def _data_options(command: argparse.ArgumentParser, leaves_out: bool = False) -> None:
+    """What belongs together, and which classes count."""
+    data = command.add_argument_group("the data")
+    data.add_argument(
+        "--group-by",
+        type=_expression,
+        metavar="REGEX|folder|none",
+        help="images that stay together, such as those of one patient: what REGEX (or its bracketed part) matches in "
+        "their names below DATA, or the folder inside their class; none: the topmost folders are the classes, and "
+        "folders in them mean nothing",
+    )
+    if leaves_out:
+        data.add_argument(
+            "--min-images",
+            type=_count,
+            metavar="N",
+            help="leave out classes with fewer training images (default: 2 are needed, and none is left out)",
+        )
+
+
+def _expression(text: str) -> str:
+    """A regular expression with at most one group in brackets, or a word. Raises what argparse shows."""
+    try:
+        groups = re.compile(text).groups
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no regular expression ({error})") from None
+    if groups > 1 or not text:
+        raise argparse.ArgumentTypeError(f"{text!r} has {groups} groups in brackets: allowed are none or one")
+    return text
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: a whole number from 1 on")
+    return int(text)
+
+
+def _head_options(command: argparse.ArgumentParser) -> None:
+    """What reads the network's features, and how it is trained."""
+    fit = command.add_argument_group("the head")
+    fit.add_argument(
+        "--taps", default="auto", metavar="auto|last|all", help="layers that the head reads (default: auto)"
+    )
+    fit.add_argument("--layer", metavar="NAME", help="the one layer to read: last_map, block5_pool, layer3 ...")
+    fit.add_argument(
+        "--head",
+        default="auto",
+        metavar="auto|LAYERS",
+        help='layers of your own, such as "gap, dropout 0.2, dense 128 relu" (default: auto, in closed form)',
+    )
+    fit.add_argument(
+        "--epochs", type=int, metavar="N", help="of training it, or of tuning (default: by the number of images)"
+    )
+    fit.add_argument("--batch-size", type=int, metavar="N", help="images a step of that training (default: 32)")
+    fit.add_argument("--optimizer", default="adam", metavar="adam|adamw|sgd", help="of that training (default: adam)")
+
+
+def _tuning_options(command: argparse.ArgumentParser) -> None:
+    """What learns beside the head."""
+    fit = command.add_argument_group("fine-tuning")
+    fit.add_argument(
+        "--tune",
+        default="none",
+        metavar="none|auto|last|N|STAGE|all",
+        help="what learns beside the head: the last stage, the last N modules with weights, all from a stage on, all; "
+        "auto keeps it only where it wins on held-out images (default: none)",
+    )
+    fit.add_argument(
+        "--augment",
+        default="photo",
+        metavar="photo|aerial|medical|document|none",
+        help="random views that are true of such pictures, for tuning (default: photo)",
+    )
+    fit.add_argument(
+        "--lr", metavar="RATE|find", help="peak learning rate; find: by a range test (default: by the network)"
+    )
+    fit.add_argument(
+        "--budget", metavar="TIME", help="time for tuning and judging it: 90s, 10m, 2h (default: no limit)"
+    )
+
+
+def _network_options(parser: argparse.ArgumentParser, stores: bool = True) -> None:
+    """`stores`: the command keeps features, and draws at random."""
+    command = parser.add_argument_group("the network")
+    command.add_argument(
+        "--backbone",
+        default=BACKBONE,
+        metavar="NAME|MODEL",
+        help=f"a network (see headstart backbones), or the folder of a saved model (default: {BACKBONE})",
+    )
+    command.add_argument(
+        "--weights",
+        default="auto",
+        metavar="auto|none|FILE",
+        help="a .safetensors or .pth file, or none for random (default: auto)",
+    )
+    command.add_argument(
+        "--size", type=int, metavar="PX", help="side of the network's input in pixels (default: from the images)"
+    )
+    command.add_argument(
+        "--bands", metavar="R,G,B", help="bands of a TIFF to see in red, green and blue, such as 4,3,2; or one for grey"
+    )
+    command.add_argument(
+        "--precision", default="auto", metavar="auto|bf16|f32", help="numbers that the network runs in (default: auto)"
+    )
+    if stores:
+        command.add_argument(
+            "--cache",
+            metavar="FOLDER",
+            help="where features are kept (default: HEADSTART_CACHE, else the platform's cache)",
+        )
+        command.add_argument("--seed", type=int, default=0, metavar="N", help="of every random draw (default: 0)")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")

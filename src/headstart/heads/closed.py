@@ -1,0 +1,316 @@
+"""Linear heads with exact leave-one-out predictions from one decomposition.
+
+All three follow the scikit-learn contract: the constructor only stores, `fit(X, y)` returns self, learned names end
+in `_`. X is (image, feature), y (image,) holds class numbers 0..n_classes-1, `groups` (image,) ties images that
+must be left out together (duplicates, one patient).
+
+`Ridge`      least squares on one-hot targets with an L2 penalty. Leave-one-out by e_S = (I - H)_SS^-1 (y - yhat)_S
+             (Allen 1974; for blocks Rao, Toutenburg et al.), exact.
+`ShrunkLDA`  Gaussian classes with one covariance S_w + l2 I. Leave-one-out by rank-one (groups: rank-k) changes of
+             the class mean and of S_w (Sherman-Morrison-Woodbury), exact. S_w is itself a rank-C change of the total
+             scatter, so that both heads share one decomposition.
+`Logistic`   multinomial logistic regression, L-BFGS. No closed form exists: it has out-of-fold predictions instead.
+
+Scores of `decision_function` sum to zero over the classes (a constant per image changes no probability).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from headstart.heads.spectrum import CHUNK, Doubles, Floats, Spectrum, decompose
+
+Ints = npt.NDArray[np.integer]
+Rows = npt.NDArray[np.intp]
+
+
+class Head(Protocol):
+    """What the rest of headstart asks of a fitted head."""
+
+    coef_: Doubles  # (class, feature)
+    intercept_: Doubles  # (class,)
+
+    def decision_function(self, X: Floats) -> Doubles: ...
+
+
+def one_hot(y: Ints, n_classes: int) -> Doubles:
+    """(image, class) of 0 and 1."""
+    return np.eye(n_classes)[y]
+
+
+def _groups_among(rows: Rows, groups: Ints | None) -> Iterator[tuple[Rows, Rows]]:
+    """(places in rows, members) of every group of several images with a row here; members start with those rows."""
+    if groups is None or not len(groups):
+        return
+    order = np.argsort(groups, kind="stable")
+    starts = np.flatnonzero(np.diff(groups[order], prepend=groups[order[0]] - 1))
+    place = np.full(len(groups), -1)
+    place[rows] = np.arange(len(rows))
+    for members in np.split(order, starts[1:]):
+        here = place[members] >= 0
+        if len(members) > 1 and here.any():
+            yield place[members[here]], np.concatenate([members[here], members[~here]])
+
+
+def linear_scores(X: Floats, coef: Doubles, intercept: Doubles) -> Doubles:
+    """X coef' + intercept, (image, class), made in chunks so that a large float16 X is never widened whole."""
+    out = np.empty((len(X), len(intercept)))
+    for start in range(0, len(X), CHUNK):
+        out[start : start + CHUNK] = X[start : start + CHUNK].astype(np.float64) @ coef.T + intercept
+    return out
+
+
+class Ridge:
+    """One-hot least squares with penalty `l2` (in the units of X'X) and an unpenalised intercept.
+
+    After `fit`: `coef_` (class, feature), `intercept_` (class,), `leave_one_out_` (image, class): the scores that a
+    fit without the image (and its group) gives to that image.
+    """
+
+    def __init__(self, l2: float = 1.0) -> None:
+        self.l2 = l2
+
+    def fit(self, X: Floats, y: Ints, groups: Ints | None = None, spectrum: Spectrum | None = None) -> Self:
+        spectrum = spectrum or decompose(X)
+        targets = one_hot(y, int(y.max()) + 1)
+        self.leave_one_out_ = ridge_left_out(spectrum, y, [self.l2], groups)[0]
+        share = np.sqrt(spectrum.values) / (spectrum.values + self.l2)
+        coef = spectrum.coefficients(share[:, None] * spectrum.project(targets)).T
+        self.intercept_ = _centre(targets.mean(axis=0) - coef @ spectrum.mean)
+        self.coef_ = coef - coef.mean(axis=0)
+        return self
+
+    def decision_function(self, X: Floats) -> Doubles:
+        return linear_scores(X, self.coef_, self.intercept_)
+
+
+def ridge_left_out(
+    spectrum: Spectrum, y: Ints, l2s: list[float], groups: Ints | None = None, rows: Rows | None = None
+) -> Doubles:
+    """Leave-one-out scores of ridge, (penalty, row, class), for every penalty from one decomposition.
+
+    `rows`: the images whose scores are wanted; all by default.
+    """
+    n = spectrum.n_images
+    rows = np.arange(n) if rows is None else rows
+    n_classes = int(y.max()) + 1
+    targets = one_hot(y, n_classes)
+    share = spectrum.values / (spectrum.values + np.asarray(l2s)[:, None])  # (penalty, component)
+    projected = spectrum.project(targets)
+    mean = targets.mean(axis=0)
+    scores = np.empty((len(l2s), len(rows), n_classes))
+    for here, u in spectrum.chunks(rows):
+        wanted = targets[rows[here]]
+        leverage = 1 / n + (u**2) @ share.T  # (row, penalty)
+        fitted = mean + _times_all(u, share, projected)  # (penalty, row, class)
+        scores[:, here] = wanted - (wanted - fitted) / (1 - leverage.T)[:, :, None]
+    for places, members in _groups_among(rows, groups):
+        u = spectrum.rows(members)
+        for k in range(len(l2s)):
+            fitted = mean + u @ (share[k][:, None] * projected)
+            kept = np.eye(len(members)) - 1 / n - (u * share[k]) @ u.T
+            scores[k, places] = (targets[members] - np.linalg.solve(kept, targets[members] - fitted))[: len(places)]
+    return np.asarray(scores - scores.mean(axis=2, keepdims=True))
+
+
+def _times_all(u: Doubles, share: Doubles, projected: Doubles) -> Doubles:
+    """U diag(share) projected for every penalty in one product: (penalty, row, target)."""
+    n_targets = projected.shape[1]
+    weights = (share[:, :, None] * projected).transpose(1, 0, 2).reshape(len(projected), -1)  # (component, ...)
+    return np.asarray((u @ weights).reshape(len(u), len(share), n_targets).transpose(1, 0, 2))
+
+
+class ShrunkLDA:
+    """Linear discriminant analysis with within-class scatter S_w + `l2` I (Friedman 1989; Hastie et al., ESL 4.3).
+
+    Score of class k: -(n - C)/2 (x - mean_k)' (S_w + l2 I)^-1 (x - mean_k) + log prior_k, made to sum to zero.
+    After `fit`: `coef_`, `intercept_`, `leave_one_out_` as in `Ridge`.
+    """
+
+    def __init__(self, l2: float = 1.0) -> None:
+        self.l2 = l2
+
+    def fit(self, X: Floats, y: Ints, groups: Ints | None = None, spectrum: Spectrum | None = None) -> Self:
+        spectrum = spectrum or decompose(X)
+        self.leave_one_out_ = lda_left_out(spectrum, y, [self.l2], groups)[0]
+        forms = _Forms.of(spectrum, y, self.l2)
+        counts = np.bincount(y)
+        indicator = one_hot(y, len(counts)) / counts
+        share = np.sqrt(spectrum.values) / (spectrum.values + self.l2)
+        precise_means = spectrum.coefficients(share[:, None] * spectrum.project(indicator))  # (feature, class)
+        coef = (precise_means @ (np.eye(len(counts)) + forms.inner @ forms.mean_total)).T
+        freedom = max(len(y) - len(counts), 1)
+        intercept = -coef @ spectrum.mean - forms.mean_mean.diagonal() / 2
+        self.coef_ = freedom * (coef - coef.mean(axis=0))
+        self.intercept_ = _centre(freedom * intercept + np.log(counts / len(y)))
+        return self
+
+    def decision_function(self, X: Floats) -> Doubles:
+        return linear_scores(X, self.coef_, self.intercept_)
+
+
+@dataclass(frozen=True)
+class _Forms:
+    """Inner products under A = (S_w + l2 I)^-1 between class means, and what makes them of the total scatter's.
+
+    With T = S_t + l2 I and M the class means (centred on the grand mean), A = T^-1 + T^-1 M inner M' T^-1.
+    """
+
+    share: Doubles  # (component,) w / (w + l2)
+    total_means: Doubles  # (component, class): U' of the class-mean weights
+    inner: Doubles  # (class, class)
+    mean_total: Doubles  # (class, class) M' T^-1 M
+    mean_mean: Doubles  # (class, class) M' A M
+
+    @staticmethod
+    def of(spectrum: Spectrum, y: Ints, l2: float, projected: Doubles | None = None) -> _Forms:
+        counts = np.bincount(y)
+        if projected is None:
+            projected = spectrum.project(one_hot(y, len(counts)) / counts)
+        share = spectrum.values / (spectrum.values + l2)
+        mean_total = projected.T @ (share[:, None] * projected)
+        root = np.sqrt(counts)
+        small = np.eye(len(counts)) - root[:, None] * mean_total * root
+        inner = np.asarray(root[:, None] * np.linalg.inv(small) * root, np.float64)
+        return _Forms(share, projected, inner, mean_total, mean_total + mean_total @ inner @ mean_total)
+
+    def with_means(self, total: Doubles) -> Doubles:
+        """x' A M (row, class), from x' T^-1 M."""
+        return np.asarray(total + total @ self.inner @ self.mean_total)
+
+
+def lda_left_out(
+    spectrum: Spectrum, y: Ints, l2s: list[float], groups: Ints | None = None, rows: Rows | None = None
+) -> Doubles:
+    """Leave-one-out scores of shrunk LDA, (penalty, row, class), as `ridge_left_out`.
+
+    A class that vanishes with the image keeps its old mean and half a count: no refit could know it.
+    """
+    counts = np.bincount(y)
+    n_classes = len(counts)
+    rows = np.arange(len(y)) if rows is None else rows
+    projected = spectrum.project(one_hot(y, n_classes) / counts)
+    forms = [_Forms.of(spectrum, y, l2, projected) for l2 in l2s]
+    scores = np.empty((len(l2s), len(rows), n_classes))
+    share = np.stack([form.share for form in forms])
+    for here, u in spectrum.chunks(rows):
+        leverage = (u**2) @ share.T  # (row, penalty)
+        total = _times_all(u, share, projected)  # (penalty, row, class)
+        for k, form in enumerate(forms):
+            scores[k, here] = _lda_without_one(form, leverage[:, k], total[k], y[rows[here]], counts)
+    for places, members in _groups_among(rows, groups):
+        u = spectrum.rows(members)
+        for k, form in enumerate(forms):
+            scores[k, places] = _lda_without_group(form, u, y[members], counts)[: len(places)]
+    return np.asarray(scores - scores.mean(axis=2, keepdims=True))
+
+
+def _lda_without_one(form: _Forms, leverage: Doubles, x_total: Doubles, y: Ints, counts: Ints) -> Doubles:
+    """Scores (row, class) of each row by a fit without that row, from x' T^-1 x (row,) and x' T^-1 M (row, class)."""
+    i = np.arange(len(y))
+    x_mean = form.with_means(x_total)
+    x_x = leverage + ((x_total @ form.inner) * x_total).sum(axis=1)
+    mean_mean = form.mean_mean
+    square = x_x[:, None] - 2 * x_mean + mean_mean.diagonal()  # (x - m_k)' A (x - m_k)
+    own = square[i, y]
+    cross = (x_x - x_mean[i, y])[:, None] - x_mean + mean_mean[:, y].T  # (x - m_k)' A (x - m_y)
+    weight = counts[y] / np.maximum(counts[y] - 1, 1)
+    left = np.maximum(1 - weight * own, 1e-12)
+    square = square + (weight / left)[:, None] * cross**2
+    square[i, y] = weight**2 * own / left
+    return _gaussian_scores(square, _counts_without(counts, y[:, None]), int(counts.sum()) - 1)
+
+
+def _lda_without_group(form: _Forms, u: Doubles, y: Ints, counts: Ints) -> Doubles:
+    """Scores (row, class) of the rows of one group by a fit without the whole group.
+
+    Every vector is written in the basis (group rows, class means), whose inner products under A are `gram`.
+    """
+    m, n_classes = len(y), len(counts)
+    x_total = u @ (form.share[:, None] * form.total_means)
+    x_mean = form.with_means(x_total)
+    gram = np.block([[(u * form.share) @ u.T + x_total @ form.inner @ x_total.T, x_mean], [x_mean.T, form.mean_mean]])
+    basis = np.eye(m + n_classes)
+    deviations = basis[:m] - basis[m + y]
+    means, downdates = basis[m:].copy(), [deviations]
+    for k in np.unique(y):
+        left = counts[k] - (y == k).sum()
+        if left:
+            total = deviations[y == k].sum(axis=0)
+            means[k] -= total / left
+            downdates.append(total[None] / np.sqrt(left))
+    removed = np.concatenate(downdates)
+    across = removed @ gram
+    changed = gram + across.T @ np.linalg.solve(np.eye(len(removed)) - across @ removed.T, across)
+    apart = basis[:m, None, :] - means[None]  # (row, class, basis)
+    square = np.einsum("rkb,bc,rkc->rk", apart, changed, apart, optimize=True)
+    return _gaussian_scores(square, _counts_without(counts, np.tile(y, (m, 1))), int(counts.sum()) - m)
+
+
+def _counts_without(counts: Ints, gone: Ints) -> Doubles:
+    """Images per class (row, class) once those in gone (row, left out) lose one image each; at least half a one."""
+    left = np.tile(counts.astype(np.float64), (len(gone), 1))
+    np.subtract.at(left, (np.arange(len(gone))[:, None], gone), 1)
+    return np.maximum(left, 0.5)
+
+
+def _gaussian_scores(square: Doubles, counts: Doubles, n: int) -> Doubles:
+    freedom = max(n - counts.shape[1], 1)
+    return np.asarray(-freedom / 2 * square + np.log(counts / n))
+
+
+class Logistic:
+    """Multinomial logistic regression: mean log-loss + `l2` / (2 n) |coef|^2, intercept unpenalised, by L-BFGS.
+
+    `start` (coef, intercept): where the search begins. `tol`: the largest gradient at its end. After `fit`: `coef_`,
+    `intercept_`, `n_iter_`.
+    """
+
+    def __init__(
+        self, l2: float = 1.0, max_iter: int = 100, start: tuple[Doubles, Doubles] | None = None, tol: float = 1e-4
+    ) -> None:
+        self.l2 = l2
+        self.tol = tol
+        self.max_iter = max_iter
+        self.start = start
+
+    def fit(self, X: Floats, y: Ints, n_classes: int | None = None) -> Self:
+        from scipy.optimize import minimize
+
+        n, d = X.shape
+        c = n_classes or int(y.max()) + 1
+        targets = one_hot(y, c)
+        start = np.zeros((c, d + 1))
+        if self.start is not None:
+            start[:, :d], start[:, d] = self.start
+
+        def loss(flat: Doubles) -> tuple[float, Doubles]:
+            weights = flat.reshape(c, d + 1)
+            logits = X @ weights[:, :d].T + weights[:, d]
+            logits -= logits.max(axis=1, keepdims=True)
+            total = np.log(np.exp(logits).sum(axis=1, keepdims=True))
+            error = (np.exp(logits - total) - targets) / n  # (image, class)
+            gradient = np.empty_like(weights)
+            gradient[:, :d] = error.T @ X + self.l2 / n * weights[:, :d]
+            gradient[:, d] = error.sum(axis=0)
+            value = -((logits - total) * targets).sum() / n + self.l2 / (2 * n) * (weights[:, :d] ** 2).sum()
+            return float(value), gradient.ravel()
+
+        options = {"maxiter": self.max_iter, "gtol": self.tol, "ftol": 0.0}
+        found = minimize(loss, start.ravel(), jac=True, method="L-BFGS-B", options=options)
+        weights = found.x.reshape(c, d + 1)
+        weights = weights - weights.mean(axis=0)
+        self.coef_, self.intercept_, self.n_iter_ = weights[:, :d], weights[:, d], int(found.nit)
+        return self
+
+    def decision_function(self, X: Floats) -> Doubles:
+        return linear_scores(X, self.coef_, self.intercept_)
+
+
+def _centre(values: Doubles) -> Doubles:
+    return np.asarray(values - values.mean())

@@ -1,0 +1,204 @@
+"""The frozen model: heads on tap sets, chosen or averaged by leave-one-out log-loss, calibrated.
+
+Every member is linear in its prepared features, and the average of log-probabilities equals, up to a constant per
+image, the average of the scores: so the result, whatever it averages, is one linear head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+from threadpoolctl import threadpool_limits
+
+from headstart import recipe
+from headstart.data.splits import folds
+from headstart.heads.calibrate import best_scale, calibrate, log_loss, log_softmax
+from headstart.heads.closed import Logistic, Ridge, ShrunkLDA, lda_left_out, linear_scores, ridge_left_out
+from headstart.heads.material import Material
+from headstart.heads.spectrum import Doubles, Floats, Spectrum, decompose
+from headstart.heads.taps import Part, TapSet
+from headstart.trunk.engine import n_cores
+
+Ints = npt.NDArray[np.integer]
+Blocks = Mapping[str, npt.NDArray[np.floating]]
+
+CHOICE_ROWS = 5000  # images on which penalties are compared: a log-loss is then known to within 1 %
+# Heads whose left-out log-loss is within a tenth of the best are averaged with it. With few images the winner among
+# near equals is decided by noise, and an average of near equals is better than any of them (Caruana et al. 2004).
+WORTH = 0.1
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A head on a tap set with its best penalty, and what its left-out predictions are worth."""
+
+    taps: str
+    head: str
+    l2: float  # in units of the mean squared length of a centred row
+    log_loss: float
+    accuracy: float
+    weight: float = 0.0  # share in the final average
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A linear head on prepared features: probabilities = softmax(prepared @ coef' + intercept)."""
+
+    parts: tuple[Part, ...]
+    coef: Doubles  # (class, feature), over the parts side by side
+    intercept: Doubles  # (class,)
+    candidates: tuple[Candidate, ...]
+    left_out: Doubles  # (image, class): log-probabilities of the training images by fits without them
+
+    def log_probabilities(self, blocks: Blocks) -> Doubles:
+        """(image, class)."""
+        n = len(blocks[self.parts[0].block])
+        scores = np.tile(self.intercept, (n, 1))
+        start = 0
+        for part in self.parts:
+            width = blocks[part.block].shape[1]
+            weights = self.coef[:, start : start + width]
+            for at in range(0, n, recipe.SMALL):
+                here = slice(at, at + recipe.SMALL)
+                scores[here] += linear_scores(part.of(blocks[part.block][here]), weights, np.zeros(len(weights)))
+            start += width
+        return log_softmax(scores)
+
+
+@dataclass(frozen=True)
+class _Member:
+    candidate: Candidate
+    tap_set: TapSet
+    coef: Doubles
+    intercept: Doubles
+    left_out: Doubles  # calibrated scores (image, class)
+
+
+def fit_probe(
+    blocks: Blocks,
+    y: Ints,
+    groups: Ints,
+    tap_sets: tuple[TapSet, ...],
+    heads: tuple[str, ...],
+    seed: int = 0,
+    grams: Mapping[str, Floats] | None = None,
+    workers: int = 1,
+) -> Probe:
+    """Fit every head on every tap set and average those that help.
+
+    blocks: block -> (image, feature); y (image,) class numbers, each class present; groups (image,) are left out
+    together. `grams`: tap set -> (image, image) products of the prepared features, if they are known already.
+    `workers`: tap sets at once, on threads.
+    """
+
+    def on(tap_set: TapSet) -> list[_Member]:
+        spectrum = decompose(tap_set.of(blocks), (grams or {}).get(tap_set.name))
+        # logistic regression on the first set only: on several taps ridge and LDA were as good on every set tried
+        tried = [head for head in heads if head != "logistic" or tap_set == tap_sets[0]]
+        return [_fit_member(head, tap_set, spectrum, y, groups, seed) for head in tried]
+
+    with ThreadPoolExecutor(workers) as pool:
+        members = [member for found in pool.map(on, tap_sets) for member in found]
+    order = sorted(range(len(members)), key=lambda k: members[k].candidate.log_loss)
+    weights = _average([members[k] for k in order])
+    chosen = [(members[k], w) for k, w in zip(order, weights, strict=True)]
+    return _merge([(m, w) for m, w in chosen if w], y, tuple(replace(m.candidate, weight=w) for m, w in chosen))
+
+
+def fit_closed(material: Material, rows: npt.NDArray[np.integer], sets: tuple[TapSet, ...]) -> Probe:
+    """The closed-form model of these rows."""
+    blocks = {part.block: material.blocks[part.block][rows] for tap_set in sets for part in tap_set.parts}
+    few, heads = len(rows) <= recipe.SMALL, recipe.heads(len(rows), len(material.classes))
+    # an eigendecomposition gains less from a second BLAS thread than a tap set gains from a processor of its own
+    with threadpool_limits(1 if few else None, "blas"):
+        workers = n_cores() if few else 1
+        return fit_probe(blocks, material.y[rows], material.groups[rows], sets, heads, material.seed, None, workers)
+
+
+def _fit_member(head: str, tap_set: TapSet, spectrum: Spectrum, y: Ints, groups: Ints, seed: int) -> _Member:
+    if head == "logistic":
+        l2, scores, coef, intercept = _fit_logistic(spectrum, y, groups, seed)
+    else:
+        left_out, kind = (ridge_left_out, Ridge) if head == "ridge" else (lda_left_out, ShrunkLDA)
+        penalties = [spectrum.scale * p for p in recipe.PENALTIES]
+        rows = _choice_rows(y, groups, seed)
+        path = left_out(spectrum, y, penalties, groups, rows)
+        best = int(np.argmin([best_scale(scores, y[rows])[1] for scores in path]))
+        l2 = recipe.PENALTIES[best]
+        fitted = kind(penalties[best]).fit(spectrum.features, y, groups, spectrum)
+        scores, coef, intercept = fitted.leave_one_out_, fitted.coef_, fitted.intercept_
+    known = _knowable(y, groups)
+    scale, offsets = calibrate(scores[known], y[known])
+    calibrated = scale * scores + offsets
+    accuracy = float((scores.argmax(axis=1) == y).mean())
+    candidate = Candidate(tap_set.name, head, l2, log_loss(calibrated[known], y[known]), accuracy)
+    return _Member(candidate, tap_set, scale * coef, scale * intercept + offsets, calibrated)
+
+
+def _fit_logistic(spectrum: Spectrum, y: Ints, groups: Ints, seed: int) -> tuple[float, Doubles, Doubles, Doubles]:
+    """(penalty, out-of-fold scores, coef, intercept) of the best logistic regression, in singular coordinates."""
+    z = spectrum.rows(slice(None)) * np.sqrt(spectrum.values)  # (image, component)
+    n_classes = int(y.max()) + 1
+    n_folds = min(5, len(np.unique(groups)))  # a whole set may come from two sites
+    fold = folds(y, groups, n_folds, seed, [f"{i:09d}" for i in range(len(y))])
+    paths = [_logistic_path(z[fold != k], y[fold != k], n_classes, spectrum.scale) for k in np.unique(fold)]
+    scores = np.zeros((len(recipe.LOGISTIC_PENALTIES), len(y), n_classes))
+    for k, path in zip(np.unique(fold), paths, strict=True):
+        for p, head in enumerate(path):
+            scores[p, fold == k] = head.decision_function(z[fold == k])
+    best = int(np.argmin([best_scale(s, y)[1] for s in scores]))
+    final = _logistic_path(z, y, n_classes, spectrum.scale)[best]
+    coef = spectrum.coefficients(final.coef_.T).T
+    return recipe.LOGISTIC_PENALTIES[best], scores[best], coef, final.intercept_ - coef @ spectrum.mean
+
+
+def _logistic_path(z: Floats, y: Ints, n_classes: int, scale: float) -> list[Logistic]:
+    """Strong to weak penalty, each fit started from the last."""
+    path: list[Logistic] = []
+    for penalty in recipe.LOGISTIC_PENALTIES:
+        start = (path[-1].coef_, path[-1].intercept_) if path else None
+        path.append(Logistic(penalty * scale, start=start).fit(z, y, n_classes))
+    return path
+
+
+def _average(members: list[_Member]) -> list[float]:
+    """Equal shares for the members (best first) whose left-out log-loss is within WORTH of the best."""
+    bound = members[0].candidate.log_loss * (1 + WORTH)
+    counts = np.array([float(m.candidate.log_loss <= bound) for m in members])
+    return [float(c) for c in counts / counts.sum()]
+
+
+def _merge(members: list[tuple[_Member, float]], y: Ints, candidates: tuple[Candidate, ...]) -> Probe:
+    """One linear head over the parts of all members."""
+    left_out = sum(w * m.left_out for m, w in members)
+    assert not isinstance(left_out, int)
+    scale = best_scale(left_out, y)[0] if len(members) > 1 else 1.0
+    intercept = sum(w * m.intercept for m, w in members)
+    sets: dict[str, tuple[TapSet, Doubles]] = {}
+    for m, w in members:
+        previous = sets[m.tap_set.name][1] if m.tap_set.name in sets else 0
+        sets[m.tap_set.name] = (m.tap_set, previous + w * m.coef)
+    coef = np.concatenate([c for _, c in sets.values()], axis=1)
+    parts = tuple(part for tap_set, _ in sets.values() for part in tap_set.parts)
+    return Probe(parts, scale * coef, np.asarray(scale * intercept), candidates, log_softmax(scale * left_out))
+
+
+def _choice_rows(y: Ints, groups: Ints, seed: int) -> npt.NDArray[np.intp]:
+    """The images on which penalties are compared: all that a fit without them can know, at most CHOICE_ROWS."""
+    rows = np.flatnonzero(_knowable(y, groups))
+    return (
+        rows
+        if len(rows) <= CHOICE_ROWS
+        else np.sort(np.random.default_rng(seed).choice(rows, CHOICE_ROWS, replace=False))
+    )
+
+
+def _knowable(y: Ints, groups: Ints) -> npt.NDArray[np.bool_]:
+    """Images whose class keeps another image when their group is left out; all, if there are none."""
+    pairs = np.unique(np.stack([y, groups]), axis=1)
+    known = np.bincount(pairs[0], minlength=int(y.max()) + 1)[y] > 1
+    return known if known.any() else np.ones_like(known)

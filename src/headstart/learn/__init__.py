@@ -1,1 +1,0 @@
-"""From features to a model: which taps, which head, how strong a penalty."""

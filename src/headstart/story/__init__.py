@@ -1,0 +1,1 @@
+"""7. The order of everything: open, look, plan, fit, prove, publish, grow, compare."""

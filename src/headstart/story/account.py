@@ -1,0 +1,191 @@
+"""What a fit did, in words: every setting with its source, and what tuning it or adding to it changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headstart import recipe
+from headstart.counted import count, counted
+from headstart.finetune.trained import Epoch, SpecHead
+from headstart.story.pipeline import Fitted
+
+HEADS = {"ridge": "ridge", "lda": "shrunk LDA", "logistic": "logistic regression"}
+TAPS = {"last": "the last layer", "plain": "the last layer", "all": "all stages"}
+
+
+def settings(fitted: Fitted) -> list[recipe.Setting]:
+    """The recipe's decisions with their sources."""
+    seen, plan = fitted.seen, fitted.plan
+    side = seen.backbone.preprocess.size[0]
+    score = fitted.verdict.score
+    folds, repeats = score.get("folds", 1), score.get("repeats", 1)
+    judged = {
+        "cross-validation": (
+            f"{folds}-fold cross-validation" + (f", {repeats} times with new folds" if repeats > 1 else ", once"),
+            f"fewer than {recipe.SMALL:,} images and no split of yours",
+        ),
+        "test split": (
+            f"{counted(len(plan.judge) if plan.judge is not None else 0, 'image')} held out",
+            f"{recipe.SMALL:,} images or more and no split of yours",
+        ),
+        "test folder": ("your test images", "your own split"),
+        "validation folder": ("your validation images", "your own split"),
+    }[plan.source]
+    size_source = (
+        "set by --size"
+        if fitted.options.size
+        else (
+            "small pictures are enlarged and not cropped (measured on EuroSAT and CIFAR-10)"
+            if seen.enlarged
+            else "10/7 of the training size up to 20,000 photographs (FixRes, Touvron et al. 2019)"
+        )
+    )
+    return [
+        recipe.Setting("input size", f"{side} px", size_source),
+        recipe.Setting(
+            "precision",
+            seen.engine.precision,
+            "set by --precision"
+            if fitted.options.precision != "auto"
+            else "bfloat16 where the processor has it: same accuracy, twice the speed (measured)",
+        ),
+        recipe.Setting("judged by", *judged),
+        *_head_settings(fitted),
+    ]
+
+
+def _head_settings(fitted: Fitted) -> list[recipe.Setting]:
+    if fitted.tuning:
+        return _tuning_settings(fitted, fitted.tuning)
+    if isinstance(fitted.head, SpecHead):
+        how, stopped = fitted.head.design.training, len(fitted.head.epochs)
+        held = (
+            f"{100 * how.held_out:.0f} % of the training images held out to say when to stop"
+            if how.held_out
+            else "all epochs, since no image was held out to say when to stop"
+        )
+        words = (
+            f"{how.optimizer}, peak rate {how.rate:g}, {stopped} of {counted(how.epochs, 'epoch')}, "
+            f"batches of {counted(how.batch_size, 'image')}"
+        )
+        return [
+            recipe.Setting("head", fitted.head.design.words, f"set by --head, reads {fitted.head.design.block}"),
+            recipe.Setting("training", words, f"one cycle (Smith 2018); {held}"),
+        ]
+    best = [c for c in fitted.head.candidates if c.weight]
+    return [
+        recipe.Setting(
+            "head",
+            " + ".join(f"{HEADS.get(c.head, c.head)} on {TAPS.get(c.taps, c.taps)}" for c in best),
+            "lowest left-out log-loss" + (", equal parts of those within a tenth of it" if len(best) > 1 else ""),
+        ),
+        recipe.Setting(
+            "penalty",
+            ", ".join(f"{c.l2:.2g}" for c in best),
+            f"lowest left-out log-loss of {len(recipe.LOGISTIC_PENALTIES)} values for logistic regression, "
+            f"of {len(recipe.PENALTIES)} for the other heads",
+        ),
+    ]
+
+
+def _tuning_settings(fitted: Fitted, record: dict[str, Any]) -> list[recipe.Setting]:
+    assert fitted.method.tuning is not None
+    how = fitted.method.tuning.training
+    kept = "kept" if record["kept"] else f"frozen is enough: {record['why']}"
+    if "cut" not in record:
+        return [recipe.Setting("tuned", "nothing", f"set by --tune {fitted.options.tune}; {kept}")]
+    modules, parameters = counted(record["modules"], "module"), counted(record["parameters"], "parameter")
+    words = f"{modules}, {parameters} above {record['cut']}"
+    epochs = f"{len(record['epochs'])} of {counted(how.epochs, 'epoch')}"
+    training = f"{how.optimizer}, peak rate {record['rate']:g}, {epochs}"
+    if record.get("more_epochs"):
+        training += f", {record['more_epochs']} more with the held-out images"
+    found = [
+        recipe.Setting("tuned", words, f"set by --tune {fitted.options.tune}; {kept}"),
+        recipe.Setting("training", training, "LP-FT (Kumar et al. 2022), one cycle (Smith 2018), moving average"),
+        recipe.Setting("arithmetic", record["arithmetic"], "the fastest on this machine, measured"),
+    ]
+    if record["kept"]:
+        share = f"{100 * record['alpha']:.0f} % tuned, the rest frozen" if record["alpha"] < 1 else "tuned"
+        found.append(recipe.Setting("weights", share, "mixed by the held-out log-loss (WiSE-FT, Wortsman et al. 2022)"))
+        found.append(recipe.Setting("head", record["head"], "lowest held-out log-loss"))
+    return found
+
+
+def tuning_line(record: dict[str, Any]) -> str:
+    """What tuning was worth, in one line."""
+    found = record.get("compared")
+    if found is None:
+        if not record["kept"]:
+            return f"frozen is enough: {record['why']}"
+        return f"tuned above {record['cut']}; too few images to hold some out and compare"
+    change = f"{_change(found['tuned'], found['frozen'], found['difference'])}{_losses(found['loss_difference'])}"
+    verdict = "the tuned model was kept" if record["kept"] else "frozen is enough, the frozen model was kept"
+    if record.get("more_epochs"):
+        verdict += " and learned from them too"
+    return (
+        f"on {counted(found['n'], 'held-out training image')}: frozen {_percent(found['frozen'])}, tuned above "
+        f"{record['cut']} {_percent(found['tuned'])} ({change}); {verdict}"
+    )
+
+
+def _percent(score: dict[str, float]) -> str:
+    return f"{100 * score['value']:.1f} %"
+
+
+def _change(now: dict[str, float], before: dict[str, float], difference: dict[str, float]) -> str:
+    """The difference of two accuracies as they are written, with its interval."""
+    value = round(100 * now["value"], 1) - round(100 * before["value"], 1)
+    return f"change {value:+.1f} points, {100 * difference['low']:+.1f} to {100 * difference['high']:+.1f}"
+
+
+def _losses(difference: dict[str, Any]) -> str:
+    """A difference of log-losses with its interval; nothing where that has no ends."""
+    if difference["low"] is None:
+        return ""
+    value, low, high = (difference[end] for end in ("value", "low", "high"))
+    return f"; log-loss {value:+.3f}, {low:+.3f} to {high:+.3f}"
+
+
+def epochs_of(fitted: Fitted) -> tuple[Epoch, ...]:
+    """The loss curve of a trained head or a tuned network; empty for the closed-form heads."""
+    if fitted.tuning:
+        return tuple(Epoch(**epoch) for epoch in fitted.tuning["epochs"])
+    return fitted.head.epochs if isinstance(fitted.head, SpecHead) else ()
+
+
+def growth_line(growth: dict[str, Any]) -> str:
+    """What adding to a model did, in one line."""
+    old, new = growth["old_classes"], growth["new_classes"]
+    more = f" and {count(len(new) - 5)} more" if len(new) > 5 else ""
+    classes = f", {counted(len(new), 'new class', 'new classes')} ({', '.join(new[:5])}{more})" if new else ""
+    change = _change(old["after"], old["before"], old["difference"])
+    return (
+        f"{counted(growth['images'], 'image')}{classes} added to {growth['model']}; on {count(old['n'])} of its own "
+        f"images that judge it the accuracy was {_percent(old['before'])} and is {_percent(old['after'])} ({change})"
+    )
+
+
+def outcomes(fitted: Fitted) -> list[str]:
+    """What adding to a model, or tuning it, did."""
+    lines = [growth_line(fitted.growth)] if fitted.growth else []
+    return [*lines, *([tuning_line(fitted.tuning)] if fitted.tuning else [])]
+
+
+def no_gain_line(fitted: Fitted) -> str | None:
+    """That the judged images show no gain of tuning, or a loss beyond doubt; None where they show one."""
+    found = next((b for b in fitted.baselines if b.kind == "frozen"), None)
+    if not (fitted.tuning and fitted.tuning["kept"]) or found is None:
+        return None
+    gain, frozen, tuned = found.difference["difference"], found.scores[found.measure], found.rival[found.measure]
+    if gain["low"] is None or gain["low"] > 0:
+        return None
+    again = "Fit it again without --tune" + (", or with --tune auto." if fitted.options.tune != "auto" else ".")
+    of = "" if found.measure == "accuracy" else "in balanced accuracy "
+    change = (
+        f"on {counted(found.n, 'judged image')}: {of}frozen {_percent(frozen)}, tuned {_percent(tuned)} "
+        f"({_change(tuned, frozen, gain)})"
+    )
+    if gain["high"] < 0:
+        return f"Tuning made it worse {change}. The frozen network is better here. {again}"
+    return f"No gain of tuning is shown {change}. The frozen network may be as good, in seconds. {again}"

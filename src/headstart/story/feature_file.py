@@ -1,0 +1,100 @@
+"""What the network says of a set of images, as a table on disk: `headstart features`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from headstart.data.table import Table
+from headstart.errors import OutputError
+from headstart.files.cells import csv_bytes
+from headstart.files.reading import why
+from headstart.files.whole import write_whole
+from headstart.story.opening import Options, Watcher, open_at_size, see
+from headstart.story.pipeline import announce
+from headstart.trunk.engine import compile_trunk
+from headstart.trunk.layers import Tap
+from headstart.trunk.network import block_names, tap_at
+
+
+def write_features(
+    table: Table, out: Path, layer: str | None, pooling: str, options: Options, watch: Watcher
+) -> tuple[int, dict[str, int], list[dict[str, str]]]:
+    """Features of a data set (labelled or not) as a file: path, label, split, hash and the features of each block.
+
+    Parquet has one float16 list a block, JSON lines one list a block, CSV a column a feature: "pre_logits 17".
+
+    `layer`: a block of the taps ("blocks.3/mean"), or any layer by its name, pooled as `pooling`; the shape of a map
+    stands in the column's metadata. Returns (images, {block: features}, set aside). Raises OptionError, OutputError.
+    """
+    backbone = open_at_size(table, options, say=watch.say)
+    one = layer is not None and layer not in block_names(backbone)
+    if one:
+        backbone = replace(backbone, taps=(tap_at(backbone, str(layer), pooling),), ends=())
+        layer = None
+    engine = compile_trunk(backbone, options.precision)
+    announce(table, watch)
+    features = see(table, backbone, engine, options, watch.bar("network", len(table)), watch.say)
+    kept = table.take(features.kept)
+    chosen = {name: block for name, block in features.blocks.items() if layer in (None, name)}
+    about: dict[str, Any] = {
+        "path": kept.names.tolist(),
+        "label": kept.labels.tolist(),
+        "split": kept.splits.tolist(),
+        "content_hash": list(features.hashes),
+    }
+    ending = out.suffix.lower()
+
+    def write(place: Path) -> object:
+        if ending == ".parquet":
+            return _write_parquet(about, chosen, backbone.taps[0] if one else None, pooling, place)
+        return _write_text(about, chosen, place, ending)
+
+    try:
+        write_whole(out, write)
+    except OSError as error:
+        raise OutputError(f"features cannot be written to {out} ({why(error)}): choose another -o") from None
+    return (
+        len(kept),
+        {name: block.shape[1] for name, block in chosen.items()},
+        [{"path": n, "reason": r} for n, r in features.set_aside],
+    )
+
+
+def _write_parquet(about: dict[str, Any], blocks: dict[str, Any], one: Tap | None, pooling: str, place: Path) -> None:
+    """`one`: the layer that alone was asked for; what it is stands in its column's metadata."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    lists = {n: pa.FixedSizeListArray.from_arrays(pa.array(b.ravel()), b.shape[1]) for n, b in blocks.items()}
+    written = pa.table(about | lists)
+    if one:
+        shape = one.shape if pooling == "none" else (one.widths[0],)
+        known = {"layer": one.name, "module": one.module, "pooling": pooling, "shape": list(shape)}
+        at = written.schema.get_field_index(one.blocks[0])
+        field = written.schema.field(at).with_metadata({"headstart": json.dumps(known)})
+        written = written.cast(written.schema.set(at, field))
+    pq.write_table(written, place)
+
+
+def _write_text(about: dict[str, Any], blocks: dict[str, Any], place: Path, ending: str) -> None:
+    """The rows as CSV or as JSON lines. Numbers are float16, so that four digits say all of them."""
+    heads = list(zip(*about.values(), strict=True))
+    if ending == ".csv":
+        names = [*about, *(f"{name} {k}" for name, block in blocks.items() for k in range(block.shape[1]))]
+        rows = (
+            (*head, *(_short(v) for block in blocks.values() for v in block[row])) for row, head in enumerate(heads)
+        )
+        place.write_bytes(csv_bytes(names, rows))
+        return
+    with place.open("w", encoding="utf-8") as file:
+        for row, head in enumerate(heads):
+            values = {name: [_short(v) for v in block[row]] for name, block in blocks.items()}
+            file.write(json.dumps(dict(zip(about, head, strict=True)) | values, ensure_ascii=True) + "\n")
+
+
+def _short(value: Any) -> float:
+    """The shortest number that is this float16 again."""
+    return float(f"{float(value):.5g}")

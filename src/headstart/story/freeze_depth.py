@@ -1,0 +1,125 @@
+"""How general is each stage? Accuracy against the number of stages that stay frozen (`compare --freeze-depth`).
+
+As Yosinski et al. 2014, with the pre-trained network as A and the user's images as B: the stages above the cut are
+tuned from their pre-trained weights, or drawn anew. Where the two meet, what lies above the cut need not be
+transferred; where tuning beats drawing anew, it carries something, or the stages only work together.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from headstart import recipe
+from headstart.counted import counted
+from headstart.data.table import Table
+from headstart.errors import OptionError
+from headstart.finetune.tunable import stages, tunable
+from headstart.finetune.tune import Tuning, answers, tune
+from headstart.heads.material import Material
+from headstart.judge.metrics import accuracy_interval, paired_gain
+from headstart.story.compare import Bools, right_with, start
+from headstart.story.opening import QUIET, Options, Watcher, open_at_size
+from headstart.story.plan import Plan
+from headstart.story.tuning import prepare
+from headstart.trunk.network import RANDOM, Backbone
+from headstart.trunk.weights import fingerprint
+
+
+@dataclass(frozen=True)
+class Depth:
+    """One point: `frozen` stages stay as they are, what lies above `cut` learns; `drawn`: from random weights."""
+
+    frozen: int
+    cut: str
+    tuned: dict[str, Any]
+    drawn: dict[str, Any]
+    difference: dict[str, Any]  # tuned minus drawn, paired
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Curve:
+    n_train: int
+    n_judged: int
+    source: str
+    stages: int
+    head_alone: dict[str, Any]  # accuracy with everything frozen
+    depths: tuple[Depth, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        found = {"train": self.n_train, "n": self.n_judged, "source": self.source, "stages": self.stages}
+        return {**found, "all_frozen": self.head_alone, "depths": [vars(depth) for depth in self.depths]}
+
+
+def freeze_depth(table: Table, options: Options, watch: Watcher = QUIET) -> Curve:
+    """Each stage's cut in turn, from the top down; one pass of the frozen part each. Raises HeadstartError."""
+    seen, plan = start(table, options, watch)
+    features, material = seen.features, seen.material(options.seed)
+    random = open_at_size(seen.table, options, random=True)
+    assert plan.judge is not None
+    groups = seen.groups[plan.judge]
+    found = []
+    names = stages(seen.backbone)
+    if not names:
+        raise OptionError(f"{seen.backbone.name} has no stages to freeze one by one: take another network")
+    for frozen, stage in reversed(list(enumerate(names))):
+        begun = time.perf_counter()
+        what = tunable(seen.backbone, stage if frozen else "all")
+        watch.say(f"{frozen} of {len(names)} stages frozen: what lies above {what.cut} learns")
+        mine = replace(options, tune=stage if frozen else "all")
+        tuning = prepare(seen.table, features.hashes, seen.backbone, mine, plan.train, 1, watch)  # and its memory
+        tuned = _right(tuning, material, plan)
+        other = _drawn_anew(tuning, random, what.modules, options, len(plan.train))
+        again = replace(material, blocks=other.features(other.backbone, np.arange(len(seen.y))))
+        drawn = _right(other, again, plan)
+        gain = paired_gain(tuned, drawn, groups)["difference"]
+        scores = [accuracy_interval(hit, groups) for hit in (tuned, drawn)]
+        found.append(Depth(frozen, what.cut, scores[0], scores[1], gain, round(time.perf_counter() - begun, 1)))
+    alone = accuracy_interval(right_with(seen, plan, replace(options, tune="none"), watch), groups)
+    return Curve(len(plan.train), len(plan.judge), plan.source, len(names), alone, tuple(found))
+
+
+def _drawn_anew(tuning: Tuning, random: Backbone, modules: tuple[str, ...], options: Options, n: int) -> Tuning:
+    """The same with random weights above the cut, trained as from scratch; below it the pre-trained ones stay."""
+    network: Any = copy.deepcopy(tuning.backbone.module)
+    state, fresh = network.state_dict(), random.module.state_dict()
+    above = {name: fresh[name] for name in state if any(name.startswith(f"{module}.") for module in modules)}
+    network.load_state_dict(state | above)
+    drawn = replace(
+        tuning.backbone, module=network, weights_hash=fingerprint(network.state_dict()), weights_source=RANDOM
+    )
+    training = recipe.tuning(n, options.epochs, options.batch_size, random=True)
+    return replace(tuning, backbone=drawn, training=training)
+
+
+def _right(tuning: Tuning, material: Material, plan: Plan) -> Bools:
+    """Which judged images a network tuned so gets right."""
+    assert plan.judge is not None
+    tuned = tune(tuning, material, plan.train)
+    found, _ = answers(tuning, tuned, material, plan.judge)
+    return np.asarray(found.argmax(axis=1) == material.y[plan.judge])
+
+
+def lines(found: Curve) -> list[str]:
+    """The table for the terminal."""
+    rows = [f"{counted(found.n_train, 'image')} to learn from, {found.n_judged:,} to judge by ({found.source})", ""]
+    rows.append(f"{'stages frozen':>13s}  {'tuned above':24s} {'drawn anew above':24s} {'tuned minus drawn anew':24s}")
+    rows.append(f"{found.stages:>13d}  {_interval(found.head_alone)}  (the head alone)")
+    for depth in found.depths:
+        d = depth.difference
+        gain = f"{100 * d['value']:+.1f} ({100 * d['low']:+.1f} to {100 * d['high']:+.1f})"
+        rows.append(f"{depth.frozen:>13d}  {_interval(depth.tuned):24s} {_interval(depth.drawn):24s} {gain}")
+    best = max(found.depths, key=lambda depth: depth.tuned["value"])
+    alone, value = found.head_alone["value"], best.tuned["value"]
+    if value <= alone:
+        return [*rows, "", f"no depth is better than the head alone, {alone:.1%}"]
+    return [*rows, "", f"best: {best.frozen} of {found.stages} stages frozen, {value:.1%}"]
+
+
+def _interval(accuracy: dict[str, Any]) -> str:
+    return f"{accuracy['value']:.1%} [{accuracy['low']:.1%}, {accuracy['high']:.1%}]"

@@ -1,0 +1,189 @@
+"""The network that the user's options open: at which size, read at which layers, compiled."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from headstart import recipe
+from headstart.data import images
+from headstart.data.deep import said
+from headstart.data.ranges import ranges_of
+from headstart.data.table import Table
+from headstart.errors import DataError, ImageError, OptionError, OutputError
+from headstart.finetune import spec
+from headstart.finetune.trained import Bar, Design, Epoch, check_layers, no_bar
+from headstart.finetune.tunable import tunable
+from headstart.heads.taps import one_layer, tap_sets
+from headstart.story import trial
+from headstart.story.options import LARGEST, SMALLEST, Options, bands_of, check_seed
+from headstart.trunk.backbone import open_backbone
+from headstart.trunk.engine import Engine, accelerator, compile_trunk
+from headstart.trunk.features import Features, extract, extract_again, store_key
+from headstart.trunk.layers import LAST_MAP
+from headstart.trunk.network import Backbone, block_names, possible_sizes, tap_at
+from headstart.trunk.store import IN_MEMORY, Store, cache_root
+
+SIZE_SAMPLE = 64  # image headers looked at to choose the input size: their median short side is known to a few percent
+
+Say = Callable[[str], None]
+Epochs = Callable[[int, int], Callable[[Epoch], None]]  # (epochs at most, images an epoch) -> called after each
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """How a run tells of itself: nothing by default; the command line prints."""
+
+    say: Say = field(default=lambda text: None)
+    bar: Bar = field(default=no_bar)
+    epochs: Epochs = field(default=lambda total, n: lambda epoch: None)
+
+
+QUIET = Watcher()
+
+
+def announce_maps(table: Table, backbone: Backbone, options: Options, watch: Watcher) -> None:
+    """Say what feature maps will take on disk. Raises OutputError where that is more than there is."""
+    values = sum(tap.widths[tap.pools.index("map")] for tap in backbone.taps if "map" in tap.pools)
+    if not values:
+        return
+    size, place = 2 * values * len(table), cache_root(options.cache)
+    place.mkdir(parents=True, exist_ok=True)
+    needed, free = size * (2 if size > IN_MEMORY else 1), shutil.disk_usage(place).free
+    line = f"feature maps of {len(table)} images, {values} values each: {size / 1e9:.2f} GB in {place}"
+    if needed > free:
+        raise OutputError(
+            f"{line}, and {needed / 1e9:.2f} GB are needed where {free / 1e9:.2f} GB are free: begin --head with gap, "
+            "take a smaller --size, or another --cache"
+        )
+    watch.say(line)
+
+
+def open_network(table: Table, options: Options, random: bool = False, say: Say = QUIET.say) -> tuple[Backbone, Engine]:
+    """The backbone at the size for these images, compiled; with `random` the same network with random weights."""
+    backbone = read_at(open_at_size(table, options, random, say), options)
+    return backbone, compile_trunk(backbone, options.precision)
+
+
+def open_at_size(table: Table, options: Options, random: bool = False, say: Say = QUIET.say) -> Backbone:
+    """The backbone at the size for these images."""
+    check_seed(options.seed)
+    backbone = open_backbone(options.backbone, "none" if random else options.weights, options.seed, say)
+    found = sized(backbone, table, options)
+    for line in said(found.preprocess.ranges):
+        say(line)
+    return found
+
+
+def read_at(backbone: Backbone, options: Options) -> Backbone:
+    """The backbone with the taps that the heads will read, and no others: what is not read need not be computed."""
+    if options.tune != "none":
+        tunable(backbone, "last" if options.tune == "auto" else options.tune)  # a wrong word is named before long work
+        return backbone
+    if options.head != "auto":
+        tap = tap_at(backbone, options.layer or LAST_MAP, spec.pooling(spec.parse(options.head)))
+        backbone = replace(backbone, taps=(tap,))
+        check_layers(how(backbone, options, 1).design)
+        return backbone
+    if options.layer:
+        return replace(backbone, taps=(tap_at(backbone, options.layer),))
+    return replace(backbone, taps=()) if options.taps == "last" else backbone
+
+
+def how(backbone: Backbone, options: Options, n_images: int) -> trial.Method:
+    """Closed-form heads on the taps chosen, or the user's own layers on one of them, or a part of the network."""
+    device = accelerator() or "cpu"
+    if options.head == "auto":
+        if options.layer:
+            return trial.Method((one_layer(options.layer, backbone.taps[0].blocks[0]),))
+        return trial.Method(tap_sets(options.taps, block_names(backbone)))
+    tap, layers = backbone.taps[0], spec.parse(options.head)
+    shape = tap.shape if "map" in tap.pools else (tap.channels,)
+    training = recipe.training(n_images, options.epochs, options.batch_size, options.optimizer)
+    design = Design(options.head, layers, tap.blocks[0], shape, training)
+    return trial.Method((), design, None, device)
+
+
+def as_published(options: Options, say: Say = QUIET.say) -> Backbone:
+    """The backbone at its own input size, or the user's: what its own top was trained for."""
+    backbone = open_backbone(options.backbone, options.weights, options.seed, say)
+    if options.bands:
+        backbone = replace(backbone, preprocess=replace(backbone.preprocess, bands=bands_of(options.bands)))
+    return at_side(backbone, options.size, backbone.preprocess.crop_fraction) if options.size else backbone
+
+
+def at_side(backbone: Backbone, side: int, crop_fraction: float) -> Backbone:
+    """The backbone at an input side in px that the user has set. Raises OptionError where it cannot be."""
+    if not SMALLEST <= side <= LARGEST:
+        raise OptionError(f"size {side} px is not allowed: {SMALLEST} to {LARGEST}")
+    found = backbone.resized(replace(backbone.preprocess, size=(side, side), crop_fraction=crop_fraction))
+    if found.preprocess.size != (side, side):
+        raise OptionError(f"size {side} px is not possible with {backbone.name}: {possible_sizes(backbone)}")
+    return found
+
+
+def sized(backbone: Backbone, table: Table, options: Options) -> Backbone:
+    """The backbone with the input size that the recipe or the user gives, and the range of pictures of more than 8
+    bits: by the images that teach."""
+    side, crop = recipe.input_side(short_side(table), backbone.native_size, len(table.teaching))
+    bands = bands_of(options.bands)
+    own = replace(backbone.preprocess, ranges=ranges_of(table, bands), bands=bands)
+    backbone = replace(backbone, preprocess=own)
+    crop_fraction = own.crop_fraction if crop else 1.0
+    if options.size is not None:
+        return at_side(backbone, options.size, crop_fraction)
+    return backbone.resized(replace(own, size=(side, side), crop_fraction=crop_fraction))
+
+
+def short_side(table: Table) -> float:
+    """Median short side in px of some images that teach, by their headers; that of a photograph if none can be
+    read."""
+    sides, rows = [], table.teaching
+    for row in rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), SIZE_SAMPLE)).astype(int))]:
+        try:
+            sides.append(min(images.size_of(table.read(int(row)))))
+        except ImageError:
+            continue
+    return float(np.median(sides)) if sides else 256.0
+
+
+def see(
+    table: Table,
+    backbone: Backbone,
+    engine: Engine,
+    options: Options,
+    done: Callable[[int], None],
+    say: Say = QUIET.say,
+) -> Features:
+    """The features of the table, from the store or the network; `say` is told how odd pictures were read.
+
+    Raises DataError if no image can be read.
+    """
+    store = Store(cache_root(options.cache), store_key(backbone, engine))
+    features = extract(table, backbone, engine, store, done)
+    for line in features.remarks:
+        say(f"note: {line}")
+    if not len(features):
+        name, reason = features.set_aside[0]
+        raise DataError(f"none of {len(table)} images can be read; the first, {name}: {reason}")
+    return features
+
+
+def see_again(
+    table: Table,
+    hashes: Sequence[str],
+    backbone: Backbone,
+    engine: Engine,
+    options: Options,
+    done: Callable[[int], None],
+) -> Features:
+    """As `see`, by another network and of images that this run has read before, whose content hashes are `hashes`.
+
+    Raises DataError where one is gone or is another picture now.
+    """
+    return extract_again(
+        table, hashes, backbone, engine, Store(cache_root(options.cache), store_key(backbone, engine)), done
+    )

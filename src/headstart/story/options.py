@@ -1,0 +1,179 @@
+"""What the user may set, and what can be said of it before a heavy library is imported.
+
+A wrong value is refused at once, and so is one that would change nothing: who sets it expects that it does.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from headstart import recipe
+from headstart.data.preprocess import check_bands
+from headstart.errors import OptionError, nearest
+from headstart.finetune import spec
+
+# Names that heavy rooms know: tests/test_options.py compares them.
+BACKBONE = "tf_efficientnet_lite0"  # trunk.backbone.DEFAULT
+TAPS = ("auto", "last", "all")  # heads.taps.TAPS
+PRECISIONS = ("auto", "bf16", "f32")  # trunk.engine.PRECISIONS
+POOLINGS = ("avg", "max", "none", "flatten")  # trunk.layers.POOLINGS
+AUGMENTATIONS = ("photo", "aerial", "medical", "document", "none")  # data.augment.KINDS
+SMALLEST, LARGEST = 16, 1024  # px of the input
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user may set; every other setting comes from the recipe."""
+
+    backbone: str = BACKBONE
+    weights: str = "auto"  # or "none", or a file
+    taps: str = "auto"  # or "last", "all"
+    layer: str | None = None  # the one layer to read; None: as `taps` says
+    head: str = "auto"  # or layers in words, as finetune.spec reads them
+    epochs: int | None = None  # of a head of one's own layers, as the next two; None: recipe.training
+    batch_size: int | None = None
+    optimizer: str = "adam"
+    tune: str = "none"  # or "auto", "last", "all", a number of modules, a stage: finetune.tunable
+    augment: str = "photo"  # random views for tuning: data.augment.KINDS
+    lr: str | None = None  # peak learning rate of tuning, or "find"; None: recipe.tuning
+    budget: str | None = None  # of time for tuning: 90s, 10m, 2h; None: as the recipe says
+    size: int | None = None  # px; None: recipe.input_side
+    precision: str = "auto"  # or "bf16", "f32"
+    bands: str | None = None  # of a TIFF: those that are red, green and blue, from 1, such as "4,3,2"; None: as it says
+    min_images: int | None = None  # classes with fewer training images are left out; None: they are refused
+    cache: str | None = None  # folder; None: HEADSTART_CACHE or the platform's
+    seed: int = 0
+
+
+def check(options: Options) -> None:
+    """Raises OptionError for a value that cannot be, or that would change nothing beside the others."""
+    _one_of("taps", options.taps, TAPS)
+    _one_of("precision", options.precision, PRECISIONS)
+    _one_of("augment", options.augment, AUGMENTATIONS)
+    recipe.training(1, options.epochs, options.batch_size, options.optimizer)
+    if options.head != "auto":
+        spec.parse(options.head)
+    rate_of(options.lr)
+    seconds_of(options.budget)
+    bands_of(options.bands)
+    check_seed(options.seed)
+    if options.size is not None and not SMALLEST <= options.size <= LARGEST:
+        raise OptionError(f"size {options.size} px is not allowed: {SMALLEST} to {LARGEST}")
+    for name in ("backbone", "weights", "layer", "tune"):
+        if getattr(options, name) == "":
+            raise OptionError(f"--{name} is empty: give a name, or leave it out")
+    _check_together(options)
+
+
+def _check_together(options: Options) -> None:
+    """Raises OptionError for an option that has no effect beside the others."""
+    tuned, own_head = options.tune != "none", options.head != "auto"
+    for name, given in (
+        ("lr", options.lr is not None),
+        ("budget", options.budget is not None),
+        ("augment", options.augment != Options.augment),
+    ):
+        if given and not tuned:
+            raise OptionError(f"--{name} is of fine-tuning: add --tune auto, or leave it out")
+    for name, given in (("epochs", options.epochs is not None), ("batch-size", options.batch_size is not None)):
+        if given and not tuned and not own_head:
+            raise OptionError(
+                f"--{name} is of training, and the default head is solved in closed form without it: "
+                "add --tune auto or --head LAYERS, or leave it out"
+            )
+    if options.optimizer != Options.optimizer and not own_head:
+        raise OptionError(
+            f"--optimizer {options.optimizer} is of a head of your own layers: add --head LAYERS, or leave it out"
+        )
+    if tuned and (options.layer or own_head or options.taps != "auto"):
+        raise OptionError("--tune learns in the network itself: leave out --head, --layer and --taps")
+    if options.taps != "auto" and (options.layer or own_head):
+        raise OptionError(f"--taps {options.taps} says what --layer and --head say otherwise: leave it out")
+
+
+def check_pooling(pooling: str, layer: str | None) -> None:
+    """Raises OptionError for an unknown --pool, or one that nothing is pooled by."""
+    _one_of("pooling", pooling, POOLINGS)
+    if pooling != "avg" and (layer is None or "/" in layer):
+        what = f"{layer} is pooled already" if layer else "it is of one layer"
+        raise OptionError(
+            f"--pool {pooling} has no effect: {what}; add --layer NAME (last_map, block5_pool ...), or leave it out"
+        )
+
+
+def check_random(options: Options, command: str) -> None:
+    """Raises OptionError for a seed where nothing is drawn by it."""
+    if options.seed and options.weights != "none":
+        raise OptionError(
+            f"--seed {options.seed} has no effect: {command} draws nothing unless --weights none is given; leave it out"
+        )
+
+
+def check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**32:
+        raise OptionError(f"seed {seed} is not allowed: a whole number from 0 to {2**32 - 1}")
+
+
+def check_top(top: int) -> None:
+    if top < 1:
+        raise OptionError(f"--top {top} is not allowed: 1 or more")
+
+
+def rate_of(lr: str | None) -> float | None:
+    """The learning rate that `--lr` names; None where it is to be found, or is the recipe's. Raises OptionError."""
+    if lr in (None, "find"):
+        return None
+    try:
+        rate = float(lr or "")
+    except ValueError:
+        rate = math.nan
+    if not 0 < rate <= 10:
+        raise OptionError(f"lr {lr!r} is not allowed: a number above 0, at most 10, or find")
+    return rate
+
+
+def bands_of(bands: str | None) -> tuple[int, ...]:
+    """The bands that `--bands` names, such as 4,3,2. Raises OptionError where Preprocess does not take them."""
+    words = [] if bands is None else bands.replace(" ", "").split(",")
+    if not all(re.fullmatch("[0-9]{1,5}", word) for word in words):
+        raise OptionError(
+            f"bands {bands!r} are not allowed: three whole numbers from 1, such as 4,3,2, or one for grey"
+        )
+    return check_bands(tuple(map(int, words)))
+
+
+def seconds_of(budget: str | None) -> float | None:
+    """A time such as 90s, 10m or 2h, in seconds. Raises OptionError."""
+    if budget is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(s|m|min|h)", budget.strip())
+    if not found or not float(found[1]):
+        raise OptionError(f"budget {budget!r} is not a time: such as 90s, 10m or 2h")
+    return float(found[1]) * {"s": 1, "m": 60, "min": 60, "h": 3600}[found[2]]
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise OptionError(f"{name} {value!r} is not known{nearest(value, known)}: one of {', '.join(known)}")
+
+
+def set_otherwise(options: Options) -> str | None:
+    """The first option that is not at its default, of those that decide what a model is."""
+    default = vars(type(options)())
+    free = ("cache", "seed")
+    return next((n.replace("_", "-") for n, v in vars(options).items() if v != default[n] and n not in free), None)
+
+
+def typed(data: str, output: str, more: dict[str, str], options: Options, handed_on: Callable[[str], str]) -> list[str]:
+    """The command that makes the same model, with only what differs from the default.
+
+    It is published with the model, so it names no private place: `handed_on` writes a path.
+    """
+    words = ["headstart", "fit", handed_on(data), "-o", handed_on(output)]
+    chosen = {n: v for n, v in vars(options).items() if v != getattr(Options, n) and n != "cache"}
+    for name, value in (more | chosen).items():
+        words += [f"--{name.replace('_', '-')}", handed_on(str(value))]
+    return words

@@ -1,0 +1,377 @@
+"""The whole story: a table of images ... a bundle and a report.
+
+table -> backbone at the right size -> features (one pass) -> duplicates -> who teaches, who judges
+      -> heads, chosen by leave-one-out -> the headline and its baselines -> bundle and report
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from headstart import recipe
+from headstart.counted import counted
+from headstart.data.deep import said
+from headstart.data.duplicates import DuplicateSet, find_duplicates, tie_groups
+from headstart.data.scarce import refuse_scarce, scarce, training_images, without
+from headstart.data.sources import GoneSource
+from headstart.data.table import Table
+from headstart.errors import DataError, nearest
+from headstart.files.bundle import read_bundle
+from headstart.finetune.trained import SpecHead
+from headstart.finetune.tune import Tuned, tune
+from headstart.heads.material import Material
+from headstart.heads.probe import Probe
+from headstart.heads.taps import LAST, plain
+from headstart.judge.labels import Suspect, suspected_labels
+from headstart.judge.metrics import score
+from headstart.ship.package import Loaded, unpack
+from headstart.ship.predict import Predictions, predict
+from headstart.story import trial
+from headstart.story.opening import (
+    QUIET,
+    Options,
+    Watcher,
+    announce_maps,
+    how,
+    open_network,
+    see,
+    see_again,
+    short_side,
+)
+from headstart.story.options import check
+from headstart.story.plan import Plan, check_classes, make_plan
+from headstart.story.tuning import prepare
+from headstart.trunk.engine import Engine, compile_trunk
+from headstart.trunk.features import Features
+from headstart.trunk.network import Backbone
+
+Head = Probe | SpecHead
+LEAST_SHOWN = 0.05  # s between the stages of a fit: less is nobody's concern
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the network saw: the material that everything later is made of."""
+
+    table: Table  # the rows that could be read
+    backbone: Backbone
+    engine: Engine
+    features: Features
+    classes: tuple[str, ...]
+    y: npt.NDArray[np.int64]  # (image,) class numbers
+    duplicates: list[DuplicateSet]
+    groups: npt.NDArray[np.int64]  # (image,)
+    enlarged: bool
+
+    def material(self, seed: int) -> Material:
+        """Its features with their labels."""
+        return Material(self.features.blocks, self.y, self.groups, self.features.hashes, self.classes, seed)
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A model that has learned and has not been judged yet. `seen` and `material`: by the tuned network, if there is
+    one; `frozen`: by the frozen one."""
+
+    seen: Seen
+    plan: Plan
+    head: Head
+    method: trial.Method
+    material: Material
+    options: Options
+    seconds: dict[str, float]  # wall clock by stage
+    frozen: Material
+    tuned: Tuned | None = None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Everything that a fit found."""
+
+    seen: Seen
+    plan: Plan
+    head: Head
+    verdict: trial.Verdict
+    view: Head  # the head of the timm view
+    view_verdict: trial.Verdict
+    validation: dict[str, Any] | None
+    baselines: tuple[trial.Baseline, ...]
+    curve: list[dict[str, Any]]
+    suspects: list[Suspect]  # rows of the features
+    leak_free: dict[str, Any] | None  # the score without judged images that have a copy among the training images
+    seconds: dict[str, float]
+    options: Options
+    method: trial.Method
+    tuning: dict[str, Any] | None = None
+    growth: dict[str, Any] | None = None  # what was added to an earlier model (grow.py)
+
+
+def fit(table: Table, options: Options, watch: Watcher = QUIET) -> Fitted:
+    """Learn, then prove. Raises HeadstartError."""
+    return prove(learn(table, options, watch), watch)
+
+
+def learn(table: Table, options: Options, watch: Watcher = QUIET, hold_out: bool = True) -> Learned:
+    """The frozen model. With `hold_out` false it learns from all but the user's own test and validation."""
+    clock = Clock()
+    with clock("open the network"):
+        check(options)
+        table = labelled(table)
+        table = without(table, scarce(table, options.min_images), options.min_images)
+        check_labels(table)
+        backbone, engine = open_network(table, options, say=watch.say)
+    announce(table, watch)
+    announce_maps(table, backbone, options, watch)
+    with clock("read images, run the network"):
+        table, features = see_enough(table, backbone, engine, options, watch)
+    with clock("find duplicates"):
+        seen = look(table, backbone, engine, features)
+        plan = make_plan(seen.table.splits, seen.y, seen.groups, features.hashes, options.seed, hold_out)
+    return taught(seen, plan, options, watch, clock)
+
+
+def taught(seen: Seen, plan: Plan, options: Options, watch: Watcher, clock: Clock) -> Learned:
+    """Heads for what the network saw. Raises DataError where a class cannot be learned."""
+    with clock("fit heads"):
+        check_classes(seen.y, seen.classes, plan)
+        features, material = seen.features, seen.material(options.seed)
+        method = how(seen.backbone, options, len(plan.train))
+        if options.tune == "none":
+            head = trial.final_head(material, plan, method, watch.bar)
+            return Learned(seen, plan, head, method, material, options, clock.seconds, material)
+    with clock("tune"):
+        trainings = 1 if plan.judge is not None else 1 + recipe.cross_validation(len(plan.train))[0]
+        tuning = prepare(seen.table, features.hashes, seen.backbone, options, plan.train, trainings, watch)
+        method = replace(method, sets=tuning.sets, tuning=tuning)
+        n, training = len(plan.train), tuning.training
+        line = watch.epochs(training.epochs + recipe.finish(training, n).epochs, n)
+        tuned = tune(tuning, material, plan.train, method.device, line)
+    if tuned.backbone is None:
+        return Learned(seen, plan, tuned.head, method, material, options, clock.seconds, material, tuned)
+    with clock("read images, run the tuned network"):
+        engine = compile_trunk(tuned.backbone, options.precision)
+        bar = watch.bar("tuned network", len(seen.table))
+        again = see_again(seen.table, features.hashes, tuned.backbone, engine, options, bar)
+        again = replace(again, kept=features.kept, set_aside=features.set_aside)
+        seen = replace(seen, backbone=tuned.backbone, engine=engine, features=again)
+        new = replace(material, blocks=again.blocks)
+    return Learned(seen, plan, tuned.head, method, new, options, clock.seconds, material, tuned)
+
+
+def prove(learned: Learned, watch: Watcher = QUIET) -> Fitted:
+    """Judge a learned model: the headline, its baselines, the learning curve, suspected labels."""
+    clock = Clock(learned.seconds)
+    seen, plan, head, material, options = learned.seen, learned.plan, learned.head, learned.material, learned.options
+    with clock("judge"):
+        view: Head = learned.tuned.top if learned.tuned else head
+        if learned.tuned and learned.tuned.backbone and plan.judge is None:
+            verdict, view_verdict = trial.cross_tuned(learned.frozen, plan, learned.method, watch.bar)
+        else:
+            # where the frozen model was kept it alone is judged: it was fitted in seconds
+            method = replace(learned.method, tuning=None) if learned.tuned else learned.method
+            verdict = trial.judge(material, plan, head, method, watch.bar)
+            view_verdict = verdict if view is head else trial.judge(material, plan, view, method, watch.bar)
+        if view.parts != plain().parts:
+            view, view_verdict = trial.timm_view(material.without_maps(), plan)
+        validation = None if plan.validation is None else trial.judge_rows(material, head, plan.validation).score
+        leak_free = _without_leaks(seen, plan, verdict)
+        suspects = _suspects(seen, plan, head, verdict)
+    bare = learned.frozen.without_maps()
+    with clock("baselines"):
+        baselines = _baselines(seen, plan, bare, verdict, learned, watch)
+    with clock("learning curve"):
+        curve = trial.curve(bare, plan, head, learned.method)
+    return Fitted(
+        seen,
+        plan,
+        head,
+        verdict,
+        view,
+        view_verdict,
+        validation,
+        baselines,
+        curve,
+        suspects,
+        leak_free,
+        clock.seconds,
+        options,
+        learned.method,
+        learned.tuned.record if learned.tuned else None,
+    )
+
+
+def timed(fitted: Fitted, started: float, whole: float) -> Fitted:
+    """With the time, in s, that the program took until the fit began, and that lies between its stages."""
+    between = whole - started - sum(fitted.seconds.values())
+    rest = {"between these stages": between} if between >= LEAST_SHOWN else {}
+    return replace(fitted, seconds={"start the program": started, **fitted.seconds, **rest})
+
+
+def labelled(table: Table) -> Table:
+    """The images that have a label; a note says how many have none."""
+    known = np.asarray(table.labels != "", dtype=bool)
+    if known.all():
+        return table
+    return replace(
+        table.take(known), notes=(*table.notes, f"not used: {counted(int((~known).sum()), 'image')} without a label")
+    )
+
+
+def check_labels(table: Table) -> None:
+    """Raises DataError on fewer than two classes, or on classes with one training image, before anything slow."""
+    if len(table.classes) < 2:
+        raise DataError(
+            f"only one class, {table.classes[0]!r}: at least 2 are needed" if table.classes else "no labels"
+        )
+    refuse_scarce(training_images(table))
+
+
+def see_enough(
+    table: Table, backbone: Backbone, engine: Engine, options: Options, watch: Watcher
+) -> tuple[Table, Features]:
+    """The table and its features, without the classes of which fewer than --min-images images can be read."""
+    features = see(table, backbone, engine, options, watch.bar("network", len(table)), watch.say)
+    kept = table.take(features.kept)
+    counted = training_images(kept)
+    few = {name: counted.get(name, 0) for name in table.classes if counted.get(name, 0) < (options.min_images or 0)}
+    if not few:
+        return table, features
+    smaller = without(table, few, options.min_images)
+    watch.say(f"note: {smaller.notes[-1]}, since others cannot be read")
+    check_labels(smaller)
+    again = see(smaller, backbone, engine, options, watch.bar("network", len(smaller)))  # all from the store
+    return smaller, replace(again, n_forward=features.n_forward)
+
+
+def announce(table: Table, watch: Watcher) -> None:
+    """Say what was passed over. What the data were read as has been said: before the heavy imports."""
+    for note in table.notes:
+        watch.say(f"note: {note}")
+
+
+def look(table: Table, backbone: Backbone, engine: Engine, features: Features) -> Seen:
+    notes = (*table.notes, *said(backbone.preprocess.ranges), *features.remarks)
+    kept = replace(table.take(features.kept), notes=notes)
+    classes = table.classes
+    number = {name: k for k, name in enumerate(classes)}
+    unknown = sorted({str(label) for label in kept.labels if label not in number})
+    if unknown:
+        raise DataError(f"label {unknown[0]!r} is not among the training classes {', '.join(classes[:10])}")
+    y = np.array([number[label] for label in kept.labels], dtype=np.int64)
+    duplicates = find_duplicates(features.hashes, features.blocks[LAST], features.thumbnails)
+    groups = tie_groups(len(kept), duplicates, kept.groups)
+    enlarged = short_side(table) < recipe.PHOTOGRAPH
+    return Seen(kept, backbone, engine, features, classes, y, duplicates, groups, enlarged)
+
+
+def _baselines(
+    seen: Seen, plan: Plan, material: Material, verdict: trial.Verdict, learned: Learned, watch: Watcher
+) -> tuple[trial.Baseline, ...]:
+    found = [
+        trial.most_frequent(material, plan, verdict),
+        trial.raw_pixels(material, plan, verdict, seen.features.thumbnails),
+    ]
+    options = learned.options
+    if options.tune != "none":
+        found.append(trial.frozen(material, plan, verdict, learned.method.sets))
+    if options.head != "auto":
+        found.append(trial.closed_form(material, plan, verdict))
+    drawn = trial.draw_for_baseline(material, plan)
+    at_hand = not any(isinstance(seen.table.sources[row], GoneSource) for row in drawn)
+    if options.weights != "none" and at_hand:
+        options = replace(options, tune="none")
+        random, engine = open_network(seen.table, options, random=True)
+        hashes, bar = [seen.features.hashes[row] for row in drawn], watch.bar("random weights", len(drawn))
+        features = see_again(seen.table.take(drawn), hashes, random, engine, options, bar)
+        found.append(trial.random_weights(material, plan, drawn, features.blocks))
+    return tuple(found)
+
+
+def _suspects(seen: Seen, plan: Plan, head: Head, verdict: trial.Verdict) -> list[Suspect]:
+    """Suspected labels of the training images (left-out predictions) and of the judged ones."""
+    probabilities = np.full((len(seen.y), len(seen.classes)), np.nan)
+    probabilities[plan.train] = np.exp(head.left_out)
+    probabilities[verdict.rows] = verdict.probabilities
+    rows = np.flatnonzero(~np.isnan(probabilities[:, 0]))
+    found = suspected_labels(seen.y[rows], probabilities[rows], seen.classes)
+    return [Suspect(int(rows[s.row]), s.suggested, s.score) for s in found]
+
+
+def _without_leaks(seen: Seen, plan: Plan, verdict: trial.Verdict) -> dict[str, Any] | None:
+    """The score of the judged images without those that share a group with a training image; None if there are none."""
+    if plan.judge is None:
+        return None
+    clean = ~np.isin(seen.groups[plan.judge], seen.groups[plan.train])
+    if clean.all() or not clean.any():
+        return None
+    rows = plan.judge[clean]
+    return score(seen.y[rows], verdict.probabilities[clean], seen.classes, seen.groups[rows])
+
+
+def load(folder: str | Path) -> Loaded:
+    """A saved model. Raises BundleError."""
+    return unpack(read_bundle(folder))
+
+
+def judged_part(table: Table) -> str | None:
+    """The part of a table that a model is scored on: the test part, else the validation part, else (None) all of it."""
+    return next((split for split in ("test", "validation") if (table.splits == split).any()), None)
+
+
+def evaluate(
+    model: Loaded, table: Table, seed: int = 0, watch: Watcher = QUIET, engine: Engine | None = None
+) -> tuple[dict[str, Any], Predictions]:
+    """The score of a saved model on labelled images, on the test part alone where there is one; classes are matched by
+    name. `engine`: the model's, if it is compiled already.
+
+    Raises DataError for a label that the model does not know, and where no image can be read.
+    """
+    part = judged_part(table)
+    table = labelled(table.take(table.splits == part) if part else table)
+    unknown = sorted({str(label) for label in table.labels} - set(model.classes))
+    if unknown:
+        more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
+        raise DataError(
+            f"the model does not know the class {unknown[0]!r}{more}{nearest(unknown[0], model.classes)}: it knows "
+            f"{', '.join(model.classes[:20])}; rename the folder or take it out"
+        )
+    found = predict(model, table, engine, progress=watch.bar("network", len(table)))
+    rows = np.flatnonzero(found.readable)
+    if not len(rows):
+        raise DataError(f"none of {len(table)} images can be read; the first, {found.names[0]}: {found.errors[0]}")
+    number = {name: k for k, name in enumerate(model.classes)}
+    y = np.array([number[str(label)] for label in table.labels[rows]], dtype=np.int64)
+    groups = tie_groups(len(rows), [], table.groups[rows])
+    return score(y, found.probabilities[rows].astype(np.float64), model.classes, groups, seed), found
+
+
+def inspect(table: Table, options: Options, watch: Watcher = QUIET) -> Seen:
+    """Broken files, duplicates, leaks and conflicts, before anything is trained."""
+    table = labelled(table)
+    backbone, engine = open_network(table, options, say=watch.say)
+    announce(table, watch)
+    table, features = see_enough(table, backbone, engine, options, watch)
+    return look(table, backbone, engine, features)
+
+
+class Clock:
+    """Wall-clock seconds by stage."""
+
+    def __init__(self, seconds: dict[str, float] | None = None) -> None:
+        self.seconds = dict(seconds or {})
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start

@@ -1,0 +1,356 @@
+"""What a fit found -> metrics.json, the report, the model card, the bundle on disk."""
+
+from __future__ import annotations
+
+import datetime
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headstart import report
+from headstart.data import images
+from headstart.data.duplicates import find_conflicts, find_leaks
+from headstart.data.splits import write_split
+from headstart.errors import ImageError
+from headstart.files.bundle import write_bundle
+from headstart.files.cells import csv_bytes
+from headstart.finetune.choice import TUNED
+from headstart.finetune.trained import SpecHead
+from headstart.heads.taps import LAST
+from headstart.report.numbers import estimate, full
+from headstart.report.page import MAX_COPIES, MAX_GROUPS
+from headstart.ship.package import pack, versions
+from headstart.story.account import HEADS, TAPS, epochs_of, no_gain_line, outcomes, settings
+from headstart.story.pipeline import Fitted, Head
+from headstart.trunk.engine import this_machine
+from headstart.trunk.weights import PACKAGES
+
+GALLERY = 12  # pictures of a kind in the report
+PREVIEW = 256  # px, the longer side: sharp on a phone, 10 to 20 KiB
+BINS = 10  # of the reliability diagram
+
+
+def metrics(fitted: Fitted) -> dict[str, Any]:
+    """The content of metrics.json."""
+    plan, view = fitted.plan, fitted.view_verdict.score
+    headline = fitted.verdict.score | {"source": plan.source}
+    crossed = plan.judge is None
+    return {
+        "validation": fitted.validation,
+        "test": None if crossed else headline,
+        "cross_validation": headline if crossed else None,
+        "test_without_leaks": fitted.leak_free,
+        "baselines": {
+            b.kind.replace(" ", "_"): {
+                "n": b.n,
+                **b.scores,
+                "compared_with": {"what": b.against, "n": b.n, **b.rival},
+                "measure": b.measure,
+                "difference": b.difference,
+            }
+            for b in fitted.baselines
+        },
+        "timm_view": {"same_model": fitted.view is fitted.head, "n": view["n"], "accuracy": view["accuracy"]}
+        if fitted.seen.backbone.classifier
+        else None,
+        "learning_curve": fitted.curve,
+        "candidates": [asdict(c) for c in fitted.head.candidates],
+        "added": fitted.growth,
+        "tuning": fitted.tuning,
+        "training": [asdict(epoch) for epoch in epochs_of(fitted)],
+        "set_aside": [{"path": name, "reason": reason} for name, reason in fitted.seen.features.set_aside],
+        "seconds": {stage: round(s, 3) for stage, s in fitted.seconds.items()},
+    }
+
+
+def main_scores(fitted: Fitted) -> dict[str, float]:
+    """The headline's scores, without their intervals."""
+    names = ("accuracy", "balanced_accuracy", "log_loss", "macro_f1", "ece", "ece_plain")
+    return {name: fitted.verdict.score[name]["value"] for name in names} | {"n": fitted.verdict.score["n"]}
+
+
+def save(fitted: Fitted, folder: Path, title: str, command: str) -> dict[str, Any]:
+    """Write the bundle; returns the content of metrics.json. Raises OutputError."""
+    seen = fitted.seen
+    manifest, config, tensors = pack(seen.backbone, fitted.head, fitted.view, seen.classes, seen.engine.precision)
+    found = metrics(fitted)
+    with tempfile.TemporaryDirectory() as scratch:
+        split = Path(scratch) / "split.parquet"
+        used = [str(s) for s in fitted.plan.splits]
+        names, labels = [str(n) for n in seen.table.names], [str(x) for x in seen.table.labels]
+        fingerprint = write_split(split, names, seen.features.hashes, labels, used, seen.groups)
+        manifest |= {"class_type": seen.table.kind} if seen.table.kind != "str" else {}
+        manifest |= {"data_fingerprint": fingerprint, "versions": dict(versions())}
+        run = {
+            "command": command,
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "options": public(asdict(fitted.options)),
+            "recipe": [asdict(s) for s in settings(fitted)],
+            "machine": asdict(this_machine()),
+            "engine": seen.engine.name,
+            "precision": seen.engine.precision,
+            "images_through_the_network": seen.features.n_forward,
+            "seconds": found["seconds"],
+        }
+        data = report_data(fitted, folder, title, command, fingerprint, run["created"])
+        files = {
+            "split.parquet": split.read_bytes(),
+            "report.html": report.render_report(data).encode(),
+            "README.md": report.render_card(data).encode(),
+            **_lists(fitted),
+        }
+        write_bundle(folder, manifest=manifest, config=config, metrics=found, run=run, tensors=tensors, files=files)
+    return found
+
+
+def _lists(fitted: Fitted) -> dict[str, bytes]:
+    """What the user should look at, as CSV files."""
+    seen = fitted.seen
+    names, labels, splits = ([str(v) for v in c] for c in (seen.table.names, seen.table.labels, seen.table.splits))
+    suspects = [(names[s.row], labels[s.row], seen.classes[s.suggested], round(s.score, 4)) for s in fitted.suspects]
+    alike = [(k, s.kind, names[r], splits[r], labels[r]) for k, s in enumerate(seen.duplicates, 1) for r in s.rows]
+    return {
+        "suspected_labels.csv": csv_bytes(("path", "label", "suggested", "score"), suspects),
+        "duplicates.csv": csv_bytes(("set", "kind", "path", "split", "label"), alike),
+        "set_aside.csv": csv_bytes(("path", "reason"), seen.features.set_aside),
+    }
+
+
+def public(options: dict[str, Any]) -> dict[str, Any]:
+    """Options without the private places in them: a model is handed on."""
+    paths = {name: Path(str(options[name])).name for name in ("weights", "backbone") if options[name]}
+    return options | paths | {"cache": None}
+
+
+def handed_on(path: str | Path) -> str:
+    """A path as a model may name it: of an absolute one the last part alone, the others name a private machine."""
+    return Path(path).name if Path(path).is_absolute() else str(path)
+
+
+def _without_place(layout: str) -> str:
+    """What the data were read as, without private places."""
+    place, colon, rest = layout.partition(": ")
+    return f"{handed_on(place)}{colon}{rest}"
+
+
+def report_data(
+    fitted: Fitted, folder: Path, title: str, command: str, fingerprint: str, created: str
+) -> report.ReportData:
+    """Everything that the report and the card say."""
+    seen, plan, verdict = fitted.seen, fitted.plan, fitted.verdict
+    folds, repeats = verdict.score.get("folds", 1), verdict.score.get("repeats", 1)
+    n_train = len(plan.train) if plan.judge is not None else round(len(plan.train) * (1 - 1 / max(folds, 2)))
+    also = () if fitted.validation is None else (report.Measured(fitted.validation, "validation folder", n_train),)
+    leaks, conflicts = (
+        find_leaks(seen.duplicates, seen.table.splits),
+        find_conflicts(seen.duplicates, seen.table.labels),
+    )
+    galleries = _galleries(fitted)
+    machine = this_machine()
+    return report.ReportData(
+        title=title,
+        model=handed_on(folder),
+        classes=seen.classes,
+        headline=report.Measured(verdict.score, plan.source, n_train, folds, repeats),
+        also=also,
+        baselines=_baselines(fitted),
+        warnings=_warnings(fitted),
+        counts=_counts(fitted),
+        layout=_without_place(seen.table.layout),
+        notes=(*seen.table.notes, *outcomes(fitted)),
+        fingerprint=fingerprint,
+        set_aside=seen.features.set_aside,
+        worst=galleries["worst"],
+        least_certain=galleries["least_certain"],
+        most_certain=galleries["most_certain"],
+        suspects=galleries["suspects"],
+        n_suspects=len(fitted.suspects),
+        duplicates=_duplicate_groups(fitted),
+        n_duplicates=len(seen.duplicates),
+        n_leaks=len(leaks),
+        n_conflicts=len(conflicts),
+        curve=tuple(report.CurvePoint(p["n"], p["accuracy"]) for p in fitted.curve),
+        gain=fitted.curve[-1].get("gain") if fitted.curve else None,
+        losses=tuple((epoch.loss, epoch.held_out_loss) for epoch in epochs_of(fitted)),
+        more_epochs=(fitted.tuning or {}).get("more_epochs", 0),
+        rates=tuple(epoch.rate for epoch in epochs_of(fitted)),
+        reliability=_reliability(fitted),
+        network=_network(fitted),
+        candidates=_candidates(fitted),
+        tried_on=_tried_on(fitted),
+        recipe=tuple(report.Setting(s.name, s.value, s.source) for s in settings(fitted)),
+        seconds=fitted.seconds,
+        machine={"Processor": machine.processor, "Cores": str(machine.cores), "Accelerator": machine.accelerator},
+        versions=versions(),
+        seed=fitted.options.seed,
+        command=command,
+        created=created.replace("T", " ").replace("+00:00", " UTC"),
+        timm=_timm_view(fitted),
+    )
+
+
+def _baselines(fitted: Fitted) -> tuple[report.Baseline, ...]:
+    return tuple(
+        report.Baseline(
+            b.kind,  # type: ignore[arg-type]
+            b.scores[b.measure],
+            b.n,
+            b.difference["difference"],
+            b.rival[b.measure],
+            b.measure.replace("_", " "),  # type: ignore[arg-type]
+            b.n_train,
+        )
+        for b in fitted.baselines
+    )
+
+
+def _warnings(fitted: Fitted) -> tuple[str, ...]:
+    found = [line for line in [no_gain_line(fitted)] if line]
+    if fitted.leak_free:
+        accuracy = full(estimate(fitted.leak_free["accuracy"]), fitted.leak_free["n"])
+        without = "Without the judged images that are the same, or nearly the same, as a training image the accuracy is"
+        found.append(f"{without} {accuracy}.")
+    return tuple(found)
+
+
+def _candidates(fitted: Fitted) -> tuple[report.Candidate, ...]:
+    return tuple(
+        report.Candidate(
+            c.head if c.taps == TUNED else f"{HEADS.get(c.head, c.head)} on {TAPS.get(c.taps, c.taps)}",
+            c.log_loss,
+            c.accuracy,
+            c.weight > 0,
+            f"weight {c.weight:.2f}" if c.weight else "",
+        )
+        for c in fitted.head.candidates
+    )
+
+
+def _tried_on(fitted: Fitted) -> str:
+    """The images by which heads were compared."""
+    if isinstance(fitted.head, SpecHead) or (fitted.tuning and fitted.tuning["kept"]):
+        return "training images that were held out"
+    return "the training images, each left out in turn (for logistic regression, in five folds)"
+
+
+def _timm_view(fitted: Fitted) -> report.TimmView | None:
+    if not fitted.seen.backbone.classifier:
+        return None
+    view = fitted.view_verdict.score
+    return report.TimmView(fitted.view is fitted.head, view["accuracy"], view["n"], _why_other(fitted.head))
+
+
+def _why_other(head: Head) -> str:
+    """Why the timm view is not the model itself."""
+    top = "a timm network has one linear layer on the values of its last layer"
+    if isinstance(head, SpecHead):
+        return f"{top}, and the head of this model has layers of its own"
+    layers = list(dict.fromkeys(part.block.split("/")[0] for part in head.parts))
+    if layers == [LAST]:
+        return (
+            f"{top} as they are; the head of this model reads the same layer, but takes the square root of its values "
+            "and scales those of each picture to the same length first"
+        )
+    reads = f"{len(layers)} layers" if len(layers) > 1 else f"the layer {layers[0]}"
+    return f"{top}, and the head of this model reads {reads}"
+
+
+def _network(fitted: Fitted) -> report.Network:
+    backbone, engine = fitted.seen.backbone, fitted.seen.engine
+    source = backbone.weights_source
+    package = source.removeprefix("package ")
+    words = f"ImageNet, from the package {package}" if package in PACKAGES.values() else source
+    return report.Network(
+        name=backbone.name,
+        weights=words,
+        pretrained=source != "random weights",
+        licence=backbone.licence,
+        parameters=backbone.n_parameters,
+        size=backbone.preprocess.size,
+        engine=engine.name,
+        precision=engine.precision,
+        chain=backbone.chain,
+        taps=tuple(dict.fromkeys(p.block.split("/")[0] for p in fitted.head.parts)),
+        tuned=bool(fitted.tuning and fitted.tuning["kept"]),
+    )
+
+
+def _counts(fitted: Fitted) -> dict[str, dict[str, int]]:
+    seen, found = fitted.seen, {}
+    for split in ("train", "validation", "test"):
+        here = np.bincount(seen.y[fitted.plan.splits == split], minlength=len(seen.classes))
+        if here.sum():
+            found[split] = {name: int(n) for name, n in zip(seen.classes, here, strict=True)}
+    return found
+
+
+def _preview(fitted: Fitted, row: int) -> bytes:
+    try:
+        return images.preview(fitted.seen.table.read(row), PREVIEW, preprocess=fitted.seen.backbone.preprocess)
+    except ImageError:
+        return b""
+
+
+def _picture(fitted: Fitted, row: int, predicted: int, probability: float) -> report.Picture:
+    seen = fitted.seen
+    return report.Picture(
+        _preview(fitted, row),
+        str(seen.table.names[row]),
+        str(seen.table.labels[row]),
+        seen.classes[predicted],
+        probability,
+    )
+
+
+def _galleries(fitted: Fitted) -> dict[str, tuple[report.Picture, ...]]:
+    rows, p = fitted.verdict.rows, fitted.verdict.probabilities
+    best, sure = p.argmax(axis=1), p.max(axis=1)
+    right = best == fitted.seen.y[rows]
+    order = np.argsort(-sure, kind="stable")
+
+    def some(chosen: Any) -> tuple[report.Picture, ...]:
+        return tuple(_picture(fitted, int(rows[k]), int(best[k]), float(sure[k])) for k in chosen[:GALLERY])
+
+    return {
+        "worst": some(order[~right[order]]),
+        "least_certain": some(order[::-1]),
+        "most_certain": some(order[right[order]]),
+        "suspects": tuple(_picture(fitted, s.row, s.suggested, s.score) for s in fitted.suspects[:GALLERY]),
+    }
+
+
+def _duplicate_groups(fitted: Fitted) -> tuple[report.DuplicateGroup, ...]:
+    """The groups shown: leaks and conflicts first."""
+    seen = fitted.seen
+    bad = {
+        id(s)
+        for s in [*find_leaks(seen.duplicates, seen.table.splits), *find_conflicts(seen.duplicates, seen.table.labels)]
+    }
+    order = sorted(seen.duplicates, key=lambda s: id(s) not in bad)
+    return tuple(
+        report.DuplicateGroup(
+            s.kind,
+            tuple(
+                report.Copy(
+                    _preview(fitted, r) if k < MAX_COPIES else b"",
+                    str(seen.table.names[r]),
+                    str(seen.table.labels[r]),
+                    str(seen.table.splits[r]),
+                )
+                for k, r in enumerate(s.rows)
+            ),
+        )
+        for s in order[:MAX_GROUPS]
+    )
+
+
+def _reliability(fitted: Fitted) -> tuple[report.ReliabilityBin, ...]:
+    """Bins of equal numbers of answers by their probability."""
+    p = fitted.verdict.probabilities
+    sure, right = p.max(axis=1), p.argmax(axis=1) == fitted.seen.y[fitted.verdict.rows]
+    order = np.argsort(sure, kind="stable")
+    parts = [k for k in np.array_split(order, BINS) if len(k)]
+    return tuple(report.ReliabilityBin(float(sure[k].mean()), float(right[k].mean()), len(k)) for k in parts)
