@@ -35,14 +35,6 @@ DOORS = {
     "tifffile": {"data/tiff.py"},
 }
 QUICK = {"__init__", "errors", "files/bundle", "files/swap", "cli/main", "data/table", "data/images"}  # by --help
-    "__init__",
-    "errors",
-    "files/bundle",
-    "files/swap",
-    "cli/main",
-    "data/table",
-    "data/images",
-]  # loaded by --help
 SLOW = ["torch", "torchvision", "timm", "openvino", "sklearn", "scipy.stats"]  # 0.3 to 4 s each
 UNSAFE = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 NAMELESS = {"utils", "util", "helpers", "helper", "base", "common", "constants", "misc"}
