@@ -40,8 +40,10 @@ def judged(material: Material) -> tuple[dict[str, float], Any]:
     none = np.full(len(material.y), "none", dtype=object)
     plan = make_plan(none, material.y, material.groups, material.keys, material.seed)
     sets = tap_sets("auto", tuple(material.blocks))
-    probe = trial.final_probe(material, plan, sets)
-    verdict = trial.judge(material, plan, probe, trial.Method(sets), lambda stage, total: lambda done: None)
+    probe = evidence.final_probe(material, plan, sets)
+    verdict = evidence.judge(
+        material, plan, probe, evidence.Method(CLASSIFICATION, sets), lambda stage, total: lambda done: None
+    )
     return verdict.score["accuracy"], probe
 
 
@@ -54,7 +56,7 @@ def halves(material: Material, draws: int) -> list[tuple[dict[str, float], float
         order = order[np.argsort(material.y[order], kind="stable")]
         one, other = np.sort(order[::2]), np.sort(order[1::2])
         interval, probe = judged(material.part(one))
-        truth = trial.judge_rows(material, probe, other).score["accuracy"]["value"]
+        truth = evidence.judge_rows(material, probe, other).score["accuracy"]["value"]
         found.append((interval, truth))
         print(f"half {seed}: {interval['low']:.4f} to {interval['high']:.4f}, the other half {truth:.4f}", flush=True)
     return found

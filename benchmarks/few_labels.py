@@ -53,7 +53,7 @@ def accuracies(table: Table, n_test: int, draws: int) -> dict[int, list[float]]:
 
         def accuracy(labels: int, draw: int) -> float:
             learned = learn(table.take(drawn(table, labels, draw)), options, hold_out=False)
-            found = learned.head.log_probabilities(blocks).argmax(axis=1)
+            found = learned.head.outputs(blocks).argmax(axis=1)
             return float((np.array(learned.seen.classes)[found] == y).mean())
 
         return {labels: [accuracy(labels, draw) for draw in range(draws)] for labels in PUBLISHED}
@@ -74,7 +74,7 @@ def end_to_end(data: Path, labels: int, n_test: int) -> dict[str, Any]:
         learned = learn(table.take(drawn(table, labels, 0)), Options(cache=cache), hold_out=False)
     seen, fitted = learned.seen, time.time()
     model = Loaded(None, seen.backbone, learned.head, seen.classes, seen.engine.precision)
-    found = predict(model, test, seen.engine).probabilities.argmax(axis=1)
+    found = predict(model, test, seen.engine).answers.argmax(axis=1)
     done = time.time()
     accuracy = float((np.array(seen.classes)[found] == test.labels).mean())
     return {"fitted": fitted, "done": done, "stages": learned.seconds, "accuracy": accuracy}

@@ -17,7 +17,7 @@ import measure
 import numpy as np
 
 from headstart.data.table import Table, read_table, table_of
-from headstart.judge.metrics import paired_gain
+from headstart.judge.intervals import paired_gain
 from headstart.story import account, pipeline
 from headstart.story.opening import Options
 from headstart.story.trial import judge_rows
@@ -65,8 +65,8 @@ def one(table: Table, options: Options) -> dict[str, Any]:
     frozen = pipeline.learn(table, Options(cache=options.cache, seed=options.seed))
     rows = learned.plan.judge
     y = learned.seen.y[rows]
-    before = frozen.head.log_probabilities(frozen.material.at(rows)).argmax(axis=1) == y
-    after = verdict.probabilities.argmax(axis=1) == y
+    before = frozen.head.outputs(frozen.material.at(rows)).argmax(axis=1) == y
+    after = verdict.answers.argmax(axis=1) == y
     return {
         "train": len(learned.plan.train),
         "n": len(rows),

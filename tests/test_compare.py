@@ -16,7 +16,7 @@ from conftest import Run
 from headstart import recipe
 from headstart.finetune.tunable import tunable
 from headstart.finetune.tune import Tuning
-from headstart.judge.metrics import accuracy_interval, balanced_interval
+from headstart.judge.intervals import accuracy_interval, balanced_interval
 from headstart.story.compare import ARMS, PIXELS, Arm, flags, verdict
 from headstart.story.freeze_depth import Curve, Depth, _drawn_anew, lines
 from headstart.story.opening import Options

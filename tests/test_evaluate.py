@@ -101,9 +101,9 @@ def test_result_is_whole_and_repeats_exactly() -> None:
 
     first, again, other = run(0), run(0), run(1)
     assert first.score == again.score != other.score
-    assert np.array_equal(first.probabilities, again.probabilities)
+    assert np.array_equal(first.answers, again.answers)
     assert seen[:10] == [(i, 10) for i in range(1, 11)]
-    assert np.allclose(first.probabilities.sum(axis=1), 1)
+    assert np.allclose(first.answers.sum(axis=1), 1)
     assert first.folds.shape == (2, 90)
     assert (first.score["n"], first.score["folds"], first.score["repeats"]) == (90, 5, 2)
     json.dumps(first.score, allow_nan=False)
@@ -130,7 +130,7 @@ def test_row_order_and_names_do_not_matter() -> None:
     first = cross_validate(nearest_mean(x, y, 3), y, np.arange(120), k, list("abc"))
     fit = nearest_mean(x[order], y[order], 3)
     moved = cross_validate(fit, y[order], np.arange(120), [k[i] for i in order], list("abc"))
-    assert np.allclose(moved.probabilities, first.probabilities[order])
+    assert np.allclose(moved.answers, first.answers[order])
     assert moved.score["accuracy"] == first.score["accuracy"]
 
 

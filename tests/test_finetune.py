@@ -35,7 +35,7 @@ from headstart.heads.calibrate import best_scale
 from headstart.heads.material import Material
 from headstart.heads.probe import Probe, fit_closed
 from headstart.heads.taps import Part, TapSet, last, plain
-from headstart.judge.metrics import wilson
+from headstart.judge.intervals import wilson
 from headstart.ship.predict import predict
 from headstart.story import pipeline, publish, trial
 from headstart.story.account import no_gain_line
@@ -188,7 +188,7 @@ def test_it_starts_from_the_fitted_head_and_learns(network: Backbone) -> None:
     first, final = found.epochs[0].loss, found.epochs[-1].loss
     assert final < first
     assert found.backbone is not None
-    said = found.head.log_probabilities({"pre_logits": top(found.backbone, pixels(90, seed=5))}).argmax(axis=1)
+    said = found.head.outputs({"pre_logits": top(found.backbone, pixels(90, seed=5))}).argmax(axis=1)
     assert (said == np.arange(90) % 3).mean() > 0.8
 
 
@@ -325,7 +325,7 @@ def test_the_log_losses_are_compared_at_the_best_scale_of_each(network: Backbone
     plan, data = tuning(network, "last", 2), material(network, Y)
     found = tune(plan, data, ROWS)
     held = np.flatnonzero(~np.isnan(found.head.left_out[:, 0]))
-    frozen = fit_closed(data, np.delete(ROWS, held), plan.sets).log_probabilities(data.at(held))
+    frozen = fit_closed(data, np.delete(ROWS, held), plan.sets).outputs(data.at(held))
     for scale in (0.1, 10.0):
         compared = _compare(plan, data, ROWS, held, scale * frozen)
         assert compared["loss_difference"]["value"] == pytest.approx(0, abs=1e-3)
@@ -562,7 +562,7 @@ def test_a_tuned_model_without_a_gain_on_the_judged_images_says_so(
 ) -> None:
     gain = {"difference": {"value": -0.02, "low": low, "high": high}}
     scores = {"accuracy": {"value": 0.8236}}, {"accuracy": {"value": 0.8036}}
-    frozen = trial.Baseline("frozen", 1500, "accuracy", *scores, gain)
+    frozen = evidence.Baseline("frozen", 1500, "accuracy", *scores, gain)
     fitted: Any = SimpleNamespace(baselines=[frozen], tuning={"kept": True}, options=Options(tune=tune))
     found = no_gain_line(fitted)
     assert re.match(said, found) if said and found else found is said
@@ -584,7 +584,7 @@ def test_the_command_tunes_saves_and_the_model_is_timms_own(run: Run, parted: Pa
     other = read_bundle(tmp_path / "n")
     assert all(np.array_equal(t, other.tensors()[name]) for name, t in bundle.tensors().items())
     model, images = load(tmp_path / "m"), list_images([parted])
-    ours = predict(model, images).probabilities
+    ours = predict(model, images).answers
     network = timm.create_model(f"local-dir:{tmp_path / 'm'}", pretrained=True).eval()
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (model.backbone.preprocess.mean, model.backbone.preprocess.std))
     for k in range(3):
@@ -654,8 +654,8 @@ def test_what_is_saved_answers_as_what_was_judged(
     assert learned.tuned.record["head"] == head
     fitted = pipeline.prove(learned)
     publish.save(fitted, tmp_path / "m", "t", "t")
-    ours = np.exp(fitted.head.log_probabilities(learned.material.blocks))
-    assert predict(load(tmp_path / "m"), table).probabilities == pytest.approx(ours, abs=2e-3)
+    ours = np.exp(fitted.head.outputs(learned.material.blocks))
+    assert predict(load(tmp_path / "m"), table).answers == pytest.approx(ours, abs=2e-3)
     assert fitted.view is fitted.head or fitted.view.parts == plain().parts
 
 
@@ -725,7 +725,7 @@ def test_the_comparison_is_of_what_is_handed_over(
         assert found.backbone is not None
         blocks = plan.features(found.backbone, ROWS)
         without = fit_closed(replace(data, blocks=blocks), np.delete(ROWS, held), plan.sets)
-        apart = without.log_probabilities({key: block[held] for key, block in blocks.items()})
+        apart = without.outputs({key: block[held] for key, block in blocks.items()})
         assert np.array_equal(left_out.argmax(axis=1), apart.argmax(axis=1))
         whole = fit_closed(replace(data, blocks=blocks), ROWS, plan.sets)
         assert np.allclose(found.head.coef / np.linalg.norm(found.head.coef), whole.coef / np.linalg.norm(whole.coef))

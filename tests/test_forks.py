@@ -206,7 +206,7 @@ def test_every_lock_of_the_package_is_such_a_one() -> None:
     home = Path(headstart.__file__).parent
     ours = {file.name for file in home.rglob("*.py") if "threading.Lock(" in file.read_text(encoding="utf-8")}
     ours |= {file.name for file in home.rglob("*.py") if "threading.RLock(" in file.read_text(encoding="utf-8")}
-    assert ours == {"files/forks.py"}
+    assert ours == {"forks.py"}
 
 
 def test_two_threads_do_not_mix_what_a_network_in_torch_says(fitted: TransferClassifier) -> None:

@@ -351,7 +351,7 @@ def test_models_of_the_first_release_are_read(mine: Path) -> None:
     trained(mine)
     head = unpack(read_bundle(mine)).head
     assert isinstance(head, SpecHead)
-    answer = head.log_probabilities({"last_map/map": np.ones((1, 1024), np.float16)})
+    answer = head.outputs({"last_map/map": np.ones((1, 1024), np.float16)})
     assert np.allclose(answer, np.log(1 / 3))
 
 

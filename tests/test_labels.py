@@ -23,7 +23,7 @@ def out_of_fold(x: NDArray[np.float64], y: NDArray[np.int64], n_classes: int) ->
         return lambda rows: np.asarray(model.predict_proba(x[rows]))
 
     keys = [f"{i:05d}" for i in range(len(y))]
-    return cross_validate(fit, y, np.arange(len(y)), keys, [str(c) for c in range(n_classes)]).probabilities
+    return cross_validate(fit, y, np.arange(len(y)), keys, [str(c) for c in range(n_classes)]).answers
 
 
 @pytest.fixture(scope="module")

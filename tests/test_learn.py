@@ -1,4 +1,4 @@
-"""What is learned from features: preparation, calibration, the choice of heads, the plan, the trial."""
+"""What is learned from features: preparation, calibration, the choice of heads, the plan, the evidence."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from headstart.heads.calibrate import best_scale, calibrate, log_loss, log_softm
 from headstart.heads.material import Material
 from headstart.heads.probe import fit_probe
 from headstart.heads.taps import Part, plain, tap_sets
-from headstart.story import trial
+from headstart.story import evidence
+from headstart.tasks.classification import CLASSIFICATION
 from headstart.story.opening import Options, sized
 from headstart.story.plan import check_classes, make_plan
 from headstart.trunk.backbone import open_backbone
@@ -100,9 +101,9 @@ def test_the_merged_head_is_the_average_of_its_members() -> None:
     assert len(used) > 1
     assert sum(c.weight for c in used) == pytest.approx(1)
     by_name = {t.name: (t,) for t in tap_sets("auto", BLOCKS)}
-    alone = [fit_probe(m.blocks, m.y, m.groups, by_name[c.taps], (c.head,)).log_probabilities(m.blocks) for c in used]
+    alone = [fit_probe(m.blocks, m.y, m.groups, by_name[c.taps], (c.head,)).outputs(m.blocks) for c in used]
     average = sum(c.weight * one for c, one in zip(used, alone, strict=True))
-    merged = whole.log_probabilities(m.blocks)
+    merged = whole.outputs(m.blocks)
     assert np.exp(merged).sum(axis=1) == pytest.approx(np.ones(90))
     ours, theirs = (x - x.mean(axis=1, keepdims=True) for x in (merged, average))
     scale = (ours * theirs).sum() / (theirs**2).sum()  # the merged head is calibrated once more
@@ -112,8 +113,8 @@ def test_the_merged_head_is_the_average_of_its_members() -> None:
 def test_a_row_does_not_depend_on_the_rows_beside_it() -> None:
     m = material(90)
     probe = probe_of(m)
-    whole = probe.log_probabilities(m.blocks)
-    assert probe.log_probabilities(m.at(np.array([7]))) == pytest.approx(whole[[7]], abs=1e-9)
+    whole = probe.outputs(m.blocks)
+    assert probe.outputs(m.at(np.array([7]))) == pytest.approx(whole[[7]], abs=1e-9)
 
 
 def test_plain_taps_read_the_pre_logits_unprepared() -> None:
@@ -121,7 +122,7 @@ def test_plain_taps_read_the_pre_logits_unprepared() -> None:
     probe = probe_of(m, "last")
     by_hand = m.blocks["pre_logits"].astype(np.float64) @ probe.coef.T + probe.intercept
     assert probe.parts == plain().parts
-    assert probe.log_probabilities(m.blocks) == pytest.approx(log_softmax(by_hand), abs=1e-6)
+    assert probe.outputs(m.blocks) == pytest.approx(log_softmax(by_hand), abs=1e-6)
 
 
 def test_only_heads_near_the_best_are_averaged() -> None:
@@ -153,16 +154,18 @@ def test_shuffled_labels_give_chance() -> None:
     y = np.random.default_rng(5).permutation(m.y)
     shuffled = Material(m.blocks, y, m.groups, m.keys, m.classes, 0)
     sets = tap_sets("auto", BLOCKS)
-    verdict = trial.judge(
+    verdict = evidence.judge(
         shuffled,
         plan_of(shuffled),
-        trial.final_probe(shuffled, plan_of(shuffled), sets),
-        trial.Method(sets),
+        evidence.final_probe(shuffled, plan_of(shuffled), sets),
+        evidence.Method(CLASSIFICATION, sets),
         no_bar,
     )
     accuracy = verdict.score["accuracy"]
     assert accuracy["low"] <= 1 / 3 <= accuracy["high"]
-    honest = trial.judge(m, plan_of(m), trial.final_probe(m, plan_of(m), sets), trial.Method(sets), no_bar)
+    honest = evidence.judge(
+        m, plan_of(m), evidence.final_probe(m, plan_of(m), sets), evidence.Method(CLASSIFICATION, sets), no_bar
+    )
     assert honest.score["accuracy"]["low"] > 0.8
 
 
@@ -172,7 +175,7 @@ def test_a_fold_never_sees_its_own_labels() -> None:
     rows, judged = np.arange(60), np.arange(60, 90)
     changed = Material(m.blocks, np.where(np.arange(90) < 60, m.y, 0), m.groups, m.keys, m.classes, 0)
     sets = tap_sets("auto", BLOCKS)
-    ours, theirs = (trial.fitter(x, sets, ("ridge", "lda"))(rows)(judged) for x in (m, changed))
+    ours, theirs = (evidence.fitter(x, sets, ("ridge", "lda"))(rows)(judged) for x in (m, changed))
     assert np.array_equal(ours, theirs)
 
 
@@ -182,8 +185,8 @@ def test_precomputed_products_change_nothing() -> None:
     sets = tap_sets("auto", BLOCKS)
     part = m.part(rows)
     direct = fit_probe(part.blocks, part.y, part.groups, sets, ("ridge", "lda"))
-    quick = trial.fitter(m, sets, ("ridge", "lda"))(rows)(judged)
-    assert quick == pytest.approx(np.exp(direct.log_probabilities(m.at(judged))), abs=1e-6)
+    quick = evidence.fitter(m, sets, ("ridge", "lda"))(rows)(judged)
+    assert quick == pytest.approx(np.exp(direct.outputs(m.at(judged))), abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -226,8 +229,10 @@ def test_baselines_are_beaten_by_signal_and_compared_on_the_same_images() -> Non
     m = material(120)
     plan = plan_of(m)
     sets = tap_sets("auto", BLOCKS)
-    verdict = trial.judge(m, plan, trial.final_probe(m, plan, sets), trial.Method(sets), no_bar)
-    frequent = trial.most_frequent(m, plan, verdict)
+    verdict = evidence.judge(
+        m, plan, evidence.final_probe(m, plan, sets), evidence.Method(CLASSIFICATION, sets), no_bar
+    )
+    frequent = evidence.most_frequent(m, plan, verdict)
     assert frequent.accuracy["value"] == pytest.approx(1 / 3)
     assert frequent.difference is not None
     gain = verdict.score["accuracy"]["value"] - frequent.accuracy["value"]
@@ -238,8 +243,8 @@ def test_the_random_baseline_is_compared_on_equal_terms() -> None:
     """With the model's own features in place of random ones the difference is nothing, however few rows are drawn."""
     m = material(120)
     plan = plan_of(m)
-    drawn = trial.draw_for_baseline(m, plan)
-    same = trial.random_weights(m, plan, drawn, m.at(drawn))
+    drawn = evidence.draw_for_baseline(m, plan)
+    same = evidence.random_weights(m, plan, drawn, m.at(drawn))
     assert same.difference is not None
     assert same.difference["difference"]["value"] == 0
 
@@ -252,10 +257,10 @@ def test_the_random_baseline_sees_enough_of_a_rare_class_and_counts_it_as_the_ot
     keys = tuple(f"{k:08x}" for k in rng.permutation(len(y)))
     m = Material(blocks, y, np.arange(len(y)), keys, ("sand", "sea"), 0)
     plan = make_plan(np.full(len(y), "none", dtype=object), y, m.groups, m.keys, 0, may_hold_out=False)
-    drawn = trial.draw_for_baseline(m, plan)
+    drawn = evidence.draw_for_baseline(m, plan)
     assert (y[drawn] == 1).sum() == min(rare, len(drawn) // 2)
     noise = {name: rng.normal(size=(len(drawn), 8)).astype(np.float16) for name in BLOCKS}
-    found = trial.random_weights(m, plan, drawn, noise)
+    found = evidence.random_weights(m, plan, drawn, noise)
     assert found.measure == "balanced_accuracy"
     assert found.rival[found.measure]["value"] > 0.9
     assert found.scores[found.measure]["value"] < 0.65
@@ -272,7 +277,7 @@ def test_a_baseline_of_many_small_classes_leaves_none_with_a_single_image() -> N
     rng = np.random.default_rng(1)
     m = Material({}, y, groups, tuple(f"{k:08x}" for k in rng.permutation(4000)), tuple(map(str, range(500))), 0)
     plan = make_plan(np.full(4000, "none", dtype=object), y, groups, m.keys, 0, may_hold_out=False)
-    drawn = trial.draw_for_baseline(m, plan)
+    drawn = evidence.draw_for_baseline(m, plan)
     assert min(len(set(groups[drawn[y[drawn] == c]])) for c in range(500)) >= 2
 
 
@@ -280,7 +285,7 @@ def test_more_images_give_a_better_curve() -> None:
     m = material(240, signal=0.8)
     plan = plan_of(m)
     sets = tap_sets("auto", BLOCKS)
-    points = trial.curve(m, plan, trial.final_probe(m, plan, sets), trial.Method(sets))
+    points = evidence.curve(m, plan, evidence.final_probe(m, plan, sets), evidence.Method(CLASSIFICATION, sets))
     sizes = [p["n"] for p in points]
     assert sizes == sorted(set(sizes))
     assert len(sizes) >= 4

@@ -35,7 +35,7 @@ def test_a_head_in_words_is_trained_saved_and_used(run: Run, pictures: Path, tmp
     assert len(found) == 24
     assert all(sum(c["probability"] for c in f["top"]) == pytest.approx(1, abs=1e-4) for f in found)
     one = predict(load(tmp_path / "m"), list_images([found[0]["path"]]))
-    assert one.probabilities.max() == pytest.approx(found[0]["probability"], abs=1e-5)
+    assert one.answers.max() == pytest.approx(found[0]["probability"], abs=1e-5)
 
 
 def test_one_pass_of_the_trunk_whatever_the_epochs(run: Run, pictures: Path, tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_a_layer_is_read_alone(run: Run, pictures: Path, tmp_path: Path) -> None
     assert manifest["layer"] == {"name": "blocks.1", "module": "blocks.1", "pooling": "avg"}
     assert [part["block"] for part in manifest["head"]["parts"]] == ["blocks.1/mean"]
     images, model = list_images([pictures]), load(tmp_path / "m")
-    answers = predict(model, images).probabilities.argmax(axis=1)
+    answers = predict(model, images).answers.argmax(axis=1)
     right = [Path(name).parent.name == model.classes[k] for name, k in zip(images.names, answers, strict=True)]
     assert np.mean(right) > 0.8  # colour is plain to see in early layers
 

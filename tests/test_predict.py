@@ -48,7 +48,7 @@ def last(blurred: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def probabilities(folder: Path, images: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     """(image, class) of all images below a folder, in the order of their names."""
-    return predict(load_model(folder), list_images([images])).probabilities
+    return predict(load_model(folder), list_images([images])).answers
 
 
 def through_timm(folder: Path, images: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
@@ -102,13 +102,13 @@ def test_with_several_taps_timm_loads_the_best_linear_top_and_both_accuracies_ar
 def test_an_answer_does_not_depend_on_its_company_or_place(model: Path, pictures: Path) -> None:
     loaded = load_model(model)
     files = [str(f) for f in sorted(pictures.rglob("*.png"))]
-    together = predict(loaded, list_images(files)).probabilities
-    backwards = predict(loaded, list_images(files[::-1])).probabilities[::-1]
-    alone = np.concatenate([predict(loaded, list_images([f])).probabilities for f in files[:3]])
+    together = predict(loaded, list_images(files)).answers
+    backwards = predict(loaded, list_images(files[::-1])).answers[::-1]
+    alone = np.concatenate([predict(loaded, list_images([f])).answers for f in files[:3]])
     assert (together == backwards).all()
     assert (together[:3] == alone).all()
     many = files * (BUFFER // len(files) + 2)  # more than one buffer of the head
-    assert (predict(loaded, list_images(many)).probabilities == np.tile(together, (len(many) // len(files), 1))).all()
+    assert (predict(loaded, list_images(many)).answers == np.tile(together, (len(many) // len(files), 1))).all()
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from headstart.finetune.activations import Stored
 from headstart.finetune.learner import batches, one_cycle
 from headstart.finetune.trained import Design, Epoch, Examples, SpecHead, _Run, build_head, train_head
 from headstart.heads.material import Material
-from headstart.story import trial
+from headstart.story import evidence
+from headstart.tasks.classification import CLASSIFICATION
 from headstart.story.plan import make_plan
 
 SHAPE = (4, 3, 3)
@@ -42,7 +43,7 @@ def examples(n: int = 150, seed: int = 0) -> Examples:
 
 def accuracy(head: SpecHead, n: int = 300) -> float:
     values, y = maps(n, seed=9)
-    return float((head.log_probabilities({"last_map/map": values}).argmax(axis=1) == y).mean())
+    return float((head.outputs({"last_map/map": values}).argmax(axis=1) == y).mean())
 
 
 def test_a_head_on_maps_learns_what_a_mean_cannot_see() -> None:
@@ -67,8 +68,8 @@ def test_probabilities_do_not_depend_on_batch_mates_and_evaluation_moves_nothing
     head = train_head(design("batchnorm, dropout 0.5, flatten, batchnorm", 2), examples())
     before = {name: t.clone() for name, t in head.module.state_dict().items()}
     values, _ = maps(9, seed=4)
-    whole = head.log_probabilities({"last_map/map": values})
-    single = np.concatenate([head.log_probabilities({"last_map/map": values[k : k + 1]}) for k in range(9)])
+    whole = head.outputs({"last_map/map": values})
+    single = np.concatenate([head.outputs({"last_map/map": values[k : k + 1]}) for k in range(9)])
     assert single == pytest.approx(whole, abs=1e-5)
     assert np.exp(whole).sum(axis=1) == pytest.approx(1)
     assert all(torch.equal(before[name], t) for name, t in head.module.state_dict().items())
@@ -98,7 +99,11 @@ def test_the_judged_images_have_no_part_in_the_head() -> None:
             x[100:], labels[100:] = -x[100:], (y[100:] + 1) % 3
         m = Material({"last_map/map": x, "pre_logits": x[:, :8]}, labels, np.arange(150), keys, ("a", "b", "c"), 0)
         plan = make_plan(splits, labels, m.groups, keys, 0)
-        heads.append(trial.final_head(m, plan, trial.Method((), design(epochs=5)), lambda s, t: lambda d: None))
+        heads.append(
+            evidence.final_head(
+                m, plan, evidence.Method(CLASSIFICATION, (), design(epochs=5)), lambda s, t: lambda d: None
+            )
+        )
     states = [h.module.state_dict() for h in heads if isinstance(h, SpecHead)]
     assert len(states) == 2
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
@@ -169,4 +174,4 @@ def test_any_number_of_images_and_epochs_trains(n: int) -> None:
         for batch_size in (1, 4, 64):
             how = recipe.training(n, epochs, batch_size)
             found = train_head(replace(design("flatten, dense 4 relu"), training=how), some)
-            assert np.isfinite(found.log_probabilities({"last_map/map": values})).all()
+            assert np.isfinite(found.outputs({"last_map/map": values})).all()

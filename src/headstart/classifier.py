@@ -113,10 +113,12 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         table = read_table(X) if y is None else table_of(X, labels)  # type: ignore[arg-type]
         self._learned = pipeline.learn(table, Options(**self.get_params()), hold_out=y is None)
         seen = self._learned.seen
-        self.classes_ = np.array(seen.classes, dtype=object) if labels is None else labels.values
+        names = seen.targets.names
+        self.classes_ = np.array(names, dtype=object) if labels is None else labels.values
         self.set_aside_ = (*seen.features.set_aside, *_unlabelled(table, labels))
         kind = seen.table.kind
-        self._model = Loaded(None, seen.backbone, self._learned.head, seen.classes, seen.engine.precision, kind)
+        task, head = self._learned.method.task, self._learned.head
+        self._model = Loaded(None, seen.backbone, task, head, names, {}, seen.engine.precision, kind)
         self._engine = seen.engine
         return self
 
@@ -128,7 +130,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if len(bad):
             first = f"{found.names[bad[0]]}: {found.errors[bad[0]]}"
             raise DataError(f"{len(bad)} of {len(found.names)} images cannot be read; the first, {first}")
-        return found.probabilities
+        return found.answers
 
     def predict(self, X: Images) -> npt.NDArray[Any]:
         """The most probable class of each image, (image,)."""
@@ -142,7 +144,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self, "classes_")
         table = read_table(X, min_classes=1) if y is None else table_of(X, y)  # type: ignore[arg-type]
-        return pipeline.evaluate(self._model, table, self.seed, engine=self._compiled())[0]
+        return pipeline.evaluate(self._model, table, self.seed, engine=self._compiled())[0].to_json()
 
     def save(self, folder: str | Path, force: bool = False) -> dict[str, Any]:
         """Judge the model as `headstart fit` does and write the bundle; returns the content of metrics.json.
@@ -168,7 +170,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """A saved model, ready to predict. Raises BundleError."""
         model = pipeline.load(folder)
         found = cls(backbone=model.backbone.name, precision=model.precision)
-        found.classes_ = classes_of(model.classes, model.kind)
+        found.classes_ = classes_of(model.names, model.kind)
         found._model = model
         found._compiled()
         return found

@@ -12,7 +12,10 @@ import numpy.typing as npt
 
 from headstart.counted import counted
 from headstart.data.duplicates import DuplicateSet, find_conflicts, find_leaks
+from headstart.data.targets import counts
 from headstart.files.bundle import Bundle
+from headstart.judge.marks import Interval, Score
+from headstart.story.evidence import called
 
 if TYPE_CHECKING:
     from headstart.story.pipeline import Fitted, Seen
@@ -24,17 +27,19 @@ MOST = 20  # lines of one list on the terminal, a screen; --json has them all
 def summary(fitted: Fitted, folder: Path, seconds: float) -> list[str]:
     """What the terminal shows at the end of a fit. `seconds`: of the whole command so far."""
     score = fitted.verdict.score
-    lines = [_line("accuracy", f"{_interval(score['accuracy'])}  n = {score['n']:,}  ({_judged(fitted)})")]
+    lines = [_line("accuracy", f"{_interval(score['accuracy'])}  n = {score.n:,}  ({_judged(fitted)})")]
     rare = [b for b in fitted.baselines if b.measure == "balanced_accuracy"]
     if rare:
         lines.append(
             _line(
                 "balanced",
-                f"{_interval(score['balanced_accuracy'])}  n = {score['n']:,}  (each class counts the same, as below)",
+                f"{_interval(score['balanced_accuracy'])}  n = {score.n:,}  (each class counts the same, as below)",
             )
         )
-    lines += [_line(b.kind, f"{_interval(b.scores[b.measure])}  n = {b.n:,}") for b in fitted.baselines]
-    found = [c for c in score["per_class"] if c["recall"]["value"] is not None]
+    lines += [
+        _line(called(b, fitted.method.task), f"{_interval(b.scores[b.measure])}  n = {b.n:,}") for b in fitted.baselines
+    ]
+    found = [c for c in score.tables["per_class"] if c["recall"]["value"] is not None]
     worst = min(found, key=lambda c: c["recall"]["value"], default=None)
     if worst and worst["recall"]["value"] < 1:
         lines.append(
@@ -63,7 +68,7 @@ def _judged(fitted: Fitted) -> str:
     """What the headline was measured on."""
     score = fitted.verdict.score
     return {
-        "cross-validation": f"{score.get('folds')}-fold cross-validation, {_times(score.get('repeats', 1))}",
+        "cross-validation": f"{score.folds}-fold cross-validation, {_times(score.repeats or 1)}",
         "test split": "held-out images, used once",
         "test folder": "your test images, used once",
         "validation folder": "your validation images, used once",
@@ -103,12 +108,12 @@ def _line(name: str, text: str) -> str:
     return f"{name:15s}{text}"
 
 
-def score_lines(scored: dict[str, Any]) -> list[str]:
+def score_lines(scored: Score) -> list[str]:
     """A score for the terminal."""
     lines = [f"{name:18s} {_interval(scored[name])}" for name in ("accuracy", "balanced_accuracy", "macro_f1")]
-    lines.append(f"{'log_loss':18s} {scored['log_loss']['value']:.3f}")
-    lines.append(f"{'n':18s} {scored['n']:,}")
-    for row in scored["per_class"]:
+    lines.append(f"{'log_loss':18s} {scored.value('log_loss'):.3f}")
+    lines.append(f"{'n':18s} {scored.n:,}")
+    for row in scored.tables["per_class"]:
         recall, precision = row["recall"]["value"], row["precision"]["value"]
         shown = [
             f"{what} {value:.1%}" for what, value in (("recall", recall), ("precision", precision)) if value is not None
@@ -138,7 +143,9 @@ def model_lines(bundle: Bundle) -> list[str]:
 def inspection(seen: Seen) -> dict[str, Any]:
     """The JSON of `headstart inspect`."""
     table = seen.table
-    counts = np.bincount(seen.y, minlength=len(seen.classes))
+    splits = sorted(set(table.splits))
+    by_split = {split: counts(seen.targets.take(table.splits == split)) for split in splits}
+    whole = list(counts(seen.targets).values())
 
     def told(sets: list[DuplicateSet]) -> list[dict[str, Any]]:
         return [
@@ -151,17 +158,14 @@ def inspection(seen: Seen) -> dict[str, Any]:
         ]
 
     return {
-        "classes": {
-            name: {split: int(((seen.y == k) & (table.splits == split)).sum()) for split in sorted(set(table.splits))}
-            for k, name in enumerate(seen.classes)
-        },
+        "classes": {name: {split: by_split[split].get(name, 0) for split in splits} for name in seen.targets.names},
         "images": len(table),
         "set_aside": [{"path": name, "reason": reason} for name, reason in seen.features.set_aside],
         "notes": list(table.notes),
         "duplicates": told(seen.duplicates),
         "leaks": told(find_leaks(seen.duplicates, table.splits)),
         "conflicts": told(find_conflicts(seen.duplicates, table.labels)),
-        "imbalance": round(float(counts.max() / max(1, counts.min())), 2),
+        "imbalance": round(max(whole) / max(1, min(whole)), 2) if whole else None,
         "groups": _groups(table.groups),
     }
 
@@ -205,7 +209,7 @@ def _some(lines: list[str]) -> list[str]:
     return lines if rest <= 0 else [*lines[:MOST], f"  ... and {rest:,} more: --json lists them all"]
 
 
-def _interval(metric: dict[str, Any]) -> str:
+def _interval(metric: Interval) -> str:
     return f"{metric['value']:6.1%}  [{metric['low']:.1%}, {metric['high']:.1%}]"
 
 

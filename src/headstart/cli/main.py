@@ -154,7 +154,7 @@ def _evaluate(given: argparse.Namespace) -> None:
         tell(f"note: {note}")
     unread = [{"path": str(n), "reason": str(e)} for n, e in zip(found.names, found.errors, strict=True) if e]
     if given.json:
-        say_json(scored | {"set_aside": unread})
+        say_json(scored.to_json() | {"set_aside": unread})
         return
     from headstart.cli.answers import score_lines
 
@@ -181,12 +181,12 @@ def _predict(given: argparse.Namespace) -> None:
     _tell_notes(table)
     with watching(tell) as watch:
         answer = predict(model, table, progress=watch.bar("predict", len(table)))
-        found = records(answer, given.top)
+        found = records(model, answer, given.top)
     for note in answer.notes:
         tell(f"note: {note}")
     failed = sum(record["error"] is not None for record in found)
     if given.output:
-        write_predictions(found, Path(given.output), min(given.top, len(model.classes)))
+        write_predictions(found, Path(given.output), min(given.top, len(model.names)))
         tell(
             f"{counted(len(found) - failed, 'prediction')} written to {given.output}, {counted(failed, 'image')} could "
             "not be read"

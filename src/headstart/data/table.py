@@ -60,6 +60,7 @@ class Table:
     notes: tuple[str, ...]
     layout: str
     kind: str = "str"
+    task: str = "classify"
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -81,6 +82,7 @@ class Table:
             self.notes,
             self.layout,
             self.kind,
+            self.task,
         )
 
     @property

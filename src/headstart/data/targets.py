@@ -71,7 +71,7 @@ class LabelSets:
     @property
     def strata(self) -> Ints:
         """(image, label): 1 where the label is known to be there."""
-        return (self.present == 1).astype(np.int64)
+        return np.asarray(self.present == 1, dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.present)
@@ -114,3 +114,12 @@ def class_numbers(targets: Targets) -> Ints:
     if not isinstance(targets, ClassNumbers):
         raise TypeError(f"{type(targets).__name__} are not one class an image")
     return targets.numbers
+
+
+def counts(targets: Targets) -> dict[str, int]:
+    """Images of each class, or with each label; nothing where truth is a number."""
+    strata = targets.strata
+    found = np.bincount(strata, minlength=len(targets.names)) if strata.ndim == 1 else strata.sum(axis=0)
+    if len(found) != len(targets.names):
+        return {}
+    return dict(zip(targets.names, found.tolist(), strict=True))

@@ -8,14 +8,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from headstart.data.targets import class_numbers
 from headstart.heads.calibrate import best_scale, log_softmax
 from headstart.heads.material import Material
-from headstart.heads.probe import Candidate, Probe, fit_closed
+from headstart.heads.probe import Candidate, Probe
 from headstart.heads.spectrum import Doubles
 from headstart.heads.taps import TapSet
 
 Ints = npt.NDArray[np.int64]
 Layers = tuple[tuple[TapSet, ...], ...]  # what each closed form may read
+Solve = Callable[[Material, npt.NDArray[np.int64], tuple[TapSet, ...]], Probe]  # the closed-form model of some rows
 LINEAR, CLOSED, MEAN = "linear", "closed form, several layers", "mean of the linear top and the closed form"
 BELOW = "mean of the linear top and a closed form on the layers that stayed as they were"
 TUNED = "tuned"  # stands for the layers in a candidate's record
@@ -50,35 +52,35 @@ def layer_sets(sets: tuple[TapSet, ...], below: tuple[str, ...]) -> Layers:
     return (sets, (kept,)) if kept.parts else (sets,)
 
 
-def choose(top: Probe, material: Material, held: Ints, layers: Layers) -> Choice:
+def choose(top: Probe, material: Material, held: Ints, layers: Layers, solve: Solve) -> Choice:
     """The best head by the held-out log-loss: the linear top itself, a closed-form head on several layers of the tuned
     network, or a mean (SHARES). `material`: what the tuned network says of all images that may teach.
 
     None of them has learned from the held-out images. The closed-form heads' own leave-one-out predictions would
     flatter them, since the network has seen those images: their scales are set on the held-out ones.
     """
-    kept, y = material.at(held), material.y[held]
-    rest = np.setdiff1d(np.arange(len(material.y)), held)
-    members = (top, *(fit_closed(material, rest, some) for some in layers))
-    scales = tuple(best_scale(probe.log_probabilities(kept), y)[0] for probe in members)
+    kept, y = material.at(held), class_numbers(material.targets)[held]
+    rest = np.setdiff1d(np.arange(len(material)), held)
+    members = (top, *(solve(material, rest, some) for some in layers))
+    scales = tuple(best_scale(probe.outputs(kept), y)[0] for probe in members)
     able = [name for name, shares in SHARES.items() if not any(shares[len(members) :])]
-    scores = {name: _head(name, members, scales).log_probabilities(kept) for name in able}
+    scores = {name: _head(name, members, scales).outputs(kept) for name in able}
     name = _least(scores, y)
     tried = sorted((_tried(one, said, y, one == name) for one, said in scores.items()), key=lambda c: c.log_loss)
     whole = best_scale(scores[name], y)[0]
     return Choice(name, scales, whole, log_softmax(whole * scores[name]), tuple(tried), layers)
 
 
-def build(choice: Choice, top: Probe, seen: Callable[[], Material]) -> tuple[Probe, Probe]:
+def build(choice: Choice, top: Probe, seen: Callable[[], Material], solve: Solve) -> tuple[Probe, Probe]:
     """(the chosen head, the linear top), the closed form fitted to all images that may teach. `seen`: gives what the
     network says of them, asked only where a closed form was chosen: it may take a pass of the network."""
     linear = replace(_head(LINEAR, (top,), choice.scales), candidates=choice.tried)
     if choice.name == LINEAR:
         return linear, linear
     material, shares = seen(), SHARES[choice.name][1:]
-    rows = np.arange(len(material.y))
+    rows = np.arange(len(material))
     pairs = zip(choice.layers, shares, strict=False)
-    closed = (fit_closed(material, rows, some) if share else None for some, share in pairs)
+    closed = (solve(material, rows, some) if share else None for some, share in pairs)
     scales = tuple(choice.whole * scale for scale in choice.scales)
     return replace(_head(choice.name, (top, *closed), scales), candidates=choice.tried), linear
 

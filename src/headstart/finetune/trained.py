@@ -22,7 +22,7 @@ from headstart.heads.calibrate import best_scale
 from headstart.heads.probe import Blocks, Candidate
 from headstart.heads.spectrum import Doubles
 from headstart.heads.taps import Part
-from headstart.judge.metrics import accuracy_interval
+from headstart.judge.intervals import accuracy_interval
 from headstart.recipe import Training
 
 Ints = npt.NDArray[np.integer]
@@ -89,7 +89,7 @@ class SpecHead:
         """Log-probabilities (example, class) of some examples as they are."""
         return _answers(self.module, examples, some, self.scale)
 
-    def log_probabilities(self, blocks: Blocks) -> Doubles:
+    def outputs(self, blocks: Blocks) -> Doubles:
         """(image, class)."""
         stored = Stored(self.design.shape, blocks[self.design.block])
         rows = np.arange(len(stored.values))

@@ -20,20 +20,22 @@ from torch import nn
 
 from headstart import recipe
 from headstart.data.splits import hold_out, nested_order
+from headstart.data.targets import class_numbers
 from headstart.finetune import arithmetic, pace
 from headstart.finetune.activations import Activations
 from headstart.finetune.checkpoint import Checkpoint
-from headstart.finetune.choice import LINEAR, Choice, build, choose, layer_sets
+from headstart.finetune.choice import LINEAR, Choice, Solve, build, choose, layer_sets
 from headstart.finetune.finder import find_rate
 from headstart.finetune.learner import Groups
 from headstart.finetune.trained import Bar, Design, Epoch, Examples, SpecHead, no_bar, train_head
 from headstart.finetune.tunable import Tail, Tunable, depths, tunable
 from headstart.heads.calibrate import best_scale, log_softmax
 from headstart.heads.material import Material
-from headstart.heads.probe import Probe, fit_closed
+from headstart.heads.probe import Probe
 from headstart.heads.spectrum import Doubles
 from headstart.heads.taps import TapSet, plain
-from headstart.judge.metrics import accuracy_interval, paired_gain, paired_losses
+from headstart.judge.class_marks import class_marks
+from headstart.judge.intervals import accuracy_interval, paired_gain, paired_losses
 from headstart.recipe import Training
 from headstart.trunk.network import Backbone
 from headstart.trunk.weights import fingerprint
@@ -53,6 +55,7 @@ class Tuning:
     sets: tuple[TapSet, ...]  # of the frozen model, and of a closed-form head on the tuned network
     activations: Callable[[Tunable, Ints, int], Activations]  # at its cut, of these rows, for so many epochs
     features: Callable[[Backbone, Ints], Blocks]  # what a network says of some images, as they are
+    solve: Solve  # the closed-form model of some rows
     precision: str = "auto"
     find: bool = False  # the learning rate, by a range test
     seconds: float | None = None  # that one training may take
@@ -103,10 +106,10 @@ def tune(
         found = _learned(tuning, tunable(tuning.backbone, tuning.tune), material, rows, held, device, progress)
         if found.record["alpha"]:
             return _handed_over(tuning, found, material, rows, held, device, progress)
-        frozen = fit_closed(material, rows, tuning.sets)
+        frozen = tuning.solve(material, rows, tuning.sets)
         return _frozen(frozen, found, "its weights answer best for held-out images")
-    frozen = fit_closed(material, rows, tuning.sets)
-    why = _no_need(material.y[rows], frozen, len(held))
+    frozen = tuning.solve(material, rows, tuning.sets)
+    why = _no_need(class_numbers(material.targets)[rows], frozen, len(held))
     if why is None:
         depth, why, tried = _pilot(tuning, material, rows, device)
     else:
@@ -138,8 +141,8 @@ def _frozen(frozen: Probe, found: _Learned, why: str) -> Tuned:
 def answers(tuning: Tuning, tuned: Tuned, material: Material, rows: Ints) -> tuple[Doubles, Doubles]:
     """Log-probabilities (row, class) of these images by the model, and by its linear top alone."""
     blocks = material.at(rows) if tuned.backbone is None else tuning.features(tuned.backbone, rows)
-    head = tuned.head.log_probabilities(blocks)
-    return head, head if tuned.top is tuned.head else tuned.top.log_probabilities(blocks)
+    head = tuned.head.outputs(blocks)
+    return head, head if tuned.top is tuned.head else tuned.top.outputs(blocks)
 
 
 def _learned(
@@ -161,7 +164,7 @@ def _learned(
         head, record["alpha"] = _mixed(head, start(np.delete(rows, held)), examples, held)
     backbone, top = _network(tuning, what, head)
     layers = layer_sets(tuning.sets, what.below)
-    choice = choose(top, _seen_by(tuning, backbone, material, rows), held, layers)
+    choice = choose(top, _seen_by(tuning, backbone, material, rows), held, layers, tuning.solve)
     record["head"] = choice.name
     record["compared"] = _compare(tuning, material, rows, held, choice.scores)
     return _Learned(head, what, examples, choice, record)
@@ -186,8 +189,8 @@ def _handed_over(
     record = found.record | {"more_epochs": more}
     if found.choice is None:
         return Tuned(backbone, top, top, record, head.epochs)
-    best, top = build(found.choice, top, lambda: _seen_by(tuning, backbone, material, rows))
-    left_out = np.full((len(rows), len(material.classes)), np.nan)
+    best, top = build(found.choice, top, lambda: _seen_by(tuning, backbone, material, rows), tuning.solve)
+    left_out = np.full((len(rows), len(material.targets.names)), np.nan)
     left_out[held] = found.choice.scores
     best = replace(best, left_out=left_out)
     return Tuned(backbone, best, best if found.choice.name == LINEAR else top, record, head.epochs)
@@ -209,7 +212,7 @@ def _with_held_out(
     before = tail.state_dict()
 
     def start(rows: npt.NDArray[np.integer]) -> Tail:
-        copy = Tail(tuning.backbone, found.what, len(material.classes))
+        copy = Tail(tuning.backbone, found.what, len(material.targets.names))
         copy.load_state_dict(before)
         return copy
 
@@ -243,10 +246,10 @@ def _design(
     tuning: Tuning, what: Tunable, material: Material, rows: Ints, device: str
 ) -> tuple[Design, Callable[[npt.NDArray[np.integer]], Tail], dict[str, Any]]:
     """(how it is trained, how it starts, what is said of it): arithmetic, epochs and learning rate of this machine."""
-    how, n_classes = tuning.training, len(material.classes)
+    how, n_classes = tuning.training, len(material.targets.names)
 
     def start(some: npt.NDArray[np.integer]) -> Tail:
-        probe = fit_closed(material, some, (plain(),))
+        probe = tuning.solve(material, some.astype(np.int64), (plain(),))
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(material.seed)
             tail = Tail(tuning.backbone, what, n_classes)
@@ -287,7 +290,14 @@ def _design(
 def _examples(tuning: Tuning, what: Tunable, material: Material, rows: Ints) -> Examples:
     keys = [material.keys[row] for row in rows]
     activations = tuning.activations(what, rows, tuning.training.epochs)
-    return Examples(activations, rows, material.y[rows], material.groups[rows], keys, len(material.classes))
+    return Examples(
+        activations,
+        rows,
+        class_numbers(material.targets)[rows],
+        material.groups[rows],
+        keys,
+        len(material.targets.names),
+    )
 
 
 def _checkpoint(
@@ -310,7 +320,9 @@ def _held_out(how: Training, material: Material, rows: Ints) -> Ints:
     if not how.held_out:
         return np.empty(0, np.int64)
     keys = [material.keys[row] for row in rows]
-    return np.flatnonzero(hold_out(material.y[rows], material.groups[rows], how.held_out, material.seed, keys))
+    return np.flatnonzero(
+        hold_out(material.targets.strata[rows], material.groups[rows], how.held_out, material.seed, keys)
+    )
 
 
 def _mixed(head: SpecHead, start: Tail, examples: Examples, held: Ints) -> tuple[SpecHead, float]:
@@ -345,21 +357,21 @@ def _linear_top(tail: Tail, head: SpecHead) -> Probe:
 def _compare(tuning: Tuning, material: Material, rows: Ints, held: Ints, tuned: Doubles) -> dict[str, Any]:
     """Frozen and tuned, both made without the held-out images, on them; each at the scale that answers best there."""
     at = rows[held]
-    y, groups = material.y[at], material.groups[at]
-    frozen = fit_closed(material, np.delete(rows, held), tuning.sets).log_probabilities(material.at(at))
+    y, groups = class_numbers(material.targets)[at], material.groups[at]
+    frozen = tuning.solve(material, np.delete(rows, held), tuning.sets).outputs(material.at(at))
     right = [scores.argmax(axis=1) == y for scores in (tuned, frozen)]
     found = {name: accuracy_interval(hit, groups) for name, hit in zip(("tuned", "frozen"), right, strict=True)}
     return {
         "n": len(at),
         **found,
         "difference": paired_gain(right[0], right[1], groups)["difference"],
-        "loss_difference": paired_losses(y, _at_best_scale(tuned, y), _at_best_scale(frozen, y), groups),
+        "loss_difference": paired_losses(_losses(tuned, y), _losses(frozen, y), groups),
     }
 
 
-def _at_best_scale(scores: Doubles, y: Ints) -> Doubles:
-    """Probabilities (image, class) at the scale that answers best for these images."""
-    return np.exp(log_softmax(best_scale(scores, y)[0] * scores))
+def _losses(scores: Doubles, y: Ints) -> Doubles:
+    """The log-loss of each image (image,), at the scale that answers best for these images."""
+    return class_marks(y, np.exp(log_softmax(best_scale(scores, y)[0] * scores)))["loss"]
 
 
 def _no_need(y: Ints, frozen: Probe, n_held: int) -> str | None:
@@ -386,7 +398,7 @@ def _pilot(tuning: Tuning, material: Material, rows: Ints, device: str) -> tuple
     """
     keys = [material.keys[row] for row in rows]
     n = recipe.pilot_images(len(rows), tuning.seconds is not None)
-    some = rows[np.sort(nested_order(material.y[rows], material.seed, keys)[:n])]
+    some = rows[np.sort(nested_order(material.targets.strata[rows], material.seed, keys)[:n])]
     short = recipe.pilot(tuning.training, len(some))
     choice = depths(tuning.backbone)
     pilot = replace(
@@ -398,8 +410,8 @@ def _pilot(tuning: Tuning, material: Material, rows: Ints, device: str) -> tuple
         bar=lambda stage, total: tuning.bar(f"trial, {stage}", total),
     )
     held = _held_out(short, material, some)
-    y = material.y[some[held]]
-    start = fit_closed(material, np.delete(some, held), (plain(),)).log_probabilities(material.at(some[held]))
+    y = class_numbers(material.targets)[some[held]]
+    start = tuning.solve(material, np.delete(some, held), (plain(),)).outputs(material.at(some[held]))
     scores, epochs = {"none": start}, {"none": 0}
     for depth in choice:
         head, *_ = _trained(pilot, tunable(tuning.backbone, depth), material, some, device, lambda epoch: None)
@@ -408,8 +420,8 @@ def _pilot(tuning: Tuning, material: Material, rows: Ints, device: str) -> tuple
     tried = [{"depth": depth, "log_loss": loss, "epochs": epochs[depth]} for depth, loss in losses.items()]
 
     def worse(one: str, other: str) -> bool:
-        first, second = (_at_best_scale(scores[depth], y) for depth in (one, other))
-        return (paired_losses(y, first, second, material.groups[some[held]])["low"] or 0.0) > 0
+        first, second = (_losses(scores[depth], y) for depth in (one, other))
+        return (paired_losses(first, second, material.groups[some[held]])["low"] or 0.0) > 0
 
     best = min(choice, key=losses.__getitem__)
     depth = [one for one in choice if not worse(one, best)][-1]

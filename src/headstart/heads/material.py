@@ -1,13 +1,15 @@
-"""What heads learn from and are judged on: features with their labels."""
+"""What heads learn from and are judged on: features with the truth of each image."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from headstart.data.targets import Targets
 
 Ints = npt.NDArray[np.int64]
 Blocks = Mapping[str, npt.NDArray[np.floating]]
@@ -15,14 +17,17 @@ Blocks = Mapping[str, npt.NDArray[np.floating]]
 
 @dataclass(frozen=True)
 class Material:
-    """Features with their labels. blocks: block -> (image, feature); y, groups (image,); keys: content hashes."""
+    """Features with the truth of each image. blocks: block -> (image, feature); groups (image,): images of one group
+    are left out together; keys: content hashes."""
 
     blocks: Blocks
-    y: Ints
+    targets: Targets
     groups: Ints
     keys: tuple[str, ...]
-    classes: tuple[str, ...]
     seed: int
+
+    def __len__(self) -> int:
+        return len(self.targets)
 
     def at(self, rows: Ints) -> dict[str, npt.NDArray[np.floating]]:
         """The blocks of these rows; views of them where the rows are one stretch, which saves half the memory."""
@@ -32,9 +37,8 @@ class Material:
 
     def without_maps(self) -> Material:
         """The same images without the blocks that only a head of the user's own layers reads."""
-        blocks = {name: block for name, block in self.blocks.items() if not name.endswith("/map")}
-        return Material(blocks, self.y, self.groups, self.keys, self.classes, self.seed)
+        return replace(self, blocks={name: b for name, b in self.blocks.items() if not name.endswith("/map")})
 
     def part(self, rows: Ints) -> Material:
         keys = tuple(self.keys[row] for row in rows)
-        return Material(self.at(rows), self.y[rows], self.groups[rows], keys, self.classes, self.seed)
+        return Material(self.at(rows), self.targets.take(rows), self.groups[rows], keys, self.seed)

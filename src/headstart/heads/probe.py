@@ -9,19 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import threadpool_limits
 
 from headstart import recipe
 from headstart.data.splits import folds
 from headstart.heads.calibrate import best_scale, calibrate, log_loss, log_softmax
 from headstart.heads.closed import Logistic, Ridge, ShrunkLDA, lda_left_out, linear_scores, ridge_left_out
-from headstart.heads.material import Material
 from headstart.heads.spectrum import Doubles, Floats, Spectrum, decompose
 from headstart.heads.taps import Part, TapSet
-from headstart.trunk.engine import n_cores
 
 Ints = npt.NDArray[np.integer]
 Blocks = Mapping[str, npt.NDArray[np.floating]]
@@ -30,6 +28,9 @@ CHOICE_ROWS = 5000  # images on which penalties are compared: a log-loss is then
 # Heads whose left-out log-loss is within a tenth of the best are averaged with it. With few images the winner among
 # near equals is decided by noise, and an average of near equals is better than any of them (Caruana et al. 2004).
 WORTH = 0.1
+
+
+Link = Literal["softmax", "none"]  # log-probabilities of classes that exclude each other; scores as they are
 
 
 @dataclass(frozen=True)
@@ -46,16 +47,17 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Probe:
-    """A linear head on prepared features: probabilities = softmax(prepared @ coef' + intercept)."""
+    """A linear head on prepared features: outputs = link(prepared @ coef' + intercept)."""
 
     parts: tuple[Part, ...]
-    coef: Doubles  # (class, feature), over the parts side by side
-    intercept: Doubles  # (class,)
+    coef: Doubles  # (output, feature), over the parts side by side
+    intercept: Doubles  # (output,)
     candidates: tuple[Candidate, ...]
-    left_out: Doubles  # (image, class): log-probabilities of the training images by fits without them
+    left_out: Doubles  # (image, output): what fits without them say of the training images
+    link: Link = "softmax"
 
-    def log_probabilities(self, blocks: Blocks) -> Doubles:
-        """(image, class)."""
+    def outputs(self, blocks: Blocks) -> Doubles:
+        """(image, output)."""
         n = len(blocks[self.parts[0].block])
         scores = np.tile(self.intercept, (n, 1))
         start = 0
@@ -66,7 +68,7 @@ class Probe:
                 here = slice(at, at + recipe.SMALL)
                 scores[here] += linear_scores(part.of(blocks[part.block][here]), weights, np.zeros(len(weights)))
             start += width
-        return log_softmax(scores)
+        return log_softmax(scores) if self.link == "softmax" else scores
 
 
 @dataclass(frozen=True)
@@ -107,16 +109,6 @@ def fit_probe(
     weights = _average([members[k] for k in order])
     chosen = [(members[k], w) for k, w in zip(order, weights, strict=True)]
     return _merge([(m, w) for m, w in chosen if w], y, tuple(replace(m.candidate, weight=w) for m, w in chosen))
-
-
-def fit_closed(material: Material, rows: npt.NDArray[np.integer], sets: tuple[TapSet, ...]) -> Probe:
-    """The closed-form model of these rows."""
-    blocks = {part.block: material.blocks[part.block][rows] for tap_set in sets for part in tap_set.parts}
-    few, heads = len(rows) <= recipe.SMALL, recipe.heads(len(rows), len(material.classes))
-    # an eigendecomposition gains less from a second BLAS thread than a tap set gains from a processor of its own
-    with threadpool_limits(1 if few else None, "blas"):
-        workers = n_cores() if few else 1
-        return fit_probe(blocks, material.y[rows], material.groups[rows], sets, heads, material.seed, None, workers)
 
 
 def _fit_member(head: str, tap_set: TapSet, spectrum: Spectrum, y: Ints, groups: Ints, seed: int) -> _Member:

@@ -25,6 +25,15 @@ class Interval(TypedDict):
     high: float | None
 
 
+def ends(interval: Interval) -> tuple[float, float, float]:
+    """(value, low, high) of an interval that is defined."""
+    value, low, high = interval["value"], interval["low"], interval["high"]
+    assert value is not None
+    assert low is not None
+    assert high is not None
+    return value, low, high
+
+
 @dataclass(frozen=True, eq=False)
 class Marks:
     """columns: name -> numbers (image, ...); what each column means is said where a task makes them."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Score = Mapping[str, Any]
-Metric = Mapping[str, float] | float
+Metric = Mapping[str, object] | float
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,11 @@ from headstart.files.cells import printable
 from headstart.files.forms import LINEAR, MOST_SIDE, TRAINED
 from headstart.finetune.spec import parse
 from headstart.finetune.trained import Design, SpecHead, build_head
-from headstart.heads.probe import Probe
+from headstart.heads.probe import Link, Probe
 from headstart.heads.taps import Part, plain
 from headstart.recipe import Training
+from headstart.tasks.known import TASKS
+from headstart.tasks.task import Head, Rule, Task
 from headstart.trunk.backbone import from_tensors, timm_config, timm_tensors
 from headstart.trunk.layers import LAST, POOLINGS
 from headstart.trunk.network import Backbone, block_names, block_widths, tap_at
@@ -35,12 +37,11 @@ from headstart.trunk.weights import BROKEN
 Tensors = dict[str, dict[str, npt.NDArray[Any]]]
 
 
-Head = Probe | SpecHead
 Widths = Mapping[str, int]  # features of each block that the network gives
 
 
 def pack(
-    backbone: Backbone, head: Head, view: Head, classes: tuple[str, ...], precision: str
+    task: Task, backbone: Backbone, head: Head, view: Head, names: tuple[str, ...], rule: Rule, precision: str
 ) -> tuple[dict[str, Any], dict[str, Any], Tensors]:
     """(manifest, timm's config, tensors by file) of a model.
 
@@ -52,9 +53,12 @@ def pack(
     if isinstance(head, SpecHead):
         tensors[HEAD] = {name: t.numpy() for name, t in head.module.state_dict().items()}
     elif not same:
+        assert isinstance(head, Probe)
         tensors[HEAD] = {"coef": head.coef.astype(np.float32), "intercept": head.intercept.astype(np.float32)}
     manifest = {
-        "classes": list(classes),
+        "task": task.name,
+        "classes": list(names),
+        "rule": {name: list(values) for name, values in rule.items()},
         "preprocess": backbone.preprocess.to_json(),
         "backbone": {
             "name": backbone.name,
@@ -68,13 +72,9 @@ def pack(
         "precision": precision,
         "layer": _layer(backbone, head),
         "head": _described(head) | {"in_timm_view": same},
-        "calibration": {
-            "method": "none"
-            if isinstance(head, SpecHead)
-            else "scale and class offsets on leave-one-out scores, folded into the head"
-        },
+        "calibration": {"method": "none" if isinstance(head, SpecHead) else task.calibration},
     }
-    return manifest, timm_config(backbone, len(classes), classes), tensors
+    return manifest, timm_config(backbone, len(names), names), tensors
 
 
 def _described(head: Head) -> dict[str, Any]:
@@ -109,7 +109,9 @@ def _read_layer(backbone: Backbone, described: dict[str, Any], layer: dict[str, 
     return backbone if LAST in wanted else replace(backbone, ends=())
 
 
-def _head(described: dict[str, Any], tensors: dict[str, npt.NDArray[Any]], widths: Widths, n_classes: int) -> Head:
+def _head(
+    described: dict[str, Any], tensors: dict[str, npt.NDArray[Any]], widths: Widths, n_outputs: int, link: Link
+) -> Head:
     """The head, after its tensors were compared with the features that it reads and with the classes."""
     parts = tuple(Part(part["block"], part["root"], part["unit"]) for part in described["parts"])
     for part in parts:
@@ -118,29 +120,29 @@ def _head(described: dict[str, Any], tensors: dict[str, npt.NDArray[Any]], width
     for name, t in tensors.items():
         if t.dtype.kind == "f" and not np.isfinite(t).all():
             raise ValueError(f"{name} of its head holds what is no finite number")
-    nothing = np.empty((0, n_classes))
+    nothing = np.empty((0, n_outputs))
     if described["kind"] == LINEAR:
         coef, intercept = (tensors[name].astype(np.float64) for name in ("coef", "intercept"))
-        wanted = (n_classes, sum(widths[part.block] for part in parts))
+        wanted = (n_outputs, sum(widths[part.block] for part in parts))
         if coef.shape != wanted or intercept.shape != wanted[:1]:
             raise ValueError(f"its head has the shapes {coef.shape} and {intercept.shape}, needed: {wanted}")
-        return Probe(parts, coef, intercept, (), nothing)
+        return Probe(parts, coef, intercept, (), nothing, link)
     words, shape = described["spec"], tuple(described["shape"])
     if math.prod(shape) != widths[parts[0].block]:
         raise ValueError(f"its head reads maps of {shape}, and {parts[0].block} has {widths[parts[0].block]} values")
     known = {field.name for field in fields(Training)}
     training = Training(**{name: value for name, value in described["training"].items() if name in known})
     design = Design(words, parse(words), parts[0].block, shape, training)
-    _check_layers(design, tensors, n_classes)
-    module = build_head(design, n_classes).eval().requires_grad_(False)
+    _check_layers(design, tensors, n_outputs)
+    module = build_head(design, n_outputs).eval().requires_grad_(False)
     module.load_state_dict({name: torch.from_numpy(t.copy()) for name, t in tensors.items()})
     return SpecHead(design, module, float(described["scale"]), (), nothing)
 
 
-def _check_layers(design: Design, tensors: dict[str, npt.NDArray[Any]], n_classes: int) -> None:
+def _check_layers(design: Design, tensors: dict[str, npt.NDArray[Any]], n_outputs: int) -> None:
     """Compare the layers in words with the tensors before they take memory: a few words can ask for any size."""
     with torch.device("meta"):
-        planned = build_head(design, n_classes).state_dict()
+        planned = build_head(design, n_outputs).state_dict()
     if {name: tuple(t.shape) for name, t in planned.items()} != {name: t.shape for name, t in tensors.items()}:
         raise ValueError(f"the tensors of its head are not those of the layers {design.words[:80]!r}")
     for name, t in tensors.items():
@@ -154,15 +156,18 @@ class Loaded:
 
     bundle: Bundle | None  # None for a model that was never saved
     backbone: Backbone
+    task: Task
     head: Head
-    classes: tuple[str, ...]
+    names: tuple[str, ...]  # of the outputs: classes, labels, columns
+    rule: Rule
     precision: str
-    kind: str = "str"  # what the classes' texts stand for: a key of `given.KINDS`
+    kind: str = "str"  # what the names' texts stand for: a key of `given.KINDS`
 
 
-def unpack(bundle: Bundle) -> Loaded:
-    """The network and head of a bundle. Raises BundleError."""
+def unpack(bundle: Bundle, task: Task | None = None) -> Loaded:
+    """The network and head of a bundle; `task`: its task, where it is none of headstart's own. Raises BundleError."""
     manifest = bundle.manifest
+    task = task or _task(bundle)
     try:
         tensors = bundle.tensors(MODEL)
         name, classifier = manifest["backbone"]["name"], manifest["backbone"]["classifier"]
@@ -176,7 +181,8 @@ def unpack(bundle: Bundle) -> Loaded:
         _check_size(backbone)
         backbone = _read_layer(backbone, manifest["head"], manifest.get("layer"))
         widths = dict(zip(block_names(backbone), block_widths(backbone), strict=True))
-        head = _head(manifest["head"], own, widths, len(classes))
+        head = _head(manifest["head"], own, widths, len(classes), task.link)
+        rule = {name: tuple(map(float, values)) for name, values in manifest.get("rule", {}).items()}
     except BundleError:
         raise
     except (*BROKEN, HeadstartError) as error:
@@ -184,7 +190,8 @@ def unpack(bundle: Bundle) -> Loaded:
             f"{bundle.folder} cannot be used as a model: {_reason(error)}; run `headstart fit` again"
         ) from None
     kind = kind_of(classes, str(manifest.get("class_type", "str")))
-    return Loaded(bundle.without_tensors(), backbone, head, classes, str(manifest.get("precision", "auto")), kind)
+    precision = str(manifest.get("precision", "auto"))
+    return Loaded(bundle.without_tensors(), backbone, task, head, classes, rule, precision, kind)
 
 
 def _check_size(backbone: Backbone) -> None:
@@ -200,6 +207,17 @@ def _reason(error: Exception) -> str:
     if isinstance(error, KeyError):
         return f"{error} is missing"
     return printable(" ".join(str(error).split())[:300]) or type(error).__name__
+
+
+def _task(bundle: Bundle) -> Task:
+    """The task that a saved model names; models of before there were several are classifiers. Raises BundleError."""
+    name = str(bundle.manifest.get("task", "classify"))
+    if name not in TASKS:
+        raise BundleError(
+            f"{bundle.folder} is a model of the task {name!r}, which this release does not know: it knows "
+            f"{', '.join(TASKS)}; take a newer release of headstart"
+        )
+    return TASKS[name]
 
 
 def versions() -> Mapping[str, str]:

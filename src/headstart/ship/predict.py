@@ -18,7 +18,8 @@ from headstart.files.cells import csv_bytes
 from headstart.files.output import PREDICTIONS, check_output
 from headstart.files.reading import why
 from headstart.files.whole import write_whole
-from headstart.ship.package import Head, Loaded
+from headstart.ship.package import Loaded
+from headstart.tasks.task import Record
 from headstart.trunk.engine import Engine, compile_trunk
 from headstart.trunk.features import gathered, stream
 from headstart.trunk.store import Halves
@@ -31,14 +32,13 @@ Progress = Callable[[int], None]
 class Predictions:
     """What a model says of some images.
 
-    names (image,); probabilities float32 (image, class), NaN where the image could not be read; errors (image,), "" if
-    none.
+    names (image,); answers float32 (image, output) in the form of the model's task, NaN where the image could not be
+    read; errors (image,), "" if none.
     """
 
     names: npt.NDArray[np.object_]
-    probabilities: npt.NDArray[np.float32]
+    answers: npt.NDArray[np.float32]
     errors: npt.NDArray[np.object_]
-    classes: tuple[str, ...]
     notes: tuple[str, ...] = ()  # how odd pictures were read
 
     @property
@@ -47,16 +47,16 @@ class Predictions:
 
 
 def predict(model: Loaded, table: Table, engine: Engine | None = None, progress: Progress | None = None) -> Predictions:
-    """Probabilities of every image of the table, in its order."""
+    """The answer for every image of the table, in its order."""
     engine = engine or compile_trunk(model.backbone, model.precision)
-    probabilities = np.full((len(table), len(model.classes)), np.nan, np.float32)
+    answers = np.full((len(table), len(model.names)), np.nan, np.float32)
     errors = np.full(len(table), "", dtype=object)
     rows: list[int] = []
     blocks: list[dict[str, Halves]] = []
 
     def flush() -> None:
         if rows:
-            probabilities[rows] = _through(model.head, blocks)
+            answers[rows] = _through(model, blocks)
             rows.clear()
             blocks.clear()
 
@@ -77,12 +77,12 @@ def predict(model: Loaded, table: Table, engine: Engine | None = None, progress:
     stream(table, model.backbone, engine, deliver, failed, remarked=remarks.__setitem__)
     flush()
     notes = gathered((str(table.names[row]), remark) for row, remark in sorted(remarks.items()))
-    return Predictions(table.names, probabilities, errors, model.classes, notes)
+    return Predictions(table.names, answers, errors, notes)
 
 
-def _through(head: Head, blocks: list[dict[str, Halves]]) -> npt.NDArray[np.float32]:
+def _through(model: Loaded, blocks: list[dict[str, Halves]]) -> npt.NDArray[np.float32]:
     joined = {name: np.concatenate([b[name] for b in blocks]) for name in blocks[0]}
-    found = np.exp(head.log_probabilities(joined)).astype(np.float32)
+    found = model.task.answers(model.head.outputs(joined)).astype(np.float32)
     if not np.isfinite(found).all():
         raise BundleError(
             "the model answers with what is no number, since its weights are too large or damaged: copy it again from "
@@ -91,19 +91,18 @@ def _through(head: Head, blocks: list[dict[str, Halves]]) -> npt.NDArray[np.floa
     return found
 
 
-def records(predictions: Predictions, top: int) -> list[dict[str, Any]]:
-    """[{"path", "label", "probability", "top": [{"label", "probability"}], "error"}], the `top` best first.
+def records(model: Loaded, predictions: Predictions, top: int) -> list[Record]:
+    """One an image: "path", what the model's task says of it (`Task.record`; of a ranked list the `top` best), "error".
 
-    On an error label and probability are null and top is empty.
+    On an error all that the task says is null or empty.
     """
-    found = []
-    order = np.argsort(-predictions.probabilities, axis=1, kind="stable")[:, :top]
-    for name, best, p, error in zip(
-        predictions.names, order, predictions.probabilities, predictions.errors, strict=True
-    ):
-        ranked = [] if error else [{"label": predictions.classes[k], "probability": float(p[k])} for k in best]
-        first = ranked[0] if ranked else {"label": None, "probability": None}
-        found.append({"path": str(name), **first, "top": ranked, "error": error or None})
+    task, found = model.task, []
+    for name, answer, error in zip(predictions.names, predictions.answers, predictions.errors, strict=True):
+        said = task.record(model.names, answer, model.rule)
+        if error:
+            said = {what: [] if isinstance(value, list) else None for what, value in said.items()}
+        cut = {what: value[:top] if isinstance(value, list) else value for what, value in said.items()}
+        found.append({"path": str(name), **cut, "error": error or None})
     return found
 
 

@@ -7,7 +7,8 @@ from typing import Any
 from headstart import recipe
 from headstart.counted import count, counted
 from headstart.finetune.trained import Epoch, SpecHead
-from headstart.story.pipeline import Fitted
+from headstart.judge.marks import Interval, ends
+from headstart.story.pipeline import Fitted, Growth
 
 HEADS = {"ridge": "ridge", "lda": "shrunk LDA", "logistic": "logistic regression"}
 TAPS = {"last": "the last layer", "plain": "the last layer", "all": "all stages"}
@@ -18,7 +19,7 @@ def settings(fitted: Fitted) -> list[recipe.Setting]:
     seen, plan = fitted.seen, fitted.plan
     side = seen.backbone.preprocess.size[0]
     score = fitted.verdict.score
-    folds, repeats = score.get("folds", 1), score.get("repeats", 1)
+    folds, repeats = score.folds or 1, score.repeats or 1
     judged = {
         "cross-validation": (
             f"{folds}-fold cross-validation" + (f", {repeats} times with new folds" if repeats > 1 else ", once"),
@@ -129,14 +130,15 @@ def tuning_line(record: dict[str, Any]) -> str:
     )
 
 
-def _percent(score: dict[str, float]) -> str:
-    return f"{100 * score['value']:.1f} %"
+def _percent(score: Interval) -> str:
+    return f"{100 * ends(score)[0]:.1f} %"
 
 
-def _change(now: dict[str, float], before: dict[str, float], difference: dict[str, float]) -> str:
+def _change(now: Interval, before: Interval, difference: Interval) -> str:
     """The difference of two accuracies as they are written, with its interval."""
-    value = round(100 * now["value"], 1) - round(100 * before["value"], 1)
-    return f"change {value:+.1f} points, {100 * difference['low']:+.1f} to {100 * difference['high']:+.1f}"
+    value = round(100 * ends(now)[0], 1) - round(100 * ends(before)[0], 1)
+    _, low, high = ends(difference)
+    return f"change {value:+.1f} points, {100 * low:+.1f} to {100 * high:+.1f}"
 
 
 def _losses(difference: dict[str, Any]) -> str:
@@ -154,15 +156,15 @@ def epochs_of(fitted: Fitted) -> tuple[Epoch, ...]:
     return fitted.head.epochs if isinstance(fitted.head, SpecHead) else ()
 
 
-def growth_line(growth: dict[str, Any]) -> str:
+def growth_line(growth: Growth) -> str:
     """What adding to a model did, in one line."""
-    old, new = growth["old_classes"], growth["new_classes"]
+    new = growth.new_names
     more = f" and {count(len(new) - 5)} more" if len(new) > 5 else ""
     classes = f", {counted(len(new), 'new class', 'new classes')} ({', '.join(new[:5])}{more})" if new else ""
-    change = _change(old["after"], old["before"], old["difference"])
+    change = _change(growth.after, growth.before, growth.difference)
     return (
-        f"{counted(growth['images'], 'image')}{classes} added to {growth['model']}; on {count(old['n'])} of its own "
-        f"images that judge it the accuracy was {_percent(old['before'])} and is {_percent(old['after'])} ({change})"
+        f"{counted(growth.images, 'image')}{classes} added to {growth.model}; on {count(growth.n)} of its own images "
+        f"that judge it the accuracy was {_percent(growth.before)} and is {_percent(growth.after)} ({change})"
     )
 
 
@@ -186,6 +188,6 @@ def no_gain_line(fitted: Fitted) -> str | None:
         f"on {counted(found.n, 'judged image')}: {of}frozen {_percent(frozen)}, tuned {_percent(tuned)} "
         f"({_change(tuned, frozen, gain)})"
     )
-    if gain["high"] < 0:
+    if ends(gain)[2] < 0:
         return f"Tuning made it worse {change}. The frozen network is better here. {again}"
     return f"No gain of tuning is shown {change}. The frozen network may be as good, in seconds. {again}"

@@ -14,19 +14,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from headstart import recipe
 from headstart.counted import counted
-from headstart.data.scarce import scarce, without
 from headstart.data.splits import hold_out, nested_order
 from headstart.data.table import Table
 from headstart.errors import DataError, OptionError
-from headstart.judge.metrics import accuracy_interval, balanced_interval, paired_balanced_gain, paired_gain
-from headstart.story import trial
+from headstart.judge.crossing import Measure
+from headstart.judge.marks import Interval, Marks, ends
+from headstart.story import evidence
 from headstart.story.opening import QUIET, Options, Watcher, open_network, see_again
-from headstart.story.pipeline import Clock, Seen, check_labels, inspect, labelled, taught
-from headstart.story.plan import Plan, check_classes, make_plan
+from headstart.story.pipeline import Clock, Seen, inspect, labelled, taught
+from headstart.story.plan import Plan, make_plan
+from headstart.tasks.known import TASKS
+from headstart.tasks.task import Task
 
-Bools = npt.NDArray[np.bool_]
 HELD_OUT = 0.25  # of the images where the user has no split: every arm is trained once, so the judged part can be large
 # name, what differs from the user's options, what it is in words
 ARMS: tuple[tuple[str, dict[str, Any], str], ...] = (
@@ -42,18 +42,18 @@ SHARES = (0.25, 0.5)  # of the training images, for the learning curve of each a
 
 @dataclass(frozen=True)
 class Arm:
-    """`right` (judged image,): which answers are right; `difference`: its accuracy minus the frozen model's, paired.
-    `y` (judged image,): the classes where one is rare, and all numbers are balanced accuracies; None where none is."""
+    """`marks` of its answers for the judged images; `difference`: its worth minus the frozen model's, paired. All
+    numbers are in `measure`."""
 
     name: str
     words: str
-    accuracy: dict[str, Any]
-    difference: dict[str, Any] | None
+    accuracy: Interval
+    difference: Interval | None
     seconds: float
-    right: Bools
+    marks: Marks
+    measure: Measure
     worst_recall: float = 1.0  # of the classes
     curve: tuple[tuple[int, float], ...] = ()  # (training images, accuracy)
-    y: npt.NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Comparison:
 
     @property
     def measure(self) -> str:
-        return "accuracy" if self.arms[0].y is None else "balanced accuracy"
+        return self.arms[0].measure.name.replace("_", " ")
 
     @property
     def verdict(self) -> str:
@@ -94,7 +94,8 @@ def compare(table: Table, options: Options, watch: Watcher = QUIET, curve: bool 
 
     With `curve` every arm also learns from a quarter and from half of the training images.
     """
-    seen, plan = start(table, options, watch)
+    task = TASKS[table.task]
+    seen, plan = start(task, table, options, watch)
     sizes = [_part(seen, plan, share, options.seed) for share in (SHARES if curve else ())]
     arms: list[Arm] = []
     for name, changes, words in ARMS:
@@ -102,27 +103,26 @@ def compare(table: Table, options: Options, watch: Watcher = QUIET, curve: bool 
         options_here = replace(options, **changes)
         watch.say(f"{name}: {words}")
         there = _seen_as(seen, options_here, watch) if changes else seen
-        right = right_with(there, plan, options_here, watch)
-        less = [(len(p.train), right_with(there, p, options_here, watch)) for p in sizes]
-        arms.append(_arm(name, words, seen, plan, right, arms, less, time.perf_counter() - begun))
+        marks = marks_with(task, there, plan, options_here, watch)
+        less = [(len(p.train), marks_with(task, there, p, options_here, watch)) for p in sizes]
+        took = time.perf_counter() - begun
+        arms.append(_arm(name, words, task, seen, plan, marks, arms, less, took))
     begun = time.perf_counter()
-    less = [(len(p.train), _pixels(seen, p)) for p in sizes]
-    right = _pixels(seen, plan)
-    arms.append(_arm(PIXELS, "16 x 16 pixels, no network", seen, plan, right, arms, less, time.perf_counter() - begun))
-    single = trial.single_layer_answers(seen.material(0), plan).argmax(axis=1) == seen.y[_judged(plan)]
+    less = [(len(p.train), _pixels(task, seen, p)) for p in sizes]
+    marks, took = _pixels(task, seen, plan), time.perf_counter() - begun
+    arms.append(_arm(PIXELS, "16 x 16 pixels, no network", task, seen, plan, marks, arms, less, took))
+    single = _marked(task, seen, plan, evidence.single_layer_answers(task, seen.material(0), plan))
     return Comparison(len(plan.train), len(_judged(plan)), plan.source, tuple(arms), flags(arms, single))
 
 
-def start(table: Table, options: Options, watch: Watcher) -> tuple[Seen, Plan]:
+def start(task: Task, table: Table, options: Options, watch: Watcher) -> tuple[Seen, Plan]:
     """What the frozen network sees, and who judges."""
     if options.weights == "none":
         raise OptionError("compare needs pre-trained weights: --weights none leaves nothing to compare")
-    table = labelled(table)
-    table = without(table, scarce(table, options.min_images), options.min_images)
-    check_labels(table)
-    seen = inspect(table, options, watch)
+    table = task.prepare(labelled(table), options.min_images)
+    seen = inspect(table, options, watch, task)
     plan = _plan(seen, options.seed)
-    check_classes(seen.y, seen.classes, plan)
+    task.check(seen.targets, plan.train)
     return seen, plan
 
 
@@ -134,19 +134,19 @@ def _judged(plan: Plan) -> npt.NDArray[np.int64]:
 def _part(seen: Seen, plan: Plan, share: float, seed: int) -> Plan:
     """The same with a stratified share of the training images, two of each class at least."""
     keys = [seen.features.hashes[row] for row in plan.train]
-    least = 2 * len(seen.classes)
-    order = nested_order(seen.y[plan.train], seed, keys)[: max(least, round(share * len(plan.train)))]
+    least = 2 * len(seen.targets.names)
+    order = nested_order(seen.targets.strata[plan.train], seed, keys)[: max(least, round(share * len(plan.train)))]
     return replace(plan, train=np.sort(plan.train[order]))
 
 
 def _plan(seen: Seen, seed: int) -> Plan:
     splits, keys = seen.table.splits, seen.features.hashes
     if (splits == "none").all():
-        held = hold_out(seen.y, seen.groups, HELD_OUT, seed, keys)
+        held = hold_out(seen.targets.strata, seen.groups, HELD_OUT, seed, keys)
         used = np.where(held, "test", "train").astype(object)
         rows = np.arange(len(splits))
         return Plan("test split", rows[~held], rows[held], None, used)
-    plan = make_plan(splits, seen.y, seen.groups, keys, seed)
+    plan = make_plan(splits, seen.targets.strata, seen.groups, keys, seed)
     if plan.judge is None:
         raise DataError("the data have a train part and nothing to judge by: add a test part, or give no parts at all")
     return plan
@@ -160,64 +160,64 @@ def _seen_as(first: Seen, options: Options, watch: Watcher) -> Seen:
     return replace(first, backbone=backbone, engine=engine, features=features)
 
 
-def right_with(seen: Seen, plan: Plan, options: Options, watch: Watcher) -> Bools:
-    """Which judged images the model of these options gets right."""
-    learned = taught(seen, plan, options, watch, Clock())
-    answers = trial.judge_rows(learned.material, learned.head, _judged(plan)).probabilities
-    return np.asarray(answers.argmax(axis=1) == seen.y[_judged(plan)])
+def marks_with(task: Task, seen: Seen, plan: Plan, options: Options, watch: Watcher) -> Marks:
+    """The marks of the model of these options, on the judged images."""
+    learned = taught(task, seen, plan, options, watch, Clock())
+    return evidence.judge_rows(task, learned.material, learned.head, _judged(plan)).marks
 
 
-def _pixels(seen: Seen, plan: Plan) -> Bools:
-    answers = trial.pixel_answers(seen.material(0), plan, seen.features.thumbnails)
-    return np.asarray(answers.argmax(axis=1) == seen.y[_judged(plan)])
+def _pixels(task: Task, seen: Seen, plan: Plan) -> Marks:
+    answers = evidence.pixel_answers(task, seen.material(0), plan, seen.features.thumbnails)
+    return _marked(task, seen, plan, answers)
 
 
-def _arm(
+def _marked(task: Task, seen: Seen, plan: Plan, answers: npt.NDArray[np.floating]) -> Marks:
+    return task.judging.mark(seen.targets.take(_judged(plan)), answers)
+
+
+def _arm(  # noqa: PLR0913 - one line of the table
     name: str,
     words: str,
+    task: Task,
     seen: Seen,
     plan: Plan,
-    right: Bools,
+    marks: Marks,
     before: list[Arm],
-    less: list[tuple[int, Bools]],
+    less: list[tuple[int, Marks]],
     seconds: float,
 ) -> Arm:
-    y, groups = seen.y[_judged(plan)], seen.groups[_judged(plan)]
-    rare = recipe.unequal(np.bincount(seen.y[plan.train], minlength=len(seen.classes)).tolist())
-    of = y if rare else None
-    difference = _gain(right, before[0].right, of, groups) if before else None
-    worst = min(float(right[y == k].mean()) for k in np.unique(y))
-    curve = (*((n, _share(hit, of)) for n, hit in less), (len(plan.train), _share(right, of)))
-    accuracy = balanced_interval(y, right, groups) if rare else accuracy_interval(right, groups)
-    return Arm(name, words, accuracy, difference, round(seconds, 1), right, worst, curve if less else (), of)
+    groups = seen.groups[_judged(plan)]
+    measure = task.judging.measure(seen.targets.take(plan.train))
+    difference = measure.gain(marks, before[0].marks, groups)["difference"] if before else None
+    curve = tuple((n, _share(some, measure)) for n, some in [*less, (len(plan.train), marks)])
+    return Arm(
+        name,
+        words,
+        measure.of(marks, groups),
+        difference,
+        round(seconds, 1),
+        marks,
+        measure,
+        task.judging.weakest(marks),
+        curve if less else (),
+    )
 
 
-def _share(right: Bools, y: npt.NDArray[np.int64] | None) -> float:
-    """The share of right answers, of all images or as the mean over the classes."""
-    if y is None:
-        return float(right.mean())
-    return float(np.mean([right[y == k].mean() for k in np.unique(y)]))
+def _share(marks: Marks, measure: Measure) -> float:
+    return float(measure.of(marks, None)["value"] or 0.0)
 
 
-def _gain(
-    one: Bools, other: Bools, y: npt.NDArray[np.int64] | None, groups: npt.NDArray[np.int64] | None = None
-) -> dict[str, Any]:
-    """The paired difference of these shares with its interval."""
-    found = paired_gain(one, other, groups) if y is None else paired_balanced_gain(y, one, other, groups)
-    return dict(found["difference"])
-
-
-def flags(arms: list[Arm], single: Bools) -> tuple[str, ...]:
+def flags(arms: list[Arm], single: Marks) -> tuple[str, ...]:
     """Signs of negative transfer; `single`: what the last layer alone gets right."""
     named = {arm.name: arm for arm in arms}
     frozen = named["frozen"]
-    value = frozen.accuracy["value"]
+    value = _value(frozen)
     found = []
     for name in ("last stage tuned", "all tuned"):
         arm = named[name]
         if _beats(frozen, arm):
             found.append(f"{name} is worse than frozen: fewer layers, a lower --lr, or more images")
-        if arm.accuracy["value"] > value and arm.worst_recall < frozen.worst_recall - 0.05:
+        if _value(arm) > value and arm.worst_recall < frozen.worst_recall - 0.05:
             found.append(
                 f"{name} gains on the mean and loses on the weakest class: {_percent(frozen.worst_recall)} of it was "
                 f"found before, {_percent(arm.worst_recall)} after"
@@ -225,7 +225,7 @@ def flags(arms: list[Arm], single: Bools) -> tuple[str, ...]:
     for name in ("random weights", PIXELS):
         if not _beats(frozen, named[name]):
             found.append(f"the pre-trained features are no better than {name}: they say nothing of these images")
-    alone = _share(single, frozen.y)
+    alone = _share(single, frozen.measure)
     if value - alone > 0.03:
         found.append(
             f"several layers gain {_apart(value, alone):.1f} points on the last alone ({_percent(value)} against "
@@ -238,7 +238,7 @@ def verdict(arms: dict[str, Arm]) -> str:
     """What the paired differences allow to say, in plain words."""
     frozen, scratch, drawn = arms["frozen"], arms["from scratch"], arms["random weights"]
     tuned = [arms[name] for name in ("last stage tuned", "all tuned")]
-    best = max(tuned, key=lambda arm: arm.accuracy["value"])
+    best = max(tuned, key=_value)
     if _beats(scratch, best) and _beats(scratch, frozen):
         return "Transfer hurts here: the same network trained from scratch on your images is better"
     others = [arm for arm in (scratch, drawn, arms[PIXELS]) if not _beats(frozen, arm)]
@@ -246,9 +246,9 @@ def verdict(arms: dict[str, Arm]) -> str:
         *some, last = ("training from scratch" if arm is scratch else arm.name for arm in others)
         names = f"{', '.join(some)} and {last}" if some else last
         verb = "does" if others[0] is scratch and not some else "do"
-        known = f"as far as {counted(len(frozen.right), 'image')} can tell"
+        known = f"as far as {counted(len(frozen.marks), 'image')} can tell"
         return f"Transfer does not help here, {known}: {names} {verb} as well as the pre-trained network"
-    n, of = len(frozen.right), "accuracy" if frozen.y is None else "balanced accuracy"
+    n, of = len(frozen.marks), frozen.measure.name.replace("_", " ")
     said = (
         f"Transfer helps: the {of} of the frozen network is {_percent(_value(frozen))} on {counted(n, 'image')}, that "
         f"of training from scratch {_percent(_value(scratch))} ({_points(frozen, scratch):+.1f} points)"
@@ -262,7 +262,7 @@ def verdict(arms: dict[str, Arm]) -> str:
 
 
 def _value(arm: Arm) -> float:
-    return float(arm.accuracy["value"])
+    return float(arm.accuracy["value"] or 0.0)
 
 
 def _percent(share: float) -> str:
@@ -281,7 +281,7 @@ def _points(one: Arm, other: Arm) -> float:
 
 def _beats(one: Arm, other: Arm) -> bool:
     """Whether the paired 95 % interval of the difference lies above 0."""
-    return bool((_gain(one.right, other.right, one.y)["low"] or 0.0) > 0)
+    return bool((one.measure.gain(one.marks, other.marks, None)["difference"]["low"] or 0.0) > 0)
 
 
 def lines(found: Comparison) -> list[str]:
@@ -296,7 +296,7 @@ def lines(found: Comparison) -> list[str]:
         rows.insert(1, "one class is rare: every accuracy below is a balanced one, in which each class counts the same")
     for arm in found.arms:
         a, d = arm.accuracy, arm.difference
-        apart = f"{100 * d['value']:+.1f} ({100 * d['low']:+.1f} to {100 * d['high']:+.1f})" if d else ""
+        apart = "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * end for end in ends(d))) if d else ""
         interval = f"[{a['low']:.1%}, {a['high']:.1%}]"
         rows.append(f"{arm.name:18s} {a['value']:8.1%}  {interval:16s} {apart:>24s} {arm.seconds:8.1f}")
     if any(arm.curve for arm in found.arms):

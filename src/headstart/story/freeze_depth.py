@@ -21,11 +21,13 @@ from headstart.errors import OptionError
 from headstart.finetune.tunable import stages, tunable
 from headstart.finetune.tune import Tuning, answers, tune
 from headstart.heads.material import Material
-from headstart.judge.metrics import accuracy_interval, paired_gain
-from headstart.story.compare import Bools, right_with, start
+from headstart.judge.marks import Interval, Marks, ends
+from headstart.story.compare import marks_with, start
 from headstart.story.opening import QUIET, Options, Watcher, open_at_size
 from headstart.story.plan import Plan
 from headstart.story.tuning import prepare
+from headstart.tasks.known import TASKS
+from headstart.tasks.task import Task
 from headstart.trunk.network import RANDOM, Backbone
 from headstart.trunk.weights import fingerprint
 
@@ -36,9 +38,9 @@ class Depth:
 
     frozen: int
     cut: str
-    tuned: dict[str, Any]
-    drawn: dict[str, Any]
-    difference: dict[str, Any]  # tuned minus drawn, paired
+    tuned: Interval
+    drawn: Interval
+    difference: Interval  # tuned minus drawn, paired
     seconds: float
 
 
@@ -48,7 +50,7 @@ class Curve:
     n_judged: int
     source: str
     stages: int
-    head_alone: dict[str, Any]  # accuracy with everything frozen
+    head_alone: Interval  # accuracy with everything frozen
     depths: tuple[Depth, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -58,7 +60,9 @@ class Curve:
 
 def freeze_depth(table: Table, options: Options, watch: Watcher = QUIET) -> Curve:
     """Each stage's cut in turn, from the top down; one pass of the frozen part each. Raises HeadstartError."""
-    seen, plan = start(table, options, watch)
+    task = TASKS[table.task]
+    measure = task.judging.headline
+    seen, plan = start(task, table, options, watch)
     features, material = seen.features, seen.material(options.seed)
     random = open_at_size(seen.table, options, random=True)
     assert plan.judge is not None
@@ -72,15 +76,15 @@ def freeze_depth(table: Table, options: Options, watch: Watcher = QUIET) -> Curv
         what = tunable(seen.backbone, stage if frozen else "all")
         watch.say(f"{frozen} of {len(names)} stages frozen: what lies above {what.cut} learns")
         mine = replace(options, tune=stage if frozen else "all")
-        tuning = prepare(seen.table, features.hashes, seen.backbone, mine, plan.train, 1, watch)  # and its memory
-        tuned = _right(tuning, material, plan)
+        tuning = prepare(task, seen.table, features.hashes, seen.backbone, mine, plan.train, 1, watch)  # and its memory
+        tuned = _marks(task, tuning, material, plan)
         other = _drawn_anew(tuning, random, what.modules, options, len(plan.train))
-        again = replace(material, blocks=other.features(other.backbone, np.arange(len(seen.y))))
-        drawn = _right(other, again, plan)
-        gain = paired_gain(tuned, drawn, groups)["difference"]
-        scores = [accuracy_interval(hit, groups) for hit in (tuned, drawn)]
+        again = replace(material, blocks=other.features(other.backbone, np.arange(len(seen.targets))))
+        drawn = _marks(task, other, again, plan)
+        gain = measure.gain(tuned, drawn, groups)["difference"]
+        scores = [measure.of(marks, groups) for marks in (tuned, drawn)]
         found.append(Depth(frozen, what.cut, scores[0], scores[1], gain, round(time.perf_counter() - begun, 1)))
-    alone = accuracy_interval(right_with(seen, plan, replace(options, tune="none"), watch), groups)
+    alone = measure.of(marks_with(task, seen, plan, replace(options, tune="none"), watch), groups)
     return Curve(len(plan.train), len(plan.judge), plan.source, len(names), alone, tuple(found))
 
 
@@ -97,12 +101,12 @@ def _drawn_anew(tuning: Tuning, random: Backbone, modules: tuple[str, ...], opti
     return replace(tuning, backbone=drawn, training=training)
 
 
-def _right(tuning: Tuning, material: Material, plan: Plan) -> Bools:
-    """Which judged images a network tuned so gets right."""
+def _marks(task: Task, tuning: Tuning, material: Material, plan: Plan) -> Marks:
+    """The marks of a network tuned so, on the judged images."""
     assert plan.judge is not None
     tuned = tune(tuning, material, plan.train)
     found, _ = answers(tuning, tuned, material, plan.judge)
-    return np.asarray(found.argmax(axis=1) == material.y[plan.judge])
+    return task.judging.mark(material.targets.take(plan.judge), task.answers(found))
 
 
 def lines(found: Curve) -> list[str]:
@@ -112,14 +116,14 @@ def lines(found: Curve) -> list[str]:
     rows.append(f"{found.stages:>13d}  {_interval(found.head_alone)}  (the head alone)")
     for depth in found.depths:
         d = depth.difference
-        gain = f"{100 * d['value']:+.1f} ({100 * d['low']:+.1f} to {100 * d['high']:+.1f})"
+        gain = "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * end for end in ends(d)))
         rows.append(f"{depth.frozen:>13d}  {_interval(depth.tuned):24s} {_interval(depth.drawn):24s} {gain}")
-    best = max(found.depths, key=lambda depth: depth.tuned["value"])
-    alone, value = found.head_alone["value"], best.tuned["value"]
+    best = max(found.depths, key=lambda depth: ends(depth.tuned)[0])
+    alone, value = ends(found.head_alone)[0], ends(best.tuned)[0]
     if value <= alone:
         return [*rows, "", f"no depth is better than the head alone, {alone:.1%}"]
     return [*rows, "", f"best: {best.frozen} of {found.stages} stages frozen, {value:.1%}"]
 
 
-def _interval(accuracy: dict[str, Any]) -> str:
+def _interval(accuracy: Interval) -> str:
     return f"{accuracy['value']:.1%} [{accuracy['low']:.1%}, {accuracy['high']:.1%}]"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,12 +19,11 @@ from headstart.data.splits import Split, hold_out, read_split
 from headstart.data.table import Table
 from headstart.errors import DataError
 from headstart.files.bundle import Bundle, read_with
-from headstart.heads.material import Material
-from headstart.judge.metrics import accuracy_interval, paired_gain
+from headstart.judge.marks import Marks
 from headstart.ship.package import Loaded, unpack
-from headstart.story import trial
+from headstart.story import evidence
 from headstart.story.opening import QUIET, Options, Watcher, read_at, see
-from headstart.story.pipeline import Clock, Fitted, Seen, announce, labelled, look, prove, taught
+from headstart.story.pipeline import Clock, Fitted, Growth, Seen, announce, labelled, look, prove, taught
 from headstart.story.plan import Plan, make_plan
 from headstart.trunk.backbone import trunk_of
 from headstart.trunk.engine import compile_trunk
@@ -63,9 +61,10 @@ def add_to(folder: str | Path, table: Table, options: Options, watch: Watcher = 
         fresh = see(table, backbone, engine, old.options, watch.bar("network", len(table)), watch.say)
     with clock("find duplicates"):
         table, features, n_old = _together(old, before, table.take(fresh.kept), fresh)
-        seen = look(table, backbone, engine, features)
+        task = old.loaded.task
+        seen = look(task, table, backbone, engine, features)
         plan = _plan(old, seen, n_old)
-    fitted = prove(taught(seen, plan, old.options, watch, clock), watch)
+    fitted = prove(taught(task, seen, plan, old.options, watch, clock), watch)
     growth = _growth(old, fitted, n_old, len(seen.table) - n_old)
     return replace(fitted, growth=growth)
 
@@ -123,6 +122,7 @@ def _together(old: Old, before: Features, table: Table, fresh: Features) -> tupl
         new.notes,
         f"{counted(len(kept), 'image')} of the model {old.name}, and {new.layout}",
         kind_of(labelled_as, old.loaded.kind),
+        old.loaded.task.name,
     )
     blocks = {name: np.concatenate([b[kept], fresh.blocks[name][added]]) for name, b in before.blocks.items()}
     thumbnails = np.concatenate([before.thumbnails[kept], fresh.thumbnails[added]])
@@ -141,50 +141,36 @@ def _plan(old: Old, seen: Seen, n_old: int) -> Plan:
     new = np.arange(n_old, len(splits))
     unsplit = bool((splits[new] == "none").all())
     if old.source == "cross-validation" or not unsplit:
-        return make_plan(splits, seen.y, seen.groups, keys, seed)
+        return make_plan(splits, seen.targets.strata, seen.groups, keys, seed)
     name = "validation" if old.source == "validation folder" else "test"
     share = float((splits[:n_old] == name).mean())
-    held = hold_out(seen.y[new], seen.groups[new], share, seed, [keys[row] for row in new])
+    held = hold_out(seen.targets.strata[new], seen.groups[new], share, seed, [keys[row] for row in new])
     splits[new] = np.where(held, name, "train")
     for row in new:  # a copy of an old image stands where that one stands
         twins = np.flatnonzero(seen.groups[:n_old] == seen.groups[row])
         if len(twins):
             splits[row] = splits[twins[0]]
-    plan = make_plan(splits, seen.y, seen.groups, keys, seed)
+    plan = make_plan(splits, seen.targets.strata, seen.groups, keys, seed)
     return replace(plan, source=old.source)  # type: ignore[arg-type]
 
 
-def _growth(old: Old, fitted: Fitted, n_old: int, n_new: int) -> dict[str, Any]:
-    """What was added, and the accuracy on the old images before and after, paired."""
-    place = {int(row): k for k, row in enumerate(fitted.verdict.rows)}
-    rows = np.array([row for row in fitted.verdict.rows if row < n_old], dtype=np.int64)
-    after = fitted.verdict.probabilities[[place[int(r)] for r in rows]].argmax(axis=1) == fitted.seen.y[rows]
-    before = _right_before(old, fitted, rows)
-    groups = fitted.seen.groups[rows]
-    return {
-        "model": old.name,
-        "images": n_new,
-        "new_classes": [name for name in fitted.seen.classes if name not in old.loaded.classes],
-        "old_classes": {
-            "n": len(rows),
-            "before": accuracy_interval(before, groups),
-            "after": accuracy_interval(after, groups),
-            "difference": paired_gain(after, before, groups)["difference"],
-        },
-    }
+def _growth(old: Old, fitted: Fitted, n_old: int, n_new: int) -> Growth:
+    """What was added, and what the model is worth on the old images before and after, paired."""
+    here = np.flatnonzero(fitted.verdict.rows < n_old)
+    rows, after = fitted.verdict.rows[here], fitted.verdict.marks.take(here)
+    before = _marks_before(old, fitted, rows)
+    groups, measure = fitted.seen.groups[rows], fitted.method.task.judging.headline
+    new = tuple(name for name in fitted.seen.targets.names if name not in old.loaded.names)
+    gain = measure.gain(after, before, groups)["difference"]
+    return Growth(old.name, n_new, new, len(rows), measure.of(before, groups), measure.of(after, groups), gain)
 
 
-def _right_before(old: Old, fitted: Fitted, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Which of the old images the old model gets right: on what judged it, or by cross-validation as it was judged."""
-    seen, classes = fitted.seen, old.loaded.classes
-    number = {name: k for k, name in enumerate(classes)}
-    y = np.array([number.get(str(label), -1) for label in seen.table.labels[rows]], dtype=np.int64)
-    material = seen.material(0)
+def _marks_before(old: Old, fitted: Fitted, rows: npt.NDArray[np.int64]) -> Marks:
+    """How the old model answers for the old images: those that judged it, or by cross-validation as it was judged."""
+    task, part = old.loaded.task, fitted.seen.material(old.options.seed).part(rows)
+    part = replace(part, targets=task.targets_for(fitted.seen.table.take(rows), old.loaded.names))
     if fitted.plan.judge is not None:
-        scores = [old.loaded.head.log_probabilities(material.at(rows[k : k + 1024])) for k in range(0, len(rows), 1024)]
-        return np.asarray(np.concatenate(scores).argmax(axis=1) == y)
-    part = material.part(rows)
-    alone = Material(part.blocks, y, part.groups, part.keys, classes, old.options.seed)
-    plan = make_plan(np.full(len(rows), "none", dtype=object), y, part.groups, part.keys, old.options.seed, False)
-    verdict = trial.judge(alone, plan, fitted.head, fitted.method, QUIET.bar)
-    return np.asarray(verdict.probabilities.argmax(axis=1) == y[verdict.rows])
+        return evidence.judge_rows(task, part, old.loaded.head, np.arange(len(rows))).marks
+    splits = np.full(len(rows), "none", dtype=object)
+    plan = make_plan(splits, part.targets.strata, part.groups, part.keys, old.options.seed, False)
+    return evidence.judge(part, plan, fitted.head, fitted.method, QUIET.bar).marks

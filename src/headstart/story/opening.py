@@ -18,8 +18,9 @@ from headstart.finetune import spec
 from headstart.finetune.trained import Bar, Design, Epoch, check_layers, no_bar
 from headstart.finetune.tunable import tunable
 from headstart.heads.taps import one_layer, tap_sets
-from headstart.story import trial
+from headstart.story.evidence import Method
 from headstart.story.options import LARGEST, SMALLEST, Options, bands_of, check_seed
+from headstart.tasks.task import Task
 from headstart.trunk.backbone import open_backbone
 from headstart.trunk.engine import Engine, accelerator, compile_trunk
 from headstart.trunk.features import Features, extract, extract_again, store_key
@@ -86,25 +87,31 @@ def read_at(backbone: Backbone, options: Options) -> Backbone:
     if options.head != "auto":
         tap = tap_at(backbone, options.layer or LAST_MAP, spec.pooling(spec.parse(options.head)))
         backbone = replace(backbone, taps=(tap,))
-        check_layers(how(backbone, options, 1).design)
+        check_layers(design_of(backbone, options, 1))
         return backbone
     if options.layer:
         return replace(backbone, taps=(tap_at(backbone, options.layer),))
     return replace(backbone, taps=()) if options.taps == "last" else backbone
 
 
-def how(backbone: Backbone, options: Options, n_images: int) -> trial.Method:
-    """Closed-form heads on the taps chosen, or the user's own layers on one of them, or a part of the network."""
-    device = accelerator() or "cpu"
+def design_of(backbone: Backbone, options: Options, n_images: int) -> Design | None:
+    """The user's own layers on the one layer that is read; None where heads are solved in closed form."""
     if options.head == "auto":
-        if options.layer:
-            return trial.Method((one_layer(options.layer, backbone.taps[0].blocks[0]),))
-        return trial.Method(tap_sets(options.taps, block_names(backbone)))
+        return None
     tap, layers = backbone.taps[0], spec.parse(options.head)
     shape = tap.shape if "map" in tap.pools else (tap.channels,)
     training = recipe.training(n_images, options.epochs, options.batch_size, options.optimizer)
-    design = Design(options.head, layers, tap.blocks[0], shape, training)
-    return trial.Method((), design, None, device)
+    return Design(options.head, layers, tap.blocks[0], shape, training)
+
+
+def method_of(task: Task, backbone: Backbone, options: Options, n_images: int) -> Method:
+    """Closed-form heads on the taps chosen, or the user's own layers on one of them."""
+    design, device = design_of(backbone, options, n_images), accelerator() or "cpu"
+    if design:
+        return Method(task, (), design, device=device)
+    if options.layer:
+        return Method(task, (one_layer(options.layer, backbone.taps[0].blocks[0]),))
+    return Method(task, tap_sets(options.taps, block_names(backbone)))
 
 
 def as_published(options: Options, say: Say = QUIET.say) -> Backbone:

@@ -20,40 +20,41 @@ from headstart import recipe
 from headstart.counted import counted
 from headstart.data.deep import said
 from headstart.data.duplicates import DuplicateSet, find_duplicates, tie_groups
-from headstart.data.scarce import refuse_scarce, scarce, training_images, without
+from headstart.data.scarce import training_images, without
 from headstart.data.sources import GoneSource
 from headstart.data.table import Table
-from headstart.errors import DataError, nearest
+from headstart.data.targets import Targets
+from headstart.errors import DataError
 from headstart.files.bundle import read_bundle
-from headstart.finetune.trained import SpecHead
 from headstart.finetune.tune import Tuned, tune
 from headstart.heads.material import Material
-from headstart.heads.probe import Probe
 from headstart.heads.taps import LAST, plain
-from headstart.judge.labels import Suspect, suspected_labels
-from headstart.judge.metrics import score
+from headstart.judge.crossing import CurvePoint
+from headstart.judge.labels import Suspect
+from headstart.judge.marks import Interval, Score
 from headstart.ship.package import Loaded, unpack
 from headstart.ship.predict import Predictions, predict
-from headstart.story import trial
+from headstart.story import evidence
 from headstart.story.opening import (
     QUIET,
     Options,
     Watcher,
     announce_maps,
-    how,
+    method_of,
     open_network,
     see,
     see_again,
     short_side,
 )
 from headstart.story.options import check
-from headstart.story.plan import Plan, check_classes, make_plan
+from headstart.story.plan import Plan, make_plan
 from headstart.story.tuning import prepare
+from headstart.tasks.known import TASKS
+from headstart.tasks.task import Head, Rule, Task
 from headstart.trunk.engine import Engine, compile_trunk
 from headstart.trunk.features import Features
 from headstart.trunk.network import Backbone
 
-Head = Probe | SpecHead
 LEAST_SHOWN = 0.05  # s between the stages of a fit: less is nobody's concern
 
 
@@ -65,15 +66,14 @@ class Seen:
     backbone: Backbone
     engine: Engine
     features: Features
-    classes: tuple[str, ...]
-    y: npt.NDArray[np.int64]  # (image,) class numbers
+    targets: Targets
     duplicates: list[DuplicateSet]
     groups: npt.NDArray[np.int64]  # (image,)
     enlarged: bool
 
     def material(self, seed: int) -> Material:
         """Its features with their labels."""
-        return Material(self.features.blocks, self.y, self.groups, self.features.hashes, self.classes, seed)
+        return Material(self.features.blocks, self.targets, self.groups, self.features.hashes, seed)
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,36 @@ class Learned:
     seen: Seen
     plan: Plan
     head: Head
-    method: trial.Method
+    method: evidence.Method
     material: Material
     options: Options
     seconds: dict[str, float]  # wall clock by stage
     frozen: Material
     tuned: Tuned | None = None
+
+
+@dataclass(frozen=True)
+class Growth:
+    """What was added to the model of this name: `images` and `new_names` (of classes, labels); `before` and `after`:
+    the headline on `n` of its own images that judge it, and the paired `difference`."""
+
+    model: str
+    images: int
+    new_names: tuple[str, ...]
+    n: int
+    before: Interval
+    after: Interval
+    difference: Interval
+
+    def to_json(self) -> dict[str, Any]:
+        """As metrics.json has it."""
+        old = {"n": self.n, "before": self.before, "after": self.after, "difference": self.difference}
+        return {
+            "model": self.model,
+            "images": self.images,
+            "new_classes": list(self.new_names),
+            "old_classes": old,
+        }
 
 
 @dataclass(frozen=True)
@@ -99,57 +123,59 @@ class Fitted:
     seen: Seen
     plan: Plan
     head: Head
-    verdict: trial.Verdict
+    verdict: evidence.Verdict
     view: Head  # the head of the timm view
-    view_verdict: trial.Verdict
-    validation: dict[str, Any] | None
-    baselines: tuple[trial.Baseline, ...]
-    curve: list[dict[str, Any]]
+    view_verdict: evidence.Verdict
+    validation: Score | None
+    baselines: tuple[evidence.Baseline, ...]
+    curve: list[CurvePoint]
     suspects: list[Suspect]  # rows of the features
-    leak_free: dict[str, Any] | None  # the score without judged images that have a copy among the training images
+    leak_free: Score | None  # the score without judged images that have a copy among the training images
     seconds: dict[str, float]
     options: Options
-    method: trial.Method
+    method: evidence.Method
+    rule: Rule
     tuning: dict[str, Any] | None = None
-    growth: dict[str, Any] | None = None  # what was added to an earlier model (grow.py)
+    growth: Growth | None = None
 
 
-def fit(table: Table, options: Options, watch: Watcher = QUIET) -> Fitted:
+def fit(table: Table, options: Options, watch: Watcher = QUIET, task: Task | None = None) -> Fitted:
     """Learn, then prove. Raises HeadstartError."""
-    return prove(learn(table, options, watch), watch)
+    return prove(learn(table, options, watch, task=task), watch)
 
 
-def learn(table: Table, options: Options, watch: Watcher = QUIET, hold_out: bool = True) -> Learned:
+def learn(
+    table: Table, options: Options, watch: Watcher = QUIET, hold_out: bool = True, task: Task | None = None
+) -> Learned:
     """The frozen model. With `hold_out` false it learns from all but the user's own test and validation."""
-    clock = Clock()
+    clock, task = Clock(), task or TASKS[table.task]
     with clock("open the network"):
         check(options)
         table = labelled(table)
-        table = without(table, scarce(table, options.min_images), options.min_images)
-        check_labels(table)
+        table = task.prepare(table, options.min_images)
         backbone, engine = open_network(table, options, say=watch.say)
     announce(table, watch)
     announce_maps(table, backbone, options, watch)
     with clock("read images, run the network"):
-        table, features = see_enough(table, backbone, engine, options, watch)
+        table, features = see_enough(task, table, backbone, engine, options, watch)
     with clock("find duplicates"):
-        seen = look(table, backbone, engine, features)
-        plan = make_plan(seen.table.splits, seen.y, seen.groups, features.hashes, options.seed, hold_out)
-    return taught(seen, plan, options, watch, clock)
+        seen = look(task, table, backbone, engine, features)
+        plan = make_plan(seen.table.splits, seen.targets.strata, seen.groups, features.hashes, options.seed, hold_out)
+    return taught(task, seen, plan, options, watch, clock)
 
 
-def taught(seen: Seen, plan: Plan, options: Options, watch: Watcher, clock: Clock) -> Learned:
+def taught(task: Task, seen: Seen, plan: Plan, options: Options, watch: Watcher, clock: Clock) -> Learned:
     """Heads for what the network saw. Raises DataError where a class cannot be learned."""
     with clock("fit heads"):
-        check_classes(seen.y, seen.classes, plan)
+        task.check(seen.targets, plan.train)
         features, material = seen.features, seen.material(options.seed)
-        method = how(seen.backbone, options, len(plan.train))
+        method = method_of(task, seen.backbone, options, len(plan.train))
         if options.tune == "none":
-            head = trial.final_head(material, plan, method, watch.bar)
+            head = evidence.final_head(material, plan, method, watch.bar)
             return Learned(seen, plan, head, method, material, options, clock.seconds, material)
     with clock("tune"):
         trainings = 1 if plan.judge is not None else 1 + recipe.cross_validation(len(plan.train))[0]
-        tuning = prepare(seen.table, features.hashes, seen.backbone, options, plan.train, trainings, watch)
+        tuning = prepare(task, seen.table, features.hashes, seen.backbone, options, plan.train, trainings, watch)
         method = replace(method, sets=tuning.sets, tuning=tuning)
         n, training = len(plan.train), tuning.training
         line = watch.epochs(training.epochs + recipe.finish(training, n).epochs, n)
@@ -170,25 +196,28 @@ def prove(learned: Learned, watch: Watcher = QUIET) -> Fitted:
     """Judge a learned model: the headline, its baselines, the learning curve, suspected labels."""
     clock = Clock(learned.seconds)
     seen, plan, head, material, options = learned.seen, learned.plan, learned.head, learned.material, learned.options
+    method, task = learned.method, learned.method.task
     with clock("judge"):
         view: Head = learned.tuned.top if learned.tuned else head
         if learned.tuned and learned.tuned.backbone and plan.judge is None:
-            verdict, view_verdict = trial.cross_tuned(learned.frozen, plan, learned.method, watch.bar)
+            verdict, view_verdict = evidence.cross_tuned(learned.frozen, plan, method, watch.bar)
         else:
             # where the frozen model was kept it alone is judged: it was fitted in seconds
-            method = replace(learned.method, tuning=None) if learned.tuned else learned.method
-            verdict = trial.judge(material, plan, head, method, watch.bar)
-            view_verdict = verdict if view is head else trial.judge(material, plan, view, method, watch.bar)
+            once = replace(method, tuning=None) if learned.tuned else method
+            verdict = evidence.judge(material, plan, head, once, watch.bar)
+            view_verdict = verdict if view is head else evidence.judge(material, plan, view, once, watch.bar)
         if view.parts != plain().parts:
-            view, view_verdict = trial.timm_view(material.without_maps(), plan)
-        validation = None if plan.validation is None else trial.judge_rows(material, head, plan.validation).score
-        leak_free = _without_leaks(seen, plan, verdict)
-        suspects = _suspects(seen, plan, head, verdict)
+            view, view_verdict = evidence.timm_view(task, material.without_maps(), plan)
+        validation = None
+        if plan.validation is not None:
+            validation = evidence.judge_rows(task, material, head, plan.validation).score
+        leak_free = _without_leaks(task, seen, plan, verdict)
+        suspects = _suspects(task, seen, plan, head, verdict)
     bare = learned.frozen.without_maps()
     with clock("baselines"):
         baselines = _baselines(seen, plan, bare, verdict, learned, watch)
     with clock("learning curve"):
-        curve = trial.curve(bare, plan, head, learned.method)
+        curve = evidence.curve(bare, plan, head, method)
     return Fitted(
         seen,
         plan,
@@ -203,7 +232,8 @@ def prove(learned: Learned, watch: Watcher = QUIET) -> Fitted:
         leak_free,
         clock.seconds,
         options,
-        learned.method,
+        method,
+        task.rule(seen.targets.take(plan.train), head.left_out, seen.groups[plan.train]),
         learned.tuned.record if learned.tuned else None,
     )
 
@@ -225,28 +255,21 @@ def labelled(table: Table) -> Table:
     )
 
 
-def check_labels(table: Table) -> None:
-    """Raises DataError on fewer than two classes, or on classes with one training image, before anything slow."""
-    if len(table.classes) < 2:
-        raise DataError(
-            f"only one class, {table.classes[0]!r}: at least 2 are needed" if table.classes else "no labels"
-        )
-    refuse_scarce(training_images(table))
-
-
 def see_enough(
-    table: Table, backbone: Backbone, engine: Engine, options: Options, watch: Watcher
+    task: Task, table: Table, backbone: Backbone, engine: Engine, options: Options, watch: Watcher
 ) -> tuple[Table, Features]:
     """The table and its features, without the classes of which fewer than --min-images images can be read."""
     features = see(table, backbone, engine, options, watch.bar("network", len(table)), watch.say)
+    if options.min_images is None:
+        return table, features
     kept = table.take(features.kept)
     counted = training_images(kept)
-    few = {name: counted.get(name, 0) for name in table.classes if counted.get(name, 0) < (options.min_images or 0)}
+    few = {name: counted.get(name, 0) for name in table.classes if counted.get(name, 0) < options.min_images}
     if not few:
         return table, features
     smaller = without(table, few, options.min_images)
     watch.say(f"note: {smaller.notes[-1]}, since others cannot be read")
-    check_labels(smaller)
+    task.prepare(smaller, None)
     again = see(smaller, backbone, engine, options, watch.bar("network", len(smaller)))  # all from the store
     return smaller, replace(again, n_forward=features.n_forward)
 
@@ -257,63 +280,61 @@ def announce(table: Table, watch: Watcher) -> None:
         watch.say(f"note: {note}")
 
 
-def look(table: Table, backbone: Backbone, engine: Engine, features: Features) -> Seen:
+def look(task: Task, table: Table, backbone: Backbone, engine: Engine, features: Features) -> Seen:
+    """What the network saw, with the truth of each image, and which images are copies."""
     notes = (*table.notes, *said(backbone.preprocess.ranges), *features.remarks)
     kept = replace(table.take(features.kept), notes=notes)
-    classes = table.classes
-    number = {name: k for k, name in enumerate(classes)}
-    unknown = sorted({str(label) for label in kept.labels if label not in number})
-    if unknown:
-        raise DataError(f"label {unknown[0]!r} is not among the training classes {', '.join(classes[:10])}")
-    y = np.array([number[label] for label in kept.labels], dtype=np.int64)
+    targets = task.targets(kept)
     duplicates = find_duplicates(features.hashes, features.blocks[LAST], features.thumbnails)
     groups = tie_groups(len(kept), duplicates, kept.groups)
     enlarged = short_side(table) < recipe.PHOTOGRAPH
-    return Seen(kept, backbone, engine, features, classes, y, duplicates, groups, enlarged)
+    return Seen(kept, backbone, engine, features, targets, duplicates, groups, enlarged)
 
 
 def _baselines(
-    seen: Seen, plan: Plan, material: Material, verdict: trial.Verdict, learned: Learned, watch: Watcher
-) -> tuple[trial.Baseline, ...]:
+    seen: Seen, plan: Plan, material: Material, verdict: evidence.Verdict, learned: Learned, watch: Watcher
+) -> tuple[evidence.Baseline, ...]:
+    task, options = learned.method.task, learned.options
     found = [
-        trial.most_frequent(material, plan, verdict),
-        trial.raw_pixels(material, plan, verdict, seen.features.thumbnails),
+        evidence.constant(task, material, plan, verdict),
+        evidence.raw_pixels(task, material, plan, verdict, seen.features.thumbnails),
     ]
-    options = learned.options
     if options.tune != "none":
-        found.append(trial.frozen(material, plan, verdict, learned.method.sets))
+        found.append(evidence.frozen(task, material, plan, verdict, learned.method.sets))
     if options.head != "auto":
-        found.append(trial.closed_form(material, plan, verdict))
-    drawn = trial.draw_for_baseline(material, plan)
+        found.append(evidence.own_head(task, material, plan, verdict))
+    drawn = evidence.draw_for_baseline(task, material, plan)
     at_hand = not any(isinstance(seen.table.sources[row], GoneSource) for row in drawn)
     if options.weights != "none" and at_hand:
         options = replace(options, tune="none")
         random, engine = open_network(seen.table, options, random=True)
         hashes, bar = [seen.features.hashes[row] for row in drawn], watch.bar("random weights", len(drawn))
         features = see_again(seen.table.take(drawn), hashes, random, engine, options, bar)
-        found.append(trial.random_weights(material, plan, drawn, features.blocks))
+        found.append(evidence.random_weights(task, material, plan, drawn, features.blocks))
     return tuple(found)
 
 
-def _suspects(seen: Seen, plan: Plan, head: Head, verdict: trial.Verdict) -> list[Suspect]:
-    """Suspected labels of the training images (left-out predictions) and of the judged ones."""
-    probabilities = np.full((len(seen.y), len(seen.classes)), np.nan)
-    probabilities[plan.train] = np.exp(head.left_out)
-    probabilities[verdict.rows] = verdict.probabilities
-    rows = np.flatnonzero(~np.isnan(probabilities[:, 0]))
-    found = suspected_labels(seen.y[rows], probabilities[rows], seen.classes)
+def _suspects(task: Task, seen: Seen, plan: Plan, head: Head, verdict: evidence.Verdict) -> list[Suspect]:
+    """Suspected labels of the training images (left-out answers) and of the judged ones."""
+    if task.suspects is None:
+        return []
+    answers = np.full((len(seen.targets), *verdict.answers.shape[1:]), np.nan)
+    answers[plan.train] = task.answers(head.left_out)
+    answers[verdict.rows] = verdict.answers
+    rows = np.flatnonzero(~np.isnan(answers.reshape(len(answers), -1)[:, 0]))
+    found = task.suspects(seen.targets.take(rows), answers[rows])
     return [Suspect(int(rows[s.row]), s.suggested, s.score) for s in found]
 
 
-def _without_leaks(seen: Seen, plan: Plan, verdict: trial.Verdict) -> dict[str, Any] | None:
+def _without_leaks(task: Task, seen: Seen, plan: Plan, verdict: evidence.Verdict) -> Score | None:
     """The score of the judged images without those that share a group with a training image; None if there are none."""
     if plan.judge is None:
         return None
     clean = ~np.isin(seen.groups[plan.judge], seen.groups[plan.train])
     if clean.all() or not clean.any():
         return None
-    rows = plan.judge[clean]
-    return score(seen.y[rows], verdict.probabilities[clean], seen.classes, seen.groups[rows])
+    groups = seen.groups[plan.judge[clean]]
+    return task.judging.score(verdict.marks.take(clean), seen.targets.names, groups, 0)
 
 
 def load(folder: str | Path) -> Loaded:
@@ -328,38 +349,32 @@ def judged_part(table: Table) -> str | None:
 
 def evaluate(
     model: Loaded, table: Table, seed: int = 0, watch: Watcher = QUIET, engine: Engine | None = None
-) -> tuple[dict[str, Any], Predictions]:
-    """The score of a saved model on labelled images, on the test part alone where there is one; classes are matched by
-    name. `engine`: the model's, if it is compiled already.
+) -> tuple[Score, Predictions]:
+    """The score of a saved model on labelled images, on the test part alone where there is one; what the truth names is
+    matched by name. `engine`: the model's, if it is compiled already.
 
     Raises DataError for a label that the model does not know, and where no image can be read.
     """
     part = judged_part(table)
     table = labelled(table.take(table.splits == part) if part else table)
-    unknown = sorted({str(label) for label in table.labels} - set(model.classes))
-    if unknown:
-        more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
-        raise DataError(
-            f"the model does not know the class {unknown[0]!r}{more}{nearest(unknown[0], model.classes)}: it knows "
-            f"{', '.join(model.classes[:20])}; rename the folder or take it out"
-        )
+    targets = model.task.targets_for(table, model.names)
     found = predict(model, table, engine, progress=watch.bar("network", len(table)))
     rows = np.flatnonzero(found.readable)
     if not len(rows):
         raise DataError(f"none of {len(table)} images can be read; the first, {found.names[0]}: {found.errors[0]}")
-    number = {name: k for k, name in enumerate(model.classes)}
-    y = np.array([number[str(label)] for label in table.labels[rows]], dtype=np.int64)
     groups = tie_groups(len(rows), [], table.groups[rows])
-    return score(y, found.probabilities[rows].astype(np.float64), model.classes, groups, seed), found
+    judging = model.task.judging
+    marks = judging.mark(targets.take(rows), found.answers[rows].astype(np.float64))
+    return judging.score(marks, model.names, groups, seed), found
 
 
-def inspect(table: Table, options: Options, watch: Watcher = QUIET) -> Seen:
+def inspect(table: Table, options: Options, watch: Watcher = QUIET, task: Task | None = None) -> Seen:
     """Broken files, duplicates, leaks and conflicts, before anything is trained."""
-    table = labelled(table)
+    table, task = labelled(table), task or TASKS[table.task]
     backbone, engine = open_network(table, options, say=watch.say)
     announce(table, watch)
-    table, features = see_enough(table, backbone, engine, options, watch)
-    return look(table, backbone, engine, features)
+    table, features = see_enough(task, table, backbone, engine, options, watch)
+    return look(task, table, backbone, engine, features)
 
 
 class Clock:

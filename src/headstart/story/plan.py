@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart import recipe
-from headstart.data.scarce import refuse_scarce
 from headstart.data.splits import hold_out
 from headstart.errors import DataError
 
@@ -35,11 +34,12 @@ class Plan:
 
 
 def make_plan(
-    splits: npt.NDArray[Any], labels: Ints, groups: Ints, keys: Sequence[str], seed: int, may_hold_out: bool = True
+    splits: npt.NDArray[Any], strata: Ints, groups: Ints, keys: Sequence[str], seed: int, may_hold_out: bool = True
 ) -> Plan:
     """The user's own split where there is one; else cross-validation for few images, a held-out test set for many.
 
-    splits (image,) in train, validation, test, none; labels, groups (image,) numbers; keys (image,) content hashes.
+    splits (image,) in train, validation, test, none; strata (image,) or (image, stratum), groups (image,) numbers; keys
+    (image,) content hashes.
     Raises DataError where nothing is left to learn from.
     """
     rows = np.arange(len(splits))
@@ -56,12 +56,6 @@ def make_plan(
         return Plan("validation folder", train, validation, None, used)
     if len(train) < recipe.SMALL or not may_hold_out:
         return Plan("cross-validation", train, None, None, used)
-    held = hold_out(labels, groups, recipe.held_out_fraction(len(train)), seed, keys)
+    held = hold_out(strata, groups, recipe.held_out_fraction(len(train)), seed, keys)
     used[held] = "test"
     return Plan("test split", rows[~held], rows[held], None, used)
-
-
-def check_classes(labels: Ints, classes: Sequence[str], plan: Plan) -> None:
-    """Raises DataError where a class cannot be learned or judged, with what to do."""
-    counts = np.bincount(labels[plan.train], minlength=len(classes)).tolist()
-    refuse_scarce(dict(zip(classes, counts, strict=True)), readable=True)

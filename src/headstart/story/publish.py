@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from headstart import report
 from headstart.data import images
 from headstart.data.duplicates import find_conflicts, find_leaks
 from headstart.data.splits import write_split
+from headstart.data.targets import counts
 from headstart.errors import ImageError
 from headstart.files.bundle import write_bundle
 from headstart.files.cells import csv_bytes
@@ -24,7 +26,9 @@ from headstart.report.numbers import estimate, full
 from headstart.report.page import MAX_COPIES, MAX_GROUPS
 from headstart.ship.package import pack, versions
 from headstart.story.account import HEADS, TAPS, epochs_of, no_gain_line, outcomes, settings
-from headstart.story.pipeline import Fitted, Head
+from headstart.story.evidence import called
+from headstart.story.pipeline import Fitted
+from headstart.tasks.task import Head
 from headstart.trunk.engine import this_machine
 from headstart.trunk.weights import PACKAGES
 
@@ -35,16 +39,17 @@ BINS = 10  # of the reliability diagram
 
 def metrics(fitted: Fitted) -> dict[str, Any]:
     """The content of metrics.json."""
-    plan, view = fitted.plan, fitted.view_verdict.score
-    headline = fitted.verdict.score | {"source": plan.source}
+    plan, view, task = fitted.plan, fitted.view_verdict.score, fitted.method.task
+    headline = fitted.verdict.score.to_json() | {"source": plan.source}
     crossed = plan.judge is None
+    measure = task.judging.headline.name
     return {
-        "validation": fitted.validation,
+        "validation": None if fitted.validation is None else fitted.validation.to_json(),
         "test": None if crossed else headline,
         "cross_validation": headline if crossed else None,
-        "test_without_leaks": fitted.leak_free,
+        "test_without_leaks": None if fitted.leak_free is None else fitted.leak_free.to_json(),
         "baselines": {
-            b.kind.replace(" ", "_"): {
+            called(b, task).replace(" ", "_"): {
                 "n": b.n,
                 **b.scores,
                 "compared_with": {"what": b.against, "n": b.n, **b.rival},
@@ -53,12 +58,12 @@ def metrics(fitted: Fitted) -> dict[str, Any]:
             }
             for b in fitted.baselines
         },
-        "timm_view": {"same_model": fitted.view is fitted.head, "n": view["n"], "accuracy": view["accuracy"]}
+        "timm_view": {"same_model": fitted.view is fitted.head, "n": view.n, measure: view[measure]}
         if fitted.seen.backbone.classifier
         else None,
         "learning_curve": fitted.curve,
         "candidates": [asdict(c) for c in fitted.head.candidates],
-        "added": fitted.growth,
+        "added": None if fitted.growth is None else fitted.growth.to_json(),
         "tuning": fitted.tuning,
         "training": [asdict(epoch) for epoch in epochs_of(fitted)],
         "set_aside": [{"path": name, "reason": reason} for name, reason in fitted.seen.features.set_aside],
@@ -68,14 +73,23 @@ def metrics(fitted: Fitted) -> dict[str, Any]:
 
 def main_scores(fitted: Fitted) -> dict[str, float]:
     """The headline's scores, without their intervals."""
-    names = ("accuracy", "balanced_accuracy", "log_loss", "macro_f1", "ece", "ece_plain")
-    return {name: fitted.verdict.score[name]["value"] for name in names} | {"n": fitted.verdict.score["n"]}
+    score = fitted.verdict.score
+    known = {name: found["value"] for name, found in score.estimates.items() if found["value"] is not None}
+    return known | {"n": score.n}
 
 
 def save(fitted: Fitted, folder: Path, title: str, command: str) -> dict[str, Any]:
     """Write the bundle; returns the content of metrics.json. Raises OutputError."""
     seen = fitted.seen
-    manifest, config, tensors = pack(seen.backbone, fitted.head, fitted.view, seen.classes, seen.engine.precision)
+    manifest, config, tensors = pack(
+        fitted.method.task,
+        seen.backbone,
+        fitted.head,
+        fitted.view,
+        seen.targets.names,
+        fitted.rule,
+        seen.engine.precision,
+    )
     found = metrics(fitted)
     with tempfile.TemporaryDirectory() as scratch:
         split = Path(scratch) / "split.parquet"
@@ -110,7 +124,9 @@ def _lists(fitted: Fitted) -> dict[str, bytes]:
     """What the user should look at, as CSV files."""
     seen = fitted.seen
     names, labels, splits = ([str(v) for v in c] for c in (seen.table.names, seen.table.labels, seen.table.splits))
-    suspects = [(names[s.row], labels[s.row], seen.classes[s.suggested], round(s.score, 4)) for s in fitted.suspects]
+    suspects = [
+        (names[s.row], labels[s.row], seen.targets.names[s.suggested], round(s.score, 4)) for s in fitted.suspects
+    ]
     alike = [(k, s.kind, names[r], splits[r], labels[r]) for k, s in enumerate(seen.duplicates, 1) for r in s.rows]
     return {
         "suspected_labels.csv": csv_bytes(("path", "label", "suggested", "score"), suspects),
@@ -141,9 +157,11 @@ def report_data(
 ) -> report.ReportData:
     """Everything that the report and the card say."""
     seen, plan, verdict = fitted.seen, fitted.plan, fitted.verdict
-    folds, repeats = verdict.score.get("folds", 1), verdict.score.get("repeats", 1)
+    folds, repeats = verdict.score.folds or 1, verdict.score.repeats or 1
     n_train = len(plan.train) if plan.judge is not None else round(len(plan.train) * (1 - 1 / max(folds, 2)))
-    also = () if fitted.validation is None else (report.Measured(fitted.validation, "validation folder", n_train),)
+    also = ()
+    if fitted.validation is not None:
+        also = (report.Measured(fitted.validation.to_json(), "validation folder", n_train),)
     leaks, conflicts = (
         find_leaks(seen.duplicates, seen.table.splits),
         find_conflicts(seen.duplicates, seen.table.labels),
@@ -153,20 +171,20 @@ def report_data(
     return report.ReportData(
         title=title,
         model=handed_on(folder),
-        classes=seen.classes,
-        headline=report.Measured(verdict.score, plan.source, n_train, folds, repeats),
+        classes=seen.targets.names,
+        headline=report.Measured(verdict.score.to_json(), plan.source, n_train, folds, repeats),
         also=also,
         baselines=_baselines(fitted),
         warnings=_warnings(fitted),
         counts=_counts(fitted),
         layout=_without_place(seen.table.layout),
-        notes=(*seen.table.notes, *outcomes(fitted)),
+        notes=(*seen.table.notes, *verdict.notes, *outcomes(fitted)),
         fingerprint=fingerprint,
         set_aside=seen.features.set_aside,
-        worst=galleries["worst"],
-        least_certain=galleries["least_certain"],
-        most_certain=galleries["most_certain"],
-        suspects=galleries["suspects"],
+        worst=galleries.get("worst", ()),
+        least_certain=galleries.get("least_certain", ()),
+        most_certain=galleries.get("most_certain", ()),
+        suspects=galleries.get("suspects", ()),
         n_suspects=len(fitted.suspects),
         duplicates=_duplicate_groups(fitted),
         n_duplicates=len(seen.duplicates),
@@ -195,7 +213,7 @@ def report_data(
 def _baselines(fitted: Fitted) -> tuple[report.Baseline, ...]:
     return tuple(
         report.Baseline(
-            b.kind,  # type: ignore[arg-type]
+            called(b, fitted.method.task),  # type: ignore[arg-type]
             b.scores[b.measure],
             b.n,
             b.difference["difference"],
@@ -210,7 +228,7 @@ def _baselines(fitted: Fitted) -> tuple[report.Baseline, ...]:
 def _warnings(fitted: Fitted) -> tuple[str, ...]:
     found = [line for line in [no_gain_line(fitted)] if line]
     if fitted.leak_free:
-        accuracy = full(estimate(fitted.leak_free["accuracy"]), fitted.leak_free["n"])
+        accuracy = full(estimate(fitted.leak_free["accuracy"]), fitted.leak_free.n)
         without = "Without the judged images that are the same, or nearly the same, as a training image the accuracy is"
         found.append(f"{without} {accuracy}.")
     return tuple(found)
@@ -240,7 +258,8 @@ def _timm_view(fitted: Fitted) -> report.TimmView | None:
     if not fitted.seen.backbone.classifier:
         return None
     view = fitted.view_verdict.score
-    return report.TimmView(fitted.view is fitted.head, view["accuracy"], view["n"], _why_other(fitted.head))
+    headline = fitted.method.task.judging.headline.name
+    return report.TimmView(fitted.view is fitted.head, view[headline], view.n, _why_other(fitted.head))
 
 
 def _why_other(head: Head) -> str:
@@ -281,9 +300,9 @@ def _network(fitted: Fitted) -> report.Network:
 def _counts(fitted: Fitted) -> dict[str, dict[str, int]]:
     seen, found = fitted.seen, {}
     for split in ("train", "validation", "test"):
-        here = np.bincount(seen.y[fitted.plan.splits == split], minlength=len(seen.classes))
-        if here.sum():
-            found[split] = {name: int(n) for name, n in zip(seen.classes, here, strict=True)}
+        here = counts(seen.targets.take(fitted.plan.splits == split))
+        if any(here.values()):
+            found[split] = here
     return found
 
 
@@ -294,31 +313,27 @@ def _preview(fitted: Fitted, row: int) -> bytes:
         return b""
 
 
-def _picture(fitted: Fitted, row: int, predicted: int, probability: float) -> report.Picture:
+def _picture(fitted: Fitted, row: int, predicted: str, probability: float) -> report.Picture:
     seen = fitted.seen
     return report.Picture(
         _preview(fitted, row),
         str(seen.table.names[row]),
         str(seen.table.labels[row]),
-        seen.classes[predicted],
+        predicted,
         probability,
     )
 
 
 def _galleries(fitted: Fitted) -> dict[str, tuple[report.Picture, ...]]:
-    rows, p = fitted.verdict.rows, fitted.verdict.probabilities
-    best, sure = p.argmax(axis=1), p.max(axis=1)
-    right = best == fitted.seen.y[rows]
-    order = np.argsort(-sure, kind="stable")
+    verdict, task, names = fitted.verdict, fitted.method.task, fitted.seen.targets.names
 
-    def some(chosen: Any) -> tuple[report.Picture, ...]:
-        return tuple(_picture(fitted, int(rows[k]), int(best[k]), float(sure[k])) for k in chosen[:GALLERY])
+    def some(places: npt.NDArray[np.int64]) -> tuple[report.Picture, ...]:
+        chosen = [(int(verdict.rows[k]), verdict.answers[k]) for k in places[:GALLERY]]
+        return tuple(_picture(fitted, row, *task.said(names, answer, fitted.rule)) for row, answer in chosen)
 
-    return {
-        "worst": some(order[~right[order]]),
-        "least_certain": some(order[::-1]),
-        "most_certain": some(order[right[order]]),
-        "suspects": tuple(_picture(fitted, s.row, s.suggested, s.score) for s in fitted.suspects[:GALLERY]),
+    suspects = [_picture(fitted, s.row, names[s.suggested], s.score) for s in fitted.suspects[:GALLERY]]
+    return {name: some(places) for name, places in task.galleries(verdict.marks).items()} | {
+        "suspects": tuple(suspects)
     }
 
 
@@ -349,8 +364,10 @@ def _duplicate_groups(fitted: Fitted) -> tuple[report.DuplicateGroup, ...]:
 
 def _reliability(fitted: Fitted) -> tuple[report.ReliabilityBin, ...]:
     """Bins of equal numbers of answers by their probability."""
-    p = fitted.verdict.probabilities
-    sure, right = p.max(axis=1), p.argmax(axis=1) == fitted.seen.y[fitted.verdict.rows]
+    marks = fitted.verdict.marks
+    if "sure" not in marks.columns:
+        return ()
+    sure, right = marks["sure"], marks["answer"] == marks["truth"]
     order = np.argsort(sure, kind="stable")
     parts = [k for k in np.array_split(order, BINS) if len(k)]
     return tuple(report.ReliabilityBin(float(sure[k].mean()), float(right[k].mean()), len(k)) for k in parts)

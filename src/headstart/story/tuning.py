@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from headstart.finetune.tune import Blocks, Tuning
 from headstart.heads.taps import tap_sets
 from headstart.story.opening import Watcher
 from headstart.story.options import Options, rate_of, seconds_of
+from headstart.tasks.task import Task, closed_form
 from headstart.trunk.engine import Engine, compile_trunk
 from headstart.trunk.features import extract_again, store_key
 from headstart.trunk.layers import INPUT, Tap
@@ -31,6 +33,7 @@ Ints = npt.NDArray[np.int64]
 
 
 def prepare(
+    task: Task,
     table: Table,
     hashes: tuple[str, ...],
     backbone: Backbone,
@@ -75,6 +78,7 @@ def prepare(
         tap_sets("auto", block_names(backbone)),
         activations,
         features,
+        partial(closed_form, task),
         options.precision,
         options.lr == "find",
         None if seconds is None else SHARE * seconds / trainings,

@@ -1,0 +1,397 @@
+"""How good the frozen model is: the headline, the baselines, the learning curve.
+
+What chose a setting never scores it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from threadpoolctl import threadpool_limits
+
+from headstart import recipe
+from headstart.data.splits import nested_order
+from headstart.data.targets import class_numbers
+from headstart.finetune.activations import Stored
+from headstart.finetune.trained import Bar, Design, Epoch, Examples, SpecHead, no_bar, train_head
+from headstart.finetune.tune import Tuning, answers, tune
+from headstart.heads.material import Blocks, Ints, Material
+from headstart.heads.probe import Probe
+from headstart.heads.spectrum import Doubles
+from headstart.heads.taps import Part, TapSet, last, plain, tap_sets
+from headstart.judge.crossing import CrossValidation, CurvePoint, Fit, Judged, Measure, cross_validate, learning_curve
+from headstart.judge.intervals import Gain
+from headstart.judge.marks import Interval, Marks, Score
+from headstart.story.plan import Plan
+from headstart.tasks.task import Head, Task, closed_form
+from headstart.trunk.engine import n_cores
+
+DOUBLE_IMAGES = 1000  # above, folds are decomposed in float32, which halves their time; the model itself never is
+CHUNK = 1024  # rows that a head reads at a time
+CURVE_IMAGES = 3000  # above, the curve is drawn on a stratified part: its largest fits would cost more than the rest
+PIXELS = TapSet("pixels", (Part("pixels", root=False, unit=False),))
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """A score with what is behind it, of `rows` of the features: answers (row, ...), of several answers an image their
+    mean, and the marks of them."""
+
+    score: Score
+    rows: Ints
+    answers: Doubles
+    marks: Marks
+    notes: tuple[str, ...] = ()  # what was done otherwise than asked
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What the model is held against, on `n` images.
+
+    `scores` and `rival`: of this one and of what it is compared with, on the same images, the headline and what these
+    data are compared in. `difference`: the rival's `measure` minus this one's, paired.
+    """
+
+    kind: Literal["constant", "raw pixels", "frozen", "closed form", "random weights"]
+    n: int
+    measure: str
+    scores: Mapping[str, Interval]
+    rival: Mapping[str, Interval]
+    difference: Gain
+    n_train: int = 0  # images that both learned from, where that is less than all
+
+    @property
+    def against(self) -> str:
+        """What the rival is."""
+        return "the same head on pre-trained weights" if self.kind == "random weights" else "this model"
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a model of a task is made: closed-form heads on these tap sets, or one head of the user's own layers."""
+
+    task: Task
+    sets: tuple[TapSet, ...]
+    design: Design | None = None
+    tuning: Tuning | None = None
+    device: str = "cpu"  # that trains it
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing is trained step by step."""
+        return self.design is None and self.tuning is None
+
+
+def called(baseline: Baseline, task: Task) -> str:
+    """The kind of a baseline in words: the constant answer by the name that its task gives it."""
+    return task.constant_name if baseline.kind == "constant" else baseline.kind
+
+
+def fitter(task: Task, material: Material, sets: tuple[TapSet, ...], quick: bool = False) -> Fit:
+    """A `fit` for cross-validation: everything is chosen anew from the rows it is given.
+
+    The products of the prepared features of all images are made once, and each fit picks its own rows of them: they
+    hold nothing of the truth, and preparation looks at one image at a time.
+    """
+    n = len(material)
+    grams: dict[str, npt.NDArray[np.floating]] = {}
+    for tap_set in sets:
+        x = tap_set.of(material.blocks)
+        if n * 0.8 <= x.shape[1]:  # the folds will be solved in the dual
+            wide = x.astype(np.float64) if n <= DOUBLE_IMAGES else x
+            grams[tap_set.name] = np.asarray(wide @ wide.T)
+
+    def fit(rows: Ints) -> Callable[[Ints], Doubles]:
+        inner = {name: gram[np.ix_(rows, rows)] for name, gram in grams.items()}
+        probe = task.solve(material.part(rows), sets, quick=quick, grams=inner)
+        return lambda other: task.answers(probe.outputs(material.at(other)))
+
+    return fit
+
+
+def final_head(material: Material, plan: Plan, method: Method, bar: Bar) -> Head:
+    """The model that is handed over, from all training rows."""
+    if method.design is None:
+        return closed_form(method.task, material, plan.train, method.sets)
+    step = bar("train the head", method.design.training.epochs)
+    return _train(material, plan.train, method, lambda epoch: step(1))
+
+
+def _train(
+    material: Material, rows: Ints, method: Method, progress: Callable[[Epoch], None] = lambda epoch: None
+) -> SpecHead:
+    """The user's own layers, trained on these rows."""
+    assert method.design is not None
+    m, keys = material, [material.keys[row] for row in rows]
+    stored = Stored(method.design.shape, m.blocks[method.design.block])
+    examples = Examples(stored, rows, class_numbers(m.targets)[rows], m.groups[rows], keys, len(m.targets.names))
+    return train_head(method.design, examples, m.seed, method.device, progress)
+
+
+def judge(material: Material, plan: Plan, head: Head, method: Method, bar: Bar) -> Verdict:
+    """The headline: the head on the rows held out for it, or cross-validation of all that led to it."""
+    if plan.judge is not None:
+        return judge_rows(method.task, material, head, plan.judge)
+    folds, repeats = recipe.cross_validation(len(plan.train))
+    mine = material.part(plan.train)
+    if method.closed:
+        step = bar("judge", folds * repeats)
+        fit = fitter(method.task, mine, method.sets)
+        return _crossed(method.task, mine, fit, plan.train, folds, repeats, lambda *_: step(1))
+
+    def fit_own(rows: Ints) -> Callable[[Ints], Doubles]:
+        trained = _train(material, plan.train[rows], method)
+        return lambda other: _answers(method.task, material, trained, plan.train[other])
+
+    step = bar("judge", folds)
+    judged = judged_of(mine)
+    found = cross_validate(fit_own, judged, _marking(method.task, mine), folds, 1, lambda *_: step(1))
+    return _verdict_of(method.task, mine, plan.train, found)
+
+
+def cross_tuned(material: Material, plan: Plan, method: Method, bar: Bar) -> tuple[Verdict, Verdict]:
+    """Cross-validation in which all of a tuning is done anew: of the model, and of its linear top alone. `material`:
+    the frozen network's."""
+    assert method.tuning is not None
+    tuning = replace(method.tuning, say=lambda text: None, bar=no_bar)
+    train, mine, task = plan.train, material.part(plan.train), method.task
+    tops = np.full((len(train), len(material.targets.names)), np.nan)
+
+    def fit(rows: Ints) -> Callable[[Ints], Doubles]:
+        learned = tune(tuning, material, train[rows], method.device)
+
+        def answer(other: Ints) -> Doubles:
+            head, top = answers(tuning, learned, material, train[other])
+            tops[other] = task.answers(top)
+            return task.answers(head)
+
+        return answer
+
+    folds, _ = recipe.cross_validation(len(train))
+    step = bar("judge", folds)
+    found = cross_validate(fit, judged_of(mine), _marking(task, mine), folds, 1, lambda *_: step(1))
+    marks = task.judging.mark(mine.targets, tops)
+    top = CrossValidation(tops, (marks,), found.folds)
+    return _verdict_of(task, mine, train, found), _verdict_of(task, mine, train, top)
+
+
+def judged_of(material: Material) -> Judged:
+    """What cross-validation needs to know of its images."""
+    m = material
+    return Judged(m.targets.strata, m.targets.names, m.groups, m.keys, m.seed)
+
+
+def _marking(task: Task, material: Material) -> Callable[[Ints, npt.NDArray[np.floating]], Marks]:
+    return lambda rows, found: task.judging.mark(material.targets.take(rows), found)
+
+
+def _verdict_of(task: Task, material: Material, rows: Ints, found: CrossValidation) -> Verdict:
+    """Of a cross-validation of this material, whose rows of the features are `rows`."""
+    m = material
+    score = task.judging.crossed(found.marks, list(found.folds), m.targets.names, m.groups, m.seed)
+    return Verdict(score, rows, found.answers, task.judging.mean(found.marks, found.answers), found.notes)
+
+
+def judge_rows(task: Task, material: Material, head: Head, rows: Ints) -> Verdict:
+    """The head on these rows, each once."""
+    found, m = _answers(task, material, head, rows), material
+    marks = task.judging.mark(m.targets.take(rows), found)
+    return Verdict(task.judging.score(marks, m.targets.names, m.groups[rows], m.seed), rows, found, marks)
+
+
+def _answers(task: Task, material: Material, head: Head, rows: Ints) -> Doubles:
+    """(row, ...), a chunk of rows at a time: maps may be larger than memory."""
+    chunks = [rows[at : at + CHUNK] for at in range(0, len(rows), CHUNK)]
+    return task.answers(np.concatenate([head.outputs(material.at(chunk)) for chunk in chunks]))
+
+
+def timm_view(task: Task, material: Material, plan: Plan) -> tuple[Probe, Verdict]:
+    """The best head that fits inside the network itself, judged as the headline is (one repeat)."""
+    probe = closed_form(task, material, plan.train, (plain(),))
+    if plan.judge is not None:
+        return probe, judge_rows(task, material, probe, plan.judge)
+    return probe, _one_repeat(task, material.part(plan.train), (plain(),), plan.train)
+
+
+def measure_of(task: Task, material: Material, plan: Plan) -> Measure:
+    """What comparisons are made in, for these data."""
+    return task.judging.measure(material.targets.take(plan.train))
+
+
+def constant(task: Task, material: Material, plan: Plan, verdict: Verdict) -> Baseline:
+    """A model that never looks at an image."""
+    said = task.constant(material.targets.take(plan.train), len(verdict.rows))
+    return _baseline("constant", task, material, plan, verdict, (verdict.rows, said))
+
+
+def raw_pixels(
+    task: Task, material: Material, plan: Plan, verdict: Verdict, thumbnails: npt.NDArray[np.uint8]
+) -> Baseline:
+    """The same heads on 16 x 16 pixels: what needs no network."""
+    found = _quick(task, _pixels_of(material, thumbnails), plan, (PIXELS,))
+    return _baseline("raw pixels", task, material, plan, verdict, found)
+
+
+def _pixels_of(material: Material, thumbnails: npt.NDArray[np.uint8]) -> Material:
+    return replace(material, blocks={"pixels": thumbnails.reshape(len(thumbnails), -1).astype(np.float32) / 255})
+
+
+def pixel_answers(
+    task: Task, material: Material, plan: Plan, thumbnails: npt.NDArray[np.uint8]
+) -> npt.NDArray[np.floating]:
+    """Answers for the judged rows by ridge on 16 x 16 pixels."""
+    assert plan.judge is not None
+    return _quick(task, _pixels_of(material, thumbnails), plan, (PIXELS,))[1]
+
+
+def single_layer_answers(task: Task, material: Material, plan: Plan) -> npt.NDArray[np.floating]:
+    """Answers for the judged rows by ridge on the last layer alone."""
+    return _quick(task, material, plan, (last(),))[1]
+
+
+def own_head(task: Task, material: Material, plan: Plan, verdict: Verdict) -> Baseline:
+    """What headstart's own head makes of the same network, beside a head of the user's layers."""
+    found = _quick(task, material, plan, (last(),), quick=False)
+    return _baseline("closed form", task, material, plan, verdict, found)
+
+
+def frozen(task: Task, material: Material, plan: Plan, verdict: Verdict, sets: tuple[TapSet, ...]) -> Baseline:
+    """The frozen model beside the tuned one, on the same images."""
+    return _baseline("frozen", task, material, plan, verdict, _quick(task, material, plan, sets, quick=False))
+
+
+def random_weights(task: Task, material: Material, plan: Plan, drawn: Ints, blocks: Blocks) -> Baseline:
+    """The same network with random weights, on the rows `drawn`; blocks: block -> (drawn, feature).
+
+    Its rival is the pre-trained network with the same quick head, learned from and judged on the same few rows, so
+    that the difference says what the weights are worth and not what more images or a better head are.
+    """
+    part = material.part(drawn)
+    bare = replace(part, blocks=blocks).without_maps()
+    place = {int(row): k for k, row in enumerate(drawn)}
+
+    def inside(rows: Ints | None) -> Ints | None:
+        return None if rows is None else np.array([place[int(r)] for r in rows if int(r) in place], dtype=np.int64)
+
+    train = inside(plan.train)
+    assert train is not None
+    small = Plan(plan.source, train, inside(plan.judge), None, plan.splits[drawn])
+    sets = tap_sets("all", tuple(bare.blocks))
+    rows, untrained = _quick(task, bare, small, sets)
+    _, pretrained = _quick(task, part, small, sets)
+    targets, groups, measure = part.targets.take(rows), part.groups[rows], measure_of(task, material, plan)
+    one, other = (task.judging.mark(targets, found) for found in (pretrained, untrained))
+    mine, rival = (_scores(task, measure, marks, groups) for marks in (other, one))
+    n_train = len(train) if plan.judge is not None else 0
+    return Baseline("random weights", len(rows), measure.name, mine, rival, measure.gain(one, other, groups), n_train)
+
+
+def draw_for_baseline(task: Task, material: Material, plan: Plan) -> Ints:
+    """Rows for the random-weights baseline: a part of the training rows and one of the judged rows, stratified; with a
+    rare class as many of each class as there are."""
+    rare = measure_of(task, material, plan).name != task.judging.headline.name
+
+    def most(rows: Ints) -> int:
+        return recipe.baseline_images(len(rows), len(material.targets.names), rare)
+
+    if plan.judge is None:
+        return _drawn(material, plan.train, most(plan.train), rare)
+    whole = most(np.concatenate([plan.train, plan.judge]))
+    judged = _drawn(material, plan.judge, max(whole // 2, whole - len(plan.train)), rare)
+    return np.sort(np.concatenate([_drawn(material, plan.train, whole - len(judged), rare), judged]))
+
+
+def _drawn(material: Material, rows: Ints, most: int, rare: bool) -> Ints:
+    """So many of the rows, stratified but for two of each class that are no copies; with `rare` the same number of each
+    class, as far as it goes. Copies come last."""
+    rows = rows[nested_order(material.targets.strata[rows], material.seed, [material.keys[r] for r in rows])]
+    _, first = np.unique(material.groups[rows], return_index=True)
+    copy = np.ones(len(rows), dtype=np.int64)
+    copy[first] = 0
+    strata = material.targets.strata[rows]
+    if strata.ndim > 1:
+        return np.sort(rows[np.argsort(copy, kind="stable")[:most]])
+    nth = np.zeros(len(rows), dtype=np.int64)  # of its class; the copies of others come last
+    for c in np.unique(strata):
+        mine = np.flatnonzero(strata == c)
+        nth[mine[np.argsort(copy[mine], kind="stable")]] = np.arange(len(mine))
+    order = np.argsort(nth if rare else nth >= 2, kind="stable")
+    return np.sort(rows[order[:most]])
+
+
+def curve(material: Material, plan: Plan, head: Head, method: Method) -> list[CurvePoint]:
+    """The headline against the number of training images, with ridge on the tap set of the best candidate (on the last
+    tap where the head is of the user's own layers)."""
+    best = max(head.candidates, key=lambda c: c.weight, default=None)
+    chosen = next((t for t in method.sets if best and t.name == best.taps), last())
+    rows, task = plan.train, method.task
+    if len(rows) > CURVE_IMAGES:
+        order = nested_order(material.targets.strata[rows], material.seed, [material.keys[r] for r in rows])
+        rows = np.sort(rows[order[:CURVE_IMAGES]])
+    part = material.part(rows)
+    with threadpool_limits(1, "blas"):
+        fit = fitter(task, part, (chosen,), quick=True)
+        marking, judging = _marking(task, part), task.judging
+        return learning_curve(fit, judged_of(part), marking, judging.headline, judging.mean, draws=1, workers=n_cores())
+
+
+def _quick(
+    task: Task, material: Material, plan: Plan, sets: tuple[TapSet, ...], quick: bool = True
+) -> tuple[Ints, npt.NDArray[np.floating]]:
+    """(rows, answers) of closed-form heads, on the judged rows or by one cross-validation of the training rows."""
+    if plan.judge is not None:
+        return plan.judge, fitter(task, material, sets, quick)(plan.train)(plan.judge)
+    verdict = _one_repeat(task, material.part(plan.train), sets, plan.train, quick)
+    return verdict.rows, verdict.answers
+
+
+def _one_repeat(task: Task, material: Material, sets: tuple[TapSet, ...], rows: Ints, quick: bool = False) -> Verdict:
+    folds, _ = recipe.cross_validation(len(material))
+    return _crossed(task, material, fitter(task, material, sets, quick), rows, folds, 1)
+
+
+def _crossed(
+    task: Task,
+    material: Material,
+    fit: Fit,
+    rows: Ints,
+    folds: int,
+    repeats: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> Verdict:
+    """Cross-validation with a fold per processor at a time, each on one BLAS thread: an eigendecomposition gains less
+    from a second thread than two of them gain from a processor each. Of few images a fold at a time: fits so short are
+    mostly Python, of which one thread works at a time (400 images: 0.61 s on two threads and 0.59 s on one)."""
+    workers = n_cores() if len(material) > DOUBLE_IMAGES else 1
+    with threadpool_limits(1, "blas"):
+        marking = _marking(task, material)
+        found = cross_validate(fit, judged_of(material), marking, folds, repeats, progress, workers)
+    return _verdict_of(task, material, rows, found)
+
+
+def _baseline(
+    kind: Literal["constant", "raw pixels", "frozen", "closed form"],
+    task: Task,
+    material: Material,
+    plan: Plan,
+    verdict: Verdict,
+    found: tuple[Ints, npt.NDArray[np.floating]],
+) -> Baseline:
+    """Compared with the verdict, on the rows that both judged: all of them."""
+    rows, said = found
+    assert np.array_equal(rows, verdict.rows)
+    groups, measure = material.groups[rows], measure_of(task, material, plan)
+    marks = task.judging.mark(material.targets.take(rows), said)
+    mine = _scores(task, measure, marks, groups)
+    rival = {name: verdict.score[name] for name in mine}
+    gain = measure.gain(verdict.marks, marks, groups)
+    return Baseline(kind, len(rows), measure.name, mine, rival, gain)
+
+
+def _scores(task: Task, measure: Measure, marks: Marks, groups: Ints) -> dict[str, Interval]:
+    """The headline, and what these data are compared in."""
+    return {m.name: m.of(marks, groups) for m in (task.judging.headline, measure)}

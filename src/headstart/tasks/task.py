@@ -1,0 +1,135 @@
+"""A task is a frozen dataclass of functions: everything in which one kind of answer differs from another.
+
+The story (`story/`) is the same for all: it reads a table, runs the network once, fits, judges, compares, saves. A new
+task is one file in `tasks/` that fills in these fields (CONTRIBUTING.md, "A new task in one file").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from headstart import recipe
+from headstart.data.table import Table
+from headstart.data.targets import Targets
+from headstart.finetune.objective import Objective
+from headstart.heads.material import Blocks, Ints, Material
+from headstart.heads.probe import Candidate, Link, Probe
+from headstart.heads.spectrum import Doubles, Floats
+from headstart.heads.taps import Part, TapSet
+from headstart.judge.crossing import Measure
+from headstart.judge.labels import Suspect
+from headstart.judge.marks import Marks, Score
+from headstart.trunk.engine import n_cores
+
+Grams = Mapping[str, Floats]  # tap set -> (image, image) products of its prepared features
+Rule = Mapping[str, tuple[float, ...]]  # what turns outputs into a decision: thresholds, half widths; kept with a model
+Record = dict[str, Any]  # of one image, JSON-ready: what `predict` says of it
+
+
+class Head(Protocol):
+    """What is fitted: it reads blocks of features and gives outputs (image, output)."""
+
+    @property
+    def parts(self) -> tuple[Part, ...]: ...
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]: ...
+
+    @property
+    def left_out(self) -> Doubles: ...
+
+    def outputs(self, blocks: Blocks) -> Doubles: ...
+
+
+class Solve(Protocol):
+    """The closed-form head of all rows of a material. `quick`: ridge alone, for baselines and curves; `grams`: products
+    that are known already; `workers`: tap sets at once, on threads."""
+
+    def __call__(
+        self,
+        material: Material,
+        sets: tuple[TapSet, ...],
+        *,
+        quick: bool = False,
+        grams: Grams | None = None,
+        workers: int = 1,
+    ) -> Probe: ...
+
+
+@dataclass(frozen=True)
+class Judging:
+    """How answers (image, ...) become marks, and marks become numbers.
+
+    `score(marks, names, groups, seed)`; `crossed(marks of each repeat, folds of each, names, groups, seed)`;
+    `measure(targets that teach)`: what comparisons are made in, for these data; `mean(marks of several answers an
+    image, the mean answers)`; `weakest(marks)`: the share that is right of the class or label that fares worst, 1 where
+    there are none.
+    """
+
+    mark: Callable[[Targets, NDArray[Any]], Marks]
+    score: Callable[[Marks, Sequence[str], Ints, int], Score]
+    crossed: Callable[[Sequence[Marks], Sequence[Ints], Sequence[str], Ints, int], Score]
+    headline: Measure
+    measure: Callable[[Targets], Measure]
+    mean: Callable[[Sequence[Marks], NDArray[Any]], Marks]
+    weakest: Callable[[Marks], float]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One kind of answer.
+
+    `name`: as `--task` says it.
+    `targets(table)`: the truth of its rows, with the names of those that teach; `targets_for(table, names)`: with the
+    names of a saved model. Both raise DataError.
+    `prepare(table, min_images)`: the rows that will be used, checked before anything slow.
+    `check(targets, rows that teach)`: raises DataError where nothing can be learned or judged.
+    `solve`: the closed-form head. `link`: what a linear head's scores become; `calibration`: how they were calibrated,
+    in words. `objective`: what is trained step by step; None where nothing can be.
+    `answers(outputs)`: what the user is told, (image, ...).
+    `constant(targets that teach, n)`: the answers of a model that never looks; `constant_name`: what it is.
+    `rule(targets, outputs left out, groups)`: see Rule.
+    `record(names, answers of one image, rule)`: what `predict` says of it beside `path` and `error`; `said`: the same
+    in words, and how sure.
+    `galleries(marks)`: which images the page shows, first the worst.
+    `suspects(targets, answers left out)`: labels that are probably wrong, rows of these; None where no method is known.
+    """
+
+    name: str
+    targets: Callable[[Table], Targets]
+    targets_for: Callable[[Table, tuple[str, ...]], Targets]
+    prepare: Callable[[Table, int | None], Table]
+    check: Callable[[Targets, Ints], None]
+    solve: Solve
+    objective: Objective | None
+    link: Link
+    calibration: str
+    answers: Callable[[Doubles], Doubles]
+    judging: Judging
+    constant: Callable[[Targets, int], Doubles]
+    constant_name: str
+    rule: Callable[[Targets, Doubles, Ints], Rule]
+    record: Callable[[Sequence[str], NDArray[np.floating[Any]], Rule], Record]
+    galleries: Callable[[Marks], dict[str, Ints]]
+    said: Callable[[Sequence[str], NDArray[np.floating[Any]], Rule], tuple[str, float]]
+    suspects: Callable[[Targets, NDArray[Any]], list[Suspect]] | None = None
+
+
+def no_rule(targets: Targets, left_out: Doubles, groups: Ints) -> Rule:
+    """Of a task whose answers need none."""
+    return {}
+
+
+def closed_form(task: Task, material: Material, rows: Ints, sets: tuple[TapSet, ...]) -> Probe:
+    """The closed-form model of these rows."""
+    blocks = {part.block: material.blocks[part.block][rows] for tap_set in sets for part in tap_set.parts}
+    mine, few = replace(replace(material, blocks={}).part(rows), blocks=blocks), len(rows) <= recipe.SMALL
+    # an eigendecomposition gains less from a second BLAS thread than a tap set gains from a processor of its own
+    with threadpool_limits(1 if few else None, "blas"):
+        return task.solve(mine, sets, workers=n_cores() if few else 1)
