@@ -22,7 +22,7 @@ from headstart import recipe
 from headstart.data.table import read_table
 from headstart.finetune.activations import Live
 from headstart.judge.intervals import accuracy_interval, paired_gain
-from headstart.story import compare, trial
+from headstart.story import compare
 from headstart.story.opening import QUIET, Options
 from headstart.story.pipeline import Clock, Seen, taught
 
@@ -47,8 +47,8 @@ def one(seen: Seen, plan: compare.Plan, options: Options) -> tuple[Any, Any, flo
     learned = taught(seen, plan, options, QUIET, clock)
     assert learned.tuned is not None
     assert plan.judge is not None
-    answers = evidence.judge_rows(learned.material, learned.head, plan.judge).answers
-    return answers.argmax(axis=1) == seen.y[plan.judge], learned.tuned.epochs, clock.seconds["tune"]
+    answers = evidence.judge_rows(CLASSIFICATION, learned.material, learned.head, plan.judge).answers
+    return answers.argmax(axis=1) == class_numbers(seen.targets)[plan.judge], learned.tuned.epochs, clock.seconds["tune"]
 
 
 def main() -> None:

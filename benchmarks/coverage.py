@@ -19,7 +19,7 @@ import numpy as np
 from headstart.data.table import read_table
 from headstart.heads.material import Material
 from headstart.heads.taps import tap_sets
-from headstart.story import opening, pipeline, trial
+from headstart.story import opening, pipeline
 from headstart.story.plan import make_plan
 
 SHUFFLED = ("hymenoptera", "brain_mri_yes_no", "eurosat_3000")
@@ -32,15 +32,15 @@ def material_of(folder: Path, cache: str | None) -> Material:
     backbone, engine = opening.open_network(table, options)
     features = opening.see(table, backbone, engine, options, lambda done: None)
     seen = pipeline.look(table, backbone, engine, features)
-    return Material(features.blocks, seen.y, seen.groups, features.hashes, seen.classes, 0)
+    return seen.material(0)
 
 
 def judged(material: Material) -> tuple[dict[str, float], Any]:
     """(accuracy with interval by cross-validation, the model) of these images."""
-    none = np.full(len(material.y), "none", dtype=object)
-    plan = make_plan(none, material.y, material.groups, material.keys, material.seed)
+    none = np.full(len(material), "none", dtype=object)
+    plan = make_plan(none, material.targets.strata, material.groups, material.keys, material.seed)
     sets = tap_sets("auto", tuple(material.blocks))
-    probe = evidence.final_probe(material, plan, sets)
+    probe = closed_form(CLASSIFICATION, material, plan.train, sets)
     verdict = evidence.judge(
         material, plan, probe, evidence.Method(CLASSIFICATION, sets), lambda stage, total: lambda done: None
     )
@@ -52,11 +52,11 @@ def halves(material: Material, draws: int) -> list[tuple[dict[str, float], float
     found = []
     for seed in range(draws):
         rng = np.random.default_rng(seed)
-        order = rng.permutation(len(material.y))
-        order = order[np.argsort(material.y[order], kind="stable")]
+        order = rng.permutation(len(material))
+        order = order[np.argsort(class_numbers(material.targets)[order], kind="stable")]
         one, other = np.sort(order[::2]), np.sort(order[1::2])
         interval, probe = judged(material.part(one))
-        truth = evidence.judge_rows(material, probe, other).score["accuracy"]["value"]
+        truth = evidence.judge_rows(CLASSIFICATION, material, probe, other).score["accuracy"]["value"]
         found.append((interval, truth))
         print(f"half {seed}: {interval['low']:.4f} to {interval['high']:.4f}, the other half {truth:.4f}", flush=True)
     return found
@@ -64,10 +64,10 @@ def halves(material: Material, draws: int) -> list[tuple[dict[str, float], float
 
 def shuffled(material: Material) -> tuple[dict[str, float], float]:
     rng = np.random.default_rng(0)
-    rows = np.sort(rng.permutation(len(material.y))[:MOST])
+    rows = np.sort(rng.permutation(len(material))[:MOST])
     part = material.part(rows)
-    y = rng.permutation(part.y)
-    interval, _ = judged(Material(part.blocks, y, part.groups, part.keys, part.classes, 0))
+    y = rng.permutation(class_numbers(part.targets))
+    interval, _ = judged(replace(part, targets=ClassNumbers(y, part.targets.names)))
     return interval, float(np.bincount(y).max() / len(y))
 
 

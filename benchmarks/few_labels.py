@@ -54,7 +54,7 @@ def accuracies(table: Table, n_test: int, draws: int) -> dict[int, list[float]]:
         def accuracy(labels: int, draw: int) -> float:
             learned = learn(table.take(drawn(table, labels, draw)), options, hold_out=False)
             found = learned.head.outputs(blocks).argmax(axis=1)
-            return float((np.array(learned.seen.classes)[found] == y).mean())
+            return float((np.array(learned.seen.targets.names)[found] == y).mean())
 
         return {labels: [accuracy(labels, draw) for draw in range(draws)] for labels in PUBLISHED}
 
@@ -73,10 +73,10 @@ def end_to_end(data: Path, labels: int, n_test: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as cache:
         learned = learn(table.take(drawn(table, labels, 0)), Options(cache=cache), hold_out=False)
     seen, fitted = learned.seen, time.time()
-    model = Loaded(None, seen.backbone, learned.head, seen.classes, seen.engine.precision)
+    model = Loaded(None, seen.backbone, CLASSIFICATION, learned.head, seen.targets.names, {}, seen.engine.precision)
     found = predict(model, test, seen.engine).answers.argmax(axis=1)
     done = time.time()
-    accuracy = float((np.array(seen.classes)[found] == test.labels).mean())
+    accuracy = float((np.array(seen.targets.names)[found] == test.labels).mean())
     return {"fitted": fitted, "done": done, "stages": learned.seconds, "accuracy": accuracy}
 
 

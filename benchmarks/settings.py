@@ -26,7 +26,7 @@ from headstart import recipe
 from headstart.data import augment
 from headstart.data.table import read_table
 from headstart.judge.intervals import accuracy_interval, paired_gain
-from headstart.story import compare, trial, tuning
+from headstart.story import compare, tuning
 from headstart.story.opening import Options, Watcher
 from headstart.story.pipeline import Clock, Seen, taught
 from headstart.story.plan import Plan
@@ -71,8 +71,8 @@ def one(seen: Seen, plan: Plan, options: Options, arm: str) -> dict[str, Any]:
     assert plan.judge is not None
     wrong = {}
     for name, head in (("head", learned.head), ("top", learned.tuned.top)):
-        answers = evidence.judge_rows(learned.material, head, plan.judge).answers
-        rows = np.flatnonzero(answers.argmax(axis=1) != seen.y[plan.judge])
+        answers = evidence.judge_rows(CLASSIFICATION, learned.material, head, plan.judge).answers
+        rows = np.flatnonzero(answers.argmax(axis=1) != class_numbers(seen.targets)[plan.judge])
         wrong[name] = " ".join(map(str, rows))  # one line of the record
     epochs = [[e.loss, e.held_out_loss, e.held_out_accuracy] for e in learned.tuned.epochs]
     said = {"alpha": learned.tuned.record["alpha"], "chosen": learned.tuned.record["head"]}

@@ -15,12 +15,12 @@ from typing import Any
 
 import measure
 import numpy as np
+from headstart.story.trial import judge_rows
 
 from headstart.data.table import Table, read_table, table_of
 from headstart.judge.intervals import paired_gain
 from headstart.story import account, pipeline
 from headstart.story.opening import Options
-from headstart.story.trial import judge_rows
 
 PER_CLASS = (5, 20, 100)
 SETS = {
@@ -64,7 +64,7 @@ def one(table: Table, options: Options) -> dict[str, Any]:
     verdict = judge_rows(learned.material, learned.head, learned.plan.judge)
     frozen = pipeline.learn(table, Options(cache=options.cache, seed=options.seed))
     rows = learned.plan.judge
-    y = learned.seen.y[rows]
+    y = class_numbers(learned.seen.targets)[rows]
     before = frozen.head.outputs(frozen.material.at(rows)).argmax(axis=1) == y
     after = verdict.answers.argmax(axis=1) == y
     return {

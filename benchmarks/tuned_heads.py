@@ -17,13 +17,13 @@ from unittest import mock
 
 import measure
 import numpy as np
+from headstart.story.trial import judge_rows
 from small_sets import part
 
 from headstart.data.table import Table, read_table
 from headstart.finetune import choice
 from headstart.story import pipeline
 from headstart.story.opening import Options
-from headstart.story.trial import judge_rows
 
 SETS = (  # set, images a class, what learns, kind of picture
     ("cifar10", 100, "last", "photo"),

@@ -85,7 +85,7 @@ def headstart_side(data: Path, fraction: float, taps: str) -> dict[str, Any]:
     fitted = time.perf_counter()
     test = np.flatnonzero(learned.seen.table.splits == "test")
     blocks = {name: block[test] for name, block in learned.seen.features.blocks.items()}
-    right = learned.head.outputs(blocks).argmax(axis=1) == learned.seen.y[test]
+    right = learned.head.outputs(blocks).argmax(axis=1) == class_numbers(learned.seen.targets)[test]
     end = time.perf_counter()
     return {
         "seconds": end - start,

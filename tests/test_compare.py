@@ -10,20 +10,32 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from conftest import Run
 from headstart import recipe
 from headstart.finetune.tunable import tunable
 from headstart.finetune.tune import Tuning
-from headstart.judge.intervals import accuracy_interval, balanced_interval
+from headstart.judge.intervals import accuracy_interval
+from headstart.judge.marks import Marks
 from headstart.story.compare import ARMS, PIXELS, Arm, flags, verdict
 from headstart.story.freeze_depth import Curve, Depth, _drawn_anew, lines
 from headstart.story.opening import Options
+from headstart.tasks.classification import ACCURACY, BALANCED_ACCURACY
 from headstart.trunk.backbone import open_backbone
 
 N = 400
 NAMES = [name for name, *_ in ARMS] + [PIXELS]
+
+
+def marked(right: NDArray[np.bool_], truth: NDArray[np.int64] | None = None) -> Marks:
+    return Marks({"truth": np.zeros(len(right), int) if truth is None else truth, "right": right.astype(float)})
+
+
+def arm(name: str, right: NDArray[np.bool_], truth: NDArray[np.int64] | None = None) -> Arm:
+    marks, measure = marked(right, truth), ACCURACY if truth is None else BALANCED_ACCURACY
+    return Arm(name, "", measure.of(marks, np.arange(N)), None, 0.0, marks, measure)
 
 
 def arms(**shares: float) -> dict[str, Arm]:
@@ -31,7 +43,7 @@ def arms(**shares: float) -> dict[str, Arm]:
     found = {}
     for name in NAMES:
         right = np.arange(N) < round(N * shares.get(name.replace(" ", "_"), 0.25))
-        found[name] = Arm(name, "", accuracy_interval(right, np.arange(N)), None, 0.0, right)
+        found[name] = arm(name, right)
     return found
 
 
@@ -70,9 +82,9 @@ def test_with_a_rare_class_each_class_counts_the_same() -> None:
     """Right for all of the 380 and none of the 20, or for 360 and 20: by images the first is ahead."""
     y = np.repeat([0, 1], [380, 20])
     found = arms(frozen=0.9, last_stage_tuned=0.9, all_tuned=0.9)
-    for name, arm in found.items():
+    for name in found:
         right = (np.arange(N) >= 20) if name in ("frozen", "last stage tuned", "all tuned") else y == 0
-        found[name] = replace(arm, right=right, accuracy=balanced_interval(y, right), y=y)
+        found[name] = arm(name, right, y)
     assert re.search(
         r"Transfer helps: the balanced accuracy of the frozen network is 97\.4 % .* 50\.0 %", verdict(found)
     )
@@ -143,7 +155,7 @@ def test_the_head_alone_is_a_depth_too(tuned: int, said: str) -> None:
 def test_signs_of_negative_transfer() -> None:
     def said(single: float = 0.25, **shares: float) -> str:
         single_right = np.arange(N) < round(N * single)
-        return " | ".join(flags(list(arms(**shares).values()), single_right))
+        return " | ".join(flags(list(arms(**shares).values()), marked(single_right)))
 
     assert said(0.9, frozen=0.9, last_stage_tuned=0.9, all_tuned=0.9) == ""
     assert "all tuned is worse than frozen" in said(0.9, frozen=0.9, last_stage_tuned=0.9, all_tuned=0.8)

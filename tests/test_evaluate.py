@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,24 +13,56 @@ import pytest
 from numpy.typing import NDArray
 
 from headstart.errors import DataError, OptionError
-from headstart.judge import metrics
-from headstart.judge.evaluate import (
-    CrossValidation,
-    Fit,
-    Predict,
-    Rows,
-    combine_cv,
-    corrected_half_width,
-    cross_validate,
-    learning_curve,
-)
-from headstart.judge.metrics import METRICS
+from headstart.judge import class_marks, crossing
+from headstart.judge.class_marks import METRICS, crossed_class_score, mean_marks
+from headstart.judge.crossing import Answer, CurvePoint, Fit, Judged, Rows
+from headstart.judge.intervals import corrected_half_width
+from headstart.judge.marks import Marks, Score
+from headstart.tasks.classification import ACCURACY
 
 Floats = NDArray[np.float64]
 
 
 def keys(n: int) -> list[str]:
     return [f"{v:016x}" for v in np.random.default_rng(n).integers(0, 2**62, n)]
+
+
+@dataclass(frozen=True)
+class Crossed:
+    """A cross-validation of classes with its score."""
+
+    score: Score
+    answers: Floats
+    marks: Marks
+    folds: Rows
+    notes: tuple[str, ...]
+
+
+def marking(y: NDArray[np.int64]) -> Callable[[Rows, NDArray[Any]], Marks]:
+    return lambda rows, p: class_marks.class_marks(y[rows], p)
+
+
+def cross_validate(
+    fit: Fit,
+    y: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    keys: list[str],
+    classes: list[str],
+    n_folds: int = 5,
+    repeats: int = 1,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Crossed:
+    judged = Judged(y, classes, groups, keys, seed)
+    found = crossing.cross_validate(fit, judged, marking(y), n_folds, repeats, progress)
+    score = crossed_class_score(found.marks, list(found.folds), classes, groups, seed)
+    return Crossed(score, found.answers, mean_marks(found.marks, found.answers), found.folds, found.notes)
+
+
+def learning_curve(
+    fit: Fit, y: NDArray[np.int64], groups: NDArray[np.int64], keys: list[str], classes: list[str], **more: Any
+) -> list[CurvePoint]:
+    return crossing.learning_curve(fit, Judged(y, classes, groups, keys), marking(y), ACCURACY, mean_marks, **more)
 
 
 def blobs(n: int, n_classes: int, apart: float, seed: int = 0) -> tuple[Floats, NDArray[np.int64]]:
@@ -38,7 +72,7 @@ def blobs(n: int, n_classes: int, apart: float, seed: int = 0) -> tuple[Floats, 
 
 
 def nearest_mean(x: Floats, y: NDArray[np.int64], n_classes: int) -> Fit:
-    def fit(train: Rows) -> Predict:
+    def fit(train: Rows) -> Answer:
         means = np.stack([x[train][y[train] == c].mean(axis=0) for c in range(n_classes)])
 
         def predict(rows: Rows) -> Floats:
@@ -54,7 +88,7 @@ def nearest_mean(x: Floats, y: NDArray[np.int64], n_classes: int) -> Fit:
 def remember_everything(y: NDArray[np.int64], groups: NDArray[np.int64], n_classes: int) -> Fit:
     """Right on every image whose group it has seen, else sure of class 0: any leak shows as skill."""
 
-    def fit(train: Rows) -> Predict:
+    def fit(train: Rows) -> Answer:
         known = set(groups[train].tolist())
         return lambda rows: np.eye(n_classes)[[y[r] if groups[r] in known else 0 for r in rows]]
 
@@ -83,7 +117,7 @@ def test_result_is_whole_and_repeats_exactly() -> None:
     x, y = blobs(90, 3, 0.7)
     seen: list[tuple[int, int]] = []
 
-    def run(seed: int) -> CrossValidation:
+    def run(seed: int) -> Crossed:
         def note(done: int, of: int) -> None:
             seen.append((done, of))
 
@@ -100,15 +134,15 @@ def test_result_is_whole_and_repeats_exactly() -> None:
         )
 
     first, again, other = run(0), run(0), run(1)
-    assert first.score == again.score != other.score
+    assert first.score.to_json() == again.score.to_json() != other.score.to_json()
     assert np.array_equal(first.answers, again.answers)
     assert seen[:10] == [(i, 10) for i in range(1, 11)]
     assert np.allclose(first.answers.sum(axis=1), 1)
     assert first.folds.shape == (2, 90)
-    assert (first.score["n"], first.score["folds"], first.score["repeats"]) == (90, 5, 2)
-    json.dumps(first.score, allow_nan=False)
-    assert np.array(first.score["confusion"]).sum(axis=1) == pytest.approx([30, 30, 30])
-    assert np.trace(np.array(first.score["confusion"])) / 90 == pytest.approx(first.score["accuracy"]["value"])
+    assert (first.score.n, first.score.folds, first.score.repeats) == (90, 5, 2)
+    json.dumps(first.score.to_json(), allow_nan=False)
+    assert np.array(first.score.tables["confusion"]).sum(axis=1) == pytest.approx([30, 30, 30])
+    assert np.trace(np.array(first.score.tables["confusion"])) / 90 == pytest.approx(first.score["accuracy"]["value"])
     for name in METRICS:
         assert 0 <= first.score[name]["low"] <= first.score[name]["value"] <= first.score[name]["high"]
 
@@ -117,10 +151,10 @@ def test_the_right_answers_of_all_repeats_make_the_accuracy() -> None:
     """So that a difference of it and of another's answers is the difference of the two accuracies as they are told."""
     x, y = blobs(120, 3, 0.7)
     found = cross_validate(nearest_mean(x, y, 3), y, np.arange(120), keys(120), list("abc"), 5, 3)
-    assert found.right.mean() == pytest.approx(found.score["accuracy"]["value"], abs=1e-12)
-    by_class = [found.right[y == c].mean() for c in range(3)]
+    assert found.marks["right"].mean() == pytest.approx(found.score["accuracy"]["value"], abs=1e-12)
+    by_class = [found.marks["right"][y == c].mean() for c in range(3)]
     assert np.mean(by_class) == pytest.approx(found.score["balanced_accuracy"]["value"], abs=1e-12)
-    assert set(np.round(3 * found.right, 9)) <= {0.0, 1.0, 2.0, 3.0}
+    assert set(np.round(3 * found.marks["right"], 9)) <= {0.0, 1.0, 2.0, 3.0}
 
 
 def test_row_order_and_names_do_not_matter() -> None:
@@ -137,7 +171,8 @@ def test_row_order_and_names_do_not_matter() -> None:
 def test_perfect_folds_are_not_certain() -> None:
     truth = np.arange(60) % 2
     p = np.eye(2)[truth]
-    cell = combine_cv(truth, [p, p], [np.arange(60) % 5, np.arange(60) // 12], ["a", "b"])["accuracy"]
+    marks = class_marks.class_marks(truth, p)
+    cell = crossed_class_score([marks, marks], [np.arange(60) % 5, np.arange(60) // 12], ["a", "b"])["accuracy"]
     assert cell["high"] == cell["value"] == 1.0
     assert 0.85 < cell["low"] < 0.95
 
@@ -155,7 +190,7 @@ def test_rare_classes_are_in_every_training_part_and_noted() -> None:
     y = np.array([0] * 50 + [1] * 30 + [2] * 2)
     sizes: list[int] = []
 
-    def fit(train: Rows) -> Predict:
+    def fit(train: Rows) -> Answer:
         assert set(y[train]) == {0, 1, 2}
         sizes.append(len(train))
         return lambda rows: np.full((len(rows), 3), 1 / 3)
@@ -174,7 +209,7 @@ def test_rare_classes_are_in_every_training_part_and_noted() -> None:
 def test_folds_are_reduced_where_no_class_fills_them() -> None:
     x, y = blobs(9, 3, 3.0)
     found = cross_validate(nearest_mean(x, y, 3), y, np.arange(9), keys(9), list("abc"), 5)
-    assert found.score["folds"] == 3
+    assert found.score.folds == 3
     assert found.notes == ("3 folds instead of 5: no class has more groups of images",)
     with pytest.raises(OptionError, match="at least 1"):
         cross_validate(nearest_mean(x, y, 3), y, np.arange(9), keys(9), list("abc"), repeats=0)
@@ -183,7 +218,7 @@ def test_folds_are_reduced_where_no_class_fills_them() -> None:
 def ridge(x: Floats, y: NDArray[np.int64], n_classes: int) -> Fit:
     """The simplest head that is good on digits."""
 
-    def fit(train: Rows) -> Predict:
+    def fit(train: Rows) -> Answer:
         middle = x[train].mean(axis=0)
         a = x[train] - middle
         gram = a.T @ a
@@ -208,7 +243,7 @@ def test_the_interval_covers_the_other_half(monkeypatch: pytest.MonkeyPatch, siz
     """
     from sklearn.datasets import load_digits
 
-    monkeypatch.setattr(metrics, "RESAMPLES", 250)
+    monkeypatch.setattr(class_marks, "RESAMPLES", 250)
     data: Any = load_digits()
     x, y = data.data / 16, data.target
     covered, widths = [], []
@@ -249,7 +284,7 @@ def test_learning_curve_trains_on_nested_stratified_subsets() -> None:
     seen: list[set[int]] = []
     base = nearest_mean(x, y, 4)
 
-    def fit(train: Rows) -> Predict:
+    def fit(train: Rows) -> Answer:
         seen.append(set(train.tolist()))
         assert np.bincount(y[train], minlength=4).min() >= len(train) // 4 - 1
         return base(train)

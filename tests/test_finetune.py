@@ -37,7 +37,7 @@ from headstart.heads.probe import Probe, fit_closed
 from headstart.heads.taps import Part, TapSet, last, plain
 from headstart.judge.intervals import wilson
 from headstart.ship.predict import predict
-from headstart.story import pipeline, publish, trial
+from headstart.story import pipeline, publish
 from headstart.story.account import no_gain_line
 from headstart.story.opening import Options
 from headstart.story.pipeline import load

@@ -9,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from headstart.errors import OptionError
-from headstart.judge.evaluate import Predict, Rows, cross_validate
+from headstart.judge.class_marks import class_marks
+from headstart.judge.crossing import Answer, Judged, Rows, cross_validate
 from headstart.judge.labels import suspected_labels
 
 DIGITS = list("0123456789")
@@ -18,12 +19,13 @@ DIGITS = list("0123456789")
 def out_of_fold(x: NDArray[np.float64], y: NDArray[np.int64], n_classes: int) -> NDArray[np.float64]:
     from sklearn.linear_model import LogisticRegression
 
-    def fit(train: Rows) -> Predict:
+    def fit(train: Rows) -> Answer:
         model = LogisticRegression(C=0.3, max_iter=300).fit(x[train], y[train])
         return lambda rows: np.asarray(model.predict_proba(x[rows]))
 
     keys = [f"{i:05d}" for i in range(len(y))]
-    return cross_validate(fit, y, np.arange(len(y)), keys, [str(c) for c in range(n_classes)]).answers
+    judged = Judged(y, [str(c) for c in range(n_classes)], np.arange(len(y)), keys)
+    return cross_validate(fit, judged, lambda rows, p: class_marks(y[rows], p)).answers
 
 
 @pytest.fixture(scope="module")

@@ -10,15 +10,17 @@ import pytest
 
 from headstart import recipe
 from headstart.data.table import table_of
+from headstart.data.targets import ClassNumbers, class_numbers
 from headstart.errors import DataError, OptionError
 from headstart.heads.calibrate import best_scale, calibrate, log_loss, log_softmax
 from headstart.heads.material import Material
 from headstart.heads.probe import fit_probe
 from headstart.heads.taps import Part, plain, tap_sets
 from headstart.story import evidence
-from headstart.tasks.classification import CLASSIFICATION
 from headstart.story.opening import Options, sized
-from headstart.story.plan import check_classes, make_plan
+from headstart.story.plan import make_plan
+from headstart.tasks.classification import CLASSIFICATION
+from headstart.tasks.task import closed_form
 from headstart.trunk.backbone import open_backbone
 
 BLOCKS = ("a/mean", "a/std", "pre_logits")
@@ -32,11 +34,11 @@ def material(n: int, n_classes: int = 3, seed: int = 0, signal: float = 1.5) -> 
         centres = np.random.default_rng(99).normal(size=(n_classes, width))
         blocks[name] = np.abs(signal * centres[y] + rng.normal(size=(n, width))).astype(np.float16)
     keys = tuple(f"{k:08x}" for k in rng.permutation(n))
-    return Material(blocks, y, np.arange(n), keys, tuple("abcdefgh"[:n_classes]), 0)
+    return Material(blocks, ClassNumbers(y, tuple("abcdefgh"[:n_classes])), np.arange(n), keys, 0)
 
 
 def probe_of(m: Material, taps: str = "auto", heads: tuple[str, ...] = ("ridge", "lda", "logistic")) -> Any:
-    return fit_probe(m.blocks, m.y, m.groups, tap_sets(taps, BLOCKS), heads)
+    return fit_probe(m.blocks, class_numbers(m.targets), m.groups, tap_sets(taps, BLOCKS), heads)
 
 
 def no_bar(stage: str, total: int) -> Any:
@@ -101,7 +103,10 @@ def test_the_merged_head_is_the_average_of_its_members() -> None:
     assert len(used) > 1
     assert sum(c.weight for c in used) == pytest.approx(1)
     by_name = {t.name: (t,) for t in tap_sets("auto", BLOCKS)}
-    alone = [fit_probe(m.blocks, m.y, m.groups, by_name[c.taps], (c.head,)).outputs(m.blocks) for c in used]
+    alone = [
+        fit_probe(m.blocks, class_numbers(m.targets), m.groups, by_name[c.taps], (c.head,)).outputs(m.blocks)
+        for c in used
+    ]
     average = sum(c.weight * one for c, one in zip(used, alone, strict=True))
     merged = whole.outputs(m.blocks)
     assert np.exp(merged).sum(axis=1) == pytest.approx(np.ones(90))
@@ -145,26 +150,33 @@ def test_duplicates_do_not_flatter_left_out_predictions() -> None:
     assert tied < 0.7 < 0.9 < apart
 
 
+def relabelled(m: Material, y: Any) -> Material:
+    return replace(m, targets=ClassNumbers(y, m.targets.names))
+
+
 def plan_of(m: Material, split: str = "none") -> Any:
-    return make_plan(np.full(len(m.y), split, dtype=object), m.y, m.groups, m.keys, 0)
+    return make_plan(np.full(len(m), split, dtype=object), m.targets.strata, m.groups, m.keys, 0)
 
 
 def test_shuffled_labels_give_chance() -> None:
     m = material(90)
-    y = np.random.default_rng(5).permutation(m.y)
-    shuffled = Material(m.blocks, y, m.groups, m.keys, m.classes, 0)
+    shuffled = relabelled(m, np.random.default_rng(5).permutation(class_numbers(m.targets)))
     sets = tap_sets("auto", BLOCKS)
     verdict = evidence.judge(
         shuffled,
         plan_of(shuffled),
-        evidence.final_probe(shuffled, plan_of(shuffled), sets),
+        closed_form(CLASSIFICATION, shuffled, plan_of(shuffled).train, sets),
         evidence.Method(CLASSIFICATION, sets),
         no_bar,
     )
     accuracy = verdict.score["accuracy"]
     assert accuracy["low"] <= 1 / 3 <= accuracy["high"]
     honest = evidence.judge(
-        m, plan_of(m), evidence.final_probe(m, plan_of(m), sets), evidence.Method(CLASSIFICATION, sets), no_bar
+        m,
+        plan_of(m),
+        closed_form(CLASSIFICATION, m, plan_of(m).train, sets),
+        evidence.Method(CLASSIFICATION, sets),
+        no_bar,
     )
     assert honest.score["accuracy"]["low"] > 0.8
 
@@ -173,9 +185,9 @@ def test_a_fold_never_sees_its_own_labels() -> None:
     """The labels of the judged rows change nothing in the predictions for them."""
     m = material(90)
     rows, judged = np.arange(60), np.arange(60, 90)
-    changed = Material(m.blocks, np.where(np.arange(90) < 60, m.y, 0), m.groups, m.keys, m.classes, 0)
+    changed = relabelled(m, np.where(np.arange(90) < 60, class_numbers(m.targets), 0))
     sets = tap_sets("auto", BLOCKS)
-    ours, theirs = (evidence.fitter(x, sets, ("ridge", "lda"))(rows)(judged) for x in (m, changed))
+    ours, theirs = (evidence.fitter(CLASSIFICATION, x, sets)(rows)(judged) for x in (m, changed))
     assert np.array_equal(ours, theirs)
 
 
@@ -184,8 +196,8 @@ def test_precomputed_products_change_nothing() -> None:
     rows, judged = np.arange(20), np.arange(20, 25)
     sets = tap_sets("auto", BLOCKS)
     part = m.part(rows)
-    direct = fit_probe(part.blocks, part.y, part.groups, sets, ("ridge", "lda"))
-    quick = evidence.fitter(m, sets, ("ridge", "lda"))(rows)(judged)
+    direct = fit_probe(part.blocks, class_numbers(part.targets), part.groups, sets, recipe.heads(20, 3))
+    quick = evidence.fitter(CLASSIFICATION, m, sets)(rows)(judged)
     assert quick == pytest.approx(np.exp(direct.outputs(m.at(judged))), abs=1e-6)
 
 
@@ -201,7 +213,7 @@ def test_precomputed_products_change_nothing() -> None:
 def test_the_users_own_split_is_kept(splits: list[str], source: str) -> None:
     m = material(60)
     given = np.array([splits[k // 3 % len(splits)] for k in range(60)], dtype=object)
-    plan = make_plan(given, m.y, m.groups, m.keys, 0)
+    plan = make_plan(given, m.targets.strata, m.groups, m.keys, 0)
     assert plan.source == source
     assert set(given[plan.train]) == {splits[0]}
     if plan.judge is not None:
@@ -214,15 +226,15 @@ def test_many_images_are_held_out_and_never_learned() -> None:
     assert plan.source == "test split"
     assert plan.judge is not None
     assert not set(plan.train) & set(plan.judge)
-    assert len(plan.judge) == pytest.approx(0.2 * len(m.y), abs=len(m.classes))
+    assert len(plan.judge) == pytest.approx(0.2 * len(m), abs=len(m.targets.names))
 
 
 def test_a_class_with_one_image_is_named() -> None:
     m = material(30)
     y = np.array([2] + [0, 1] * 14 + [0])
-    lonely = Material(m.blocks, y, m.groups, m.keys, m.classes, 0)
+    lonely = relabelled(m, y)
     with pytest.raises(DataError, match="class 'c' has a single training image"):
-        check_classes(y, m.classes, plan_of(lonely))
+        CLASSIFICATION.check(lonely.targets, plan_of(lonely).train)
 
 
 def test_baselines_are_beaten_by_signal_and_compared_on_the_same_images() -> None:
@@ -230,12 +242,12 @@ def test_baselines_are_beaten_by_signal_and_compared_on_the_same_images() -> Non
     plan = plan_of(m)
     sets = tap_sets("auto", BLOCKS)
     verdict = evidence.judge(
-        m, plan, evidence.final_probe(m, plan, sets), evidence.Method(CLASSIFICATION, sets), no_bar
+        m, plan, closed_form(CLASSIFICATION, m, plan.train, sets), evidence.Method(CLASSIFICATION, sets), no_bar
     )
-    frequent = evidence.most_frequent(m, plan, verdict)
-    assert frequent.accuracy["value"] == pytest.approx(1 / 3)
+    frequent = evidence.constant(CLASSIFICATION, m, plan, verdict)
+    assert frequent.scores["accuracy"]["value"] == pytest.approx(1 / 3)
     assert frequent.difference is not None
-    gain = verdict.score["accuracy"]["value"] - frequent.accuracy["value"]
+    gain = verdict.score["accuracy"]["value"] - frequent.scores["accuracy"]["value"]
     assert frequent.difference["difference"]["value"] == pytest.approx(gain, abs=1e-12)
 
 
@@ -243,8 +255,8 @@ def test_the_random_baseline_is_compared_on_equal_terms() -> None:
     """With the model's own features in place of random ones the difference is nothing, however few rows are drawn."""
     m = material(120)
     plan = plan_of(m)
-    drawn = evidence.draw_for_baseline(m, plan)
-    same = evidence.random_weights(m, plan, drawn, m.at(drawn))
+    drawn = evidence.draw_for_baseline(CLASSIFICATION, m, plan)
+    same = evidence.random_weights(CLASSIFICATION, m, plan, drawn, m.at(drawn))
     assert same.difference is not None
     assert same.difference["difference"]["value"] == 0
 
@@ -255,12 +267,12 @@ def test_the_random_baseline_sees_enough_of_a_rare_class_and_counts_it_as_the_ot
     rng = np.random.default_rng(0)
     blocks = {name: (rng.normal(size=(len(y), 8)) + 3 * y[:, None]).astype(np.float16) for name in BLOCKS}
     keys = tuple(f"{k:08x}" for k in rng.permutation(len(y)))
-    m = Material(blocks, y, np.arange(len(y)), keys, ("sand", "sea"), 0)
+    m = Material(blocks, ClassNumbers(y, ("sand", "sea")), np.arange(len(y)), keys, 0)
     plan = make_plan(np.full(len(y), "none", dtype=object), y, m.groups, m.keys, 0, may_hold_out=False)
-    drawn = evidence.draw_for_baseline(m, plan)
+    drawn = evidence.draw_for_baseline(CLASSIFICATION, m, plan)
     assert (y[drawn] == 1).sum() == min(rare, len(drawn) // 2)
     noise = {name: rng.normal(size=(len(drawn), 8)).astype(np.float16) for name in BLOCKS}
-    found = evidence.random_weights(m, plan, drawn, noise)
+    found = evidence.random_weights(CLASSIFICATION, m, plan, drawn, noise)
     assert found.measure == "balanced_accuracy"
     assert found.rival[found.measure]["value"] > 0.9
     assert found.scores[found.measure]["value"] < 0.65
@@ -275,9 +287,10 @@ def test_a_baseline_of_many_small_classes_leaves_none_with_a_single_image() -> N
         np.arange(4000) < 1000, np.arange(4000) % 500, np.arange(4000)
     )  # two copies of each class's first
     rng = np.random.default_rng(1)
-    m = Material({}, y, groups, tuple(f"{k:08x}" for k in rng.permutation(4000)), tuple(map(str, range(500))), 0)
+    keys = tuple(f"{k:08x}" for k in rng.permutation(4000))
+    m = Material({}, ClassNumbers(y, tuple(map(str, range(500)))), groups, keys, 0)
     plan = make_plan(np.full(4000, "none", dtype=object), y, groups, m.keys, 0, may_hold_out=False)
-    drawn = evidence.draw_for_baseline(m, plan)
+    drawn = evidence.draw_for_baseline(CLASSIFICATION, m, plan)
     assert min(len(set(groups[drawn[y[drawn] == c]])) for c in range(500)) >= 2
 
 
@@ -285,7 +298,9 @@ def test_more_images_give_a_better_curve() -> None:
     m = material(240, signal=0.8)
     plan = plan_of(m)
     sets = tap_sets("auto", BLOCKS)
-    points = evidence.curve(m, plan, evidence.final_probe(m, plan, sets), evidence.Method(CLASSIFICATION, sets))
+    points = evidence.curve(
+        m, plan, closed_form(CLASSIFICATION, m, plan.train, sets), evidence.Method(CLASSIFICATION, sets)
+    )
     sizes = [p["n"] for p in points]
     assert sizes == sorted(set(sizes))
     assert len(sizes) >= 4

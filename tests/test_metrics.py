@@ -14,20 +14,35 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from headstart.errors import DataError, OptionError
-from headstart.judge import metrics
-from headstart.judge.metrics import (
-    METRICS,
+from headstart.judge import class_marks as metrics
+from headstart.judge.class_marks import METRICS, class_marks, class_score
+from headstart.judge.intervals import (
+    Gain,
     balanced_interval,
     paired_balanced_gain,
-    paired_difference,
     paired_gain,
     paired_losses,
-    point_scores,
-    score,
     wilson,
 )
 
 Floats = NDArray[np.float64]
+
+
+def score(
+    truth: NDArray[Any], p: NDArray[Any], classes: list[str], groups: NDArray[Any] | None = None, seed: int = 0
+) -> dict[str, Any]:
+    return class_score(class_marks(truth, p), classes, groups, seed).to_json()
+
+
+def point_scores(truth: NDArray[Any], p: NDArray[Any], n_classes: int) -> dict[str, float]:
+    return metrics.point_scores(class_marks(truth, p), n_classes)
+
+
+def paired_difference(
+    truth: NDArray[Any], first: NDArray[Any], second: NDArray[Any], groups: NDArray[Any] | None = None
+) -> Gain:
+    one, other = (class_marks(truth, p)["right"] for p in (first, second))
+    return paired_gain(one, other, groups)
 
 
 def answers(n: int, n_classes: int, skill: float, seed: int = 0) -> tuple[NDArray[np.int64], Floats]:
@@ -270,17 +285,18 @@ def test_paired_losses_are_students_t_over_groups() -> None:
     at = np.arange(80)
     change = np.log(second[at, truth]) - np.log(first[at, truth])
     expected = ttest_1samp(change, 0).confidence_interval(0.95)
-    got = paired_losses(truth, first, second)
+    one, other = (class_marks(truth, p)["loss"] for p in (first, second))
+    got = paired_losses(one, other)
     assert [got["value"], got["low"], got["high"]] == pytest.approx([change.mean(), *expected])
-    twice = paired_losses(*(np.repeat(a, 2, axis=0) for a in (truth, first, second)), np.repeat(at, 2))
+    twice = paired_losses(*(np.repeat(a, 2) for a in (one, other)), np.repeat(at, 2))
     assert twice == pytest.approx(got)  # a copy of each image tells nothing new
-    assert paired_losses(truth, first, second, np.zeros(80, int)) == {"value": got["value"], "low": None, "high": None}
+    assert paired_losses(one, other, np.zeros(80, int)) == {"value": got["value"], "low": None, "high": None}
 
 
 @pytest.mark.parametrize(
     ("truth", "p", "reason"),
     [
-        ([0, 1], np.full((2, 3), 1 / 3), r"expected \(2, 2\)"),
+        ([0, 1], np.full((3, 2), 1 / 2), r"expected \(2, classes\)"),
         ([0, 2], np.full((2, 2), 0.5), "allowed are 0 to 1"),
         ([0, 1], np.full((2, 2), np.nan), "sum to 1"),
         ([0, 1], np.full((2, 2), 0.9), "sum to 1"),

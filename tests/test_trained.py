@@ -16,8 +16,8 @@ from headstart.finetune.learner import batches, one_cycle
 from headstart.finetune.trained import Design, Epoch, Examples, SpecHead, _Run, build_head, train_head
 from headstart.heads.material import Material
 from headstart.story import evidence
-from headstart.tasks.classification import CLASSIFICATION
 from headstart.story.plan import make_plan
+from headstart.tasks.classification import CLASSIFICATION
 
 SHAPE = (4, 3, 3)
 
