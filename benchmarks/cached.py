@@ -48,7 +48,11 @@ def one(seen: Seen, plan: compare.Plan, options: Options) -> tuple[Any, Any, flo
     assert learned.tuned is not None
     assert plan.judge is not None
     answers = evidence.judge_rows(CLASSIFICATION, learned.material, learned.head, plan.judge).answers
-    return answers.argmax(axis=1) == class_numbers(seen.targets)[plan.judge], learned.tuned.epochs, clock.seconds["tune"]
+    return (
+        answers.argmax(axis=1) == class_numbers(seen.targets)[plan.judge],
+        learned.tuned.epochs,
+        clock.seconds["tune"],
+    )
 
 
 def main() -> None:

@@ -118,7 +118,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.set_aside_ = (*seen.features.set_aside, *_unlabelled(table, labels))
         kind = seen.table.kind
         task, head = self._learned.method.task, self._learned.head
-        self._model = Loaded(None, seen.backbone, task, head, names, {}, seen.engine.precision, kind)
+        self._model = Loaded(None, seen.backbone, task, head, names, self._learned.rule, seen.engine.precision, kind)
         self._engine = seen.engine
         return self
 

@@ -66,15 +66,17 @@ class CurvePoint(TypedDict):
 
 @dataclass(frozen=True)
 class Measure:
-    """One number in which answers are compared: `of(marks, groups)` with its interval, `gain(first, second, groups)`:
-    the paired difference."""
+    """One number in which answers are compared: `value(marks)`; `of(marks, groups)`: with its interval; `gain(first,
+    second, groups)`: the paired difference. `percent`: whether it is told in percent."""
 
     name: str
+    value: Callable[[Marks], float]
     of: Callable[[Marks, NDArray[np.integer[Any]] | None], Interval]
     gain: Callable[[Marks, Marks, NDArray[np.integer[Any]] | None], Gain]
     lowest: float = 0.0
     highest: float = 1.0
     higher_is_better: bool = True
+    percent: bool = True
 
 
 def cross_validate(
@@ -188,8 +190,8 @@ def _curve_interval(
     n_folds = int(number.max()) + 1
     ends = [measure.of(marks, groups) for marks in draws]
     value, low, high = (float(np.mean([e[end] or 0.0 for e in ends])) for end in ("value", "low", "high"))
-    of_folds = [measure.of(marks.take(number == f), None)["value"] for marks in draws for f in range(n_folds)]
-    half = corrected_half_width([v for v in of_folds if v is not None], 1 / (n_folds - 1))
+    of_folds = [measure.value(marks.take(number == f)) for marks in draws for f in range(n_folds)]
+    half = corrected_half_width([v for v in of_folds if np.isfinite(v)], 1 / (n_folds - 1))
     return wider(value, (low, high), (value - half, value + half), measure.highest, measure.lowest)
 
 

@@ -56,7 +56,7 @@ class Summary:
     """One number that is said of many images.
 
     `of(marks, weights)`: weights (resample, image), how often each image counts -> (resample,). `lowest`, `highest`:
-    what it can be at most. `higher_is_better`: else lower is.
+    what it can be at most. `higher_is_better`: else lower is. `share`: a share of images, or a mean of such shares.
     """
 
     name: str
@@ -64,6 +64,7 @@ class Summary:
     lowest: float = 0.0
     highest: float = 1.0
     higher_is_better: bool = True
+    share: bool = False
 
 
 @dataclass(frozen=True, eq=False)

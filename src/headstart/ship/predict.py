@@ -49,7 +49,7 @@ class Predictions:
 def predict(model: Loaded, table: Table, engine: Engine | None = None, progress: Progress | None = None) -> Predictions:
     """The answer for every image of the table, in its order."""
     engine = engine or compile_trunk(model.backbone, model.precision)
-    answers = np.full((len(table), len(model.names)), np.nan, np.float32)
+    answers = np.full((len(table), len(model.names), *model.task.extra), np.nan, np.float32)
     errors = np.full(len(table), "", dtype=object)
     rows: list[int] = []
     blocks: list[dict[str, Halves]] = []
@@ -82,7 +82,7 @@ def predict(model: Loaded, table: Table, engine: Engine | None = None, progress:
 
 def _through(model: Loaded, blocks: list[dict[str, Halves]]) -> npt.NDArray[np.float32]:
     joined = {name: np.concatenate([b[name] for b in blocks]) for name in blocks[0]}
-    found = model.task.answers(model.head.outputs(joined)).astype(np.float32)
+    found = model.task.answers(model.head.outputs(joined), model.rule).astype(np.float32)
     if not np.isfinite(found).all():
         raise BundleError(
             "the model answers with what is no number, since its weights are too large or damaged: copy it again from "

@@ -163,7 +163,8 @@ def _seen_as(first: Seen, options: Options, watch: Watcher) -> Seen:
 def marks_with(task: Task, seen: Seen, plan: Plan, options: Options, watch: Watcher) -> Marks:
     """The marks of the model of these options, on the judged images."""
     learned = taught(task, seen, plan, options, watch, Clock())
-    return evidence.judge_rows(task, learned.material, learned.head, _judged(plan)).marks
+    rule = evidence.rule_of(task, learned.material, plan.train, learned.head)
+    return evidence.judge_rows(task, learned.material, learned.head, _judged(plan), rule).marks
 
 
 def _pixels(task: Task, seen: Seen, plan: Plan) -> Marks:
@@ -204,7 +205,7 @@ def _arm(  # noqa: PLR0913 - one line of the table
 
 
 def _share(marks: Marks, measure: Measure) -> float:
-    return float(measure.of(marks, None)["value"] or 0.0)
+    return measure.value(marks)
 
 
 def flags(arms: list[Arm], single: Marks) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from headstart.judge.crossing import CrossValidation, CurvePoint, Fit, Judged, M
 from headstart.judge.intervals import Gain
 from headstart.judge.marks import Interval, Marks, Score
 from headstart.story.plan import Plan
-from headstart.tasks.task import Head, Task, closed_form
+from headstart.tasks.task import Head, Rule, Task, closed_form
 from headstart.trunk.engine import n_cores
 
 DOUBLE_IMAGES = 1000  # above, folds are decomposed in float32, which halves their time; the model itself never is
@@ -107,8 +107,10 @@ def fitter(task: Task, material: Material, sets: tuple[TapSet, ...], quick: bool
 
     def fit(rows: Ints) -> Callable[[Ints], Doubles]:
         inner = {name: gram[np.ix_(rows, rows)] for name, gram in grams.items()}
-        probe = task.solve(material.part(rows), sets, quick=quick, grams=inner)
-        return lambda other: task.answers(probe.outputs(material.at(other)))
+        mine = material.part(rows)
+        probe = task.solve(mine, sets, quick=quick, grams=inner)
+        rule = task.rule(mine.targets, probe.left_out, mine.groups)
+        return lambda other: task.answers(probe.outputs(material.at(other)), rule)
 
     return fit
 
@@ -135,7 +137,7 @@ def _train(
 def judge(material: Material, plan: Plan, head: Head, method: Method, bar: Bar) -> Verdict:
     """The headline: the head on the rows held out for it, or cross-validation of all that led to it."""
     if plan.judge is not None:
-        return judge_rows(method.task, material, head, plan.judge)
+        return judge_rows(method.task, material, head, plan.judge, rule_of(method.task, material, plan.train, head))
     folds, repeats = recipe.cross_validation(len(plan.train))
     mine = material.part(plan.train)
     if method.closed:
@@ -145,7 +147,8 @@ def judge(material: Material, plan: Plan, head: Head, method: Method, bar: Bar) 
 
     def fit_own(rows: Ints) -> Callable[[Ints], Doubles]:
         trained = _train(material, plan.train[rows], method)
-        return lambda other: _answers(method.task, material, trained, plan.train[other])
+        rule = rule_of(method.task, material, plan.train[rows], trained)
+        return lambda other: _answers(method.task, material, trained, plan.train[other], rule)
 
     step = bar("judge", folds)
     judged = judged_of(mine)
@@ -159,15 +162,16 @@ def cross_tuned(material: Material, plan: Plan, method: Method, bar: Bar) -> tup
     assert method.tuning is not None
     tuning = replace(method.tuning, say=lambda text: None, bar=no_bar)
     train, mine, task = plan.train, material.part(plan.train), method.task
-    tops = np.full((len(train), len(material.targets.names)), np.nan)
+    tops = np.full((len(train), len(material.targets.names), *task.extra), np.nan)
 
     def fit(rows: Ints) -> Callable[[Ints], Doubles]:
         learned = tune(tuning, material, train[rows], method.device)
+        rule = rule_of(task, material, train[rows], learned.head)
 
         def answer(other: Ints) -> Doubles:
             head, top = answers(tuning, learned, material, train[other])
-            tops[other] = task.answers(top)
-            return task.answers(head)
+            tops[other] = task.answers(top, rule)
+            return task.answers(head, rule)
 
         return answer
 
@@ -196,24 +200,29 @@ def _verdict_of(task: Task, material: Material, rows: Ints, found: CrossValidati
     return Verdict(score, rows, found.answers, task.judging.mean(found.marks, found.answers), found.notes)
 
 
-def judge_rows(task: Task, material: Material, head: Head, rows: Ints) -> Verdict:
+def rule_of(task: Task, material: Material, rows: Ints, head: Head) -> Rule:
+    """What turns the outputs of a head that learned from these rows into decisions."""
+    return task.rule(material.targets.take(rows), head.left_out, material.groups[rows])
+
+
+def judge_rows(task: Task, material: Material, head: Head, rows: Ints, rule: Rule) -> Verdict:
     """The head on these rows, each once."""
-    found, m = _answers(task, material, head, rows), material
+    found, m = _answers(task, material, head, rows, rule), material
     marks = task.judging.mark(m.targets.take(rows), found)
     return Verdict(task.judging.score(marks, m.targets.names, m.groups[rows], m.seed), rows, found, marks)
 
 
-def _answers(task: Task, material: Material, head: Head, rows: Ints) -> Doubles:
+def _answers(task: Task, material: Material, head: Head, rows: Ints, rule: Rule) -> Doubles:
     """(row, ...), a chunk of rows at a time: maps may be larger than memory."""
     chunks = [rows[at : at + CHUNK] for at in range(0, len(rows), CHUNK)]
-    return task.answers(np.concatenate([head.outputs(material.at(chunk)) for chunk in chunks]))
+    return task.answers(np.concatenate([head.outputs(material.at(chunk)) for chunk in chunks]), rule)
 
 
 def timm_view(task: Task, material: Material, plan: Plan) -> tuple[Probe, Verdict]:
     """The best head that fits inside the network itself, judged as the headline is (one repeat)."""
     probe = closed_form(task, material, plan.train, (plain(),))
     if plan.judge is not None:
-        return probe, judge_rows(task, material, probe, plan.judge)
+        return probe, judge_rows(task, material, probe, plan.judge, rule_of(task, material, plan.train, probe))
     return probe, _one_repeat(task, material.part(plan.train), (plain(),), plan.train)
 
 

@@ -23,6 +23,7 @@ from headstart.finetune.tune import Tuning, answers, tune
 from headstart.heads.material import Material
 from headstart.judge.marks import Interval, Marks, ends
 from headstart.story.compare import marks_with, start
+from headstart.story.evidence import rule_of
 from headstart.story.opening import QUIET, Options, Watcher, open_at_size
 from headstart.story.plan import Plan
 from headstart.story.tuning import prepare
@@ -106,7 +107,8 @@ def _marks(task: Task, tuning: Tuning, material: Material, plan: Plan) -> Marks:
     assert plan.judge is not None
     tuned = tune(tuning, material, plan.train)
     found, _ = answers(tuning, tuned, material, plan.judge)
-    return task.judging.mark(material.targets.take(plan.judge), task.answers(found))
+    rule = rule_of(task, material, plan.train, tuned.head)
+    return task.judging.mark(material.targets.take(plan.judge), task.answers(found, rule))
 
 
 def lines(found: Curve) -> list[str]:

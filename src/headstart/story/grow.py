@@ -170,7 +170,7 @@ def _marks_before(old: Old, fitted: Fitted, rows: npt.NDArray[np.int64]) -> Mark
     task, part = old.loaded.task, fitted.seen.material(old.options.seed).part(rows)
     part = replace(part, targets=task.targets_for(fitted.seen.table.take(rows), old.loaded.names))
     if fitted.plan.judge is not None:
-        return evidence.judge_rows(task, part, old.loaded.head, np.arange(len(rows))).marks
+        return evidence.judge_rows(task, part, old.loaded.head, np.arange(len(rows)), old.loaded.rule).marks
     splits = np.full(len(rows), "none", dtype=object)
     plan = make_plan(splits, part.targets.strata, part.groups, part.keys, old.options.seed, False)
     return evidence.judge(part, plan, fitted.head, fitted.method, QUIET.bar).marks

@@ -91,6 +91,11 @@ class Learned:
     frozen: Material
     tuned: Tuned | None = None
 
+    @property
+    def rule(self) -> Rule:
+        """What turns the head's outputs into decisions."""
+        return evidence.rule_of(self.method.task, self.material, self.plan.train, self.head)
+
 
 @dataclass(frozen=True)
 class Growth:
@@ -197,6 +202,7 @@ def prove(learned: Learned, watch: Watcher = QUIET) -> Fitted:
     clock = Clock(learned.seconds)
     seen, plan, head, material, options = learned.seen, learned.plan, learned.head, learned.material, learned.options
     method, task = learned.method, learned.method.task
+    rule = learned.rule
     with clock("judge"):
         view: Head = learned.tuned.top if learned.tuned else head
         if learned.tuned and learned.tuned.backbone and plan.judge is None:
@@ -210,9 +216,9 @@ def prove(learned: Learned, watch: Watcher = QUIET) -> Fitted:
             view, view_verdict = evidence.timm_view(task, material.without_maps(), plan)
         validation = None
         if plan.validation is not None:
-            validation = evidence.judge_rows(task, material, head, plan.validation).score
+            validation = evidence.judge_rows(task, material, head, plan.validation, rule).score
         leak_free = _without_leaks(task, seen, plan, verdict)
-        suspects = _suspects(task, seen, plan, head, verdict)
+        suspects = _suspects(task, seen, plan, head, rule, verdict)
     bare = learned.frozen.without_maps()
     with clock("baselines"):
         baselines = _baselines(seen, plan, bare, verdict, learned, watch)
@@ -233,7 +239,7 @@ def prove(learned: Learned, watch: Watcher = QUIET) -> Fitted:
         clock.seconds,
         options,
         method,
-        task.rule(seen.targets.take(plan.train), head.left_out, seen.groups[plan.train]),
+        rule,
         learned.tuned.record if learned.tuned else None,
     )
 
@@ -314,12 +320,12 @@ def _baselines(
     return tuple(found)
 
 
-def _suspects(task: Task, seen: Seen, plan: Plan, head: Head, verdict: evidence.Verdict) -> list[Suspect]:
+def _suspects(task: Task, seen: Seen, plan: Plan, head: Head, rule: Rule, verdict: evidence.Verdict) -> list[Suspect]:
     """Suspected labels of the training images (left-out answers) and of the judged ones."""
     if task.suspects is None:
         return []
     answers = np.full((len(seen.targets), *verdict.answers.shape[1:]), np.nan)
-    answers[plan.train] = task.answers(head.left_out)
+    answers[plan.train] = task.answers(head.left_out, rule)
     answers[verdict.rows] = verdict.answers
     rows = np.flatnonzero(~np.isnan(answers.reshape(len(answers), -1)[:, 0]))
     found = task.suspects(seen.targets.take(rows), answers[rows])

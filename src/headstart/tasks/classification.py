@@ -86,6 +86,15 @@ def mark(targets: Targets, answers: NDArray[Any]) -> Marks:
     return class_marks(class_numbers(targets), answers)
 
 
+def _share_right(marks: Marks) -> float:
+    return float(marks["right"].mean())
+
+
+def _mean_recall(marks: Marks) -> float:
+    truth, right = marks["truth"], marks["right"]
+    return float(np.mean([right[truth == k].mean() for k in np.unique(truth)]))
+
+
 def _accuracy(marks: Marks, groups: NDArray[np.integer[Any]] | None) -> Interval:
     return accuracy_interval(marks["right"], groups)
 
@@ -108,14 +117,19 @@ def weakest(marks: Marks) -> float:
     return min(float(right[truth == k].mean()) for k in np.unique(truth))
 
 
-ACCURACY = Measure("accuracy", _accuracy, _accuracy_gain)
-BALANCED_ACCURACY = Measure("balanced_accuracy", _balanced, _balanced_gain)
+ACCURACY = Measure("accuracy", _share_right, _accuracy, _accuracy_gain)
+BALANCED_ACCURACY = Measure("balanced_accuracy", _mean_recall, _balanced, _balanced_gain)
 
 
 def _measure(targets: Targets) -> Measure:
     """The balanced accuracy where one class is rare."""
     counts = np.bincount(class_numbers(targets), minlength=len(targets.names))
     return BALANCED_ACCURACY if recipe.unequal(counts.tolist()) else ACCURACY
+
+
+def probabilities(outputs: Doubles, rule: Rule) -> Doubles:
+    """(image, class), from log-probabilities."""
+    return np.exp(outputs)
 
 
 def most_frequent(targets: Targets, n: int) -> Doubles:
@@ -158,7 +172,7 @@ CLASSIFICATION = Task(
     objective=CROSS_ENTROPY,
     link="softmax",
     calibration="scale and class offsets on leave-one-out scores, folded into the head",
-    answers=np.exp,
+    answers=probabilities,
     judging=Judging(
         mark=mark,
         score=class_score,

@@ -92,9 +92,10 @@ class Task:
     `check(targets, rows that teach)`: raises DataError where nothing can be learned or judged.
     `solve`: the closed-form head. `link`: what a linear head's scores become; `calibration`: how they were calibrated,
     in words. `objective`: what is trained step by step; None where nothing can be.
-    `answers(outputs)`: what the user is told, (image, ...).
+    `answers(outputs, rule)`: what the user is told, (image, output, ...) where `extra` are the sizes after those two;
+    the rule is that of the head that gave them.
     `constant(targets that teach, n)`: the answers of a model that never looks; `constant_name`: what it is.
-    `rule(targets, outputs left out, groups)`: see Rule.
+    `rule(targets, outputs left out, groups)`: see Rule; rows that are nan were not left out.
     `record(names, answers of one image, rule)`: what `predict` says of it beside `path` and `error`; `said`: the same
     in words, and how sure.
     `galleries(marks)`: which images the page shows, first the worst.
@@ -110,7 +111,7 @@ class Task:
     objective: Objective | None
     link: Link
     calibration: str
-    answers: Callable[[Doubles], Doubles]
+    answers: Callable[[Doubles, Rule], Doubles]
     judging: Judging
     constant: Callable[[Targets, int], Doubles]
     constant_name: str
@@ -118,6 +119,7 @@ class Task:
     record: Callable[[Sequence[str], NDArray[np.floating[Any]], Rule], Record]
     galleries: Callable[[Marks], dict[str, Ints]]
     said: Callable[[Sequence[str], NDArray[np.floating[Any]], Rule], tuple[str, float]]
+    extra: tuple[int, ...] = ()
     suspects: Callable[[Targets, NDArray[Any]], list[Suspect]] | None = None
 
 
