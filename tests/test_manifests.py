@@ -391,7 +391,7 @@ def test_labels_are_one_spelling_each_and_what_changed_is_said(
 )
 def test_several_labels_never_become_a_class(labels: list[str], write: Write) -> None:
     path = write(path=PATHS, label=labels)
-    with pytest.raises(DataError, match="several labels of one image.*--task tag"):
+    with pytest.raises(DataError, match=r"several labels of one image.*--task tag"):
         read_table(path, task="classify")
     if labels[0] in ("ants, flower", "ants+flower"):  # signs that one name may hold as well
         assert "several labels of one image" in refused(path)

@@ -44,7 +44,7 @@ KINDS: dict[str, Callable[[str], Any]] = {
 }
 ONE_LABEL = (
     "an image has one label. Where a column of 0 and 1 stands for each class (one-hot), give labels.argmax(axis=1) or "
-    "the class's name; several classes an image are not supported"
+    "the class's name; several labels an image are learned as task='tag'"
 )
 
 
@@ -67,7 +67,7 @@ class Labels:
         if self.kind in ("int", "float") and len(self.values) >= MEASURED and 2 * len(self.values) > n:
             raise DataError(
                 f"{len(self.values)} different numbers for {n} images, {self.values[0]} to {self.values[-1]}, look "
-                "like a measured value, and headstart tells classes apart: put them into ranges with a name each"
+                "like a measured value: learn them as task='regress', or put them into ranges with a name each"
             )
 
 
@@ -200,8 +200,8 @@ def _kind(values: list[Any]) -> str:
     broken = next((v for v in values if v is not None and v != np.floor(v)), None)
     if broken is not None or np.inf in values or -np.inf in values:
         raise DataError(
-            f"a label such as {np.inf if broken is None else broken:g} looks like a measured value, and headstart "
-            "tells classes apart: put the values into ranges with a name each, or give classes as texts"
+            f"a label such as {np.inf if broken is None else broken:g} looks like a measured value: learn it "
+            "as task='regress', or put the values into ranges with a name each, or give classes as texts"
         )
     return "float"
 

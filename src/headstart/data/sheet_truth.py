@@ -186,7 +186,8 @@ def _of_column(sheet: Sheet, place: int, asked: Asked, splits: Sequence[str]) ->
             "one image: keep one class for each image, or learn them all with --task tag"
         )
     teaching = [v for v, split in zip(values, splits, strict=True) if split in ("train", "none")]
-    texts = [text for value in teaching or values if (text := stripped(value)) not in MISSING]
+    clean = {value: "" if (text := stripped(value)) in MISSING else text for value in set(values)}
+    texts = [clean[value] for value in teaching or values]
     by_name = squeezed(sheet.names[place]) in VALUES
     if asked.task == "auto" and asked.measured and (by_name or looks_measured(texts)) and _is_numeric(sheet, place):
         return _of_numbers(sheet, [place])
@@ -206,7 +207,11 @@ def _are_sets(values: Sequence[str]) -> bool:
     inside = listed(names)
     if inside is not None:
         return any(len(parts) > 1 for parts in inside.values())
-    found = put_together(Counter(stripped(value) for value in values))
+    counts = Counter(values)
+    sizes = Counter[str]()
+    for value, count in counts.items():
+        sizes[stripped(value)] += count
+    found = put_together(sizes)
     return found is not None and found[0] in SEPARATORS
 
 

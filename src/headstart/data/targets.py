@@ -13,6 +13,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.counted import counted
 from headstart.data.given import sorted_names
 from headstart.data.table import Table
 from headstart.data.truth import tags_in, values_in
@@ -178,7 +179,7 @@ def value_targets(table: Table, names: Sequence[str] | None = None) -> Values:
     known = tuple(names) if names is not None else table.columns
     bare = np.flatnonzero(table.labels == "")
     if len(bare):
-        raise DataError(f"{len(bare)} images have no value, such as {table.names[bare[0]]}: give each image one")
+        raise DataError(f"{counted(len(bare), 'image')} without a value, such as {table.names[bare[0]]}: give each one")
     if len(known) != len(table.columns) or (len(known) > 1 and set(known) != set(table.columns)):
         raise DataError(
             f"the values are those of columns {', '.join(table.columns)}, and {', '.join(known)} are needed: name them "
