@@ -364,9 +364,9 @@ def test_metadata_files_are_the_labels(tmp_path: Path, kind: str, places: tuple[
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ('{"file_name": "1.png", "text": "a cat"}', "needed are file_name and label"),
-        ('{"file_name": "1.png", "label": 0.5}', "label is no text"),
-        ('{"file_name": "1.png", "label": ["a"]}', "label is no text"),
+        ('{"file_name": "1.png", "text": "a cat"}', "has no column 'label'"),
+        ('{"file_name": "1.png", "label": {"a": 1}}', "label is no text"),
+        ('{"file_name": "", "label": "a"}', "needed are file_name and label"),
         ('{"file_name": ', "line 1 is no JSON"),
         ('["file_name"]', "line 1 is no JSON object"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from headstart.data.splits import fingerprint, folds, hold_out, nested_order, read_split, write_split
+from headstart.data.targets import Values
 from headstart.errors import DataError, OptionError, OutputError
 
 Ints = NDArray[np.int64]
@@ -203,3 +205,121 @@ def test_an_unwritable_place_is_an_output_error_and_leaves_nothing(tmp_path: Pat
     with pytest.raises(OutputError):
         write_split(target, *columns())
     assert sorted(f.name for f in tmp_path.iterdir()) == ["file", "split.parquet"]
+
+
+# Several strata an image: labels, bins of values
+
+
+def sets(n: int, n_labels: int, seed: int = 0, largest_group: int = 1) -> tuple[Ints, Ints, list[str]]:
+    """Label sets (image, label) that hang together, groups, and content hashes; some images have no label."""
+    rng = np.random.default_rng(seed)
+    often = rng.uniform(0.03, 0.5, n_labels)
+    strata = (0.6 * rng.random((n, n_labels)) + 0.4 * rng.random((n, 1)) < often).astype(np.int64)
+    groups = np.repeat(np.arange(n), rng.integers(1, largest_group + 1, n))[:n]
+    return strata, groups, [f"{v:016x}" for v in rng.integers(0, 2**62, n)]
+
+
+def largest(strata: Ints, groups: Ints) -> Ints:
+    """The most images of each label (label,) in one group."""
+    return np.stack([np.bincount(groups, weights=column) for column in strata.T]).max(axis=1).astype(np.int64)
+
+
+def test_classes_are_dealt_as_ever() -> None:
+    """Bit for bit what the draws were before an image could be in several strata."""
+    golden = {
+        0: ("8de6981e985efecb", "4f109549b5868e2e", "e3e1a705ff0cc032"),
+        7: ("3edfb0a8cea5ce4a", "19409489e79c294b", "6bfc86065dcd4cd6"),
+    }
+    for seed, marks in golden.items():
+        labels, groups, keys = images(300, 5, seed, largest_group=4)
+        held = hold_out(labels, groups, 0.2, seed, keys).astype(np.int64)
+        drawn = (folds(labels, groups, 5, seed, keys), held, nested_order(labels, seed, keys))
+        assert tuple(hashlib.sha256(a.astype("<i8").tobytes()).hexdigest()[:16] for a in drawn) == marks
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.integers(2, 6), st.integers(1, 5))
+def test_each_label_has_its_share_in_each_fold_within_a_group(seed: int, n_folds: int, largest_group: int) -> None:
+    strata, groups, keys = sets(200, 4, seed, largest_group)
+    fold = folds(strata, groups, n_folds, seed, keys)
+    assert all(len(np.unique(fold[groups == group])) == 1 for group in np.unique(groups))
+    counts = np.stack([strata[fold == f].sum(axis=0) for f in range(n_folds)])
+    most = largest(strata, groups)
+    assert (np.ptp(counts, axis=0) <= np.maximum(most, 1) + 1).all()
+    assert np.ptp(np.bincount(fold, minlength=n_folds)) <= 2 * largest_group
+    rare = int(strata.sum(axis=0).argmin())
+    assert np.ptp(counts[:, rare]) <= most[rare]
+
+
+def test_many_labels_are_dealt_far_more_evenly_than_by_chance() -> None:
+    strata, groups, keys = sets(2000, 40)
+    fold = folds(strata, groups, 5, 0, keys)
+    shuffled = np.random.default_rng(0).permutation(fold)
+    uneven = [np.ptp([strata[f == k].sum(axis=0) for k in range(5)], axis=0) for f in (fold, shuffled)]
+    assert uneven[0].mean() < 0.2 * uneven[1].mean()
+    assert np.bincount(fold).tolist() == [400] * 5
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.floats(0.05, 0.6), st.integers(1, 5))
+def test_label_sets_held_out_have_their_share_and_leave_each_label_one(
+    seed: int, part: float, largest_group: int
+) -> None:
+    strata, groups, keys = sets(200, 4, seed, largest_group)
+    held = hold_out(strata, groups, part, seed, keys)
+    assert all(len(np.unique(held[groups == group])) == 1 for group in np.unique(groups))
+    assert (strata[~held].sum(axis=0) >= (strata.sum(axis=0) > 0)).all()
+    assert (np.abs(strata[held].sum(axis=0) - part * strata.sum(axis=0)) <= largest(strata, groups) + 1).all()
+    assert abs(held.sum() - part * 200) <= largest_group + 1
+    one = np.eye(2, dtype=np.int64)[[0] * 20 + [1]]
+    assert not hold_out(one, np.arange(21), 0.5, seed, [f"{i:04d}" for i in range(21)])[20]
+
+
+@pytest.mark.parametrize("n", [12, 300])
+def test_the_draw_of_label_sets_follows_the_content_and_the_seed(n: int) -> None:
+    strata, groups, keys = sets(n, 5, largest_group=3)
+    order = np.random.default_rng(9).permutation(n)
+    moved = [keys[i] for i in order]
+    renumbered = np.random.default_rng(8).permutation(n + 1)[groups]
+    for seed in (0, 5):
+        fold, held = folds(strata, groups, 3, seed, keys), hold_out(strata, groups, 0.3, seed, keys)
+        assert np.array_equal(folds(strata[order], renumbered[order], 3, seed, moved), fold[order])
+        assert np.array_equal(hold_out(strata[order], renumbered[order], 0.3, seed, moved), held[order])
+        nested = nested_order(strata, seed, keys)
+        assert np.array_equal(order[nested_order(strata[order], seed, moved)], nested)
+    assert not np.array_equal(folds(strata, groups, 3, 1, keys), folds(strata, groups, 3, 2, keys))
+
+
+def test_few_values_are_dealt_anew_by_each_seed() -> None:
+    """Ten images, a bin each: nothing but the seed tells the folds apart."""
+    strata, keys = Values(np.arange(10.0)[:, None], ("x",)).strata, [f"{i:04d}" for i in range(10)]
+    draws = {tuple(folds(strata, np.arange(10), 5, seed, keys)) for seed in range(10)}
+    assert len(draws) == 10
+    assert all(sorted(np.bincount(draw)) == [2] * 5 for draw in draws)
+
+
+def test_bins_of_values_are_even_in_each_fold_and_do_not_follow_the_rows() -> None:
+    rng = np.random.default_rng(0)
+    values = np.stack([rng.poisson(8, 400), rng.lognormal(size=400)], axis=1).astype(float)
+    keys, order = [f"{v:016x}" for v in rng.integers(0, 2**62, 400)], rng.permutation(400)
+    strata = Values(values, ("cells", "area")).strata
+    assert np.array_equal(Values(values[order], ("cells", "area")).strata, strata[order])
+    fold = folds(strata, np.arange(400), 5, 0, keys)
+    assert np.ptp([strata[fold == f].sum(axis=0) for f in range(5)], axis=0).max() <= 2
+    means = np.array([values[fold == f].mean(axis=0) for f in range(5)])
+    assert (np.ptp(means, axis=0) < 0.15 * values.std(axis=0)).all()
+
+
+def test_every_beginning_of_the_nested_order_holds_every_label() -> None:
+    strata, _, keys = sets(500, 6)
+    order = nested_order(strata, 0, keys)
+    assert sorted(order) == list(range(500))
+    for n in (6, 50, 200):
+        assert (strata[order[:n]].sum(axis=0) > 0).all()
+    shares = strata[order[:200]].mean(axis=0)
+    assert np.abs(shares - strata.mean(axis=0)).max() < 0.06
+    labels, _, keys = images(300, 5)  # one stratum an image: as classes, but for the names of the classes
+    alone = nested_order(np.eye(5, dtype=np.int64)[labels], 0, keys)
+    assert [sorted(labels[alone[:n]]) for n in (5, 60)] == [
+        sorted(labels[nested_order(labels, 0, keys)[:n]]) for n in (5, 60)
+    ]

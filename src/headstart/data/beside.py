@@ -6,6 +6,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,11 @@ from headstart.data.folder_names import split_of
 from headstart.data.folders import counts, read_folder
 from headstart.data.groups import by_folder
 from headstart.data.manifests import read_csv, read_parquet
+from headstart.data.sheet_truth import Truth, said_of, summary, truth_of
+from headstart.data.sheets import Sheet
 from headstart.data.sources import FileSource, Found, Row
 from headstart.data.tree import images, shown
+from headstart.data.truth import BETWEEN, Asked, number_in, number_text
 from headstart.data.walk import Walk
 from headstart.errors import DataError
 from headstart.files.reading import open_regular
@@ -24,27 +28,59 @@ LABELS = ("label", "labels", "class", "class_name", "category", "target")  # of 
 LONGEST = 1 << 20  # bytes of a line of JSON or of a header
 WRAPPERS = 4  # folders in folders that are opened to find metadata
 LOOKED_AT = 4  # CSV files beside class folders that are compared with them
+VALUE = ("value",)  # what the numbers in names of folders are called
 ALIKE = 0.5  # share of the images that a list must name to be a list of them
 
 
-def read_labelled_folder(place: Path, min_classes: int, inner: str) -> Found:
+def read_labelled_folder(place: Path, min_classes: int, inner: str, asked: Asked) -> Found:
     """A folder with its class folders, or with the metadata files that lie in it. Raises DataError.
 
-    Where both are there and say different things, the user is asked.
+    Where both are there and say different things, the user is asked. Labels that may come together, values and columns
+    that the user names stand in files alone.
     """
     files = metadata_files(place)
+    if files and (asked.label is not None or asked.task in ("tag", "regress")):
+        return read_metadata(place, files, asked, inner == "folder")
+    if asked.label is not None:
+        raise DataError(
+            f"{shown(str(place))} has no metadata file whose column --label could name: name the list itself"
+        )
     try:
         folders = read_folder(place, min_classes, inner)
     except DataError:
         if not files:
             raise
-        return read_metadata(place, files, inner == "folder")
+        return read_metadata(place, files, asked, inner == "folder")
     lists = [file for file, _ in files]
     if all(row.split == "none" for row in folders.rows):
         lists += sorted(file for file in place.glob("[!.]*.[ct]sv") if file not in lists)[:LOOKED_AT]
     for file in lists:
         _check_agreement(place, folders, file)
-    return folders
+    return _in_folders(place, folders, asked)
+
+
+def _in_folders(place: Path, found: Found, asked: Asked) -> Found:
+    """Class folders as the task that is asked for. Raises DataError where they cannot hold its truth."""
+    if asked.task == "tag":
+        raise DataError(
+            f"{shown(str(place))} holds class folders, one class an image, and no list of labels: for --task tag write "
+            "a list with the columns path,label and | between labels"
+        )
+    if asked.task == "recognise":
+        return found._replace(task="recognise")
+    if asked.task != "regress":
+        return found
+    numbers = {row.label: number_in(row.label) for row in found.rows if row.label}
+    wrong = next((label for label, number in numbers.items() if number is None), None)
+    if wrong is not None:
+        raise DataError(
+            f"{shown(str(place))}: the folder {wrong!r} is no number, and --task regress reads each folder's name as "
+            "the value of its images: write a list with the columns path,value"
+        )
+    texts = {label: number_text(number) for label, number in numbers.items() if number is not None} | {"": ""}
+    rows = [row._replace(label=texts[row.label]) for row in found.rows]
+    where = found.layout.partition(":")[0]
+    return Found(rows, found.notes, f"{where}: folders, {summary(rows, 'regress', VALUE)}", "regress", VALUE)
 
 
 def metadata_files(place: Path) -> list[tuple[Path, str]]:
@@ -83,15 +119,23 @@ def _names_files(file: Path) -> bool:
         return False
 
 
-def read_metadata(place: Path, files: list[tuple[Path, str]], in_folders: bool = False) -> Found:
+def read_metadata(place: Path, files: list[tuple[Path, str]], asked: Asked, in_folders: bool = False) -> Found:
     """The rows of metadata files; their paths are below the folder of each. in_folders: which are groups of images.
 
-    Raises DataError.
+    What teaches decides as what all are read. Raises DataError.
     """
     rows: list[Row] = []
     notes: list[str] = []
-    for file, split in files:
-        found = _rows_of(file)
+    truth: Found | None = None
+    for file, split in sorted(files, key=lambda f: f[1] not in ("train", "none")):
+        found = _rows_of(file, asked)
+        if truth is None:
+            truth, asked = found, replace(asked, task=found.task)
+        elif truth.columns != found.columns:
+            raise DataError(
+                f"{shown(str(file))} has the columns {shown(', '.join(found.columns))} and {shown(str(files[0][0]))} "
+                f"{shown(', '.join(truth.columns))}: all must have the same ones"
+            )
         notes += found.notes
         above = "" if file.parent == place else shown(file.parent.relative_to(place).as_posix()) + "/"
         rows += [
@@ -102,18 +146,23 @@ def read_metadata(place: Path, files: list[tuple[Path, str]], in_folders: bool =
         notes.append(f"not used: {images(unlisted)} that no metadata file lists")
     rows = by_folder(rows) if in_folders else rows
     kind = "labels of " + " and ".join(shown(str(file.relative_to(place))) for file, _ in files)
-    return Found(rows, notes, f"{shown(str(place))}: {kind}, {counts(rows)}")
+    task, columns = (truth.task, truth.columns) if truth else ("classify", ())
+    what = said_of(rows, Truth([], task, columns))
+    return Found(rows, notes, f"{shown(str(place))}: {kind}, {what}", task, columns)
 
 
-def _rows_of(file: Path) -> Found:
+def _rows_of(file: Path, asked: Asked) -> Found:
     readers = {".csv": read_csv, ".tsv": read_csv, ".parquet": read_parquet, ".jsonl": _read_jsonl}
-    return readers[file.suffix.lower()](file)
+    return readers[file.suffix.lower()](file, asked)
 
 
-def _read_jsonl(path: Path) -> Found:
-    """Lines of JSON with file_name and label. Raises DataError."""
+def _read_jsonl(path: Path, asked: Asked) -> Found:
+    """Lines of JSON with file_name and label, or other keys that hold the truth. Raises DataError."""
     rows = []
-    for number, record in _records(path):
+    records = list(_records(path))
+    if _needs_sheet(records, asked):
+        return _of_sheet(path, records, asked)
+    for number, record in records:
         name = record.get("file_name")
         keys = [key for key in LABELS if key in record]
         if not isinstance(name, str) or not name or len(keys) != 1:
@@ -131,7 +180,57 @@ def _read_jsonl(path: Path) -> Found:
         rows.append(Row(shown(name), FileSource(str(path.parent / name)), text, "none"))
     if not rows:
         raise DataError(f"{shown(str(path))} lists no images: each line is a JSON object with file_name and label")
-    return Found(rows, [], f"{shown(str(path))}: lines of JSON, {counts(rows)}")
+    task = "recognise" if asked.task == "recognise" else "classify"
+    return Found(rows, [], f"{shown(str(path))}: lines of JSON, {counts(rows)}", task)
+
+
+def _needs_sheet(records: list[tuple[int, dict[str, Any]]], asked: Asked) -> bool:
+    """Whether the truth of lines of JSON is more than the name of one class under its usual key."""
+    if asked.label is not None or asked.task in ("tag", "regress"):
+        return True
+    keys = [key for key in LABELS if any(key in record for _, record in records)]
+    if not keys:
+        return len(records) > 0 and asked.task == "auto"
+    return asked.task == "auto" and any(isinstance(record.get(keys[0]), (list, float)) for _, record in records)
+
+
+def _of_sheet(path: Path, records: list[tuple[int, dict[str, Any]]], asked: Asked) -> Found:
+    """Lines of JSON as a sheet of columns. Raises DataError."""
+    names = list(dict.fromkeys(key for _, record in records for key in record))
+    sheet = Sheet(shown(str(path)), "lines of JSON", names, numbers=[number for number, _ in records])
+    for number, record in records:
+        if not isinstance(record.get("file_name"), str) or not record["file_name"]:
+            raise DataError(f"{sheet.where} line {number} has no text under file_name: each line names its image there")
+    for place, name in enumerate(names):
+        _fill_column(sheet, place, [record.get(name) for _, record in records])
+    truth = truth_of(sheet, asked, ["none"] * len(sheet))
+    rows = [
+        Row(shown(r["file_name"]), FileSource(str(path.parent / r["file_name"])), text, "none")
+        for (_, r), text in zip(records, truth.texts, strict=True)
+    ]
+    return Found(rows, sheet.notes, f"{sheet.where}: {sheet.kind}, {said_of(rows, truth)}", truth.task, truth.columns)
+
+
+def _fill_column(sheet: Sheet, place: int, values: list[Any]) -> None:
+    """Texts, numbers and lists of them; a key that holds objects is left out. Raises DataError for mixed kinds."""
+    kinds = {
+        "lists" if isinstance(v, list) else "objects" if isinstance(v, dict) else "single values"
+        for v in values
+        if v is not None
+    }
+    if "objects" in kinds:
+        return
+    if len(kinds) > 1:
+        row = next(k for k, value in enumerate(values) if value is not None and not isinstance(value, list))
+        raise DataError(
+            f"{sheet.row(row)}: {sheet.names[place]} is no list, as in other lines: give a list of labels in each, [] "
+            "for none and null where it is unknown"
+        )
+    if "lists" in kinds:
+        sheet.sets[place] = [None if v is None else tuple(str(one) for one in v if one is not None) for v in values]
+        sheet.values[place] = [BETWEEN.join(held or ()) for held in sheet.sets[place]]
+    else:
+        sheet.values[place] = ["" if value is None else str(value) for value in values]
 
 
 def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -154,7 +253,7 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _check_agreement(place: Path, folders: Found, file: Path) -> None:
     """Raises DataError where a list beside class folders names their images and gives them other labels."""
     try:
-        listed = _rows_of(file).rows
+        listed = _rows_of(file, Asked("classify")).rows
     except DataError:
         return  # a list of something else
     known = _by_file_name(folders.rows)

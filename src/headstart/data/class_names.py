@@ -11,11 +11,13 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from pathlib import PurePosixPath
 
 from headstart.data.folder_names import SPLIT_NAMES
 from headstart.data.places import PICTURES
 from headstart.data.sheets import MISSING, Sheet, stripped
+from headstart.data.truth import MEASURED
 from headstart.errors import DataError
 from headstart.files.cells import CONTROL, quoted
 
@@ -23,11 +25,29 @@ LONGEST = 500  # characters of a name, ImageNet's have up to 250: longer ones ar
 BETWEEN = (";", "|", ",", "+", "/", "&")  # what people write between several labels
 SURE = frozenset(";|")  # and seldom within one name
 LISTING = frozenset(";|,")  # and not between the parts of one name, such as animals/cats
-MEASURED = 10  # classes named by numbers, half of them with one image: digits and grades are fewer
 
 
 def class_names(sheet: Sheet, values: list[str]) -> list[str]:
     """The class of each row, "" for none. Raises DataError."""
+    counts = Counter(values)
+    clean = _without_brackets(sheet, clean_names(sheet, values))
+    sizes = Counter[str]()
+    for value, count in counts.items():
+        sizes[clean[value]] += count
+    _check_one_label(sheet, sizes)
+    _check_no_files(sheet, sizes)
+    whole = _whole_numbers(sheet, sizes)
+    named = {value: whole.get(name, name) for value, name in clean.items()}
+    _say_merged(sheet, clean)
+    _say_alike(sheet, set(named.values()) - {""})
+    return [named[value] for value in values]
+
+
+def clean_names(sheet: Sheet, values: list[str]) -> dict[str, str]:
+    """Each different value -> it in composed form without blanks around it, "" where it stands for none.
+
+    Raises DataError for what is no name.
+    """
     counts = Counter(values)
     clean = {value: unicodedata.normalize("NFC", stripped(value)) for value in counts}
     missing = Counter[str]()
@@ -36,18 +56,8 @@ def class_names(sheet: Sheet, values: list[str]) -> list[str]:
             missing[name] += counts[value]
             clean[value] = ""
     _check_text(sheet, values, clean)
-    clean = _without_brackets(sheet, clean)
-    sizes = Counter[str]()
-    for value, count in counts.items():
-        sizes[clean[value]] += count
-    _check_one_label(sheet, sizes)
-    _check_no_files(sheet, sizes)
-    whole = _whole_numbers(sheet, sizes)
-    named = {value: whole.get(name, name) for value, name in clean.items()}
     _say_missing(sheet, missing)
-    _say_merged(sheet, clean)
-    _say_alike(sheet, set(named.values()) - {""})
-    return [named[value] for value in values]
+    return clean
 
 
 def _check_text(sheet: Sheet, values: list[str], clean: Mapping[str, str]) -> None:
@@ -64,9 +74,8 @@ def _check_text(sheet: Sheet, values: list[str], clean: Mapping[str, str]) -> No
 
 def _without_brackets(sheet: Sheet, clean: dict[str, str]) -> dict[str, str]:
     """['ants'] is ants, where every label is such a list of one. Raises DataError where one is a list of several."""
-    names = {name for name in clean.values() if name}
-    inner = {name: _listed(name) for name in names if (name[0], name[-1]) in (("[", "]"), ("(", ")"), ("{", "}"))}
-    if not names or len(inner) < len(names):
+    inner = listed({name for name in clean.values() if name})
+    if inner is None:
         return clean
     several = next((name for name, found in inner.items() if len(found) > 1), None)
     if several is not None:
@@ -77,6 +86,13 @@ def _without_brackets(sheet: Sheet, clean: dict[str, str]) -> dict[str, str]:
     return {value: "".join(inner.get(name, ())) for value, name in clean.items()}
 
 
+def listed(names: AbstractSet[str]) -> dict[str, list[str]] | None:
+    """Each name -> what stands in its brackets; None where not every name is such a list."""
+    ends = (("[", "]"), ("(", ")"), ("{", "}"))
+    inner = {name: _listed(name) for name in names if name and (name[0], name[-1]) in ends}
+    return inner if names and len(inner) == len(names) else None
+
+
 def _listed(name: str) -> list[str]:
     found = (part.strip().strip("'\"").strip() for part in name[1:-1].split(","))
     return [part for part in found if part]
@@ -84,14 +100,20 @@ def _listed(name: str) -> list[str]:
 
 def _several(sheet: Sheet, name: str) -> str:
     return (
-        f"{sheet.where}: the label {quoted(name)} looks like several labels of one image, which cannot be learned yet: "
-        "keep one class for each image, or, if it is the name of one class, write it without "
+        f"{sheet.where}: the label {quoted(name)} looks like several labels of one image: for --task tag write | "
+        "between them; else keep one class for each image, or, if it is the name of one class, write it without "
         "brackets and delimiters"
     )
 
 
 def _check_one_label(sheet: Sheet, sizes: Mapping[str, int]) -> None:
-    """Raises DataError where names are put together from others: "ants;flower" beside "ants".
+    """Raises DataError where names are put together from others."""
+    if found := put_together(sizes):
+        raise DataError(_several(sheet, found[1]))
+
+
+def put_together(sizes: Mapping[str, int]) -> tuple[str, str] | None:
+    """(sign, name) where names are put together from others: "ants;flower" beside "ants".
 
     Beside ; and | one part that stands elsewhere too, alone or with others, is enough. Beside the other signs all must,
     since names may hold them: "crane, bird" beside "crane" is a name. Half of the names with such a sign must be put
@@ -102,7 +124,8 @@ def _check_one_label(sheet: Sheet, sizes: Mapping[str, int]) -> None:
         within = Counter(part for parts in combined.values() for part in set(parts))
         together = [name for name, parts in combined.items() if _put_together(between, parts, sizes, within, combined)]
         if together and 2 * len(together) >= len(combined):
-            raise DataError(_several(sheet, min(together)))
+            return between, min(together)
+    return None
 
 
 def _put_together(
@@ -193,14 +216,21 @@ def _say_alike(sheet: Sheet, names: Iterable[str]) -> None:
         )
 
 
-def check_not_measured(where: str, labels: Iterable[str]) -> None:
-    """Raises DataError where the labels are numbers of which most stand for one image: a length, an age, a price."""
+def looks_measured(labels: Iterable[str]) -> bool:
+    """Whether labels are numbers of which most stand for one image: a length, an age, a price."""
     sizes = Counter(label for label in labels if label)
     lonely = sum(size == 1 for size in sizes.values())
     numbers = all(re.fullmatch(r"[-+]?(\d+([.,]\d*)?|[.,]\d+)([eE][-+]?\d+)?", name) for name in sizes)
-    if len(sizes) >= MEASURED and 2 * lonely >= len(sizes) and numbers:
+    return len(sizes) >= MEASURED and 2 * lonely >= len(sizes) and numbers
+
+
+def check_not_measured(where: str, labels: Iterable[str]) -> None:
+    """Raises DataError where the labels look like a measured value."""
+    sizes = Counter(label for label in labels if label)
+    if looks_measured(sizes.elements()):
         some = ", ".join(sorted(sizes)[:3])
         raise DataError(
             f"{where}: the labels look like a measured value, not like classes: {len(sizes)} different numbers ({some} "
-            f"...), {lonely} of them with a single image; write a class for each range of values, such as small, large"
+            f"...), {sum(size == 1 for size in sizes.values())} of them with a single image; learn the value with "
+            "--task regress, or write a class for each range of values, such as small, large"
         )

@@ -95,23 +95,19 @@ def named(sheet: Sheet, columns: Sequence[int]) -> str:
 
 
 class Described(NamedTuple):
-    """What the columns of a sheet say of each row, as it is written there. `grouped`: how the groups are said."""
+    """Where the columns of a sheet put each row, as it is written there. `grouped`: how the groups are said."""
 
-    labels: list[str]
     splits: list[str]
     groups: list[str]
     grouped: str
 
 
 def described(sheet: Sheet, labelled: bool) -> Described:
-    """The labels, splits and groups of a sheet's rows. labelled: without labels it is refused. Raises DataError."""
+    """The splits and groups of a sheet's rows; labelled: whether they matter. Raises DataError."""
     if not labelled:
-        return Described([""] * len(sheet), ["none"] * len(sheet), [""] * len(sheet), "")
-    column = label_column(sheet)
-    if column is None:
-        raise DataError(no_label(sheet))
+        return Described(["none"] * len(sheet), [""] * len(sheet), "")
     groups, grouped = groups_of(sheet)
-    return Described(sheet.values[column], splits_of(sheet), groups, grouped)
+    return Described(splits_of(sheet), groups, grouped)
 
 
 def label_column(sheet: Sheet) -> int | None:
@@ -168,11 +164,12 @@ def no_label(sheet: Sheet) -> str:
         some = ", ".join(quoted(name) for name in hot[:4]) + (f" and {len(hot) - 4} more" if len(hot) > 4 else "")
         return (
             f"{sheet.where} has no column 'label' but one of 0 and 1 for each of {len(hot)} classes ({some}): if an "
-            "image has one class, write its name into one column label; several labels an image cannot be learned yet"
+            "image has one class, write its name into one column label; for several labels an image say --task tag"
         )
     close = {name.strip(): squeezed(name) for name in sheet.names if not role_of(name)}
     like = next((name for name, plain in close.items() if plain and nearest(plain, ("label", "class", "category"))), "")
     meant = f"rename {quoted(like)} to label if it holds the classes" if like else "name the one with the classes label"
+    meant += ", or say which one holds the truth with --label"
     return f"{sheet.where} has no column 'label': its columns are {sheet.seen()}; {meant}"
 
 

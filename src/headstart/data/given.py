@@ -44,19 +44,22 @@ KINDS: dict[str, Callable[[str], Any]] = {
 }
 ONE_LABEL = (
     "an image has one label. Where a column of 0 and 1 stands for each class (one-hot), give labels.argmax(axis=1) or "
-    "the class's name; several classes an image are not supported"
+    "the class's name; several labels an image are learned as task='tag'"
 )
 
 
 @dataclass(frozen=True)
 class Labels:
     """texts (image,): the class's name, "" = none. kind: a key of KINDS. values (class,): the classes as they were
-    given, each once, in their own order. written: texts such as "nan" that were read as no label."""
+    given, each once, in their own order. written: texts such as "nan" that were read as no label. task, columns: as in
+    `Table`."""
 
     texts: tuple[str, ...]
     kind: str
     values: npt.NDArray[Any]
     written: tuple[str, ...] = ()
+    task: str = "classify"
+    columns: tuple[str, ...] = ()
 
     def check_classes(self) -> None:
         """Raises DataError for labels that look like a measured value: as classes of one image they teach nothing."""
@@ -64,7 +67,7 @@ class Labels:
         if self.kind in ("int", "float") and len(self.values) >= MEASURED and 2 * len(self.values) > n:
             raise DataError(
                 f"{len(self.values)} different numbers for {n} images, {self.values[0]} to {self.values[-1]}, look "
-                "like a measured value, and headstart tells classes apart: put them into ranges with a name each"
+                "like a measured value: learn them as task='regress', or put them into ranges with a name each"
             )
 
 
@@ -102,7 +105,7 @@ def images_of(given: object) -> list[tuple[str, Source]]:
         raise DataError(f"{_said(given)} is one path: give a list of images, or a folder without labels of its own")
     if isinstance(given, Image.Image):
         return [("image 0", PictureSource(given))]
-    if getattr(given, "ndim", 1) > 1 and hasattr(given, "__array__") and not (_is_torch(given) or _is_frame(given)):
+    if getattr(given, "ndim", 1) > 1 and hasattr(given, "__array__") and not (_is_torch(given) or is_frame(given)):
         given = np.asarray(given)
     entries = _pictures(given) if _is_numbers(given) else [_alone(one) for one in _column(given, "images")]
     found = [_source(image, position) for position, image in enumerate(entries)]
@@ -138,7 +141,7 @@ def _source(image: object, position: int) -> tuple[str, Source]:
     if isinstance(image, np.ndarray):
         return f"image {position}", ArraySource(image)
     remedy = "allowed are paths, numpy arrays and Pillow images"
-    if _is_missing(image):
+    if is_missing(image):
         remedy = "it is missing: leave it out, and its label"
     elif isinstance(image, bytes):
         remedy = "open an encoded file with PIL.Image.open(io.BytesIO(...)), or give its path"
@@ -197,15 +200,15 @@ def _kind(values: list[Any]) -> str:
     broken = next((v for v in values if v is not None and v != np.floor(v)), None)
     if broken is not None or np.inf in values or -np.inf in values:
         raise DataError(
-            f"a label such as {np.inf if broken is None else broken:g} looks like a measured value, and headstart "
-            "tells classes apart: put the values into ranges with a name each, or give classes as texts"
+            f"a label such as {np.inf if broken is None else broken:g} looks like a measured value: learn it "
+            "as task='regress', or put the values into ranges with a name each, or give classes as texts"
         )
     return "float"
 
 
 def _plain(label: Any, position: int) -> Any:
     """A label as bool, int, float or str; None if there is none. Raises DataError."""
-    if _is_missing(label):
+    if is_missing(label):
         return None
     if isinstance(label, np.generic) or (getattr(label, "ndim", None) == 0 and hasattr(label, "item")):
         label = label.item()
@@ -234,7 +237,7 @@ def _column(given: Any, what: str) -> list[Any]:
         )
     if isinstance(given, (str, bytes, Mapping, AbstractSet)) or given is None:
         raise DataError(f"{what} are a {type(given).__name__}: give a list with one {one} an entry")
-    if _is_frame(given):
+    if is_frame(given):
         given = _only_column(given, what)
     if isinstance(given, np.ma.MaskedArray):
         gone = np.ma.getmaskarray(given)
@@ -251,7 +254,7 @@ def _column(given: Any, what: str) -> list[Any]:
         raise DataError(f"{what} are of type {type(given).__name__}: give a list with one {one} an entry") from None
 
 
-def _is_frame(given: object) -> bool:
+def is_frame(given: object) -> bool:
     return hasattr(given, "columns") and hasattr(given, "shape")
 
 
@@ -278,7 +281,7 @@ def _alone(entry: Any) -> Any:
     return entry[0] if listed and len(entry) == 1 else entry
 
 
-def _is_missing(value: Any) -> bool:
+def is_missing(value: Any) -> bool:
     """None, NaN, NaT, pandas.NA or a masked entry."""
     if value is None or value is np.ma.masked:
         return True

@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import TextIO
 
 from headstart.data.columns import is_known, role_of
+from headstart.data.sheet_truth import wanted
 from headstart.data.sheets import SAMPLED, Sheet
 from headstart.data.tree import shown
+from headstart.data.truth import Asked
 from headstart.errors import DataError
 from headstart.files.cells import quoted
 from headstart.files.reading import open_regular, read_regular, why
@@ -42,12 +44,15 @@ MARKS = (
 Exists = Callable[[str], bool]
 
 
-def read_sheet(path: Path, exists: Exists, labelled: bool = True) -> Sheet:
-    """A CSV, TSV or text file. exists: whether a path in it names a file. Raises DataError."""
+def read_sheet(path: Path, exists: Exists, asked: Asked | None) -> Sheet:
+    """A CSV, TSV or text file. exists: whether a path in it names a file. asked: of the truth, None: it may lack.
+
+    Raises DataError.
+    """
     where = shown(str(path))
     try:
         with _text(path) as file:
-            return _read(path, where, file, exists, labelled)
+            return _read(path, where, file, exists, asked)
     except UnicodeError as error:
         raise DataError(
             f"{where} is damaged: its text ends within a character ({error}): save it as CSV UTF-8"
@@ -70,7 +75,7 @@ def _text(path: Path) -> TextIO:
     return io.TextIOWrapper(io.BytesIO(data), encoding=encoding, errors=errors, newline="")
 
 
-def _read(path: Path, where: str, file: TextIO, exists: Exists, labelled: bool) -> Sheet:
+def _read(path: Path, where: str, file: TextIO, exists: Exists, asked: Asked | None) -> Sheet:
     first, skipped = _first_line(file)
     given = re.fullmatch(r'"?sep=(.)"?\s*', first)
     if given:
@@ -84,10 +89,10 @@ def _read(path: Path, where: str, file: TextIO, exists: Exists, labelled: bool) 
     kind = {".tsv": "TSV list", ".csv": "CSV manifest"}.get(path.suffix.lower(), "list")
     if any(role_of(name).startswith("path") for name in names):
         sheet = Sheet(where, kind, names)
-        _fill(sheet, _records(file, delimiter, skipped + 1))
+        _fill(sheet, _records(file, delimiter, skipped + 1), asked)
         return sheet
     without = _headless(first, delimiters, exists)
-    if not labelled and (spaced or exists(first)) and without is None:
+    if asked is None and (spaced or exists(first)) and without is None:
         without = "\n", ["path"]
     if without is None:
         raise DataError(_no_path(Sheet(where, kind, names), spaced))
@@ -97,7 +102,7 @@ def _read(path: Path, where: str, file: TextIO, exists: Exists, labelled: bool) 
     file.seek(0)
     for _ in range(skipped):
         file.readline()
-    _fill(sheet, _records(file, delimiter, skipped))
+    _fill(sheet, _records(file, delimiter, skipped), asked)
     return sheet
 
 
@@ -172,10 +177,11 @@ def _lines(file: TextIO) -> Iterator[str]:
         yield line
 
 
-def _fill(sheet: Sheet, records: Iterator[tuple[int, list[str]]]) -> None:
+def _fill(sheet: Sheet, records: Iterator[tuple[int, list[str]]], asked: Asked | None) -> None:
     """Take in the rows. Raises DataError on one with too few values, or with one that no column has."""
     width = len(sheet.names)
-    kept = [place for place, name in enumerate(sheet.names) if is_known(name)]
+    unnamed = wanted(sheet.names, asked)
+    kept = [place for place, name in enumerate(sheet.names) if is_known(name) or place in unnamed]
     columns: list[list[str]] = [[] for _ in kept]
     again = 0
     for number, values in records:

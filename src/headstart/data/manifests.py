@@ -9,14 +9,14 @@ from pathlib import Path
 
 from headstart.counted import counted
 from headstart.data import columns
-from headstart.data.class_names import class_names
-from headstart.data.folders import counts
 from headstart.data.lines import read_sheet
 from headstart.data.parquet import image_column, read_images, sheet_of
 from headstart.data.places import Placed, lies, none_exists, place, say_missing, say_moved
+from headstart.data.sheet_truth import Truth, said_of, truth_of
 from headstart.data.sheets import Sheet
 from headstart.data.sources import FileSource, Found, Row
 from headstart.data.tree import shown
+from headstart.data.truth import Asked, check_tag, tag_text, tags_in
 from headstart.errors import DataError
 from headstart.files.cells import quoted
 
@@ -24,41 +24,41 @@ LISTS = (".csv", ".tsv", ".txt", ".lst")
 CONFLICTS = 0.2  # of the images have more than one label: then that is meant, and not a mistake
 
 
-def read_csv(path: Path, labelled: bool = True) -> Found:
-    """A list in CSV, or as lines: one row an image. labelled: without a label for each it is refused. DataError."""
+def read_csv(path: Path, asked: Asked | None) -> Found:
+    """A list in CSV, or as lines: one row an image. asked: of its truth, None: it may have none. Raises DataError."""
+    return _manifest(path, read_sheet(path, lambda name: lies(path.parent, name), asked), asked)
 
-    return _manifest(path, read_sheet(path, lambda name: lies(path.parent, name), labelled), labelled)
 
-
-def read_parquet(path: Path, labelled: bool = True) -> Found:
+def read_parquet(path: Path, asked: Asked | None) -> Found:
     """A Parquet file: with the images inside, or a list of paths. Raises DataError."""
     if image_column(path):
-        return read_images([(path, "none")], shown(str(path)), [], labelled)
-    sheet = sheet_of(path)
+        return read_images([(path, "none")], shown(str(path)), [], asked)
+    sheet = sheet_of(path, asked)
     if not columns.places(sheet, "path", "path?"):
         raise DataError(
             f"{sheet.where} has no column 'path' and no images inside: its columns are {sheet.seen()}; name the one "
             "that holds the file names path"
         )
-    return _manifest(path, sheet, labelled)
+    return _manifest(path, sheet, asked)
 
 
-def _manifest(path: Path, sheet: Sheet, labelled: bool) -> Found:
+def _manifest(path: Path, sheet: Sheet, asked: Asked | None) -> Found:
     """The rows of a list; relative paths start at its folder."""
     if not len(sheet):
         raise DataError(f"{sheet.where} lists no images: each line is path,label")
-    told = columns.described(sheet, labelled)
-    labels = class_names(sheet, told.labels) if labelled else [""] * len(sheet)
-    names, placed = _paths(sheet, path.parent, labels)
-    if labelled:
-        _check_no_boxes(sheet, placed)
-        labels, kept = _one_row_an_image(sheet, placed, labels, told.splits)
-    else:
-        kept = range(len(sheet))
+    told = columns.described(sheet, asked is not None)
+    truth = truth_of(sheet, asked, told.splits) if asked else Truth([""] * len(sheet), "classify")
+    names, placed = _paths(sheet, path.parent, truth.texts)
+    kept: Sequence[int] = range(len(sheet))
+    if asked:
+        if asked.task != "tag":
+            _check_no_boxes(sheet, placed)
+        truth, kept = _one_row_an_image(sheet, placed, truth, told.splits, asked)
+    labels = truth.texts
     rows = [Row(shown(names[k]), FileSource(placed.files[k]), labels[k], told.splits[k], told.groups[k]) for k in kept]
     notes = [*sheet.notes, *say_moved(placed), *say_missing(placed)]
-    what = counts(rows) if labelled else counted(len(rows), "image")
-    return Found(rows, notes, f"{sheet.where}: {sheet.kind}, {what}{told.grouped}")
+    what = said_of(rows, truth) if asked else counted(len(rows), "image")
+    return Found(rows, notes, f"{sheet.where}: {sheet.kind}, {what}{told.grouped}", truth.task, truth.columns)
 
 
 def _paths(sheet: Sheet, folder: Path, labels: Sequence[str]) -> tuple[list[str], Placed]:
@@ -103,7 +103,8 @@ def _check_no_boxes(sheet: Sheet, placed: Placed) -> None:
     if boxes and len(set(placed.files)) < len(placed.files):
         raise DataError(
             f"{sheet.where} has several lines for one image and columns for boxes ({', '.join(map(quoted, boxes))}): "
-            "it is made for finding objects, which headstart does not learn yet; for classes write one line an image"
+            "it is made for finding objects, which headstart does not learn yet; --task tag learns which classes an "
+            "image holds; for one class write one line an image"
         )
 
 
@@ -116,9 +117,13 @@ class _Seen:
 
 
 def _one_row_an_image(
-    sheet: Sheet, placed: Placed, labels: list[str], splits: Sequence[str]
-) -> tuple[list[str], list[int]]:
-    """(labels, rows that stay): an image counts once in a split, and one with two labels has none. Raises DataError."""
+    sheet: Sheet, placed: Placed, truth: Truth, splits: Sequence[str], asked: Asked
+) -> tuple[Truth, list[int]]:
+    """(truth, rows that stay): an image counts once in a split, and one with two truths has none. Raises DataError.
+
+    Lines of labels add up where each holds some labels of its image.
+    """
+    labels = list(truth.texts)
     seen: dict[str, _Seen] = {}
     kept, again = [], Counter[str]()
     for row, file in enumerate(placed.files):
@@ -131,8 +136,12 @@ def _one_row_an_image(
             kept.append(row)
         again[f"{splits[row]} {file}"] += 1
     torn = {file: found for file, found in seen.items() if len(found.labels) > 1}
+    often = len(torn) > 1 and len(torn) > CONFLICTS * len(seen)
+    if torn and not truth.columns and (truth.task == "tag" or (often and asked.task == "auto")):
+        truth = truth._replace(task="tag", texts=_added_up(sheet, placed, truth))
+        labels, torn = list(truth.texts), {}
     if torn:
-        _say_torn(sheet, placed, torn, len(seen))
+        _say_torn(sheet, torn, len(seen), often)
         labels = ["" if placed.files[row] in torn else label for row, label in enumerate(labels)]
     repeats = len(placed.files) - len(kept)
     if repeats:
@@ -140,18 +149,29 @@ def _one_row_an_image(
             f"{repeats} {sheet.unit}{'s repeat' if repeats > 1 else ' repeats'} an image that is listed before: "
             "each image counts once"
         )
-    return labels, kept
+    return truth._replace(texts=labels), kept
 
 
-def _say_torn(sheet: Sheet, placed: Placed, torn: dict[str, _Seen], n_images: int) -> None:
+def _added_up(sheet: Sheet, placed: Placed, truth: Truth) -> list[str]:
+    """The labels of all lines of an image, for each of them. Raises DataError."""
+    held: dict[str, set[str]] = {}
+    for row, (file, text) in enumerate(zip(placed.files, truth.texts, strict=True)):
+        if text and truth.task != "tag":
+            check_tag(text, sheet.row(row))
+        if text:
+            held.setdefault(file, set()).update(tags_in(text)[0])
+    return [tag_text(held[file]) if file in held else "" for file in placed.files]
+
+
+def _say_torn(sheet: Sheet, torn: dict[str, _Seen], n_images: int, often: bool) -> None:
     """Raises DataError where images with several labels are no exception."""
     file, found = next(iter(torn.items()))
     example = f"{shown(Path(file).name)} ({', '.join(map(quoted, sorted(found.labels)[:3]))})"
     n = len(torn)
-    if n > CONFLICTS * n_images and n > 1:
+    if often:
         raise DataError(
-            f"{sheet.where}: {n} of {n_images} images have several labels, such as {example}: several labels an image "
-            "cannot be learned yet; keep one line an image"
+            f"{sheet.where}: {n} of {n_images} images have several labels, such as {example}: keep one line an image, "
+            "or learn several labels an image with --task tag"
         )
     what = "1 image is" if n == 1 else f"{n} images are"
     sheet.notes.append(f"{what} listed with different labels, such as {example}, and used with none of them")

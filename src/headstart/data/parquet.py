@@ -16,12 +16,13 @@ import pyarrow as pa
 
 from headstart.counted import counted
 from headstart.data import columns
-from headstart.data.class_names import class_names
 from headstart.data.folder_names import SPLIT_NAMES, split_of
-from headstart.data.folders import counts
+from headstart.data.sheet_truth import Truth, said_of, truth_of
+from headstart.data.sheet_truth import wanted as wanted_of
 from headstart.data.sheets import SAMPLED, Sheet
 from headstart.data.sources import CellSource, Found, Row, RowGroups
 from headstart.data.tree import shown
+from headstart.data.truth import BETWEEN, Asked
 from headstart.errors import DataError
 from headstart.files.cells import quoted
 from headstart.files.parquet import UNSOUND, open_parquet, read_columns
@@ -53,15 +54,15 @@ def parquet_files(folder: Path) -> list[tuple[Path, str]]:
     return next(iter(filled.values()), [])
 
 
-def read_parquet_folder(folder: Path, files: Sequence[tuple[Path, str]], labelled: bool = True) -> Found:
-    """The images of the files that `parquet_files` has found. Raises DataError."""
+def read_parquet_folder(folder: Path, files: Sequence[tuple[Path, str]], asked: Asked | None) -> Found:
+    """The images of the files that `parquet_files` has found. asked: of their truth, None: none. Raises DataError."""
     notes = [
         f"{file.name}: not read, its name begins with none of train, validation, test" for file, s in files if not s
     ]
     parts = [(file, split) for file, split in files if split]
     if not parts:  # one set in several files
         parts, notes = [(file, "none") for file, _ in files], []
-    return read_images(parts, shown(str(folder)), notes, labelled)
+    return read_images(parts, shown(str(folder)), notes, asked)
 
 
 def _in_order(files: Any) -> list[Path]:
@@ -109,7 +110,11 @@ def image_column(path: Path) -> str:
 
 
 def _inner(kind: pa.DataType) -> pa.DataType:
-    return kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else kind
+    return kind.value_type if _is_list(kind) else kind
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
@@ -123,7 +128,7 @@ def _holds_bytes(kind: pa.DataType) -> bool:
     return any(field.name == "bytes" and _is_bytes(field.type) for field in inner)
 
 
-def read_images(parts: Sequence[tuple[Path, str]], where: str, notes: list[str], labelled: bool) -> Found:
+def read_images(parts: Sequence[tuple[Path, str]], where: str, notes: list[str], asked: Asked | None) -> Found:
     """The rows of Parquet files with images inside, each with its split. Raises DataError."""
     column = next((found for found in (image_column(file) for file, _ in parts) if found), "")
     groups = RowGroups([file for file, _ in parts], column)
@@ -140,21 +145,22 @@ def read_images(parts: Sequence[tuple[Path, str]], where: str, notes: list[str],
                 Row(f"{name}#{at + row}", CellSource(groups, number, group, row), "", split) for row in range(size)
             ]
             at += size
-        sheets.append(sheet_of(file, column))
+        sheets.append(sheet_of(file, asked, column))
     if not found:
         raise DataError(f"{where} has no rows")
     sheet = _joined(where, sheets)
-    told = columns.described(sheet, labelled)
-    labels = class_names(sheet, told.labels) if labelled else [""] * len(found)
+    told = columns.described(sheet, asked is not None)
+    splits = [told.splits[k] if row.split == "none" else row.split for k, row in enumerate(found)]
+    truth = truth_of(sheet, asked, splits) if asked else Truth([""] * len(found), "classify")
     rows = [
-        row._replace(label=label, split=told.splits[k] if row.split == "none" else row.split, group=told.groups[k])
-        for k, (row, label) in enumerate(zip(found, labels, strict=True))
+        row._replace(label=label, split=split, group=group)
+        for row, label, split, group in zip(found, truth.texts, splits, told.groups, strict=True)
     ]
     order = {"train": 0, "validation": 1, "test": 2, "none": 3}
     rows.sort(key=lambda r: order[r.split])  # stable: files stay in the order of their names
     kind = f"images in {len(parts)} Parquet file{'s' if len(parts) > 1 else ''}"
-    what = counts(rows) if labelled else counted(len(rows), "image")
-    return Found(rows, [*notes, *sheet.notes], f"{where}: {kind}, {what}{told.grouped}")
+    what = said_of(rows, truth) if asked else counted(len(rows), "image")
+    return Found(rows, [*notes, *sheet.notes], f"{where}: {kind}, {what}{told.grouped}", truth.task, truth.columns)
 
 
 def _row_groups(file: Path) -> list[int]:
@@ -165,7 +171,7 @@ def _row_groups(file: Path) -> list[int]:
         raise DataError(f"{shown(str(file))} is damaged: {why(error)}") from error
 
 
-def sheet_of(path: Path, pictures: str = "") -> Sheet:
+def sheet_of(path: Path, asked: Asked | None, pictures: str = "") -> Sheet:
     """The columns of a Parquet file that may say something of its images, as texts. Raises DataError."""
     schema = _schema(path)
     names = [str(name) for name in schema.names]
@@ -173,6 +179,9 @@ def sheet_of(path: Path, pictures: str = "") -> Sheet:
     sheet = Sheet(shown(str(path)), "Parquet manifest", names, unit="row")
     useless = ("", "box", "path", "path?") if pictures else ("", "box")
     known = [name for name in names if name in typed or columns.role_of(name) not in useless]
+    unnamed = [names[k] for k in sorted(wanted_of(names, asked))]
+    unnamed = [n for n in unnamed if n not in known and (n != pictures or not _holds_bytes(schema.field(n).type))]
+    known += [name for name in unnamed if asked and (asked.label or _may_be_truth(schema.field(name)))][:MOST_SAMPLED]
     wanted = [n for n in known if n != pictures and _is_text(schema.field(n).type, columns.role_of(n))]
     if repeated := next((name for name in wanted if names.count(name) > 1), None):
         raise DataError(f"{sheet.where} has several columns {quoted(repeated)}: keep one")
@@ -181,6 +190,8 @@ def sheet_of(path: Path, pictures: str = "") -> Sheet:
     for name in wanted:
         texts = _texts(sheet, name, table.column(name), _class_labels(schema, name))
         sheet.values[names.index(name)] = texts
+        if _is_list(schema.field(name).type):
+            sheet.sets[names.index(name)] = _entries(sheet, name, table.column(name), _class_labels(schema, name))
     sheet.stated = [names.index(name) for name in typed if name in wanted]
     if not any(columns.role_of(name) in ("label", "label?") for name in names):
         few = [name for name in names if _is_number(schema.field(name).type)][:MOST_SAMPLED]
@@ -194,7 +205,7 @@ def sheet_of(path: Path, pictures: str = "") -> Sheet:
 
 def _is_text(kind: pa.DataType, role: str) -> bool:
     """Whether a column's values can be written as one text each; a list may hold the labels of an image."""
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+    if _is_list(kind):
         return role in ("label", "label?", "") and not pa.types.is_nested(kind.value_type)
     return not pa.types.is_nested(kind)
 
@@ -203,18 +214,25 @@ def _is_number(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
 
 
+def _may_be_truth(field: pa.Field) -> bool:
+    """Whether a column whose name says nothing may hold labels of 0 and 1, or values."""
+    return _is_number(field.type) or bool(pa.types.is_string(field.type) or pa.types.is_large_string(field.type))
+
+
 def _texts(sheet: Sheet, name: str, column: pa.ChunkedArray, known: list[str]) -> list[str]:
     """Each value as text, "" for none: the name that `known` gives to a number, where there are such names."""
     values = column.to_pylist()
-    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-        several = next((row for row, value in enumerate(values) if value and len(value) > 1), None)
-        if several is not None:
-            raise DataError(
-                f"{sheet.where} row {several + 1}: {quoted(str(values[several]))} in column {quoted(name)} are several "
-                "labels of one image, which cannot be learned yet: keep one class for each image"
-            )
-        values = [value[0] if value else None for value in values]
+    if _is_list(column.type):
+        return [BETWEEN.join(entries or ()) for entries in _entries(sheet, name, column, known)]
     return [_text(sheet, name, row, value, known) for row, value in enumerate(values)]
+
+
+def _entries(sheet: Sheet, name: str, column: pa.ChunkedArray, known: list[str]) -> list[tuple[str, ...] | None]:
+    """The entries of each list as texts, without those that are none; None where there is no list."""
+    return [
+        None if value is None else tuple(filter(None, (_text(sheet, name, row, one, known) for one in value)))
+        for row, value in enumerate(column.to_pylist())
+    ]
 
 
 def _text(sheet: Sheet, name: str, row: int, value: Any, known: list[str]) -> str:
@@ -256,6 +274,11 @@ def _joined(where: str, sheets: Sequence[Sheet]) -> Sheet:
         at_hand = [(s, s.names.index(name) if name in s.names else -1) for s in sheets]
         if any(k in s.values for s, k in at_hand):
             whole.values[place] = [text for s, k in at_hand for text in s.values.get(k, [""] * len(s))]
+            if any(k in s.sets for s, k in at_hand):
+                empty = [[None] * len(s) for s, _ in at_hand]
+                whole.sets[place] = [
+                    one for (s, k), none in zip(at_hand, empty, strict=True) for one in s.sets.get(k, none)
+                ]
         if any(k in s.stated for s, k in at_hand):
             whole.stated.append(place)
     whole.numbers = list(range(1, sum(map(len, sheets)) + 1))

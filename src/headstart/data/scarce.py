@@ -10,6 +10,7 @@ import numpy as np
 
 from headstart.data.table import Table
 from headstart.data.tree import images, some
+from headstart.data.truth import tag_text, tags_in
 from headstart.errors import DataError
 
 LEAST = 2  # images that teach a class: one is left out while the other is learned from
@@ -17,8 +18,11 @@ NAMED = 40  # classes that a message lists, some 1,000 letters
 
 
 def training_images(table: Table) -> dict[str, int]:
-    """Class -> how many images it has to learn from."""
-    counted = Counter(table.labels[table.teaching])
+    """Class or label -> how many images it has to learn from; {} for measured values."""
+    if table.task == "regress":
+        return {}
+    texts = table.labels[table.teaching]
+    counted = Counter(name for text in texts for name in (tags_in(text)[0] if table.task == "tag" else (text,)))
     return {name: counted[name] for name in table.classes}
 
 
@@ -28,14 +32,31 @@ def scarce(table: Table, least: int | None) -> dict[str, int]:
 
 
 def without(table: Table, classes: Mapping[str, int], least: int | None) -> Table:
-    """The table without some classes; a note names them. Raises DataError where none is left."""
+    """The table without the images of some classes, or without some labels; a note names them.
+
+    Raises DataError where none is left."""
     if not classes:
         return table
-    kept = table.take(~np.isin(table.labels.astype(str), list(classes)))
+    kept = (
+        _without_labels(table, set(classes))
+        if table.task == "tag"
+        else table.take(~np.isin(table.labels.astype(str), list(classes)))
+    )
     if not kept.classes:
         raise DataError(f"--min-images {least} leaves no class: the largest has {images(max(classes.values()))}")
     note = f"left out by --min-images {least}: {_listed(classes)}, {images(len(table) - len(kept))} in all"
+    note = note if table.task != "tag" else f"labels left out by --min-images {least}: {_listed(classes)}"
     return replace(kept, notes=(*table.notes, note))
+
+
+def _without_labels(table: Table, names: set[str]) -> Table:
+    """The images stay: what else they hold is still to be learned."""
+    labels = table.labels.copy()
+    for row, text in enumerate(labels):
+        if text:
+            present, unknown = tags_in(text)
+            labels[row] = tag_text(present - names, unknown - names)
+    return replace(table, labels=labels, columns=tuple(name for name in table.columns if name not in names))
 
 
 def refuse_scarce(counts: Mapping[str, int], readable: bool = False) -> None:

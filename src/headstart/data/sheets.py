@@ -20,6 +20,7 @@ class Sheet:
     """Columns of text. `where`: the file, as it is shown. `names`: of all columns, as they are written. `values`:
     position -> a value for each row, of the columns that may matter here. `numbers`: the line of each row in its file.
     `sample`: the first rows, whole. `stated`: columns that the file itself calls labels. `unit`: what a row is called.
+    `sets`: position -> the entries of each row, None for none, of columns whose cells are lists.
     """
 
     where: str
@@ -31,6 +32,7 @@ class Sheet:
     notes: list[str] = field(default_factory=list)
     stated: list[int] = field(default_factory=list)
     unit: str = "line"
+    sets: dict[int, list[tuple[str, ...] | None]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.numbers)

@@ -40,11 +40,13 @@ class Row(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a reader made of a folder or manifest."""
+    """What a reader made of a folder or manifest. task, columns: as in `Table`."""
 
     rows: list[Row]
     notes: list[str]
     layout: str
+    task: str = "classify"
+    columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

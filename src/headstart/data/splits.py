@@ -1,5 +1,8 @@
 """Which images train and which judge: stratified by class, whole groups, the same for the same pictures.
 
+Strata are numbers (image,), one class an image, or (image, stratum) of 0 and 1 where an image is in several or in none:
+labels, or bins of measured values. The latter are dealt by `stratify.py`.
+
 The draw follows the content of the images, not their names or their order: groups are put in the order of a hash of
 (seed, smallest content hash in the group). Renaming or re-listing files changes nothing, and added images leave the
 order of the others as it was.
@@ -21,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from headstart.data.stratify import dealt, rarest
 from headstart.errors import DataError, OptionError, OutputError
 from headstart.files.parquet import UNSOUND, open_parquet, read_columns
 from headstart.files.reading import why
@@ -44,17 +48,18 @@ class Split:
 
 @dataclass(frozen=True)
 class _Group:
-    """One group that is dealt out whole: its rows, and how many images it has of each of its classes."""
+    """One group that is dealt out whole: its rows, how many images it has of each of its classes, and its hash."""
 
     rows: NDArray[np.int64]
     counts: tuple[tuple[int, int], ...]
+    draw: str
 
 
 def folds(
     labels: NDArray[np.integer[Any]], groups: NDArray[np.integer[Any]], n_folds: int, seed: int, keys: Sequence[str]
 ) -> NDArray[np.int64]:
-    """Fold number (image,) in 0 .. n_folds-1 for labels (image,), groups (image,) and keys, the content hashes
-    (image,).
+    """Fold number (image,) in 0 .. n_folds-1 for labels (image,) or strata (image, stratum), groups (image,) and keys,
+    the content hashes (image,).
 
     Groups are dealt out largest first, each to the fold that has the smallest share of its classes, then the fewest
     images. So no group is in two folds, classes of single images differ by at most one between folds, a class of
@@ -64,6 +69,8 @@ def folds(
     drawn = _groups(labels, groups, seed, keys)
     if not 2 <= n_folds <= len(drawn):
         raise OptionError(f"folds: {n_folds} asked, allowed are 2 to {len(drawn)}, the number of groups of images")
+    if labels.ndim == 2:
+        return _spread(drawn, _dealt(drawn, labels, [1 / n_folds] * n_folds), len(labels))
     drawn.sort(key=lambda g: -len(g.rows))  # stable: equal sizes stay in drawn order
     totals = np.bincount(labels).tolist()
     held = [[0] * n_folds for _ in totals]
@@ -89,6 +96,10 @@ def hold_out(
     """
     if not 0.0 < fraction < 1.0:
         raise OptionError(f"fraction held out: {fraction} given, allowed is more than 0 and less than 1")
+    if labels.ndim == 2:
+        drawn = _groups(labels, groups, seed, keys)
+        part = _spread(drawn, _dealt(drawn, labels, [1 - fraction, fraction], keep=0), len(labels))
+        return np.asarray(part == 1, dtype=bool)
     totals = np.bincount(labels)
     wanted = _shares(totals, fraction)
     held = [0] * len(totals)
@@ -105,14 +116,36 @@ def hold_out(
 def nested_order(labels: NDArray[np.integer[Any]], seed: int, keys: Sequence[str]) -> NDArray[np.int64]:
     """The rows (image,) in an order whose every beginning is stratified.
 
-    One image of each class comes first, then all classes at an equal pace.
+    One image of each class comes first, then all classes at an equal pace. Of images in several strata each goes by
+    its rarest one.
     """
     drawn = np.argsort(_draw(keys, seed), kind="stable")
+    if labels.ndim == 2:
+        labels, first = rarest(labels, drawn)
+        paced = nested_order(labels, seed, keys)
+        return np.concatenate([first, paced[~np.isin(paced, first)]])
     by_class = drawn[np.argsort(labels[drawn], kind="stable")]
     ordered = labels[by_class]
     rank = np.arange(len(ordered)) - np.searchsorted(ordered, ordered, side="left")
     pace = (rank + 0.5) / np.bincount(labels)[ordered]
     return np.asarray(by_class[np.lexsort((pace, rank > 0))], dtype=np.int64)
+
+
+def _dealt(
+    drawn: list[_Group], strata: NDArray[np.integer[Any]], shares: Sequence[float], keep: int | None = None
+) -> NDArray[np.int64]:
+    """The part (group,) of groups in drawn order; strata (image, stratum)."""
+    counts = np.array([strata[group.rows].sum(axis=0) for group in drawn], dtype=np.int64)
+    sizes = np.array([len(group.rows) for group in drawn], dtype=np.int64)
+    return dealt(counts.reshape(len(drawn), strata.shape[1]), sizes, shares, [group.draw for group in drawn], keep)
+
+
+def _spread(drawn: list[_Group], part: NDArray[np.int64], n_images: int) -> NDArray[np.int64]:
+    """The part (image,) of each group's images."""
+    found = np.empty(n_images, dtype=np.int64)
+    for group, at in zip(drawn, part, strict=True):
+        found[group.rows] = at
+    return found
 
 
 def _draw(keys: Sequence[str], seed: int) -> NDArray[np.str_]:
@@ -133,13 +166,19 @@ def _groups(
     _, number = np.unique(groups, return_inverse=True)
     order = by_key[np.argsort(number[by_key], kind="stable")]
     parts = np.split(order, np.flatnonzero(np.diff(number[order])) + 1) if len(order) else []
+    if not parts:
+        return []
     drawn = _draw([keys[rows[0]] for rows in parts], seed)
-    out = []
-    for index in np.lexsort((labels[[rows[0] for rows in parts]], drawn)) if parts else []:
-        rows = parts[index]
-        classes, counts = (labels[rows], [1]) if len(rows) == 1 else np.unique(labels[rows], return_counts=True)
-        out.append(_Group(rows, tuple((int(c), int(k)) for c, k in zip(classes, counts, strict=True))))
-    return out
+    first = labels[[rows[0] for rows in parts]]
+    several = labels.ndim == 2
+    order = np.lexsort((*(first.T[::-1] if several else (first,)), drawn))
+    return [_Group(parts[k], () if several else _counts(labels[parts[k]]), str(drawn[k])) for k in order]
+
+
+def _counts(classes: NDArray[np.integer[Any]]) -> tuple[tuple[int, int], ...]:
+    """(class, images) of a group's classes (image,)."""
+    found, counts = (classes, [1]) if len(classes) == 1 else np.unique(classes, return_counts=True)
+    return tuple((int(c), int(k)) for c, k in zip(found, counts, strict=True))
 
 
 def _shares(totals: NDArray[np.int64], fraction: float) -> list[int]:

@@ -26,19 +26,24 @@ from headstart.counted import counted
 from headstart.data.beside import read_labelled_folder
 from headstart.data.class_names import check_not_measured
 from headstart.data.folder_names import key
-from headstart.data.given import Labels, images_of, labels_of, sorted_names
+from headstart.data.given import Labels, images_of, sorted_names
+from headstart.data.given_truth import truth_given
 from headstart.data.groups import by_folder, expression, grouped
 from headstart.data.manifests import LISTS, read_csv, read_parquet
 from headstart.data.parquet import parquet_files, read_parquet_folder
+from headstart.data.sheet_truth import summary
 from headstart.data.sources import Found, Row, Source
+from headstart.data.teachable import check_teachable
 from headstart.data.to_label import found_in
 from headstart.data.tree import shown
+from headstart.data.truth import Asked, tags_in
 from headstart.errors import DataError
 
 REMEDIES = {
     **dict.fromkeys((".xlsx", ".xls", ".ods"), " (a spreadsheet: save it as CSV UTF-8)"),
     **dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"), " (an archive: unpack it first)"),
 }
+NEEDED = {"classify": "classes are", "recognise": "identities are", "tag": "label is", "regress": "value is"}
 SPLITS = ("train", "validation", "test", "none")
 
 
@@ -50,6 +55,8 @@ class Table:
     labels (image,): class name, "" = none. splits (image,): one of SPLITS. groups (image,): the user's own, "" = none.
     All four are object arrays of str. notes: what was ignored and why. layout: one line, what it was read as.
     kind: what the labels' texts stand for, a key of `given.KINDS`; classes stand in the order of that.
+    task: what the labels are, one of `truth.TASKS`, each in the form that `truth.py` gives. columns: of the names of
+    the columns from which values were read, or labels of 0 and 1; () where one column names classes or labels.
     """
 
     names: NDArray[np.object_]
@@ -61,6 +68,7 @@ class Table:
     layout: str
     kind: str = "str"
     task: str = "classify"
+    columns: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -73,16 +81,13 @@ class Table:
         """The table of these row numbers, in this order; or of the rows where a boolean array (image,) is true."""
         index = np.asarray(rows)
         index = np.flatnonzero(index) if index.dtype == np.bool_ else index.astype(np.intp)
-        return Table(
-            self.names[index],
-            self.labels[index],
-            self.splits[index],
-            self.groups[index],
-            tuple(self.sources[i] for i in index),
-            self.notes,
-            self.layout,
-            self.kind,
-            self.task,
+        return replace(
+            self,
+            names=self.names[index],
+            labels=self.labels[index],
+            splits=self.splits[index],
+            groups=self.groups[index],
+            sources=tuple(self.sources[i] for i in index),
         )
 
     @property
@@ -93,29 +98,46 @@ class Table:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The sorted names of the labels to train on."""
+        """The sorted names of the labels to train on; of measured values the columns."""
+        if self.task == "regress":
+            return self.columns
+        if self.task == "tag":
+            return sorted_names(set().union(*(tags_in(text)[0] for text in self.labels[self.teaching])), self.kind)
         return sorted_names(set(self.labels[self.teaching]) - {""}, self.kind)
 
 
-def read_table(path: str | Path, min_classes: int = 2, group_by: str | None = None) -> Table:
+def read_table(
+    path: str | Path,
+    min_classes: int = 2,
+    group_by: str | None = None,
+    task: str = "auto",
+    label: str | None = None,
+) -> Table:
     """A labelled folder, manifest or Parquet set, as in the table above.
 
     min_classes: fewer than this many training classes are refused; 1 is enough to evaluate. group_by: images that stay
     together, by a regular expression for their names below `path`, or "folder": that in which they lie inside their
-    class; "none": the topmost folders are the classes, and folders in them mean nothing. Raises DataError, OptionError.
+    class; "none": the topmost folders are the classes, and folders in them mean nothing. task: what the truth is read
+    as, one of `truth.TASKS`; "auto": what it clearly is (`sheet_truth.py`). label: the column of the truth, or several
+    with commas between. Raises DataError, OptionError.
     """
+    asked = Asked(task, label, measured=min_classes > 1)
     expression(group_by)
     place = Path(path)
     if place.is_dir():
         inside = parquet_files(place)
         inner = group_by if group_by in ("folder", "none") else ""
-        found = read_parquet_folder(place, inside) if inside else read_labelled_folder(place, min_classes, inner)
+        found = (
+            read_parquet_folder(place, inside, asked)
+            if inside
+            else read_labelled_folder(place, min_classes, inner, asked)
+        )
     elif not place.exists():
         raise DataError(f"{shown(str(path))} does not exist: name a folder with one folder of images per class")
     elif place.suffix.lower() in LISTS:
-        found = read_csv(place)
+        found = read_csv(place, asked)
     elif place.suffix.lower() == ".parquet":
-        found = read_parquet(place)
+        found = read_parquet(place, asked)
     else:
         raise DataError(
             f"{shown(str(path))} is neither a folder nor a manifest{REMEDIES.get(place.suffix.lower(), '')}: name a "
@@ -123,44 +145,56 @@ def read_table(path: str | Path, min_classes: int = 2, group_by: str | None = No
         )
     if group_by == "folder" and not place.is_dir():
         found = found._replace(rows=by_folder(found.rows))
-    rows, notes = grouped(found.rows, group_by, shown(str(path)))
+    rows, notes = grouped(found.rows, group_by, shown(str(path)), found.task == "classify")
     table = _table(found._replace(rows=rows, notes=[*found.notes, *notes]))
-    if len(table.classes) < min_classes:
+    least = min_classes if table.task in ("classify", "recognise") else 1
+    if len(table.classes) < least or (table.task == "regress" and not (table.labels != "").any()):
         what = f"1 labelled class, {table.classes[0]!r}" if table.classes else "no labels"
         said = f" ({'; '.join(table.notes[:2])})" if table.notes else ""
-        raise DataError(f"{shown(str(path))} has {what}: at least {min_classes} classes are needed{said}")
-    if min_classes > 1:
+        raise DataError(f"{shown(str(path))} has {what}: at least {least} {NEEDED[table.task]} needed{said}")
+    if min_classes > 1 and table.task == "classify":
         check_not_measured(shown(str(path)), table.labels[table.teaching])
     _check_trained(table, shown(str(path)))
+    if min_classes > 1:
+        found = check_teachable(shown(str(path)), table.task, table.labels[table.teaching].tolist(), table.columns)
+        table = replace(table, notes=(*table.notes, *found))
     return table
 
 
 def _check_trained(table: Table, where: str) -> None:
-    """Raises DataError on a class that is to be judged and was never to be trained on."""
+    """Raises DataError on a class that is to be judged and was never to be trained on. Identities may be new."""
+    if table.task in ("regress", "recognise"):
+        return
     known = {*table.classes, ""}
     spelt = {key(name): name for name in table.classes}
-    for label, split in zip(table.labels, table.splits, strict=True):
-        if label not in known:
+    what = "label" if table.task == "tag" else "class"
+    for text, split in zip(table.labels, table.splits, strict=True):
+        for label in sorted((tags_in(text)[0] if table.task == "tag" else {text}) - known):
             alike = f", which has {spelt[key(label)]!r}" if key(label) in spelt else ""
             raise DataError(
-                f"class {label!r} is in the {split} split of {where} but not in its train split{alike}: add training "
+                f"{what} {label!r} is in the {split} split of {where} but not in its train split{alike}: add training "
                 f"images of it, or {'rename' if alike else 'remove'} it {'in' if alike else 'from'} {split}"
             )
 
 
-def table_of(images: object, labels: object = None) -> Table:
-    """Images that a program holds, with a label for each or without; `given.py` says in which forms. Raises DataError.
+def table_of(images: object, labels: object = None, task: str = "auto") -> Table:
+    """Images that a program holds, with the truth of each or without; `given.py` says in which forms. Raises DataError.
 
-    labels: as the program has them, or as `labels_of` has read them.
+    labels: as the program has them, or as `labels_of` or `truth_given` has read them. task: as for `read_table`.
     """
     named = images_of(images)
-    read = labels if isinstance(labels, Labels) else labels_of([None] * len(named) if labels is None else labels)
+    read = (
+        labels if isinstance(labels, Labels) else truth_given([None] * len(named) if labels is None else labels, task)
+    )
     if len(read.texts) != len(named):
         raise DataError(f"{len(named)} images but {len(read.texts)} labels: give one label for each image")
     if not named:
         raise DataError("no images were given: an empty list")
     rows = [Row(name, source, text, "none") for (name, source), text in zip(named, read.texts, strict=True)]
-    return replace(_table(Found(rows, [], f"{counted(len(rows), 'image')} handed over by the program")), kind=read.kind)
+    said = f"{counted(len(rows), 'image')} handed over by the program"
+    if read.task in ("tag", "regress"):
+        said += f", {summary(rows, read.task, read.columns)}"
+    return replace(_table(Found(rows, [], said, read.task, read.columns)), kind=read.kind)
 
 
 def list_images(paths: Sequence[str | Path]) -> Table:
@@ -185,4 +219,6 @@ def _table(found: Found) -> Table:
         tuple(row.source for row in found.rows),
         tuple(found.notes),
         found.layout,
+        task=found.task,
+        columns=found.columns,
     )

@@ -61,13 +61,13 @@ def _found_at(path: str) -> Found:
     place, kind = Path(path), os.path.splitext(path)[1].lower()  # noqa: PTH122 (".zip" has no stem)
     if place.is_dir():
         inside = parquet_files(place)
-        return read_parquet_folder(place, inside, labelled=False) if inside else _pictures_below(path)
+        return read_parquet_folder(place, inside, asked=None) if inside else _pictures_below(path)
     if not os.path.lexists(path):
         raise DataError(f"{shown(path)} does not exist: name image files, folders, lists, Parquet or zip files")
     if kind == ".parquet":
-        return read_parquet(place, labelled=False)
+        return read_parquet(place, asked=None)
     if kind in LISTS and (kind not in SPACED or is_text(place)):
-        return read_csv(place, labelled=False)
+        return read_csv(place, asked=None)
     if kind == ".zip":
         return read_zip(place)
     return Found([Row(shown(path), FileSource(path), "", "none")], [], "")

@@ -1,0 +1,82 @@
+"""Whether there is enough to learn a truth from, by task: what is too little is refused, what is scarce is noted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from headstart.counted import counted
+from headstart.data.tree import some
+from headstart.data.truth import tags_in, values_in
+from headstart.errors import DataError
+
+# A 90 % interval by conformal residuals needs 9 of them, ceil(0.9 (n + 1)) <= n (Lei et al. 2018, section 2.2), and
+# the image that is judged is none of them.
+LEAST_VALUES = 10
+LEAST_IMAGES = 2  # of a label or an identity: one is judged by what the other taught
+LEAST_IDENTITIES = 2
+NAMED = 10
+
+
+def check_teachable(where: str, task: str, labels: Sequence[str], columns: Sequence[str]) -> list[str]:
+    """Notes on the training images' labels (image,), in the form of `truth.py`. Raises DataError for too few.
+
+    A label with a single image, or that no image lacks, is kept and noted: it can be learned, badly, and left out of
+    the model it would be a wrong "no". Classes are seen to in `scarce.py`.
+    """
+    known = [label for label in labels if label]
+    check = {"tag": _tags, "regress": _values, "recognise": _identities}.get(task)
+    return check(where, known, columns) if check else []
+
+
+def _tags(where: str, labels: Sequence[str], _: Sequence[str]) -> list[str]:
+    sets = [tags_in(label) for label in labels]
+    there = Counter(name for present, _ in sets for name in present)
+    known = {name: sum(name not in unknown for _, unknown in sets) for name in there}
+    few = {name for name, count in there.items() if count < LEAST_IMAGES}
+    always = {name for name, count in there.items() if count == known[name] and name not in few}
+    if few | always == set(there):
+        raise DataError(
+            f"{where}: no label can be told, since each is in fewer than {LEAST_IMAGES} training images or in all of "
+            "them: add images that have one, and images that lack it"
+        )
+    notes = []
+    if few:
+        notes.append(f"in a single training image, so no score says how well it is learned: {_listed(few)}")
+    if always:
+        notes.append(f"in every training image, so nothing says what its absence looks like: {_listed(always)}")
+    return notes
+
+
+def _values(where: str, labels: Sequence[str], columns: Sequence[str]) -> list[str]:
+    if len(labels) < LEAST_VALUES:
+        raise DataError(
+            f"{where} has {counted(len(labels), 'training image')} with a value: at least {LEAST_VALUES} are needed, "
+            "since an interval that holds 90 % of the values is read from 9 errors or more"
+        )
+    values = np.array([values_in(label) for label in labels])
+    constant = [name for name, column in zip(columns, values.T, strict=True) if np.ptp(column) == 0]
+    if constant:
+        value = values[0, list(columns).index(constant[0])]
+        raise DataError(
+            f"{where}: column {constant[0]!r} is {value:g} in all training images, so there is nothing to learn: name "
+            "another with --label"
+        )
+    return []
+
+
+def _identities(where: str, labels: Sequence[str], _: Sequence[str]) -> list[str]:
+    sizes = Counter(labels)
+    single = sorted(name for name, count in sizes.items() if count < LEAST_IMAGES)
+    if len(sizes) - len(single) < LEAST_IDENTITIES:
+        raise DataError(
+            f"{where}: {len(sizes) - len(single)} of {len(sizes)} identities have {LEAST_IMAGES} training images or "
+            f"more, and {LEAST_IDENTITIES} are needed: whether a picture is recognised is judged by another of the same"
+        )
+    return [f"identities with a single image, which can be told but not judged: {_listed(single)}"] if single else []
+
+
+def _listed(names: Sequence[str] | set[str]) -> str:
+    return some([repr(name) for name in sorted(names)], NAMED)
