@@ -171,6 +171,7 @@ def judge_given(model: Recogniser, blocks: Blocks, truth: Sequence[str], groups:
     known, new = _part(answers, enrolled), _part(answers, ~enrolled)
     pairs = scored_pairs(model.embedding.embed(blocks), identities, groups, seed)
     score = _score((known, known, new, pairs), identities, names, groups, seed, None)
+    score.tables["false_accept_rate"]["asked"] = model.identify.rate
     marks = _marks(answers, np.where(enrolled, identities, -1))
     right = np.where(enrolled, marks["right"], ~answers.accepted)
     columns = {**marks.columns, "right": right}
