@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.counted import counted
-from headstart.heads.gallery import Against, Doubles, Gallery, Ints, leave_images_out, unit
+from headstart.heads.gallery import Doubles, Gallery, Ints, unit
 from headstart.heads.taps import Part, TapSet
 from headstart.judge.identities import Pairs, equal_error_rate, scored_pairs, together
 
@@ -134,16 +134,17 @@ def _span(x: Doubles) -> Doubles | None:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A metric and its errors on identities that it has not seen: EER of pairs, and the share of images that are nearer
-    to another identity than to their own without them. shrinkage: None for the cosine."""
+    """A metric and its two uses, on images that it has not seen. eer: of pairs of identities left out. open_eer: of
+    those as strangers against new images of the enrolled (taken for another: a false reject). shrinkage: None for the
+    cosine."""
 
     shrinkage: float | None
     eer: float
-    misidentified: float
+    open_eer: float
 
     @property
     def error(self) -> float:
-        return (self.eer + self.misidentified) / 2
+        return (self.eer + self.open_eer) / 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,7 +235,7 @@ class _Tried:
     """Scores of the identities left out of one fold."""
 
     pairs: Pairs
-    against: Against
+    known: Doubles  # (image,) similarity of new images of the others to their own identity, -1 where another is nearer
     enrolled: Doubles  # (image,) highest similarity to an identity of the others
 
 
@@ -242,30 +243,45 @@ def _try_fold(
     features: Floats, identities: Ints, groups: Ints, held: npt.NDArray[np.bool_], parts: tuple[Part, ...]
 ) -> list[_Tried]:
     """Every candidate, taught by the other identities (and no image of a group that is held)."""
-    taught = ~held & ~np.isin(groups, groups[held])
+    apart = ~held & ~np.isin(groups, groups[held])
+    asked = apart & np.isin(groups, _some_groups(identities[apart], groups[apart]))
+    taught = apart & ~asked
     found = within_identities(features[taught], identities[taught]) if taught.any() else None
     plain = Embedding(parts).of(features)
     views = [plain] * (1 + len(SHRINKAGES))
     if found is not None:  # the directions are the same for every shrinkage, only their scales are not
         turned = (features.astype(np.float64) - found.mean) @ found.basis
         views[1:] = [unit(turned * found.scales(s)).astype(np.float32) for s in SHRINKAGES]
-    return [_score_fold(view, identities, groups, held, taught) for view in views]
+    return [_score_fold(view, identities, groups, held, (taught, asked)) for view in views]
+
+
+def _some_groups(identities: Ints, groups: Ints) -> Ints:
+    """A fifth of the groups of each identity, at least one, where it has two or more."""
+    pairs = np.unique(np.stack([identities, groups]), axis=1)
+    counts = np.unique(pairs[0], return_counts=True)[1]
+    rank = np.arange(pairs.shape[1]) - np.repeat(np.cumsum(counts) - counts, counts)
+    total = np.repeat(counts, counts)
+    return np.asarray(pairs[1][(total > 1) & (rank < np.maximum(total // FOLDS, 1))])
 
 
 def _score_fold(
-    embedded: Singles, identities: Ints, groups: Ints, held: npt.NDArray[np.bool_], taught: npt.NDArray[np.bool_]
+    embedded: Singles,
+    identities: Ints,
+    groups: Ints,
+    held: npt.NDArray[np.bool_],
+    parts: tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]],
 ) -> _Tried:
-    numbers = np.unique(identities[taught], return_inverse=True)[1]
-    names = [f"{i:09}" for i in range(int(numbers.max(initial=-1)) + 1)]
-    known = Gallery.of(embedded[taught], numbers, names)
-    new, own = embedded[held], identities[held]
-    against = leave_images_out(new, own, groups[held])
-    return _Tried(scored_pairs(new, own, groups[held], 0), against, known.best(new)[1])
+    taught, asked = parts
+    found, numbers = np.unique(identities[taught], return_inverse=True)
+    gallery = Gallery.of(embedded[taught], numbers, [f"{i:09}" for i in range(len(found))])
+    best, similarity = gallery.best(embedded[asked])
+    right = found[best] == identities[asked] if len(found) else np.zeros(len(best), bool)
+    pairs = scored_pairs(embedded[held], identities[held], groups[held], 0)
+    return _Tried(pairs, np.where(right, similarity, -1.0), gallery.best(embedded[held])[1])
 
 
 def _candidate(shrinkage: float | None, folds: list[_Tried]) -> Candidate:
     pairs = together([fold.pairs for fold in folds])
-    defined = len(pairs.genuine) and len(pairs.impostor)
-    right = np.concatenate([fold.against.right for fold in folds])
-    eer = equal_error_rate(pairs.genuine, pairs.impostor) if defined else 0.5
-    return Candidate(shrinkage, eer, float(1 - right.mean()) if len(right) else 0.5)
+    known, strangers = (np.concatenate([getattr(f, name) for f in folds]) for name in ("known", "enrolled"))
+    of_pairs = equal_error_rate(pairs.genuine, pairs.impostor) if len(pairs.genuine) and len(pairs.impostor) else 0.5
+    return Candidate(shrinkage, of_pairs, equal_error_rate(known, strangers) if len(known) else 0.5)
