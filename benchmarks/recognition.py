@@ -19,6 +19,7 @@ import coverage
 import measure
 import numpy as np
 
+from headstart.data.targets import class_numbers
 from headstart.heads.embedding import fit_embedding
 from headstart.heads.recognition import fit_recogniser
 from headstart.heads.taps import tap_sets
@@ -31,7 +32,8 @@ def main() -> None:
     parser.add_argument("--cache", help="folder of stored features")
     options = parser.parse_args()
     material = coverage.material_of(options.data / "faces_orl", options.cache)
-    y, groups, n = material.y, material.groups, int(material.y.max()) + 1
+    y, groups = class_numbers(material.targets), material.groups
+    n = int(y.max()) + 1
     names = [f"{i:02}" for i in range(n)]
     (taps,) = tap_sets("all", tuple(material.blocks))
     found: dict[str, list[float]] = {}

@@ -22,8 +22,8 @@ from headstart.heads.embedding import LEAST, Blocks, Candidate, Embedding, choos
 from headstart.heads.gallery import RATE, Doubles, Gallery, Ints, Threshold, threshold_at
 from headstart.heads.taps import Part
 from headstart.judge.identities import Pairs, closest, confused, scored_pairs, together, verification
+from headstart.judge.intervals import accuracy_interval
 from headstart.judge.marks import Interval, Marks, Score
-from headstart.judge.metrics import accuracy_interval
 
 FOLDS = 5
 Progress = Callable[[int, int], None]

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.judge.intervals import accuracy_interval
 from headstart.judge.marks import Interval
-from headstart.judge.metrics import accuracy_interval
 
 Ints = NDArray[np.int64]
 Array = NDArray[np.float64]
