@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,25 +27,19 @@ MOST = 20  # lines of one list on the terminal, a screen; --json has them all
 
 def summary(fitted: Fitted, folder: Path, seconds: float) -> list[str]:
     """What the terminal shows at the end of a fit. `seconds`: of the whole command so far."""
-    score = fitted.verdict.score
-    lines = [_line("accuracy", f"{_interval(score['accuracy'])}  n = {score.n:,}  ({_judged(fitted)})")]
-    rare = [b for b in fitted.baselines if b.measure == "balanced_accuracy"]
-    if rare:
-        lines.append(
-            _line(
-                "balanced",
-                f"{_interval(score['balanced_accuracy'])}  n = {score.n:,}  (each class counts the same, as below)",
-            )
-        )
+    score, task = fitted.verdict.score, fitted.method.task
+    headline = task.judging.headline
+    lines = [_line(_name(headline.name), f"{_told(score, headline.name)}  n = {score.n:,}  ({_judged(fitted)})")]
+    if any(b.measure == "balanced_accuracy" for b in fitted.baselines):
+        also = f"{_told(score, 'balanced_accuracy')}  n = {score.n:,}  (each class counts the same, as below)"
+        lines.append(_line("balanced", also))
+    elif task.name != "classify":
+        lines += [_line(_name(name), _told(score, name)) for name in score.estimates if name != headline.name]
     lines += [
-        _line(called(b, fitted.method.task), f"{_interval(b.scores[b.measure])}  n = {b.n:,}") for b in fitted.baselines
+        _line(called(b, task), f"{_interval(b.scores[b.measure], b.measure)}  n = {b.n:,}") for b in fitted.baselines
     ]
-    found = [c for c in score.tables["per_class"] if c["recall"]["value"] is not None]
-    worst = min(found, key=lambda c: c["recall"]["value"], default=None)
-    if worst and worst["recall"]["value"] < 1:
-        lines.append(
-            _line("weakest class", f"{worst['class']}: {worst['recall']['value']:.1%} of its {worst['n']:,} found")
-        )
+    worst = _weakest(score)
+    lines += [_line(*worst)] if worst else []
     lines += _remarks(fitted)
     lines.append(_line("time", f"{seconds:.1f} s, {_work(fitted)}"))
     usage = shlex.join(["headstart", "predict", str(folder)])
@@ -108,18 +103,88 @@ def _line(name: str, text: str) -> str:
     return f"{name:15s}{text}"
 
 
+def _weakest(score: Score) -> tuple[str, str] | None:
+    """The class or label that fares worst, in words; None where all are perfect or there are none."""
+    rows = [("class", "recall", row) for row in score.tables.get("per_class", ())]
+    rows += [("label", "average_precision", row) for row in score.tables.get("per_label", ())]
+    known = [(row[what]["value"], kind, what, row) for kind, what, row in rows if row[what]["value"] is not None]
+    if not known:
+        return None
+    value, kind, what, row = min(known, key=lambda one: one[0])
+    if value >= 1:
+        return None
+    said = "found" if what == "recall" else "is its average precision"
+    share = f"{value:.1%} of its {row['n']:,} {said}" if what == "recall" else f"{value:.1%} {said}, in {row['n']:,}"
+    return f"weakest {kind}", f"{row[kind]}: {share}"
+
+
+NAMES = {  # of scores, where a terminal has room for less
+    "mean_average_precision": "mAP",
+    "r2": "R2",
+    "mae": "MAE",
+    "rmse": "RMSE",
+    "identification_rate": "identified",
+    "eer": "EER",
+    "tar_at_far_1e2": "TAR, FAR 1 %",
+    "tar_at_far_1e3": "TAR, FAR 0.1 %",
+    "open_set_rate": "open set",
+    "log_loss": "log-loss",
+}
+NO_SHARES = ("r2", "mae", "rmse", "log_loss")
+
+
+def _name(score: str) -> str:
+    return NAMES.get(score, score.replace("_", " "))
+
+
+def _told(score: Score, name: str) -> str:
+    return _interval(score[name], name)
+
+
 def score_lines(scored: Score) -> list[str]:
     """A score for the terminal."""
-    lines = [f"{name:18s} {_interval(scored[name])}" for name in ("accuracy", "balanced_accuracy", "macro_f1")]
-    lines.append(f"{'log_loss':18s} {scored.value('log_loss'):.3f}")
+    shown = [
+        n for n in scored.estimates if n not in ("macro_precision", "macro_recall", "ece", "ece_plain", "log_loss")
+    ]
+    lines = [f"{name:18s} {_told(scored, name)}" for name in shown]
+    if "log_loss" in scored.estimates and scored["log_loss"]["value"] is not None:
+        lines.append(f"{'log_loss':18s} {scored.value('log_loss'):.3f}")
     lines.append(f"{'n':18s} {scored.n:,}")
-    for row in scored.tables["per_class"]:
-        recall, precision = row["recall"]["value"], row["precision"]["value"]
-        shown = [
-            f"{what} {value:.1%}" for what, value in (("recall", recall), ("precision", precision)) if value is not None
-        ]
-        lines.append(f"  {row['class']}: {', '.join(shown) or 'no images'} (n = {row['n']:,})")
+    for row in scored.tables.get("per_class", ()):
+        lines.append(_row_line(row["class"], row, ("recall", "precision"), row["n"]))
+    for row in scored.tables.get("per_label", ()):
+        lines.append(_row_line(row["label"], row, ("average_precision", "recall", "precision"), row["n"]))
+    for row in scored.tables.get("per_column", ()):
+        cells = ", ".join(f"{_name(what)} {row[what]['value']:.3g}" for what in ("r2", "mae", "rmse"))
+        lines.append(f"  {row['column']}: {cells}")
     return lines
+
+
+def _row_line(name: str, row: Mapping[str, Any], columns: tuple[str, ...], n: int) -> str:
+    known = [(what.replace("_", " "), row[what]["value"]) for what in columns if row[what]["value"] is not None]
+    shown = ", ".join(f"{what} {value:.1%}" for what, value in known)
+    return f"  {name}: {shown or 'no images'} (n = {n:,})"
+
+
+def record_line(record: Mapping[str, Any]) -> str:
+    """What `predict` says of one image on a terminal."""
+    if record["error"]:
+        return f"{record['path']}: cannot be read: {record['error']}"
+    if "top" in record:
+        said = ", ".join(f"{c['label']} {c['probability']:.1%}" for c in record["top"])
+    elif "labels" in record:
+        said = ", ".join(f"{name} {record['probabilities'][name]:.1%}" for name in record["labels"]) or "none of them"
+    elif "values" in record:
+        said = ", ".join(_value_said(record, name) for name in record["values"])
+    else:
+        said = f"{record['identity'] or 'unknown'} ({record['score']:.3f})"
+    return f"{record['path']}: {said}"
+
+
+def _value_said(record: Mapping[str, Any], name: str) -> str:
+    low, high = record["low"][name], record["high"][name]
+    span = "" if low is None else f" [{low:.4g}, {high:.4g}]"
+    return f"{name} {record['values'][name]:.4g}{span}"
 
 
 def model_lines(bundle: Bundle) -> list[str]:
@@ -134,8 +199,8 @@ def model_lines(bundle: Bundle) -> list[str]:
         _line("network", f"{backbone['name']} ({backbone['weights_source']})"),
     ]
     if headline:
-        source = headline.get("source", "")
-        lines.append(_line("accuracy", f"{_interval(headline['accuracy'])}  n = {headline['n']:,}  ({source})"))
+        source, first = headline.get("source", ""), next(name for name in headline if name != "n")
+        lines.append(_line(_name(first), f"{_interval(headline[first], first)}  n = {headline['n']:,}  ({source})"))
     page = bundle.folder / "report.html"
     return [*lines, _line("report", str(page) if page.exists() else "is gone from the folder")]
 
@@ -209,7 +274,11 @@ def _some(lines: list[str]) -> list[str]:
     return lines if rest <= 0 else [*lines[:MOST], f"  ... and {rest:,} more: --json lists them all"]
 
 
-def _interval(metric: Interval) -> str:
+def _interval(metric: Interval, name: str) -> str:
+    if metric["value"] is None:
+        return "not determined by these images"
+    if name in NO_SHARES:
+        return f"{metric['value']:6.3g}  [{metric['low']:.3g}, {metric['high']:.3g}]"
     return f"{metric['value']:6.1%}  [{metric['low']:.1%}, {metric['high']:.1%}]"
 
 

@@ -85,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate = command("evaluate", "score a saved model on labelled images")
     evaluate.add_argument("model", metavar="MODEL", help="a folder that fit has written")
     evaluate.add_argument("data", metavar="DATA", help="as for fit; a test part is used alone where there is one")
-    _data_options(evaluate)
+    _data_options(evaluate, asks=False)
     evaluate.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
     predict = command("predict", "label images with a saved model")
@@ -161,9 +161,21 @@ def _add_looking_commands(command: Callable[[str, str], argparse.ArgumentParser]
     cache.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
 
-def _data_options(command: argparse.ArgumentParser, leaves_out: bool = False) -> None:
-    """What belongs together, and which classes count."""
+def _data_options(command: argparse.ArgumentParser, leaves_out: bool = False, asks: bool = True) -> None:
+    """What the truth is, what belongs together, and which classes count. `asks`: whether no saved model says the
+    task."""
     data = command.add_argument_group("the data")
+    if asks:
+        data.add_argument(
+            "--task",
+            default="auto",
+            metavar="auto|classify|tag|regress|recognise",
+            help="what is learned of an image: its class; several labels; measured values; who or what it is, new ones "
+            "too (default: what the data clearly hold)",
+        )
+    data.add_argument(
+        "--label", metavar="COLUMN", help="the column of the truth in a list, or several with commas between"
+    )
     data.add_argument(
         "--group-by",
         type=_expression,

@@ -94,7 +94,7 @@ def _demo(given: argparse.Namespace) -> None:
     count = write_digits(images)
     tell(f"{counted(count, 'image')} of handwritten digits, one folder a class, written to {images}")
     given.data, given.output, given.add_to, given.track = str(images), str(folder / "model"), None, ""
-    given.group_by = None
+    given.group_by, given.task, given.label = None, "auto", None
     _fit_and_save(given)
     if not given.json:
         for line in ("", "For your own images, one folder per class:", "  headstart fit YOUR-FOLDER -o model"):
@@ -112,13 +112,14 @@ def _fit_and_save(given: argparse.Namespace) -> None:
         raise OptionError(f"--{other} cannot be set with --add-to: it is the model's own")
     read_words(given.track)
     check_writable(folder)
-    table = _read(given.data, 1 if given.add_to else 2, given.group_by)
+    table = _read(given, 1 if given.add_to else 2)
     if not given.force:
         check_replaceable(folder, table, given.add_to)
     from headstart.cli import answers
     from headstart.story import account, grow, pipeline, publish
 
-    own = {k: v for k, v in (("add_to", given.add_to), ("group_by", given.group_by)) if v}
+    own = {name: value for name in ("add_to", "group_by", "label") if (value := getattr(given, name))}
+    own |= {} if given.task == "auto" else {"task": given.task}
     command = shlex.join(typed(given.data, given.output, own, options, publish.handed_on))
     with open_trackers(given.track, tell) as tracker:
         tracker.settings(publish.public(vars(options)))
@@ -140,7 +141,9 @@ def _fit_and_save(given: argparse.Namespace) -> None:
 
 
 def _evaluate(given: argparse.Namespace) -> None:
-    table = _read(given.data, 1, given.group_by)
+    from headstart.files.bundle import read_bundle
+
+    table = _read(given, 1, str(read_bundle(given.model).manifest.get("task", "classify")))
     from headstart.story import pipeline
 
     model = pipeline.load(given.model)
@@ -194,9 +197,10 @@ def _predict(given: argparse.Namespace) -> None:
     if given.json:
         say_json(found)
     elif not given.output:
+        from headstart.cli.answers import record_line
+
         for record in found:
-            best = ", ".join(f"{c['label']} {c['probability']:.1%}" for c in record["top"])
-            say(f"{record['path']}: {best or 'cannot be read: ' + record['error']}")
+            say(record_line(record))
     _some_were_read(found)
 
 
@@ -251,7 +255,7 @@ def _features(given: argparse.Namespace) -> None:
     check_pooling(given.pool, given.layer)
     check_random(options, "features")
     check_output(out, FEATURES)
-    table = _any_images(given.data)
+    table = _any_images(given)
     from headstart.story.feature_file import write_features
 
     with watching(tell) as watch:
@@ -303,7 +307,7 @@ def _inspect(given: argparse.Namespace) -> None:
 
     options = _options(given)
     check_random(options, "inspect")
-    table = _read(given.data, 1, given.group_by)
+    table = _read(given, 1)
     from headstart.cli import answers
     from headstart.story import pipeline
 
@@ -321,7 +325,7 @@ def _compare(given: argparse.Namespace) -> None:
     if given.curve and given.freeze_depth:
         raise OptionError("--curve is of the comparison, and --freeze-depth makes another: leave one of them out")
     options = replace(options, tune="none")
-    table = _read(given.data, group_by=given.group_by)
+    table = _read(given)
     from headstart.story import compare
     from headstart.story import freeze_depth as depth
 
@@ -394,24 +398,27 @@ def _options(given: argparse.Namespace, **as_if: Any) -> Options:
     return found
 
 
-def _read(data: str, min_classes: int = 2, group_by: str | None = None) -> Table:
-    """The table of a data set, which is announced before the libraries are loaded that take seconds."""
+def _read(given: argparse.Namespace, min_classes: int = 2, task: str | None = None) -> Table:
+    """The table of a data set, which is announced before the libraries are loaded that take seconds. `task`: of a saved
+    model."""
     from headstart.data.table import read_table
 
-    table = read_table(data, min_classes=min_classes, group_by=group_by)
+    asked = task or getattr(given, "task", "auto")
+    known = {name: getattr(given, name, None) for name in ("group_by", "label")}
+    table = read_table(given.data, min_classes=min_classes, task=asked, **known)
     tell(table.layout)
     return table
 
 
-def _any_images(data: str) -> Table:
+def _any_images(given: argparse.Namespace) -> Table:
     """A labelled set; or the images of a folder without classes, or one image."""
     from headstart.data.table import list_images
 
-    place = Path(data)
+    data, place = given.data, Path(given.data)
     if place.is_file() and place.suffix.lower() not in (".csv", ".tsv", ".parquet"):
         return list_images([data])
     try:
-        return _read(data, min_classes=1)
+        return _read(given, min_classes=1)
     except DataError:
         if not place.is_dir():
             raise

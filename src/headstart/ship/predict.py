@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -98,10 +97,10 @@ def records(model: Loaded, predictions: Predictions, top: int) -> list[Record]:
     """
     task, found = model.task, []
     for name, answer, error in zip(predictions.names, predictions.answers, predictions.errors, strict=True):
-        said = task.record(model.names, answer, model.rule)
+        said: Record = task.record(model.names, answer, model.rule)
         if error:
-            said = {what: [] if isinstance(value, list) else None for what, value in said.items()}
-        cut = {what: value[:top] if isinstance(value, list) else value for what, value in said.items()}
+            said = {what: _nothing(value) for what, value in said.items()}
+        cut = {what: value[:top] if what == "top" else value for what, value in said.items()}
         found.append({"path": str(name), **cut, "error": error or None})
     return found
 
@@ -109,7 +108,7 @@ def records(model: Loaded, predictions: Predictions, top: int) -> list[Record]:
 LINE_ENDS = {ord(c): f"\\u{ord(c):04x}" for c in "\x85\u2028\u2029"}  # some readers of JSON lines end a line there
 
 
-def write_predictions(found: list[dict[str, Any]], path: Path, top: int) -> None:
+def write_predictions(found: list[Record], path: Path, top: int) -> None:
     """CSV, JSON lines, JSON or Parquet, by the ending; whole or not at all. Raises OutputError."""
     check_output(path, PREDICTIONS)
     try:
@@ -119,38 +118,63 @@ def write_predictions(found: list[dict[str, Any]], path: Path, top: int) -> None
         raise OutputError(f"predictions cannot be written to {path} ({why(error)}): choose another -o") from None
 
 
-def _encoded(found: list[dict[str, Any]], ending: str, top: int) -> bytes:
+def _nothing(value: object) -> object:
+    """What stands for a value in the record of an image that could not be read: same kind, nothing in it."""
+    if isinstance(value, dict):
+        return dict.fromkeys(value)
+    return [] if isinstance(value, list) else None
+
+
+def _encoded(found: list[Record], ending: str, top: int) -> bytes:
     if ending == ".jsonl":
         lines = (json.dumps(record, ensure_ascii=False).translate(LINE_ENDS) for record in found)
         return "".join(f"{line}\n" for line in lines).encode("utf-8", "replace")
     if ending == ".json":
         return json.dumps(found, ensure_ascii=False, indent=1).encode("utf-8", "replace")
     if ending == ".parquet":
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        choice = pa.struct([("label", pa.string()), ("probability", pa.float64())])
-        schema = pa.schema(
-            [
-                ("path", pa.string()),
-                ("label", pa.string()),
-                ("probability", pa.float64()),
-                ("top", pa.list_(choice)),
-                ("error", pa.string()),
-            ]
-        )
-        sink = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist(found, schema=schema), sink)
-        return sink.getvalue()
-    ranks = range(2, top + 1)
-    others = [f"{what}_{k}" for k in ranks for what in ("label", "probability")]
-    rows = []
-    for record in found:
-        second = [v for choice in record["top"][1:] for v in (choice["label"], _digits(choice["probability"]))]
-        second += [""] * (len(others) - len(second))
-        rows.append([record["path"], record["label"], _digits(record["probability"]), *second, record["error"]])
-    return csv_bytes(["path", "label", "probability", *others, "error"], rows)
+        return _parquet(found)
+    rows = [_cells(record, top) for record in found]
+    columns = [*dict.fromkeys(name for row in rows for name in row if name != "error"), "error"]
+    return csv_bytes(columns, [[row.get(name, "") for name in columns] for row in rows])
 
 
-def _digits(probability: float | None) -> str:
-    return "" if probability is None else f"{probability:.6f}"
+def _parquet(found: list[Record]) -> bytes:
+    """Columns as the records have them: text, numbers, lists, and a struct where a record holds one by name."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def kind(name: str, value: object) -> pa.DataType:
+        if name == "top":
+            return pa.list_(pa.struct([("label", pa.string()), ("probability", pa.float64())]))
+        if isinstance(value, dict):
+            return pa.struct([(key, pa.float64()) for key in value])
+        if isinstance(value, list):
+            return pa.list_(pa.string())
+        return pa.string() if name in ("path", "label", "identity", "error") else pa.float64()
+
+    schema = pa.schema([(name, kind(name, value)) for name, value in found[0].items()]) if found else pa.schema([])
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(found, schema=schema), sink)
+    return sink.getvalue()
+
+
+def _cells(record: Record, top: int) -> dict[str, object]:
+    """One row of CSV: a ranked list from its second place on as label_2, probability_2 ...; labels given as a|b; what
+    is held by name as values_NAME."""
+    cells: dict[str, object] = {}
+    for what, value in record.items():
+        if what == "top":
+            for k in range(2, top + 1):
+                choice = value[k - 1] if k <= len(value) else {"label": "", "probability": None}
+                cells |= {f"label_{k}": choice["label"], f"probability_{k}": _digits(choice["probability"])}
+        elif isinstance(value, dict):
+            cells |= {f"{what}_{name}": _digits(number) for name, number in value.items()}
+        elif isinstance(value, list):
+            cells[what] = "|".join(value)
+        else:
+            cells[what] = _digits(value) if isinstance(value, float) else value
+    return cells
+
+
+def _digits(number: float | None) -> str:
+    return "" if number is None else f"{number:.6f}"

@@ -123,6 +123,7 @@ def _together(old: Old, before: Features, table: Table, fresh: Features) -> tupl
         f"{counted(len(kept), 'image')} of the model {old.name}, and {new.layout}",
         kind_of(labelled_as, old.loaded.kind),
         old.loaded.task.name,
+        table.columns,
     )
     blocks = {name: np.concatenate([b[kept], fresh.blocks[name][added]]) for name, b in before.blocks.items()}
     thumbnails = np.concatenate([before.thumbnails[kept], fresh.thumbnails[added]])

@@ -43,6 +43,7 @@ class Options:
     size: int | None = None  # px; None: recipe.input_side
     precision: str = "auto"  # or "bf16", "f32"
     bands: str | None = None  # of a TIFF: those that are red, green and blue, from 1, such as "4,3,2"; None: as it says
+    threshold: float | None = None  # from which a label is given; None: the best for each by left-out answers (F1)
     min_images: int | None = None  # classes with fewer training images are left out; None: they are refused
     cache: str | None = None  # folder; None: HEADSTART_CACHE or the platform's
     seed: int = 0
@@ -60,6 +61,8 @@ def check(options: Options) -> None:
     seconds_of(options.budget)
     bands_of(options.bands)
     check_seed(options.seed)
+    if options.threshold is not None and not 0 < options.threshold < 1:
+        raise OptionError(f"threshold {options.threshold} is not allowed: a probability between 0 and 1")
     if options.size is not None and not SMALLEST <= options.size <= LARGEST:
         raise OptionError(f"size {options.size} px is not allowed: {SMALLEST} to {LARGEST}")
     for name in ("backbone", "weights", "layer", "tune"):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from headstart import recipe
 from headstart.data.scarce import refuse_scarce, scarce, training_images, without
 from headstart.data.table import Table
-from headstart.data.targets import ClassNumbers, Targets, class_numbers
+from headstart.data.targets import ClassNumbers, Targets, class_numbers, class_targets
 from headstart.errors import DataError, nearest
 from headstart.finetune.objective import CROSS_ENTROPY
 from headstart.heads.material import Ints, Material
@@ -30,15 +30,6 @@ from headstart.judge.intervals import (
 from headstart.judge.labels import Suspect, suspected_labels
 from headstart.judge.marks import Interval, Marks
 from headstart.tasks.task import Grams, Judging, Record, Rule, Task, no_rule
-
-
-def targets_of(table: Table) -> ClassNumbers:
-    """The class of each row, in the order of the table's training classes. Raises DataError for any other label."""
-    number = {name: k for k, name in enumerate(table.classes)}
-    unknown = sorted({str(label) for label in table.labels if label not in number})
-    if unknown:
-        raise DataError(f"label {unknown[0]!r} is not among the training classes {', '.join(table.classes[:10])}")
-    return ClassNumbers(np.array([number[label] for label in table.labels], dtype=np.int64), table.classes)
 
 
 def targets_for(table: Table, names: tuple[str, ...]) -> ClassNumbers:
@@ -164,7 +155,7 @@ def suspects(targets: Targets, answers: NDArray[Any]) -> list[Suspect]:
 
 CLASSIFICATION = Task(
     name="classify",
-    targets=targets_of,
+    targets=class_targets,
     targets_for=targets_for,
     prepare=prepare,
     check=check,
