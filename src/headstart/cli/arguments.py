@@ -226,6 +226,12 @@ def _head_options(command: argparse.ArgumentParser) -> None:
     fit.add_argument(
         "--epochs", type=int, metavar="N", help="of training it, or of tuning (default: by the number of images)"
     )
+    fit.add_argument(
+        "--threshold",
+        type=float,
+        metavar="P",
+        help="the probability from which a label is given (several labels an image; default: the best F1 of each)",
+    )
     fit.add_argument("--batch-size", type=int, metavar="N", help="images a step of that training (default: 32)")
     fit.add_argument("--optimizer", default="adam", metavar="adam|adamw|sgd", help="of that training (default: adam)")
 

@@ -49,7 +49,7 @@ from headstart.story.opening import (
 from headstart.story.options import check
 from headstart.story.plan import Plan, make_plan
 from headstart.story.tuning import prepare
-from headstart.tasks.known import TASKS
+from headstart.tasks.known import TASKS, with_threshold
 from headstart.tasks.task import Head, Rule, Task
 from headstart.trunk.engine import Engine, compile_trunk
 from headstart.trunk.features import Features
@@ -153,7 +153,7 @@ def learn(
     table: Table, options: Options, watch: Watcher = QUIET, hold_out: bool = True, task: Task | None = None
 ) -> Learned:
     """The frozen model. With `hold_out` false it learns from all but the user's own test and validation."""
-    clock, task = Clock(), task or TASKS[table.task]
+    clock, task = Clock(), with_threshold(task or TASKS[table.task], options.threshold)
     with clock("open the network"):
         check(options)
         table = labelled(table)

@@ -2,7 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
+from headstart.errors import OptionError
+from headstart.tasks import multilabel
 from headstart.tasks.classification import CLASSIFICATION
+from headstart.tasks.multilabel import MULTILABEL
+from headstart.tasks.regression import REGRESSION
 from headstart.tasks.task import Task
 
-TASKS: dict[str, Task] = {task.name: task for task in (CLASSIFICATION,)}
+TASKS: dict[str, Task] = {task.name: task for task in (CLASSIFICATION, MULTILABEL, REGRESSION)}
+
+
+def with_threshold(task: Task, threshold: float | None) -> Task:
+    """The task with the user's own threshold, if there is one. Raises OptionError where nothing is given by one."""
+    if threshold is None:
+        return task
+    if task.name != MULTILABEL.name:
+        raise OptionError(
+            f"--threshold {threshold:g} is of several labels an image (--task tag), and the task here is {task.name}: "
+            "leave it out"
+        )
+    return replace(task, rule=partial(multilabel.fixed, threshold))
