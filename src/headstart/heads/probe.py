@@ -46,16 +46,28 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Probe:
-    """A linear head on prepared features: probabilities = softmax(prepared @ coef' + intercept)."""
+    """A linear head on prepared features: scores = prepared @ coef' + intercept.
+
+    `link` "softmax": the answers are log-probabilities, log softmax(scores); "none": the scores themselves.
+    """
 
     parts: tuple[Part, ...]
-    coef: Doubles  # (class, feature), over the parts side by side
-    intercept: Doubles  # (class,)
+    coef: Doubles  # (output, feature), over the parts side by side
+    intercept: Doubles  # (output,)
     candidates: tuple[Candidate, ...]
-    left_out: Doubles  # (image, class): log-probabilities of the training images by fits without them
+    left_out: Doubles  # (image, output): answers for the training images by fits without them
+    link: str = "softmax"
 
     def log_probabilities(self, blocks: Blocks) -> Doubles:
         """(image, class)."""
+        return log_softmax(self._scores(blocks))
+
+    def answers(self, blocks: Blocks) -> Doubles:
+        """(image, output)."""
+        scores = self._scores(blocks)
+        return log_softmax(scores) if self.link == "softmax" else scores
+
+    def _scores(self, blocks: Blocks) -> Doubles:
         n = len(blocks[self.parts[0].block])
         scores = np.tile(self.intercept, (n, 1))
         start = 0
@@ -66,7 +78,7 @@ class Probe:
                 here = slice(at, at + recipe.SMALL)
                 scores[here] += linear_scores(part.of(blocks[part.block][here]), weights, np.zeros(len(weights)))
             start += width
-        return log_softmax(scores)
+        return scores
 
 
 @dataclass(frozen=True)
