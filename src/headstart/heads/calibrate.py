@@ -74,3 +74,50 @@ def calibrate(scores: Doubles, y: Ints) -> tuple[float, Doubles]:
     found = minimize(loss, np.zeros(n_classes + 1), jac=True, method="L-BFGS-B", bounds=bounds)
     offsets = found.x[1:]
     return start * float(np.exp(found.x[0])), offsets - offsets.mean()
+
+
+def log_odds_loss(log_odds: Doubles, targets: Doubles) -> Doubles:
+    """Mean log-loss over the last axis of log-odds (..., image) for targets (..., image) in 0..1."""
+    return np.asarray((np.logaddexp(0, log_odds) - targets * log_odds).mean(axis=-1))
+
+
+def sigmoid(log_odds: Doubles) -> Doubles:
+    """Probabilities of log-odds; no number is too large."""
+    return np.exp(-np.logaddexp(0, -log_odds))
+
+
+def platt(scores: Doubles, positive: npt.NDArray[np.bool_]) -> tuple[Doubles, Doubles, Doubles]:
+    """(scale, offset, log-loss), each (candidate,), for log-odds scale * scores + offset of one label.
+
+    scores (candidate, image); positive (image,). Targets are smoothed to (P + 1) / (P + 2) and 1 / (N + 2) for P
+    positive and N other images (Platt 1999), which keeps the scale finite where scores separate them. The scale is
+    never negative: left-out scores that carry nothing lie slightly on the wrong side, since a left-out image takes its
+    own label out of the mean. Newton's method with halved steps (Lin, Lin and Weng 2007).
+    """
+    n_positive = int(positive.sum())
+    targets = np.where(positive, (n_positive + 1) / (n_positive + 2), 1 / (len(positive) - n_positive + 2))
+    mean, spread = scores.mean(axis=1), np.maximum(scores.std(axis=1), 1e-12)
+    z = (scores - mean[:, None]) / spread[:, None]
+    share = float(targets.mean())
+    start = np.log(share / (1 - share))
+    a, b = np.zeros(len(z)), np.full(len(z), start)
+    loss = log_odds_loss(np.tile(b[:, None], z.shape[1]), targets)
+    alone = loss.copy()
+    for _ in range(STEPS):
+        p = sigmoid(a[:, None] * z + b[:, None])
+        error, weight = p - targets, p * (1 - p)
+        slope_a, slope_b = (error * z).mean(axis=1), error.mean(axis=1)
+        aa, ab, bb = (weight * z * z).mean(axis=1) + 1e-12, (weight * z).mean(axis=1), weight.mean(axis=1) + 1e-12
+        step_a = (bb * slope_a - ab * slope_b) / (aa * bb - ab * ab)
+        step_b = (aa * slope_b - ab * slope_a) / (aa * bb - ab * ab)
+        before, size = loss, np.ones(len(z))
+        for _ in range(STEPS):
+            loss = log_odds_loss((a - size * step_a)[:, None] * z + (b - size * step_b)[:, None], targets)
+            if (loss <= before + 1e-12).all():
+                break
+            size = np.where(loss <= before + 1e-12, size, size / 2)
+        a, b = a - size * step_a, b - size * step_b
+        if (before - loss <= ENOUGH**2 * before).all():
+            break
+    a, b, loss = np.where(a > 0, a, 0.0), np.where(a > 0, b, start), np.where(a > 0, loss, alone)
+    return a / spread, b - a * mean / spread, loss

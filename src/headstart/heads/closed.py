@@ -4,8 +4,8 @@ All three follow the scikit-learn contract: the constructor only stores, `fit(X,
 in `_`. X is (image, feature), y (image,) holds class numbers 0..n_classes-1, `groups` (image,) ties images that
 must be left out together (duplicates, one patient).
 
-`Ridge`      least squares on one-hot targets with an L2 penalty. Leave-one-out by e_S = (I - H)_SS^-1 (y - yhat)_S
-             (Allen 1974; for blocks Rao, Toutenburg et al.), exact.
+`Ridge`      least squares on one-hot targets with an L2 penalty; `ridge_path` and `ridge_weights` take any targets.
+             Leave-one-out by e_S = (I - H)_SS^-1 (y - yhat)_S (Allen 1974; for blocks Rao, Toutenburg et al.), exact.
 `ShrunkLDA`  Gaussian classes with one covariance S_w + l2 I. Leave-one-out by rank-one (groups: rank-k) changes of
              the class mean and of S_w (Sherman-Morrison-Woodbury), exact. S_w is itself a rank-C change of the total
              scatter, so that both heads share one decomposition.
@@ -79,9 +79,8 @@ class Ridge:
         spectrum = spectrum or decompose(X)
         targets = one_hot(y, int(y.max()) + 1)
         self.leave_one_out_ = ridge_left_out(spectrum, y, [self.l2], groups)[0]
-        share = np.sqrt(spectrum.values) / (spectrum.values + self.l2)
-        coef = spectrum.coefficients(share[:, None] * spectrum.project(targets)).T
-        self.intercept_ = _centre(targets.mean(axis=0) - coef @ spectrum.mean)
+        coef, intercept = ridge_weights(spectrum, targets, np.array([self.l2]))
+        self.intercept_ = _centre(intercept)
         self.coef_ = coef - coef.mean(axis=0)
         return self
 
@@ -92,18 +91,33 @@ class Ridge:
 def ridge_left_out(
     spectrum: Spectrum, y: Ints, l2s: list[float], groups: Ints | None = None, rows: Rows | None = None
 ) -> Doubles:
-    """Leave-one-out scores of ridge, (penalty, row, class), for every penalty from one decomposition.
+    """Leave-one-out scores of ridge for classes y (image,), (penalty, row, class), as `ridge_path`."""
+    scores = ridge_path(spectrum, one_hot(y, int(y.max()) + 1), l2s, groups, rows)
+    return np.asarray(scores - scores.mean(axis=2, keepdims=True))
 
-    `rows`: the images whose scores are wanted; all by default.
+
+def ridge_weights(spectrum: Spectrum, targets: Doubles, l2: Doubles) -> tuple[Doubles, Doubles]:
+    """(coef (output, feature), intercept (output,)) of ridge for targets (image, output). `l2`: a penalty for each
+    output, or one for all."""
+    share = np.sqrt(spectrum.values)[:, None] / (spectrum.values[:, None] + l2)  # (component, output)
+    coef = spectrum.coefficients(share * spectrum.project(targets)).T
+    return coef, targets.mean(axis=0) - coef @ spectrum.mean
+
+
+def ridge_path(
+    spectrum: Spectrum, targets: Doubles, l2s: list[float], groups: Ints | None = None, rows: Rows | None = None
+) -> Doubles:
+    """Leave-one-out answers of ridge for targets (image, output) of any kind: (penalty, row, output), for every
+    penalty from one decomposition.
+
+    `rows`: the images whose answers are wanted; all by default.
     """
     n = spectrum.n_images
     rows = np.arange(n) if rows is None else rows
-    n_classes = int(y.max()) + 1
-    targets = one_hot(y, n_classes)
     share = spectrum.values / (spectrum.values + np.asarray(l2s)[:, None])  # (penalty, component)
     projected = spectrum.project(targets)
     mean = targets.mean(axis=0)
-    scores = np.empty((len(l2s), len(rows), n_classes))
+    scores = np.empty((len(l2s), len(rows), targets.shape[1]))
     for here, u in spectrum.chunks(rows):
         wanted = targets[rows[here]]
         leverage = 1 / n + (u**2) @ share.T  # (row, penalty)
@@ -115,7 +129,29 @@ def ridge_left_out(
             fitted = mean + u @ (share[k][:, None] * projected)
             kept = np.eye(len(members)) - 1 / n - (u * share[k]) @ u.T
             scores[k, places] = (targets[members] - np.linalg.solve(kept, targets[members] - fitted))[: len(places)]
-    return np.asarray(scores - scores.mean(axis=2, keepdims=True))
+    return scores
+
+
+def ridge_left_out_of(
+    spectrum: Spectrum, targets: Doubles, l2: Doubles, groups: Ints, X: Floats, X_groups: Ints
+) -> Doubles:
+    """Answers (row, output) for images X (row, feature) that did not teach, each by a fit without the images of its
+    group that did. `l2`: a penalty for each output.
+
+    With T the new rows and S the members of their group that taught: fitted_T - H_TS (I - H_SS)^-1 (y - fitted)_S.
+    """
+    answers = linear_scores(X, *ridge_weights(spectrum, targets, l2))
+    share = spectrum.values[:, None] / (spectrum.values[:, None] + l2)  # (component, output)
+    weights, n = share * spectrum.project(targets), spectrum.n_images
+    for group in np.intersect1d(X_groups, groups):
+        new, members = np.flatnonzero(X_groups == group), np.flatnonzero(groups == group)
+        ours, theirs = spectrum.rows(members), spectrum.coordinates(X[new])
+        wrong = targets[members] - targets.mean(axis=0) - ours @ weights
+        for k in range(targets.shape[1]):
+            kept = np.eye(len(members)) - 1 / n - (ours * share[:, k]) @ ours.T
+            across = 1 / n + (theirs * share[:, k]) @ ours.T
+            answers[new, k] -= across @ np.linalg.solve(kept, wrong[:, k])
+    return answers
 
 
 def _times_all(u: Doubles, share: Doubles, projected: Doubles) -> Doubles:

@@ -59,6 +59,15 @@ class Spectrum:
         centred = self.features[index].astype(kind) - self.mean.astype(kind)
         return (centred @ self.right.astype(kind)).astype(np.float64) / np.sqrt(self.values)
 
+    def coordinates(self, features: Floats) -> Doubles:
+        """What rows of U would be for other images (row, feature): (row, component)."""
+        centred = features.astype(np.float64) - self.mean
+        if self.right is not None:
+            return np.asarray(centred @ self.right / np.sqrt(self.values))
+        assert self.left is not None
+        inner = centred @ (self.features.astype(np.float64) - self.mean).T  # (row, image)
+        return np.asarray(inner @ self.left / self.values)
+
     def chunks(self, rows: npt.NDArray[np.intp] | None = None) -> Iterator[tuple[slice, Doubles]]:
         """(places, rows of U) for the rows asked for (all of them by default), a chunk at a time."""
         index = np.arange(self.n_images) if rows is None else rows

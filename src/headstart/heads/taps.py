@@ -75,6 +75,21 @@ def tap_sets(taps: str, blocks: tuple[str, ...]) -> tuple[TapSet, ...]:
     return (every,) if taps == "all" else (last(), every)
 
 
+def value_sets(taps: str, blocks: tuple[str, ...]) -> tuple[TapSet, ...]:
+    """As `tap_sets`, for measured values: `auto` tries the lower stages too, which count and measure better than they
+    name. With them the left-out R2 of red cells in a smear rises from .35 to .38, of platelets from .22 to .31, of how
+    far a tile was enlarged from .974 to .978 (EfficientNet-Lite0, whole pictures of 224 px)."""
+    found, below = tap_sets(taps, blocks), lower(blocks)
+    return (*found, below) if taps == "auto" and below.parts else found
+
+
+def lower(blocks: tuple[str, ...]) -> TapSet:
+    """Mean and standard deviation of the lower half of the stages, each block at unit length."""
+    stages = list(dict.fromkeys(stage for block in blocks if (stage := block.rpartition("/")[0])))
+    kept = stages[: (len(stages) + 1) // 2]
+    return TapSet("lower", tuple(Part(block, False, True) for block in blocks if block.rpartition("/")[0] in kept))
+
+
 def last() -> TapSet:
     """The pre-logits, rooted and of unit length."""
     return TapSet("last", (Part(LAST, root=True, unit=True),))
