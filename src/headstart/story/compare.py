@@ -154,7 +154,7 @@ def _plan(seen: Seen, seed: int) -> Plan:
 
 def _seen_as(first: Seen, options: Options, watch: Watcher) -> Seen:
     """The first arm's rows and groups as another arm's network sees them."""
-    backbone, engine = open_network(first.table, options, say=watch.say)
+    backbone, engine = open_network(first.table, options, say=watch.say, whole=TASKS[first.table.task].whole)
     bar = watch.bar("network", len(first.table))
     features = see_again(first.table, first.features.hashes, backbone, engine, options, bar)
     return replace(first, backbone=backbone, engine=engine, features=features)

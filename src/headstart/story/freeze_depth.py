@@ -65,7 +65,7 @@ def freeze_depth(table: Table, options: Options, watch: Watcher = QUIET) -> Curv
     measure = task.judging.headline
     seen, plan = start(task, table, options, watch)
     features, material = seen.features, seen.material(options.seed)
-    random = open_at_size(seen.table, options, random=True)
+    random = open_at_size(seen.table, options, random=True, whole=task.whole)
     assert plan.judge is not None
     groups = seen.groups[plan.judge]
     found = []

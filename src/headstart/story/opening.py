@@ -17,7 +17,7 @@ from headstart.errors import DataError, ImageError, OptionError, OutputError
 from headstart.finetune import spec
 from headstart.finetune.trained import Bar, Design, Epoch, check_layers, no_bar
 from headstart.finetune.tunable import tunable
-from headstart.heads.taps import one_layer, tap_sets
+from headstart.heads.taps import one_layer
 from headstart.story.evidence import Method
 from headstart.story.options import LARGEST, SMALLEST, Options, bands_of, check_seed
 from headstart.tasks.task import Task
@@ -63,17 +63,22 @@ def announce_maps(table: Table, backbone: Backbone, options: Options, watch: Wat
     watch.say(line)
 
 
-def open_network(table: Table, options: Options, random: bool = False, say: Say = QUIET.say) -> tuple[Backbone, Engine]:
-    """The backbone at the size for these images, compiled; with `random` the same network with random weights."""
-    backbone = read_at(open_at_size(table, options, random, say), options)
+def open_network(
+    table: Table, options: Options, random: bool = False, say: Say = QUIET.say, whole: bool = False
+) -> tuple[Backbone, Engine]:
+    """The backbone at the size for these images, compiled; with `random` the same network with random weights, with
+    `whole` one that sees pictures to their borders."""
+    backbone = read_at(open_at_size(table, options, random, say, whole), options)
     return backbone, compile_trunk(backbone, options.precision)
 
 
-def open_at_size(table: Table, options: Options, random: bool = False, say: Say = QUIET.say) -> Backbone:
+def open_at_size(
+    table: Table, options: Options, random: bool = False, say: Say = QUIET.say, whole: bool = False
+) -> Backbone:
     """The backbone at the size for these images."""
     check_seed(options.seed)
     backbone = open_backbone(options.backbone, "none" if random else options.weights, options.seed, say)
-    found = sized(backbone, table, options)
+    found = sized(backbone, table, options, whole)
     for line in said(found.preprocess.ranges):
         say(line)
     return found
@@ -111,7 +116,7 @@ def method_of(task: Task, backbone: Backbone, options: Options, n_images: int) -
         return Method(task, (), design, device=device)
     if options.layer:
         return Method(task, (one_layer(options.layer, backbone.taps[0].blocks[0]),))
-    return Method(task, tap_sets(options.taps, block_names(backbone)))
+    return Method(task, task.sets(options.taps, block_names(backbone)))
 
 
 def as_published(options: Options, say: Say = QUIET.say) -> Backbone:
@@ -132,12 +137,15 @@ def at_side(backbone: Backbone, side: int, crop_fraction: float) -> Backbone:
     return found
 
 
-def sized(backbone: Backbone, table: Table, options: Options) -> Backbone:
+def sized(backbone: Backbone, table: Table, options: Options, whole: bool = False) -> Backbone:
     """The backbone with the input size that the recipe or the user gives, and the range of pictures of more than 8
     bits: by the images that teach."""
     side, crop = recipe.input_side(short_side(table), backbone.native_size, len(table.teaching))
     bands = bands_of(options.bands)
     own = replace(backbone.preprocess, ranges=ranges_of(table, bands), bands=bands)
+    if whole and crop:
+        # a photograph squashed to the training size: of red cells in smears R2 is .38, with its borders cropped .33
+        own, side, crop = replace(own, resize="squash"), backbone.native_size, False
     backbone = replace(backbone, preprocess=own)
     crop_fraction = own.crop_fraction if crop else 1.0
     if options.size is not None:

@@ -158,7 +158,7 @@ def learn(
         check(options)
         table = labelled(table)
         table = task.prepare(table, options.min_images)
-        backbone, engine = open_network(table, options, say=watch.say)
+        backbone, engine = open_network(table, options, say=watch.say, whole=task.whole)
     announce(table, watch)
     announce_maps(table, backbone, options, watch)
     with clock("read images, run the network"):
@@ -313,7 +313,7 @@ def _baselines(
     at_hand = not any(isinstance(seen.table.sources[row], GoneSource) for row in drawn)
     if options.weights != "none" and at_hand:
         options = replace(options, tune="none")
-        random, engine = open_network(seen.table, options, random=True)
+        random, engine = open_network(seen.table, options, random=True, whole=task.whole)
         hashes, bar = [seen.features.hashes[row] for row in drawn], watch.bar("random weights", len(drawn))
         features = see_again(seen.table.take(drawn), hashes, random, engine, options, bar)
         found.append(evidence.random_weights(task, material, plan, drawn, features.blocks))
@@ -377,7 +377,7 @@ def evaluate(
 def inspect(table: Table, options: Options, watch: Watcher = QUIET, task: Task | None = None) -> Seen:
     """Broken files, duplicates, leaks and conflicts, before anything is trained."""
     table, task = labelled(table), task or TASKS[table.task]
-    backbone, engine = open_network(table, options, say=watch.say)
+    backbone, engine = open_network(table, options, say=watch.say, whole=task.whole)
     announce(table, watch)
     table, features = see_enough(task, table, backbone, engine, options, watch)
     return look(task, table, backbone, engine, features)

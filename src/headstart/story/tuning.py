@@ -17,7 +17,6 @@ from headstart.data.table import Table
 from headstart.finetune.activations import Activations, Live, Stored, View
 from headstart.finetune.tunable import Tunable, kind_of, share_of
 from headstart.finetune.tune import Blocks, Tuning
-from headstart.heads.taps import tap_sets
 from headstart.story.opening import Watcher
 from headstart.story.options import Options, rate_of, seconds_of
 from headstart.tasks.task import Task, closed_form
@@ -75,7 +74,7 @@ def prepare(
         backbone,
         options.tune,
         training,
-        tap_sets("auto", block_names(backbone)),
+        task.sets("auto", block_names(backbone)),
         activations,
         features,
         partial(closed_form, task),

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from headstart.data.table import Table
 from headstart.data.targets import LabelSets, Targets, label_targets
 from headstart.errors import DataError, OptionError
-from headstart.finetune.objective import BINARY
 from headstart.heads.material import Ints, Material
 from headstart.heads.per_label import best_thresholds, fit_per_label, learnable
 from headstart.heads.probe import Probe
@@ -125,7 +124,7 @@ MULTILABEL = Task(
     prepare=prepare,
     check=check,
     solve=solve,
-    objective=BINARY,
+    objective=None,
     link="none",
     calibration="scale and offset of each label on leave-one-out scores (Platt 1999), folded into the head",
     answers=answers,
@@ -144,5 +143,6 @@ MULTILABEL = Task(
     record=record,
     galleries=galleries,
     said=said,
+    whole=True,
     extra=(2,),
 )

@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 from headstart.data.table import Table
 from headstart.data.targets import Targets, Values, value_targets
 from headstart.errors import DataError, OptionError
-from headstart.finetune.objective import SQUARED
 from headstart.heads.material import Ints, Material
 from headstart.heads.measured import fit_values, half_widths
 from headstart.heads.probe import Probe
 from headstart.heads.spectrum import Doubles
-from headstart.heads.taps import TapSet
+from headstart.heads.taps import TapSet, value_sets
 from headstart.judge.crossing import Measure
 from headstart.judge.marks import Marks
 from headstart.judge.summaries import measure_of
@@ -126,7 +125,7 @@ REGRESSION = Task(
     prepare=prepare,
     check=check,
     solve=solve,
-    objective=SQUARED,
+    objective=None,
     link="none",
     calibration="none",
     answers=answers,
@@ -145,5 +144,7 @@ REGRESSION = Task(
     record=record,
     galleries=galleries,
     said=said,
+    sets=value_sets,
+    whole=True,
     extra=(2,),
 )

@@ -21,7 +21,7 @@ from headstart.finetune.objective import Objective
 from headstart.heads.material import Blocks, Ints, Material
 from headstart.heads.probe import Candidate, Link, Probe
 from headstart.heads.spectrum import Doubles, Floats
-from headstart.heads.taps import Part, TapSet
+from headstart.heads.taps import Part, TapSet, tap_sets
 from headstart.judge.crossing import Measure
 from headstart.judge.labels import Suspect
 from headstart.judge.marks import Marks, Score
@@ -99,6 +99,8 @@ class Task:
     `record(names, answers of one image, rule)`: what `predict` says of it beside `path` and `error`; `said`: the same
     in words, and how sure.
     `galleries(marks)`: which images the page shows, first the worst.
+    `sets(--taps, blocks)`: which layers' features are tried. `whole`: whether pictures are seen to their borders, where
+    what counts may lie, and not cropped as photographs are.
     `suspects(targets, answers left out)`: labels that are probably wrong, rows of these; None where no method is known.
     """
 
@@ -119,6 +121,8 @@ class Task:
     record: Callable[[Sequence[str], NDArray[np.floating[Any]], Rule], Record]
     galleries: Callable[[Marks], dict[str, Ints]]
     said: Callable[[Sequence[str], NDArray[np.floating[Any]], Rule], tuple[str, float]]
+    sets: Callable[[str, tuple[str, ...]], tuple[TapSet, ...]] = tap_sets
+    whole: bool = False
     extra: tuple[int, ...] = ()
     suspects: Callable[[Targets, NDArray[Any]], list[Suspect]] | None = None
 
