@@ -198,6 +198,7 @@ def test_identities_may_be_new_in_the_test_set(tmp_path: Path) -> None:
         ),
         ({"label": ["a", "b"] * 6}, {"label": "lable"}, "no column 'lable'.*did you mean label"),
         ({"label": ["a"] * N}, {"task": "tag"}, "no label can be told"),
+        ({"value": [""] * N}, {"task": "regress", "label": "value"}, "no labels: at least 1 value is needed"),
         ({"label": [f"p{k}" for k in range(N)]}, {"task": "recognise"}, "0 of 12 identities have 2 training images"),
         ({"label": ["a", "b"] * 6}, {"task": "regres"}, "regres.*did you mean regress"),
         ({"label": CELLS, "split": ["train"] * 11 + ["test"]}, {"label": " "}, "--label is empty"),

@@ -55,7 +55,7 @@ class Table:
     labels (image,): class name, "" = none. splits (image,): one of SPLITS. groups (image,): the user's own, "" = none.
     All four are object arrays of str. notes: what was ignored and why. layout: one line, what it was read as.
     kind: what the labels' texts stand for, a key of `given.KINDS`; classes stand in the order of that.
-    task: what the labels are, one of `truth.TASKS`, each in the form that `truth.py` gives. columns: of the names of
+    task: what the labels are, one of `truth.TASKS`, each in the form that `truth.py` gives. columns: the names of
     the columns from which values were read, or labels of 0 and 1; () where one column names classes or labels.
     """
 
@@ -123,42 +123,50 @@ def read_table(
     """
     asked = Asked(task, label, measured=min_classes > 1)
     expression(group_by)
-    place = Path(path)
-    if place.is_dir():
-        inside = parquet_files(place)
-        inner = group_by if group_by in ("folder", "none") else ""
-        found = (
-            read_parquet_folder(place, inside, asked)
-            if inside
-            else read_labelled_folder(place, min_classes, inner, asked)
-        )
-    elif not place.exists():
-        raise DataError(f"{shown(str(path))} does not exist: name a folder with one folder of images per class")
-    elif place.suffix.lower() in LISTS:
-        found = read_csv(place, asked)
-    elif place.suffix.lower() == ".parquet":
-        found = read_parquet(place, asked)
-    else:
-        raise DataError(
-            f"{shown(str(path))} is neither a folder nor a manifest{REMEDIES.get(place.suffix.lower(), '')}: name a "
-            "folder with one folder of images per class, or a .csv or .parquet file with the columns path,label"
-        )
+    place, where = Path(path), shown(str(path))
+    found = _found(place, min_classes, group_by, asked)
     if group_by == "folder" and not place.is_dir():
         found = found._replace(rows=by_folder(found.rows))
-    rows, notes = grouped(found.rows, group_by, shown(str(path)), found.task == "classify")
+    rows, notes = grouped(found.rows, group_by, where, found.task == "classify")
     table = _table(found._replace(rows=rows, notes=[*found.notes, *notes]))
+    _check_enough(table, where, min_classes)
+    _check_trained(table, where)
+    if min_classes == 1:
+        return table
+    scarce = check_teachable(where, table.task, table.labels[table.teaching].tolist(), table.columns)
+    return replace(table, notes=(*table.notes, *scarce))
+
+
+def _found(place: Path, min_classes: int, group_by: str | None, asked: Asked) -> Found:
+    """What lies there, by the reader for it. Raises DataError."""
+    if place.is_dir():
+        inner = group_by if group_by in ("folder", "none") else ""
+        if inside := parquet_files(place):
+            return read_parquet_folder(place, inside, asked)
+        return read_labelled_folder(place, min_classes, inner, asked)
+    where = shown(str(place))
+    if not place.exists():
+        raise DataError(f"{where} does not exist: name a folder with one folder of images per class")
+    if place.suffix.lower() in LISTS:
+        return read_csv(place, asked)
+    if place.suffix.lower() == ".parquet":
+        return read_parquet(place, asked)
+    raise DataError(
+        f"{where} is neither a folder nor a manifest{REMEDIES.get(place.suffix.lower(), '')}: name a folder with one "
+        "folder of images per class, or a .csv or .parquet file with the columns path,label"
+    )
+
+
+def _check_enough(table: Table, where: str, min_classes: int) -> None:
+    """Raises DataError for fewer classes than asked for, no truth at all, or classes that are measured values."""
     least = min_classes if table.task in ("classify", "recognise") else 1
-    if len(table.classes) < least or (table.task == "regress" and not (table.labels != "").any()):
-        what = f"1 labelled class, {table.classes[0]!r}" if table.classes else "no labels"
+    bare = not (table.labels != "").any()
+    if bare or len(table.classes) < least:
+        what = "no labels" if bare or not table.classes else f"1 labelled class, {table.classes[0]!r}"
         said = f" ({'; '.join(table.notes[:2])})" if table.notes else ""
-        raise DataError(f"{shown(str(path))} has {what}: at least {least} {NEEDED[table.task]} needed{said}")
+        raise DataError(f"{where} has {what}: at least {least} {NEEDED[table.task]} needed{said}")
     if min_classes > 1 and table.task == "classify":
-        check_not_measured(shown(str(path)), table.labels[table.teaching])
-    _check_trained(table, shown(str(path)))
-    if min_classes > 1:
-        found = check_teachable(shown(str(path)), table.task, table.labels[table.teaching].tolist(), table.columns)
-        table = replace(table, notes=(*table.notes, *found))
-    return table
+        check_not_measured(where, table.labels[table.teaching])
 
 
 def _check_trained(table: Table, where: str) -> None:
