@@ -28,12 +28,10 @@ class Setting:
 def input_side(short_side: float, native: int, n_images: int) -> tuple[int, bool]:
     """(side in px of the network's input, crop the borders) for pictures of this median short side.
 
-    Small pictures are enlarged: on CIFAR-10 (32 px) the last layer gives .413, .729, .764, .768 at 32, 96, 128, 192 px
-    (methods.md 9); with 50 labels a class all stages give .724 at 160 px, .739 at 192 px, so few images get the
-    larger. EuroSAT (64 px) gives .955, .960, .951 at 128, 160, 192 px. Nothing is cropped from small pictures.
-    Photographs are read above the training size: a network trained on random crops expects objects larger than they
-    are (FixRes, Touvron et al. 2019). Ants and bees give .958, .960, .967, .971 at 224, 256, 288, 320 px (398
-    photographs, 6 times 5 folds). Above 20,000 images the training size itself: there the time counts more.
+    Small pictures are enlarged, few of the smallest more, and nothing is cropped from them. Photographs are read above
+    the training size: a network trained on random crops expects objects larger than they are (FixRes, Touvron et al.
+    2019); above 20,000 images at the training size itself, where the time counts more (docs/measurements.md,
+    input-side).
     """
     scale = native / 224
     if short_side <= 40 and n_images <= SMALL:
@@ -54,13 +52,13 @@ def _even(side: float) -> int:
 
 def heads(n_images: int, n_classes: int) -> tuple[str, ...]:
     """The heads worth trying. Ridge and LDA share one decomposition; logistic regression takes four fits in each of
-    six parts, and is worth its time on few images: up to 700 of two classes, 300 of ten."""
+    six parts, and is worth its time on few images (docs/measurements.md, logistic-heads)."""
     return ("ridge", "lda", "logistic") if n_images * n_images * n_classes <= 1e6 else ("ridge", "lda")
 
 
 def cross_validation(n_images: int) -> tuple[int, int]:
     """(folds, repeats). Five folds; three repeats, two above 1,000 images: more narrow the interval below what new
-    images show (digits: 2 repeats cover 92 % of other halves, 5 repeats 90 %)."""
+    images show (docs/measurements.md, cross-validation)."""
     return 5, 3 if n_images <= 1000 else 2
 
 
@@ -141,9 +139,8 @@ TUNABLE_IMAGES = 20
 # Held-out images that one model gets right and the other does not: with 6 of 6 on one side p = 0.03, with fewer no
 # outcome could tell the two apart.
 DISCORDANT = 6
-# Images that a larger set holds out, or a twentieth of it: 750 show a gain of 2 to 3 points where 8 to 20 % of the
-# answers change. With 500 CIFAR-10 (5,000 images, one seed) gives 87.4 %, with 750 88.0: a head on several layers
-# learns from them last, and they are the only images that the network has not seen.
+# Images that a larger set holds out, or a twentieth of it: so many show a gain of 2 to 3 points (docs/measurements.md,
+# held-out).
 HELD_OUT = 750
 PILOT_EPOCHS = 3  # of the trial that decides how deep `--tune auto` goes
 PILOT_SHARE = 0.25  # of a time budget, for that trial
@@ -162,9 +159,8 @@ def caches(epochs: int, views: int, share: float, needed: int, free: int) -> boo
     network's multiply-adds that lie above the cut, where a step takes three of them for each of a pass.
 
     Storing pays where that spares passes (methods.md 2.4), and a fifth of the whole time with them, and fits. Where
-    little is frozen it would spare little, and views of its own for each epoch are worth more: on 5,000 images of
-    CIFAR-10, cut below the upper two thirds, two stored views overfit from the sixth epoch on. A last stage spares a
-    quarter to two thirds of the time, the upper two thirds of EfficientNet-Lite0 a twentieth.
+    little is frozen it would spare little, and views of its own for each epoch are worth more (docs/measurements.md,
+    stored-activations).
     """
     spared, whole = (epochs - views) * (1 - share), epochs * (1 + 2 * share)
     return spared > WORTH_STORING * whole and needed < free // 2
@@ -185,20 +181,15 @@ def tuning(
 ) -> Training:
     """For a part of a pre-trained network with a fitted head on top (LP-FT, Kumar et al. 2022). Raises OptionError.
 
-    AdamW with one cycle, at 1e-3 for networks of depthwise convolutions: with mixup 0.2 of the activations the held-out
-    log-loss of EuroSAT's last stage is .162, without mixup .177; at 3e-4 .185 and .190 (EfficientNet-Lite0). `kind`
-    "normalised" (attention, LayerNorm): 1e-4 (methods.md 2.2 gives 5e-5 to 3e-4); "plain" (ordinary convolutions, as
-    VGG and ResNet): SGD with momentum at 3e-3 (BiT-HyperRule, Kolesnikov et al. 2020). A stage has 0.8 times the rate
-    of the one above it (on 10,000 images of CIFAR-10, all learning for 5 epochs: 87.7 %; with 0.65 87.6, with half the
-    rate 87.6; with 1.0, or twice the rate, 6 points less after the third epoch); label smoothing 0.1 and a moving
-    average of the weights over about a fifth of the steps (cheap insurance, methods.md 2.2), gradients of length 1 at
-    most. BatchNorm keeps its statistics at every size: few images and small batches make them worse (peers.md 6), and
-    on 10,000 images they gave 85.2 % where they learned, 87.7 where they were kept; on 20,000, after 3 of 4 epochs,
-    85.7 and 86.8. A network of random weights (`random`: training from scratch) has none worth keeping. 15 % of the
-    images are held out to stop by, of larger sets less (HELD_OUT). The epochs make STEPS batches of 32: 12 at least,
-    above 10,000 images 8, and 24 at most (held-out log-loss of EuroSAT, 2,250 images: .202 in 12 epochs, .162 in 24;
-    3,000: .143 and .164 in 12, .128 and .140 in 16; CIFAR-10, 1,000 images: .564, .561, .592 in 12, 24, 40; 2,000:
-    .574, .542 in 12, 24; 5,000: the best of 12 came after 9 to 12).
+    AdamW with one cycle, at 1e-3 for networks of depthwise convolutions; `kind` "normalised" (attention, LayerNorm):
+    1e-4 (methods.md 2.2 gives 5e-5 to 3e-4); "plain" (ordinary convolutions, as VGG and ResNet): SGD with momentum at
+    3e-3 (BiT-HyperRule, Kolesnikov et al. 2020). A stage has 0.8 times the rate of the one above it; label smoothing
+    0.1, mixup 0.2 of the activations, a moving average of the weights over about a fifth of the steps (cheap insurance,
+    methods.md 2.2), gradients of length 1 at most. BatchNorm keeps its statistics at every size: few images and small
+    batches make them worse (peers.md 6); a network of random weights (`random`: training from scratch) has none worth
+    keeping (docs/measurements.md, tuning-rates). 15 % of the images are held out to stop by, of larger sets less
+    (HELD_OUT). The epochs make STEPS batches of 32: 12 at least, above 10,000 images 8, and 24 at most
+    (docs/measurements.md, tuning-epochs).
     """
     checked = training(n_images, epochs, batch_size, "adamw")
     held_out = min(checked.held_out, max(0.05, HELD_OUT / max(1, n_images)))
@@ -227,8 +218,7 @@ def tuning(
 def pilot_images(n_images: int, hurried: bool) -> int:
     """Images of the trial that decides how deep `--tune auto` goes: a tenth; 1,000 at least, and where time is short.
 
-    Of 50,000 images of CIFAR-10 (224 px) 1,000 in batches of 64 were too few: after 40 steps the log-loss was .843 and
-    .929 where it began at .763, worse beyond doubt; 5,000 in batches of 32 end at .601 and .504.
+    Fewer steps end where they began or worse (docs/measurements.md, pilot).
     """
     return min(n_images, 1000 if hurried else max(1000, n_images // 10))
 
@@ -249,10 +239,8 @@ def pilot(how: Training, n_images: int) -> Training:
 def finish(how: Training, n_images: int) -> Training:
     """For the end of a tuning, in which the held-out images teach too: one more, lower cycle.
 
-    On 5,000 images of CIFAR-10 (96 px, 12 epochs, judged on 5,000 others) the closed-form head gave 85.7 %, log-loss
-    .451; after 4 more epochs at a fifth of the rate 86.5 %, .453; at half of it 86.5 %, .458; after 6 at the rate
-    itself 85.7 %, .484. The mean of the weights before and after: 86.3 %, .449; 86.3 %, .447; 86.1 %, .459. Where the
-    held-out images are a smaller share they teach less that is new, and cost as much less time.
+    A third of the epochs at a fifth of the rate (docs/measurements.md, finish). Where the held-out images are a smaller
+    share they teach less that is new, and cost as much less time.
     """
     epochs = round(finish_share(how) * how.epochs)
     average = _average(epochs, n_images, how.batch_size)

@@ -146,10 +146,7 @@ def crossed_class_score(
     (Nadeau and Bengio 2003), and (b) the mean over repeats of each one's own end, sqrt(2) times as far from the value:
     the chance of these images and of the new ones. (a) alone is certain of perfection where all folds agree and grows
     too narrow with many repeats; (b) alone leaves out that training sets vary. ECE and the classes take (b) alone.
-    Measured on random half-splits with 5 folds x 3 repeats, ridge on EfficientNet-Lite0's features: the interval covers
-    the accuracy on the other half in 36 of 40 (eurosat_3000), 94 of 100 (hymenoptera), 93 of 100 (brain_mri_yes_no),
-    57 of 60 (faces_orl), 29 of 30 (1,000 images of CIFAR-10), and with 2 repeats 110 of 120 (700 digits). Wilson's
-    interval alone covers it in 43 to 97 %.
+    How often it covers what another half shows: docs/measurements.md, cross-validation.
     """
     scores = [class_score(marks, classes, groups, seed) for marks in repeats]
     per_fold = [

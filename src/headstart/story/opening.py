@@ -144,7 +144,7 @@ def sized(backbone: Backbone, table: Table, options: Options, whole: bool = Fals
     bands = bands_of(options.bands)
     own = replace(backbone.preprocess, ranges=ranges_of(table, bands), bands=bands)
     if whole and crop:
-        # a photograph squashed to the training size: of red cells in smears R2 is .38, with its borders cropped .33
+        # a photograph is squashed to the training size (docs/measurements.md, whole-pictures)
         own, side, crop = replace(own, resize="squash"), backbone.native_size, False
     backbone = replace(backbone, preprocess=own)
     crop_fraction = own.crop_fraction if crop else 1.0
