@@ -6,34 +6,28 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
-from headstart.data.targets import class_numbers
-from headstart.heads.calibrate import best_scale, log_softmax
+from headstart.data.targets import Targets
+from headstart.finetune.job import Ints, Solve
+from headstart.finetune.objective import Objective
 from headstart.heads.material import Material
 from headstart.heads.probe import Candidate, Probe
 from headstart.heads.spectrum import Doubles
 from headstart.heads.taps import TapSet
 
-Ints = npt.NDArray[np.int64]
 Layers = tuple[tuple[TapSet, ...], ...]  # what each closed form may read
-Solve = Callable[[Material, npt.NDArray[np.int64], tuple[TapSet, ...]], Probe]  # the closed-form model of some rows
 LINEAR, CLOSED, MEAN = "linear", "closed form, several layers", "mean of the linear top and the closed form"
 BELOW = "mean of the linear top and a closed form on the layers that stayed as they were"
 TUNED = "tuned"  # stands for the layers in a candidate's record
-# Head -> the share of the linear top, of a closed form on all layers, of one on the layers below the cut.
-#
-# What has learned fits its own images too well, and a closed form that reads it there overrates it. The layers below
-# the cut know nothing of the labels. With the last stage tuned (96 px, 2 seeds; the frozen model, the mean with all
-# layers, that with those below): CIFAR-10, 1,000 images 74.2, 72.3, 75.4 %, log-loss .754, .861, .731; 3,000 77.4,
-# 77.3, 78.7 %, .673, .695, .621; EuroSAT, 1,000 94.4, 92.7, 94.3 %, .190, .237, .180. Where much learns little lies
-# below: CIFAR-10, 1,000, above blocks.1, 74.2, 81.2, 76.9 %. (benchmarks/tuned_heads.py)
+# Head -> the share of the linear top, of a closed form on all layers, of one on the layers below the cut. What has
+# learned fits its own images too well, and a closed form that reads it there overrates it; the layers below the cut
+# know nothing of the labels (docs/measurements.md, "Heads on tuned networks").
 SHARES = {LINEAR: (1.0, 0.0, 0.0), CLOSED: (0.0, 1.0, 0.0), MEAN: (1 / 2, 1 / 2, 0.0), BELOW: (1 / 3, 0.0, 2 / 3)}
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The head that answers best for the held-out images: which, and what it said of them (image, class). `scales` of
+    """The head that answers best for the held-out images: which, and what it said of them (image, output). `scales` of
     the scores of the linear top, the closed form on all layers, and that on those below the cut, of what there is;
     `whole`: of the mean of these; `tried`: what each head is worth there, best first; `layers`: for the closed forms.
     """
@@ -52,23 +46,24 @@ def layer_sets(sets: tuple[TapSet, ...], below: tuple[str, ...]) -> Layers:
     return (sets, (kept,)) if kept.parts else (sets,)
 
 
-def choose(top: Probe, material: Material, held: Ints, layers: Layers, solve: Solve) -> Choice:
-    """The best head by the held-out log-loss: the linear top itself, a closed-form head on several layers of the tuned
+def choose(top: Probe, material: Material, held: Ints, layers: Layers, solve: Solve, objective: Objective) -> Choice:
+    """The best head by the held-out loss: the linear top itself, a closed-form head on several layers of the tuned
     network, or a mean (SHARES). `material`: what the tuned network says of all images that may teach.
 
     None of them has learned from the held-out images. The closed-form heads' own leave-one-out predictions would
     flatter them, since the network has seen those images: their scales are set on the held-out ones.
     """
-    kept, y = material.at(held), class_numbers(material.targets)[held]
+    kept, targets = material.at(held), material.targets.take(held)
     rest = np.setdiff1d(np.arange(len(material)), held)
     members = (top, *(solve(material, rest, some) for some in layers))
-    scales = tuple(best_scale(probe.outputs(kept), y)[0] for probe in members)
+    scales = tuple(objective.best_scale(targets, probe.outputs(kept))[0] for probe in members)
     able = [name for name, shares in SHARES.items() if not any(shares[len(members) :])]
     scores = {name: _head(name, members, scales).outputs(kept) for name in able}
-    name = _least(scores, y)
-    tried = sorted((_tried(one, said, y, one == name) for one, said in scores.items()), key=lambda c: c.log_loss)
-    whole = best_scale(scores[name], y)[0]
-    return Choice(name, scales, whole, log_softmax(whole * scores[name]), tuple(tried), layers)
+    name = _least(scores, targets, objective)
+    found = (_tried(one, said, targets, objective, one == name) for one, said in scores.items())
+    tried = tuple(sorted(found, key=lambda candidate: candidate.log_loss))
+    whole = objective.best_scale(targets, scores[name])[0]
+    return Choice(name, scales, whole, objective.linked(whole * scores[name]), tried, layers)
 
 
 def build(choice: Choice, top: Probe, seen: Callable[[], Material], solve: Solve) -> tuple[Probe, Probe]:
@@ -85,15 +80,15 @@ def build(choice: Choice, top: Probe, seen: Callable[[], Material], solve: Solve
     return replace(_head(choice.name, (top, *closed), scales), candidates=choice.tried), linear
 
 
-def _least(scores: dict[str, Doubles], y: Ints) -> str:
-    """The name of the scores with the least log-loss, each at its best scale."""
-    return min(scores, key=lambda name: best_scale(scores[name], y)[1])
+def _least(scores: dict[str, Doubles], targets: Targets, objective: Objective) -> str:
+    """The name of the scores with the least loss, each at its best scale."""
+    return min(scores, key=lambda name: objective.best_scale(targets, scores[name])[1])
 
 
-def _tried(name: str, scores: Doubles, y: Ints, chosen: bool) -> Candidate:
+def _tried(name: str, scores: Doubles, targets: Targets, objective: Objective, chosen: bool) -> Candidate:
     """What a head is worth on the held-out images."""
-    accuracy = float((scores.argmax(axis=1) == y).mean())
-    return Candidate(TUNED, name, 0.0, best_scale(scores, y)[1], accuracy, float(chosen))
+    loss = objective.best_scale(targets, scores)[1]
+    return Candidate(TUNED, name, 0.0, loss, objective.accuracy(targets, scores, loss), float(chosen))
 
 
 def _head(name: str, members: tuple[Probe | None, ...], scales: tuple[float, ...]) -> Probe:

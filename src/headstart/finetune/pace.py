@@ -11,7 +11,6 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -30,9 +29,10 @@ class Pace:
 
 def measured(
     store: Path | None,
-    kind: Mapping[str, Any],
+    kind: Mapping[str, str | int],
     make: Callable[[], nn.Module],
     x: torch.Tensor,
+    *,
     precision: str,
     device: str,
 ) -> Pace:

@@ -187,15 +187,15 @@ def _cut_before(cuts: Cuts, module: str) -> str:
 
 
 class Tail(nn.Module):
-    """Activation at the cut -> logits. `network` is a copy of the backbone's, of which the body's modules are part: it
-    learns with them, and is the tuned network in the end."""
+    """Activation at the cut -> scores (image, output). `network` is a copy of the backbone's, of which the body's
+    modules are part: it learns with them, and is the tuned network in the end."""
 
-    def __init__(self, backbone: Backbone, what: Tunable, n_classes: int) -> None:
+    def __init__(self, backbone: Backbone, what: Tunable, n_outputs: int) -> None:
         super().__init__()
         network = copy.deepcopy(backbone.module)
         cuts = find_cuts(replace(backbone, module=network))
         self.body = cuts.part(cuts.nodes[what.cut], _top(backbone, cuts))
-        self.linear = nn.Linear(backbone.last_channels, n_classes)
+        self.linear = nn.Linear(backbone.last_channels, n_outputs)
         self._network = [network]  # in a list: its other parameters are not this module's
         learn = dict(network.named_modules())
         network.requires_grad_(False)

@@ -23,7 +23,7 @@ from headstart.files.bundle import HEAD, MODEL, Bundle
 from headstart.files.cells import printable
 from headstart.files.forms import LINEAR, MOST_SIDE, TRAINED
 from headstart.finetune.spec import parse
-from headstart.finetune.trained import Design, SpecHead, build_head
+from headstart.finetune.trained_head import Design, TrainedHead, build_head
 from headstart.heads.probe import Link, Probe
 from headstart.heads.taps import Part, plain
 from headstart.recipe import Training
@@ -50,7 +50,7 @@ def pack(
     assert isinstance(view, Probe)
     tensors: Tensors = {MODEL: timm_tensors(backbone, view.coef.astype(np.float32), view.intercept.astype(np.float32))}
     same = head.parts == plain().parts
-    if isinstance(head, SpecHead):
+    if isinstance(head, TrainedHead):
         tensors[HEAD] = {name: t.numpy() for name, t in head.module.state_dict().items()}
     elif not same:
         assert isinstance(head, Probe)
@@ -72,7 +72,7 @@ def pack(
         "precision": precision,
         "layer": _layer(backbone, head),
         "head": _described(head) | {"in_timm_view": same},
-        "calibration": {"method": "none" if isinstance(head, SpecHead) else task.calibration},
+        "calibration": {"method": "none" if isinstance(head, TrainedHead) else task.calibration},
     }
     return manifest, timm_config(backbone, len(names), names), tensors
 
@@ -80,7 +80,7 @@ def pack(
 def _described(head: Head) -> dict[str, Any]:
     """What the manifest says of a head beside its tensors."""
     parts = [{"block": p.block, "root": p.root, "unit": p.unit} for p in head.parts]
-    if isinstance(head, SpecHead):
+    if isinstance(head, TrainedHead):
         design = head.design
         kind = {"kind": TRAINED, "spec": design.words, "shape": list(design.shape), "scale": head.scale}
         return kind | {"parts": parts, "training": asdict(design.training)}
@@ -132,11 +132,11 @@ def _head(
         raise ValueError(f"its head reads maps of {shape}, and {parts[0].block} has {widths[parts[0].block]} values")
     known = {field.name for field in fields(Training)}
     training = Training(**{name: value for name, value in described["training"].items() if name in known})
-    design = Design(words, parse(words), parts[0].block, shape, training)
+    design = Design(words=words, layers=parse(words), block=parts[0].block, shape=shape, training=training)
     _check_layers(design, tensors, n_outputs)
     module = build_head(design, n_outputs).eval().requires_grad_(False)
     module.load_state_dict({name: torch.from_numpy(t.copy()) for name, t in tensors.items()})
-    return SpecHead(design, module, float(described["scale"]), (), nothing)
+    return TrainedHead(design, module, float(described["scale"]), (), nothing, link=link)
 
 
 def _check_layers(design: Design, tensors: dict[str, npt.NDArray[Any]], n_outputs: int) -> None:

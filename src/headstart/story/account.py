@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from headstart import recipe
 from headstart.counted import count, counted
-from headstart.finetune.trained import Epoch, SpecHead
+from headstart.finetune.objective import CROSS_ENTROPY
+from headstart.finetune.record import ACCURACY, Compared, TuningRecord
+from headstart.finetune.trained_head import Epoch, TrainedHead
 from headstart.judge.marks import Interval, ends
 from headstart.story.pipeline import Fitted, Growth
 
@@ -58,7 +58,7 @@ def settings(fitted: Fitted) -> list[recipe.Setting]:
 def _head_settings(fitted: Fitted) -> list[recipe.Setting]:
     if fitted.tuning:
         return _tuning_settings(fitted, fitted.tuning)
-    if isinstance(fitted.head, SpecHead):
+    if isinstance(fitted.head, TrainedHead):
         how, stopped = fitted.head.design.training, len(fitted.head.epochs)
         held = (
             f"{100 * how.held_out:.0f} % of the training images held out to say when to stop"
@@ -89,45 +89,61 @@ def _head_settings(fitted: Fitted) -> list[recipe.Setting]:
     ]
 
 
-def _tuning_settings(fitted: Fitted, record: dict[str, Any]) -> list[recipe.Setting]:
+def _tuning_settings(fitted: Fitted, record: TuningRecord) -> list[recipe.Setting]:
     assert fitted.method.tuning is not None
-    how = fitted.method.tuning.training
-    kept = "kept" if record["kept"] else f"frozen is enough: {record['why']}"
-    if "cut" not in record:
+    how, part = fitted.method.tuning.training, record.part
+    kept = "kept" if record.kept else f"frozen is enough: {record.why}"
+    if part is None:
         return [recipe.Setting("tuned", "nothing", f"set by --tune {fitted.options.tune}; {kept}")]
-    modules, parameters = counted(record["modules"], "module"), counted(record["parameters"], "parameter")
-    words = f"{modules}, {parameters} above {record['cut']}"
-    epochs = f"{len(record['epochs'])} of {counted(how.epochs, 'epoch')}"
-    training = f"{how.optimizer}, peak rate {record['rate']:g}, {epochs}"
-    if record.get("more_epochs"):
-        training += f", {record['more_epochs']} more with the held-out images"
+    modules, parameters = counted(part.modules, "module"), counted(part.parameters, "parameter")
+    words = f"{modules}, {parameters} above {part.cut}"
+    epochs = f"{len(part.epochs)} of {counted(how.epochs, 'epoch')}"
+    training = f"{how.optimizer}, peak rate {part.rate:g}, {epochs}"
+    if record.more_epochs:
+        training += f", {record.more_epochs} more with the held-out images"
     found = [
         recipe.Setting("tuned", words, f"set by --tune {fitted.options.tune}; {kept}"),
         recipe.Setting("training", training, "LP-FT (Kumar et al. 2022), one cycle (Smith 2018), moving average"),
-        recipe.Setting("arithmetic", record["arithmetic"], "the fastest on this machine, measured"),
+        recipe.Setting("arithmetic", part.arithmetic, "the fastest on this machine, measured"),
     ]
-    if record["kept"]:
-        share = f"{100 * record['alpha']:.0f} % tuned, the rest frozen" if record["alpha"] < 1 else "tuned"
-        found.append(recipe.Setting("weights", share, "mixed by the held-out log-loss (WiSE-FT, Wortsman et al. 2022)"))
-        found.append(recipe.Setting("head", record["head"], "lowest held-out log-loss"))
+    if record.kept:
+        loss = "log-loss" if fitted.method.task.objective is CROSS_ENTROPY else "loss"
+        share = f"{100 * part.alpha:.0f} % tuned, the rest frozen" if part.alpha < 1 else "tuned"
+        mixed = f"mixed by the held-out {loss} (WiSE-FT, Wortsman et al. 2022)"
+        found.append(recipe.Setting("weights", share, mixed))
+        found.append(recipe.Setting("head", part.head, f"lowest held-out {loss}"))
     return found
 
 
-def tuning_line(record: dict[str, Any]) -> str:
+def tuning_line(record: TuningRecord) -> str:
     """What tuning was worth, in one line."""
-    found = record.get("compared")
-    if found is None:
-        if not record["kept"]:
-            return f"frozen is enough: {record['why']}"
-        return f"tuned above {record['cut']}; too few images to hold some out and compare"
-    change = f"{_change(found['tuned'], found['frozen'], found['difference'])}{_losses(found['loss_difference'])}"
-    verdict = "the tuned model was kept" if record["kept"] else "frozen is enough, the frozen model was kept"
-    if record.get("more_epochs"):
+    found, part = record.compared, record.part
+    if found is None or part is None:
+        if not record.kept or part is None:
+            return f"frozen is enough: {record.why}"
+        return f"tuned above {part.cut}; too few images to hold some out and compare"
+    verdict = "the tuned model was kept" if record.kept else "frozen is enough, the frozen model was kept"
+    if record.more_epochs:
         verdict += " and learned from them too"
+    measure = "" if found.measure == ACCURACY else f"{found.measure.replace('_', ' ')} "
+    frozen, tuned = (_written(score, found.share) for score in (found.frozen, found.tuned))
     return (
-        f"on {counted(found['n'], 'held-out training image')}: frozen {_percent(found['frozen'])}, tuned above "
-        f"{record['cut']} {_percent(found['tuned'])} ({change}); {verdict}"
+        f"on {counted(found.n, 'held-out training image')}: {measure}frozen {frozen}, tuned above {part.cut} {tuned} "
+        f"({_gained(found)}); {verdict}"
     )
+
+
+def _written(score: Interval, share: bool) -> str:
+    return _percent(score) if share else f"{ends(score)[0]:.4g}"
+
+
+def _gained(found: Compared) -> str:
+    """What tuning changed of the measure and of the loss, with their intervals."""
+    loss = _losses(found.loss_difference, "log-loss" if found.measure == ACCURACY else "loss")
+    if found.share:
+        return f"{_change(found.tuned, found.frozen, found.difference)}{loss}"
+    value, low, high = ends(found.difference)
+    return f"change {value:+.3g}, {low:+.3g} to {high:+.3g}{loss}"
 
 
 def _percent(score: Interval) -> str:
@@ -141,19 +157,19 @@ def _change(now: Interval, before: Interval, difference: Interval) -> str:
     return f"change {value:+.1f} points, {100 * low:+.1f} to {100 * high:+.1f}"
 
 
-def _losses(difference: dict[str, Any]) -> str:
-    """A difference of log-losses with its interval; nothing where that has no ends."""
+def _losses(difference: Interval, word: str) -> str:
+    """A difference of losses with its interval; nothing where that has no ends."""
     if difference["low"] is None:
         return ""
-    value, low, high = (difference[end] for end in ("value", "low", "high"))
-    return f"; log-loss {value:+.3f}, {low:+.3f} to {high:+.3f}"
+    value, low, high = ends(difference)
+    return f"; {word} {value:+.3f}, {low:+.3f} to {high:+.3f}"
 
 
 def epochs_of(fitted: Fitted) -> tuple[Epoch, ...]:
     """The loss curve of a trained head or a tuned network; empty for the closed-form heads."""
     if fitted.tuning:
-        return tuple(Epoch(**epoch) for epoch in fitted.tuning["epochs"])
-    return fitted.head.epochs if isinstance(fitted.head, SpecHead) else ()
+        return fitted.tuning.epochs
+    return fitted.head.epochs if isinstance(fitted.head, TrainedHead) else ()
 
 
 def growth_line(growth: Growth) -> str:
@@ -177,7 +193,7 @@ def outcomes(fitted: Fitted) -> list[str]:
 def no_gain_line(fitted: Fitted) -> str | None:
     """That the judged images show no gain of tuning, or a loss beyond doubt; None where they show one."""
     found = next((b for b in fitted.baselines if b.kind == "frozen"), None)
-    if not (fitted.tuning and fitted.tuning["kept"]) or found is None:
+    if not fitted.tuned or found is None:
         return None
     gain, frozen, tuned = found.difference["difference"], found.scores[found.measure], found.rival[found.measure]
     if gain["low"] is None or gain["low"] > 0:

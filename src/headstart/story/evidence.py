@@ -15,10 +15,10 @@ from threadpoolctl import threadpool_limits
 
 from headstart import recipe
 from headstart.data.splits import nested_order
-from headstart.data.targets import class_numbers
-from headstart.finetune.activations import Stored
-from headstart.finetune.trained import Bar, Design, Epoch, Examples, SpecHead, no_bar, train_head
-from headstart.finetune.tune import Tuning, answers, tune
+from headstart.finetune.at_cut import Stored
+from headstart.finetune.job import Session, Tuning
+from headstart.finetune.trained_head import Bar, Design, Epoch, Examples, TrainedHead, train_head
+from headstart.finetune.tune import answers, tune
 from headstart.heads.material import Blocks, Ints, Material
 from headstart.heads.probe import Probe
 from headstart.heads.spectrum import Doubles
@@ -72,12 +72,14 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Method:
-    """How a model of a task is made: closed-form heads on these tap sets, or one head of the user's own layers."""
+    """How a model of a task is made: closed-form heads on these tap sets, or one head of the user's own layers; or a
+    tuned network, which is worked on in `session`."""
 
     task: Task
     sets: tuple[TapSet, ...]
     design: Design | None = None
     tuning: Tuning | None = None
+    session: Session | None = None
     device: str = "cpu"  # that trains it
 
     @property
@@ -125,13 +127,15 @@ def final_head(material: Material, plan: Plan, method: Method, bar: Bar) -> Head
 
 def _train(
     material: Material, rows: Ints, method: Method, progress: Callable[[Epoch], None] = lambda epoch: None
-) -> SpecHead:
+) -> TrainedHead:
     """The user's own layers, trained on these rows."""
     assert method.design is not None
+    assert method.task.objective is not None
     m, keys = material, [material.keys[row] for row in rows]
     stored = Stored(method.design.shape, m.blocks[method.design.block])
-    examples = Examples(stored, rows, class_numbers(m.targets)[rows], m.groups[rows], keys, len(m.targets.names))
-    return train_head(method.design, examples, m.seed, method.device, progress)
+    examples = Examples(stored, rows, m.targets.take(rows), m.groups[rows], keys)
+    objective, device = method.task.objective, method.device
+    return train_head(method.design, examples, objective, seed=m.seed, device=device, progress=progress)
 
 
 def judge(material: Material, plan: Plan, head: Head, method: Method, bar: Bar) -> Verdict:
@@ -160,16 +164,17 @@ def cross_tuned(material: Material, plan: Plan, method: Method, bar: Bar) -> tup
     """Cross-validation in which all of a tuning is done anew: of the model, and of its linear top alone. `material`:
     the frozen network's."""
     assert method.tuning is not None
-    tuning = replace(method.tuning, say=lambda text: None, bar=no_bar)
+    assert method.session is not None
+    tuning, session = method.tuning, method.session.quiet()
     train, mine, task = plan.train, material.part(plan.train), method.task
     tops = np.full((len(train), len(material.targets.names), *task.extra), np.nan)
 
     def fit(rows: Ints) -> Callable[[Ints], Doubles]:
-        learned = tune(tuning, material, train[rows], method.device)
-        rule = rule_of(task, material, train[rows], learned.head)
+        tuned = tune(tuning, material, train[rows], session)
+        rule = rule_of(task, material, train[rows], tuned.head)
 
         def answer(other: Ints) -> Doubles:
-            head, top = answers(tuning, learned, material, train[other])
+            head, top = answers(tuning, tuned, material, train[other], session)
             tops[other] = task.answers(top, rule)
             return task.answers(head, rule)
 

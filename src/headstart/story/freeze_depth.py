@@ -18,15 +18,16 @@ from headstart import recipe
 from headstart.counted import counted
 from headstart.data.table import Table
 from headstart.errors import OptionError
+from headstart.finetune.job import Session, Tuning
 from headstart.finetune.tunable import stages, tunable
-from headstart.finetune.tune import Tuning, answers, tune
+from headstart.finetune.tune import answers, tune
 from headstart.heads.material import Material
 from headstart.judge.marks import Interval, Marks, ends
+from headstart.story.activations_of import prepare
 from headstart.story.compare import marks_with, start
 from headstart.story.evidence import rule_of
-from headstart.story.opening import QUIET, Options, Watcher, open_at_size
+from headstart.story.opening import QUIET, Options, Watcher, open_at_size, session_of
 from headstart.story.plan import Plan
-from headstart.story.tuning import prepare
 from headstart.tasks.known import TASKS
 from headstart.tasks.task import Task
 from headstart.trunk.network import RANDOM, Backbone
@@ -77,11 +78,12 @@ def freeze_depth(table: Table, options: Options, watch: Watcher = QUIET) -> Curv
         what = tunable(seen.backbone, stage if frozen else "all")
         watch.say(f"{frozen} of {len(names)} stages frozen: what lies above {what.cut} learns")
         mine = replace(options, tune=stage if frozen else "all")
-        tuning = prepare(task, seen.table, features.hashes, seen.backbone, mine, plan.train, 1, watch)  # and its memory
-        tuned = _marks(task, tuning, material, plan)
+        tuning = prepare(task, seen.table, features.hashes, seen.backbone, mine, plan.train, 1)
+        session = session_of(watch)  # one each: what is made at this cut serves no other
+        tuned = _marks(task, tuning, material, plan, session)
         other = _drawn_anew(tuning, random, what.modules, options, len(plan.train))
-        again = replace(material, blocks=other.features(other.backbone, np.arange(len(seen.targets))))
-        drawn = _marks(task, other, again, plan)
+        again = replace(material, blocks=other.reader.features(other.backbone, np.arange(len(seen.targets)), session))
+        drawn = _marks(task, other, again, plan, session)
         gain = measure.gain(tuned, drawn, groups)["difference"]
         scores = [measure.of(marks, groups) for marks in (tuned, drawn)]
         found.append(Depth(frozen, what.cut, scores[0], scores[1], gain, round(time.perf_counter() - begun, 1)))
@@ -102,11 +104,11 @@ def _drawn_anew(tuning: Tuning, random: Backbone, modules: tuple[str, ...], opti
     return replace(tuning, backbone=drawn, training=training)
 
 
-def _marks(task: Task, tuning: Tuning, material: Material, plan: Plan) -> Marks:
+def _marks(task: Task, tuning: Tuning, material: Material, plan: Plan, session: Session) -> Marks:
     """The marks of a network tuned so, on the judged images."""
     assert plan.judge is not None
-    tuned = tune(tuning, material, plan.train)
-    found, _ = answers(tuning, tuned, material, plan.judge)
+    tuned = tune(tuning, material, plan.train, session)
+    found, _ = answers(tuning, tuned, material, plan.judge, session)
     rule = rule_of(task, material, plan.train, tuned.head)
     return task.judging.mark(material.targets.take(plan.judge), task.answers(found, rule))
 

@@ -15,7 +15,8 @@ from headstart.data.ranges import ranges_of
 from headstart.data.table import Table
 from headstart.errors import DataError, ImageError, OptionError, OutputError
 from headstart.finetune import spec
-from headstart.finetune.trained import Bar, Design, Epoch, check_layers, no_bar
+from headstart.finetune.job import Session
+from headstart.finetune.trained_head import Bar, Design, Epoch, check_layers, no_bar
 from headstart.finetune.tunable import tunable
 from headstart.heads.taps import one_layer
 from headstart.story.evidence import Method
@@ -44,6 +45,11 @@ class Watcher:
 
 
 QUIET = Watcher()
+
+
+def session_of(watch: Watcher, device: str = "cpu") -> Session:
+    """Where a tuning works in this process, and whom it tells."""
+    return Session(device=device, say=watch.say, bar=watch.bar, compile=compile_trunk)
 
 
 def announce_maps(table: Table, backbone: Backbone, options: Options, watch: Watcher) -> None:
@@ -106,7 +112,7 @@ def design_of(backbone: Backbone, options: Options, n_images: int) -> Design | N
     tap, layers = backbone.taps[0], spec.parse(options.head)
     shape = tap.shape if "map" in tap.pools else (tap.channels,)
     training = recipe.training(n_images, options.epochs, options.batch_size, options.optimizer)
-    return Design(options.head, layers, tap.blocks[0], shape, training)
+    return Design(words=options.head, layers=layers, block=tap.blocks[0], shape=shape, training=training)
 
 
 def method_of(task: Task, backbone: Backbone, options: Options, n_images: int) -> Method:

@@ -26,6 +26,7 @@ from headstart.data.table import Table
 from headstart.data.targets import Targets
 from headstart.errors import DataError
 from headstart.files.bundle import read_bundle
+from headstart.finetune.record import TuningRecord
 from headstart.finetune.tune import Tuned, tune
 from headstart.heads.material import Material
 from headstart.heads.taps import LAST, plain
@@ -35,6 +36,7 @@ from headstart.judge.marks import Interval, Score
 from headstart.ship.package import Loaded, unpack
 from headstart.ship.predict import Predictions, predict
 from headstart.story import evidence
+from headstart.story.activations_of import prepare
 from headstart.story.opening import (
     QUIET,
     Options,
@@ -44,14 +46,14 @@ from headstart.story.opening import (
     open_network,
     see,
     see_again,
+    session_of,
     short_side,
 )
 from headstart.story.options import check
 from headstart.story.plan import Plan, make_plan
-from headstart.story.tuning import prepare
 from headstart.tasks.known import TASKS, with_threshold
 from headstart.tasks.task import Head, Rule, Task
-from headstart.trunk.engine import Engine, compile_trunk
+from headstart.trunk.engine import Engine
 from headstart.trunk.features import Features
 from headstart.trunk.network import Backbone
 
@@ -140,8 +142,13 @@ class Fitted:
     options: Options
     method: evidence.Method
     rule: Rule
-    tuning: dict[str, Any] | None = None
+    tuning: TuningRecord | None = None
     growth: Growth | None = None
+
+    @property
+    def tuned(self) -> bool:
+        """Whether the network of the model was tuned."""
+        return self.tuning is not None and self.tuning.kept
 
 
 def fit(table: Table, options: Options, watch: Watcher = QUIET, task: Task | None = None) -> Fitted:
@@ -180,15 +187,16 @@ def taught(task: Task, seen: Seen, plan: Plan, options: Options, watch: Watcher,
             return Learned(seen, plan, head, method, material, options, clock.seconds, material)
     with clock("tune"):
         trainings = 1 if plan.judge is not None else 1 + recipe.cross_validation(len(plan.train))[0]
-        tuning = prepare(task, seen.table, features.hashes, seen.backbone, options, plan.train, trainings, watch)
-        method = replace(method, sets=tuning.sets, tuning=tuning)
+        tuning = prepare(task, seen.table, features.hashes, seen.backbone, options, plan.train, trainings)
+        session = session_of(watch, method.device)
+        method = replace(method, sets=tuning.sets, tuning=tuning, session=session)
         n, training = len(plan.train), tuning.training
         line = watch.epochs(training.epochs + recipe.finish(training, n).epochs, n)
-        tuned = tune(tuning, material, plan.train, method.device, line)
+        tuned = tune(tuning, material, plan.train, session, line)
     if tuned.backbone is None:
         return Learned(seen, plan, tuned.head, method, material, options, clock.seconds, material, tuned)
     with clock("read images, run the tuned network"):
-        engine = compile_trunk(tuned.backbone, options.precision)
+        engine = session.engine_of(tuned.backbone, options.precision)
         bar = watch.bar("tuned network", len(seen.table))
         again = see_again(seen.table, features.hashes, tuned.backbone, engine, options, bar)
         again = replace(again, kept=features.kept, set_aside=features.set_aside)

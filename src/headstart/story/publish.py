@@ -20,7 +20,7 @@ from headstart.errors import ImageError
 from headstart.files.bundle import write_bundle
 from headstart.files.cells import csv_bytes
 from headstart.finetune.choice import TUNED
-from headstart.finetune.trained import SpecHead
+from headstart.finetune.trained_head import TrainedHead
 from headstart.heads.taps import LAST
 from headstart.report.numbers import estimate, full
 from headstart.report.page import MAX_COPIES, MAX_GROUPS
@@ -64,7 +64,7 @@ def metrics(fitted: Fitted) -> dict[str, Any]:
         "learning_curve": fitted.curve,
         "candidates": [asdict(c) for c in fitted.head.candidates],
         "added": None if fitted.growth is None else fitted.growth.to_json(),
-        "tuning": fitted.tuning,
+        "tuning": None if fitted.tuning is None else fitted.tuning.to_json(),
         "training": [asdict(epoch) for epoch in epochs_of(fitted)],
         "set_aside": [{"path": name, "reason": reason} for name, reason in fitted.seen.features.set_aside],
         "seconds": {stage: round(s, 3) for stage, s in fitted.seconds.items()},
@@ -193,7 +193,7 @@ def report_data(
         curve=tuple(report.CurvePoint(p["n"], p["accuracy"]) for p in fitted.curve),
         gain=fitted.curve[-1].get("gain") if fitted.curve else None,
         losses=tuple((epoch.loss, epoch.held_out_loss) for epoch in epochs_of(fitted)),
-        more_epochs=(fitted.tuning or {}).get("more_epochs", 0),
+        more_epochs=(fitted.tuning.more_epochs or 0) if fitted.tuning else 0,
         rates=tuple(epoch.rate for epoch in epochs_of(fitted)),
         reliability=_reliability(fitted),
         network=_network(fitted),
@@ -249,7 +249,7 @@ def _candidates(fitted: Fitted) -> tuple[report.Candidate, ...]:
 
 def _tried_on(fitted: Fitted) -> str:
     """The images by which heads were compared."""
-    if isinstance(fitted.head, SpecHead) or (fitted.tuning and fitted.tuning["kept"]):
+    if fitted.tuned or isinstance(fitted.head, TrainedHead):
         return "training images that were held out"
     return "the training images, each left out in turn (for logistic regression, in five folds)"
 
@@ -265,7 +265,7 @@ def _timm_view(fitted: Fitted) -> report.TimmView | None:
 def _why_other(head: Head) -> str:
     """Why the timm view is not the model itself."""
     top = "a timm network has one linear layer on the values of its last layer"
-    if isinstance(head, SpecHead):
+    if isinstance(head, TrainedHead):
         return f"{top}, and the head of this model has layers of its own"
     layers = list(dict.fromkeys(part.block.split("/")[0] for part in head.parts))
     if layers == [LAST]:
@@ -293,7 +293,7 @@ def _network(fitted: Fitted) -> report.Network:
         precision=engine.precision,
         chain=backbone.chain,
         taps=tuple(dict.fromkeys(p.block.split("/")[0] for p in fitted.head.parts)),
-        tuned=bool(fitted.tuning and fitted.tuning["kept"]),
+        tuned=fitted.tuned,
     )
 
 

@@ -25,7 +25,7 @@ Floats = npt.NDArray[np.float32]
 View = Callable[[npt.NDArray[np.uint8], str, int], npt.NDArray[np.uint8]]  # pixels, content hash, number -> pixels
 
 
-class Activations(Protocol):
+class AtCut(Protocol):
     """Activations at a cut, (image, channel, height, width) or (image, channel), in float32."""
 
     @property

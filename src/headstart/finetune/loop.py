@@ -17,10 +17,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from headstart.errors import DataError
 from headstart.finetune.arithmetic import PLAIN, Arithmetic
 from headstart.finetune.checkpoint import State, named, under
+from headstart.finetune.objective import Objective
 from headstart.recipe import Training
 
 Ints = npt.NDArray[np.integer]
-Fetch = Callable[[Ints], tuple[torch.Tensor, torch.Tensor]]  # examples -> (activations, class numbers)
+Fetch = Callable[[Ints], tuple[torch.Tensor, torch.Tensor]]  # examples -> (activations, encoded truths)
 Groups = list[tuple[float, list[nn.Parameter]]]  # share of the peak learning rate, parameters
 
 
@@ -32,21 +33,23 @@ def one_cycle(step: int, steps: int, warm_up: float) -> float:
     return 0.5 + 0.5 * math.cos(math.pi * min(1.0, (step - rise + 1) / max(1, steps - rise)))
 
 
-class Learner:
-    """A module with what moves it. `steps`: batches in all epochs; `seed` decides what mixup mixes."""
+class Loop:
+    """A module with what moves it. `steps`: batches in all epochs; `seed` decides what mixup mixes; `groups` of
+    parameters, None: all of one."""
 
     def __init__(
         self,
         module: nn.Module,
         how: Training,
         steps: int,
-        n_classes: int,
+        objective: Objective,
+        *,
         seed: int = 0,
         device: str = "cpu",
         arithmetic: Arithmetic = PLAIN,
         groups: Groups | None = None,
     ) -> None:
-        self.how, self.steps, self.n_classes, self.seed, self.device = how, steps, n_classes, seed, device
+        self.how, self.steps, self.objective, self.seed, self.device = how, steps, objective, seed, device
         self.arithmetic = arithmetic
         self.module = arithmetic.prepare(module)
         self.optimizer = _optimizer(how, groups or [(1.0, list(self.module.parameters()))])
@@ -77,17 +80,17 @@ class Learner:
             coming = pool.submit(fetch, some[0]) if some else None
             for number in range(len(some)):
                 assert coming is not None
-                x, y = coming.result()
+                x, target = coming.result()
                 coming = pool.submit(fetch, some[number + 1]) if number + 1 < len(some) else None
-                yield self._learn(x.to(self.device), y.to(self.device)) * len(y)
+                yield self._learn(x.to(self.device), target.to(self.device)) * len(target)
 
-    def _learn(self, x: torch.Tensor, y: torch.Tensor) -> float:
+    def _learn(self, x: torch.Tensor, target: torch.Tensor) -> float:
         """One step; the mean loss. Where memory is short the batch goes through in parts: the step is the same, but for
         the statistics of BatchNorm where they learn."""
         share = one_cycle(self.step, self.steps, self.how.warm_up)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * share
-        x, target = self._mixed(x, y)
+        x, target = self._mixed(x, target)
         while True:
             try:
                 loss = self._backward(x, target)
@@ -111,10 +114,10 @@ class Learner:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _mixed(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mixup (Zhang et al. 2018): each activation with a share of another one, and the labels likewise."""
-        target = nn.functional.one_hot(y, self.n_classes).float()
-        if not self.how.mixup:
+    def _mixed(self, x: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mixup (Zhang et al. 2018): each activation with a share of another one, and the truths likewise. What is not
+        known of one of the two is not known of the mix."""
+        if not (self.how.mixup and self.objective.mixes):
             return x, target
         drawn = np.random.default_rng((self.seed, self.step))
         share, other = float(drawn.beta(self.how.mixup, self.how.mixup)), drawn.permutation(len(x))
@@ -122,12 +125,12 @@ class Learner:
 
     def _backward(self, x: torch.Tensor, target: torch.Tensor) -> float:
         self.optimizer.zero_grad(set_to_none=True)
-        total = 0.0
+        total, known = 0.0, max(1, _known(target))
         for part, wanted in zip(torch.split(x, self.part), torch.split(target, self.part), strict=True):
             with self.arithmetic.numbers(self.device):
                 scores = self.module(self.arithmetic.order(part))
-            loss = nn.functional.cross_entropy(scores.float(), wanted, label_smoothing=self.how.smoothing)
-            loss = loss * (len(part) / len(x))
+            loss = self.objective.loss(scores.float(), wanted, self.how.smoothing)
+            loss = loss * (_known(wanted) / known)
             loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
         return total
@@ -167,6 +170,11 @@ def batches(order: Ints, size: int) -> Iterator[Ints]:
     for end in ends:
         yield order[start:end]
         start = end
+
+
+def _known(target: torch.Tensor) -> int:
+    """The truths of a batch that are known: what a mean loss is the mean over."""
+    return int((~target.isnan()).sum())
 
 
 def out_of_memory(error: BaseException) -> bool:
