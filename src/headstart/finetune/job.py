@@ -29,7 +29,7 @@ from headstart.trunk.network import Backbone
 Ints = npt.NDArray[np.int64]
 Blocks = dict[str, npt.NDArray[np.floating]]
 Solve = Callable[[Material, Ints, tuple[TapSet, ...]], Probe]  # the closed-form model of some rows
-Mark = Callable[[Targets, Doubles], Marks]  # of outputs (image, output)
+Mark = Callable[[Targets, Doubles, Ints], Marks]  # of outputs (image, output) for images in these groups
 Say = Callable[[str], None]
 
 

@@ -38,7 +38,7 @@ def compare(job: Job, tuned: Doubles) -> Compared:
     at = job.rows[job.held]
     frozen = tuning.solve(job.material, job.teaching, tuning.sets).outputs(job.material.at(at))
     both = [objective.scaled(targets, outputs) for outputs in (tuned, frozen)]
-    marks = [tuning.mark(targets, outputs) for outputs in both]
+    marks = [tuning.mark(targets, outputs, groups) for outputs in both]
     losses = [objective.losses(targets, outputs) for outputs in both]
     return Compared(
         n=len(at),

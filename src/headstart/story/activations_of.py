@@ -85,9 +85,10 @@ def prepare(
     )
 
 
-def marks_of(task: Task, targets: Targets, outputs: Doubles) -> Marks:
-    """What the task's judge knows of outputs (image, output)."""
-    return task.judging.mark(targets, task.answers(outputs))
+def marks_of(task: Task, targets: Targets, outputs: Doubles, groups: Ints) -> Marks:
+    """What the task's judge knows of outputs (image, output) for held-out images. What decides by them is chosen by the
+    same images: for the tuned and the frozen model alike, which are compared there."""
+    return task.judging.mark(targets, task.answers(outputs, task.rule(targets, outputs, groups)))
 
 
 @dataclass(frozen=True)
