@@ -20,7 +20,7 @@ import numpy as np
 
 from headstart import recipe
 from headstart.data.table import read_table
-from headstart.finetune.activations import Live
+from headstart.finetune.at_cut import Live
 from headstart.judge.intervals import accuracy_interval, paired_gain
 from headstart.story import compare
 from headstart.story.opening import QUIET, Options

@@ -32,7 +32,8 @@ import torch
 
 from headstart import recipe
 from headstart.finetune.arithmetic import CHANNELS_LAST, Arithmetic, candidates, fastest, memory_kept, rates
-from headstart.finetune.learner import Learner
+from headstart.finetune.loop import Loop
+from headstart.finetune.objective import CROSS_ENTROPY
 from headstart.finetune.tunable import Tail, tunable
 from headstart.trunk.backbone import open_backbone
 from headstart.trunk.engine import compile_trunk
@@ -49,9 +50,11 @@ def ours(backbone: Backbone, what: str, x: torch.Tensor, y: torch.Tensor, n: int
     tail = Tail(backbone, tunable(backbone, what), n)
     training = replace(recipe.tuning(len(y), 1, BATCH), optimizer="adamw")
     with memory_kept():
-        learn = Learner(tail, training, len(y) // BATCH + 1, n, arithmetic=how, groups=tail.groups(0.8))
+        groups, steps = tail.groups(0.8), len(y) // BATCH + 1
+        loop = Loop(tail, training, steps, CROSS_ENTROPY, arithmetic=how, groups=groups)
+        truths = torch.nn.functional.one_hot(y, n).float()
         start = time.perf_counter()
-        for _ in learn.batches(np.arange(len(y)), lambda some: (x[some], y[some])):
+        for _ in loop.batches(np.arange(len(y)), lambda some: (x[some], truths[some])):
             pass
     return time.perf_counter() - start
 

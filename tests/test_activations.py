@@ -14,11 +14,12 @@ from headstart.data.augment import augmentation, view
 from headstart.data.images import content_hash
 from headstart.data.table import Table, read_table
 from headstart.errors import OptionError
-from headstart.finetune.activations import Live, Stored
+from headstart.finetune.at_cut import Live, Stored
+from headstart.finetune.job import Session, Tuning
 from headstart.finetune.tunable import share_of, tunable
-from headstart.story.opening import Watcher
+from headstart.story.activations_of import prepare
 from headstart.story.options import Options, rate_of, seconds_of
-from headstart.story.tuning import prepare
+from headstart.tasks.classification import CLASSIFICATION
 from headstart.trunk.backbone import open_backbone
 from headstart.trunk.engine import compile_trunk
 from headstart.trunk.network import Backbone
@@ -39,13 +40,16 @@ def hashes(table: Table) -> tuple[str, ...]:
     return tuple(content_hash(table.read(row)) for row in range(len(table)))
 
 
+def prepared(network: Backbone, table: Table, options: Options) -> Tuning:
+    return prepare(CLASSIFICATION, table, hashes(table), network, options, np.arange(len(table)), 1)
+
+
 def activations(
     network: Backbone, table: Table, cache: Path, stage: str, said: Callable[[str], None] = lambda text: None
 ) -> Stored | Live:
     options = Options(tune=stage, precision="f32", cache=str(cache), epochs=12)
-    rows = np.arange(len(table))
-    tuning = prepare(table, hashes(table), network, options, rows, 1, Watcher(said))
-    found = tuning.activations(tunable(network, stage), rows, 12)
+    reader = prepared(network, table, options).reader
+    found = reader.at_cut(tunable(network, stage), np.arange(len(table)), 12, Session(say=said))
     assert isinstance(found, Stored | Live)
     return found
 
@@ -106,25 +110,25 @@ def test_what_is_stored_is_of_the_images_asked_for_and_serves_their_folds(
     """A trial on a part of the images takes no pass of the others."""
     said: list[str] = []
     options = Options(tune="auto", precision="f32", cache=str(tmp_path))
-    tuning = prepare(table, hashes(table), network, options, np.arange(len(table)), 1, Watcher(said.append))
+    tuning, session = prepared(network, table, options), Session(say=said.append)
     last, trial = tunable(network, "last"), np.array([20, 3, 7, 11])
-    part = tuning.activations(last, trial, 12)
+    part = tuning.reader.at_cut(last, trial, 12, session)
     assert isinstance(part, Stored)
     assert [len(part.values), *map(len, part.views)] == [4, 4, 4, 4]
-    whole = tuning.activations(last, np.arange(len(table)), 12)
+    whole = tuning.reader.at_cut(last, np.arange(len(table)), 12, session)
     assert len(said) == 2
     for epoch in range(4):
         assert np.array_equal(part.viewed(trial, epoch), whole.viewed(trial, epoch))
-    assert tuning.activations(last, trial, 3) is whole
-    assert isinstance(tuning.activations(last, trial, 13), Stored)
+    assert tuning.reader.at_cut(last, trial, 3, session) is whole
+    assert isinstance(tuning.reader.at_cut(last, trial, 13), Stored, session)
     epochs = tuning.training.epochs  # of a whole training
-    folds = [tuning.activations(last, rows, epochs) for rows in (trial, np.arange(9, 20))]
+    folds = [tuning.reader.at_cut(last, rows, epochs) for rows in (trial, np.arange(9, 20, session))]
     assert folds[0] is folds[1]
     assert len(said) == 4
-    short = tuning.activations(tunable(network, "blocks.1"), trial, 3)
+    short = tuning.reader.at_cut(tunable(network, "blocks.1"), trial, 3, session)
     assert isinstance(short, Live)
     assert said[-1].endswith("and spare nothing")
-    assert tuning.activations(tunable(network, "blocks.1"), np.arange(4), 3) is short
+    assert tuning.reader.at_cut(tunable(network, "blocks.1"), np.arange(4), 3, session) is short
 
 
 def test_storing_pays_where_it_takes_fewer_passes_and_fits() -> None:

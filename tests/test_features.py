@@ -19,7 +19,7 @@ from headstart.data import images
 from headstart.data.images import write_png
 from headstart.data.table import Table, read_table, table_of
 from headstart.errors import DataError, ImageError, OutputError
-from headstart.finetune.activations import Live
+from headstart.finetune.at_cut import Live
 from headstart.trunk import features as module
 from headstart.trunk.backbone import open_backbone
 from headstart.trunk.engine import Bytes, Deliver, Engine, OpenVinoEngine

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,31 +21,43 @@ from headstart import recipe
 from headstart.cli.progress import epoch_table
 from headstart.data.images import load as decode
 from headstart.data.table import list_images, read_table
+from headstart.data.targets import ClassNumbers, class_numbers
 from headstart.errors import DataError, OptionError, OutputError
 from headstart.files.bundle import read_bundle
-from headstart.finetune import learner
-from headstart.finetune.activations import Activations, Stored
 from headstart.finetune.arithmetic import BF16, PLAIN
+from headstart.finetune.at_cut import AtCut, Stored
 from headstart.finetune.checkpoint import Checkpoint
 from headstart.finetune.choice import BELOW, CLOSED, LINEAR, MEAN, build, choose, layer_sets
-from headstart.finetune.trained import Design, Epoch, Examples
+from headstart.finetune.job import Job, Session, Tuning
+from headstart.finetune.loop import Loop
+from headstart.finetune.objective import CROSS_ENTROPY
+from headstart.finetune.pilot import Pilot, pilot
+from headstart.finetune.record import Compared, TunedPart
+from headstart.finetune.trained_head import Design, Epoch, Examples
 from headstart.finetune.tunable import Tail, Tunable, depths, kind_of, tunable
-from headstart.finetune.tune import Tuned, Tuning, _compare, _held_out, _pilot, answers, tune
+from headstart.finetune.tune import Tuned, answers, tune
+from headstart.finetune.versus import compare
 from headstart.heads.calibrate import best_scale
 from headstart.heads.material import Material
-from headstart.heads.probe import Probe, fit_closed
+from headstart.heads.probe import Probe
 from headstart.heads.taps import Part, TapSet, last, plain
 from headstart.judge.intervals import wilson
+from headstart.judge.marks import Interval
 from headstart.ship.predict import predict
-from headstart.story import pipeline, publish
+from headstart.story import evidence, pipeline, publish
 from headstart.story.account import no_gain_line
+from headstart.story.activations_of import marks_of
 from headstart.story.opening import Options
 from headstart.story.pipeline import load
+from headstart.tasks.classification import CLASSIFICATION
+from headstart.tasks.task import closed_form
 from headstart.trunk.backbone import open_backbone
 from headstart.trunk.cut import find_cuts
 from headstart.trunk.network import Backbone
 
 N = 60
+Y = np.arange(N) % 3
+ROWS = np.arange(N)
 Images = npt.NDArray[np.float32]
 
 
@@ -85,27 +97,67 @@ def at_cut(network: Backbone, cut: str, x: Images) -> Images:
 def material(network: Backbone, labels: npt.NDArray[np.int64], x: Images | None = None) -> Material:
     values = top(network, pixels() if x is None else x)
     keys = tuple(f"{k:04d}" for k in range(len(values)))
-    return Material({"pre_logits": values}, labels, np.arange(len(values)), keys, ("a", "b", "c"), 0)
+    return Material({"pre_logits": values}, ClassNumbers(labels, ("a", "b", "c")), np.arange(len(values)), keys, 0)
+
+
+fit_closed = partial(closed_form, CLASSIFICATION)
+
+
+@dataclass(frozen=True, eq=False)
+class PixelReader:
+    """Of the images of `pixels`; `views`: pixels of further views."""
+
+    network: Backbone
+    views: tuple[Images, ...] = ()
+
+    def at_cut(self, what: Tunable, rows: npt.NDArray[np.int64], epochs: int, session: Session) -> AtCut:
+        x, *others = (at_cut(self.network, what.cut, images) for images in (pixels(), *self.views))
+        return Stored(x.shape[1:], x.reshape(N, -1), tuple(o.reshape(N, -1) for o in others), np.arange(N))
+
+    def features(
+        self, backbone: Backbone, rows: npt.NDArray[np.int64], session: Session
+    ) -> dict[str, npt.NDArray[np.floating]]:
+        return {"pre_logits": top(backbone, pixels()[rows])}
 
 
 def tuning(
     network: Backbone, what: str, epochs: int = 3, views: tuple[Images, ...] = (), store: Path | None = None
 ) -> Tuning:
     """Tuning of the images of `pixels`; `views`: pixels of further views."""
+    return Tuning(
+        backbone=network,
+        tune=what,
+        training=replace(recipe.tuning(N, epochs, 16), mixup=0.0),
+        sets=(last(),),
+        reader=PixelReader(network, views),
+        solve=fit_closed,
+        objective=CROSS_ENTROPY,
+        mark=partial(marks_of, CLASSIFICATION),
+        measure=CLASSIFICATION.judging.headline,
+        precision="f32",
+        store=store,
+    )
 
-    def activations(part: Tunable, rows: npt.NDArray[np.int64], epochs: int) -> Activations:
-        x, *others = (at_cut(network, part.cut, images) for images in (pixels(), *views))
-        return Stored(x.shape[1:], x.reshape(N, -1), tuple(o.reshape(N, -1) for o in others), np.arange(N))
 
-    def features(tuned: Backbone, rows: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[np.floating]]:
-        return {"pre_logits": top(tuned, pixels()[rows])}
+def tuned(
+    plan: Tuning,
+    data: Material,
+    rows: npt.NDArray[np.int64] = ROWS,
+    session: Session | None = None,
+    progress: Callable[[Epoch], None] = lambda epoch: None,
+) -> Tuned:
+    """In a session of its own."""
+    return tune(plan, data, rows, session or Session(), progress)
 
-    how = replace(recipe.tuning(N, epochs, 16), mixup=0.0)
-    return Tuning(network, what, how, (last(),), activations, features, "f32", store=store)
+
+def above(found: Tuned) -> TunedPart:
+    assert found.record.part is not None
+    return found.record.part
 
 
-Y = np.arange(N) % 3
-ROWS = np.arange(N)
+def comparison(found: Tuned) -> Compared:
+    assert found.record.compared is not None
+    return found.record.compared
 
 
 def state(network: Backbone) -> dict[str, torch.Tensor]:
@@ -125,14 +177,14 @@ def alike(one: Tuned, other: Tuned) -> bool:
 @pytest.fixture(scope="module")
 def last_tuned(network: Backbone) -> Tuned:
     """The last stage, tuned in float32; not to be changed."""
-    return tune(tuning(network, "last"), material(network, Y), ROWS)
+    return tuned(tuning(network, "last"), material(network, Y), ROWS)
 
 
 @pytest.mark.parametrize("what", ["last", "10", "blocks.2", "all"])
 def test_what_is_frozen_stays_bit_for_bit(network: Backbone, what: str) -> None:
     """The original network whole; of the tuned one all that was not to learn, and every BatchNorm statistic."""
     before, part = state(network), tunable(network, what)
-    found = tune(tuning(network, what), material(network, Y), ROWS)
+    found = tuned(tuning(network, what), material(network, Y), ROWS)
     assert found.backbone is not None
     assert all(torch.equal(t, before[name]) for name, t in network.module.state_dict().items())
     moved = {name for name, t in found.backbone.module.state_dict().items() if not torch.equal(t, before[name])}
@@ -141,7 +193,7 @@ def test_what_is_frozen_stays_bit_for_bit(network: Backbone, what: str) -> None:
     assert not any(name.endswith(("running_mean", "running_var", "num_batches_tracked")) for name in moved)
     learn = dict(network.module.named_modules())
     count = sum(p.numel() for m in part.modules for p in learn[m].parameters(recurse=False))
-    assert found.record["parameters"] == part.n_parameters == count
+    assert above(found).parameters == part.n_parameters == count
     assert found.backbone.weights_hash != network.weights_hash
 
 
@@ -174,17 +226,17 @@ def test_cached_activations_learn_what_live_ones_learn(
     from headstart.finetune import tune as finetune
 
     monkeypatch.setattr(finetune, "tunable", lambda b, what: replace(tunable(b, what), cut="input"))
-    found = [last_tuned.record, tune(tuning(network, "last"), material(network, Y), ROWS).record]
-    assert [record["cut"] == "input" for record in found] == [False, True]
-    losses = [[epoch["loss"] for epoch in record["epochs"]] for record in found]
+    found = [last_tuned, tuned(tuning(network, "last"), material(network, Y), ROWS)]
+    assert [above(one).cut == "input" for one in found] == [False, True]
+    losses = [[epoch.loss for epoch in one.epochs] for one in found]
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
-    held = [[epoch["held_out_accuracy"] for epoch in record["epochs"]] for record in found]
+    held = [[epoch.held_out_accuracy for epoch in one.epochs] for one in found]
     assert held[0] == held[1]
 
 
 def test_it_starts_from_the_fitted_head_and_learns(network: Backbone) -> None:
     plan = tuning(network, "all", epochs=25)
-    found = tune(plan, material(network, Y), ROWS)
+    found = tuned(plan, material(network, Y), ROWS)
     first, final = found.epochs[0].loss, found.epochs[-1].loss
     assert final < first
     assert found.backbone is not None
@@ -196,11 +248,11 @@ def test_from_scratch_the_average_has_statistics_of_its_own(network: Backbone) -
     """A network of random weights learns the statistics of BatchNorm: the averaged weights answer with them."""
     how = replace(recipe.tuning(N, 4, 16, random=True), average=0.5)
     module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
-    learn = learner.Learner(torch.nn.Sequential(module, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()), how, 40, 4)
-    x, y = torch.randn(64, 3, 8, 8) + 5, torch.arange(64) % 4
+    loop = Loop(torch.nn.Sequential(module, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()), how, 40, CROSS_ENTROPY)
+    x, y = torch.randn(64, 3, 8, 8) + 5, torch.eye(4)[torch.arange(64) % 4]
     for _ in range(10):
-        list(learn.batches(np.arange(64), lambda some: (x[some], y[some])))
-    mean, own = (m.state_dict()["0.1.running_mean"] for m in (learn.answering, learn.module))
+        list(loop.batches(np.arange(64), lambda some: (x[some], y[some])))
+    mean, own = (m.state_dict()["0.1.running_mean"] for m in (loop.answering, loop.module))
     assert float(own.abs().max()) > 0.5
     assert torch.allclose(mean, own, atol=0.1 * float(own.abs().max()))
 
@@ -208,8 +260,8 @@ def test_from_scratch_the_average_has_statistics_of_its_own(network: Backbone) -
 def test_a_seed_gives_the_same_tuned_network_and_0_is_a_seed(network: Backbone, last_tuned: Tuned) -> None:
     plan, data = tuning(network, "last"), material(network, Y)
     assert data.seed == 0
-    assert alike(last_tuned, tune(plan, data, ROWS))
-    assert not alike(last_tuned, tune(plan, replace(data, seed=1), ROWS))
+    assert alike(last_tuned, tuned(plan, data, ROWS))
+    assert not alike(last_tuned, tuned(plan, replace(data, seed=1), ROWS))
 
 
 def test_auto_keeps_the_frozen_model_where_labels_mean_nothing(
@@ -218,28 +270,28 @@ def test_auto_keeps_the_frozen_model_where_labels_mean_nothing(
     y = np.random.default_rng(3).permutation(Y)
     for name, value in (("TUNABLE_IMAGES", 2), ("DISCORDANT", 0)):
         monkeypatch.setattr(recipe, name, value)
-    found = tune(tuning(network, "auto"), material(network, y), ROWS)
-    assert not found.record["kept"]
+    found = tuned(tuning(network, "auto"), material(network, y), ROWS)
+    assert not found.record.kept
     assert found.backbone is None
-    assert [one["depth"] for one in found.record["pilot"]] == ["none", *depths(network)]
-    frozen = tune(replace(tuning(network, "auto"), training=recipe.tuning(N, 1)), material(network, y), ROWS)
+    assert [one.depth for one in found.record.pilot or ()] == ["none", *depths(network)]
+    frozen = tuned(replace(tuning(network, "auto"), training=recipe.tuning(N, 1)), material(network, y), ROWS)
     assert np.array_equal(found.head.coef, frozen.head.coef)
 
 
 def test_auto_trains_nothing_where_no_outcome_could_show_a_gain(network: Backbone) -> None:
-    few = tune(tuning(network, "auto"), material(network, Y), np.arange(30))
-    assert "10 training images a class (the median)" in few.record["why"]
+    few = tuned(tuning(network, "auto"), material(network, Y), np.arange(30))
+    assert "10 training images a class (the median)" in (few.record.why or "")
     sure = replace(material(network, Y), blocks={"pre_logits": np.eye(3)[Y] + 0.01 * top(network, pixels())[:, :3]})
-    found = tune(tuning(network, "auto"), sure, ROWS)
-    assert "too few to show a gain by" in found.record["why"]
+    found = tuned(tuning(network, "auto"), sure, ROWS)
+    assert "too few to show a gain by" in (found.record.why or "")
     assert (few.epochs, found.epochs) == ((), ())
 
 
 def test_one_rare_class_does_not_keep_auto_from_trying(network: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipe, "DISCORDANT", 0)
     y = np.where(ROWS < 2, 2, ROWS % 2)  # 29, 29 and 2 images
-    found = tune(replace(tuning(network, "auto"), training=recipe.tuning(N, 1)), material(network, y), ROWS)
-    assert [one["depth"] for one in found.record["pilot"]] == ["none", *depths(network)]
+    found = tuned(replace(tuning(network, "auto"), training=recipe.tuning(N, 1)), material(network, y), ROWS)
+    assert [one.depth for one in found.record.pilot or ()] == ["none", *depths(network)]
     assert found.head.coef.shape[0] == 3
 
 
@@ -249,10 +301,10 @@ def test_auto_keeps_what_wins_beyond_doubt(network: Backbone, monkeypatch: pytes
     monkeypatch.setattr(recipe, "PILOT_EPOCHS", 15)
     noise = {"pre_logits": np.random.default_rng(0).normal(size=(N, network.last_channels)).astype(np.float32)}
     how = replace(recipe.tuning(N, 25, 16), held_out=0.4, patience=25)
-    found = tune(replace(tuning(network, "auto"), training=how), replace(material(network, Y), blocks=noise), ROWS)
-    assert found.record["kept"]
+    found = tuned(replace(tuning(network, "auto"), training=how), replace(material(network, Y), blocks=noise), ROWS)
+    assert found.record.kept
     assert found.backbone is not None
-    assert found.record["compared"]["difference"]["low"] > 0
+    assert (comparison(found).difference["low"] or 0) > 0
 
 
 @pytest.mark.parametrize(
@@ -270,13 +322,13 @@ def test_auto_asks_for_more_right_answers_and_no_doubt(
     network: Backbone, monkeypatch: pytest.MonkeyPatch, gain: tuple[Any, ...], loss: tuple[Any, ...], wins: bool
 ) -> None:
     monkeypatch.setattr(recipe, "TUNABLE_IMAGES", 2)
-    monkeypatch.setattr("headstart.finetune.tune._no_need", lambda y, frozen, n: None)
-    monkeypatch.setattr("headstart.finetune.tune._pilot", lambda *given: ("last", None, []))
-    ends = ("value", "low", "high")
-    compared = {"difference": dict(zip(ends, gain, strict=True)), "loss_difference": dict(zip(ends, loss, strict=True))}
-    monkeypatch.setattr("headstart.finetune.tune._compare", lambda *given: compared)
-    found = tune(replace(tuning(network, "auto"), training=recipe.tuning(N, 1)), material(network, Y), ROWS)
-    assert found.record["kept"] == wins
+    monkeypatch.setattr("headstart.finetune.tune.no_need", lambda job, frozen: None)
+    monkeypatch.setattr("headstart.finetune.tune.pilot", lambda job: Pilot("last", None))
+    difference, losses = (Interval(value=value, low=low, high=high) for value, low, high in (gain, loss))
+    found_so = Compared(9, "accuracy", True, difference, difference, difference, losses)
+    monkeypatch.setattr("headstart.finetune.tune.compare", lambda *given: found_so)
+    found = tuned(replace(tuning(network, "auto"), training=recipe.tuning(N, 1)), material(network, Y), ROWS)
+    assert found.record.kept == wins
     assert (found.backbone is not None) == wins
 
 
@@ -295,21 +347,22 @@ def test_a_short_trial_rejects_only_what_is_worse_beyond_doubt(
     """`right`: the share of the held-out images that each depth's training answers rightly."""
     shares = iter(right)
 
-    def trained(plan: Tuning, what: Tunable, data: Material, rows: npt.NDArray[np.int64], *rest: object) -> Any:
-        hit = np.random.default_rng(0).permutation(len(rows)) < next(shares) * len(rows)
-        scores = np.log(0.05 + 0.85 * np.eye(3)[np.where(hit, data.y[rows], (data.y[rows] + 1) % 3)])
-        return SimpleNamespace(left_out=scores, epochs=()), None, None, {}
+    def trained(job: Job, what: Tunable) -> Any:
+        y = class_numbers(job.material.targets)[job.rows]
+        hit = np.random.default_rng(0).permutation(len(y)) < next(shares) * len(y)
+        scores = np.log(0.05 + 0.85 * np.eye(3)[np.where(hit, y, (y + 1) % 3)])
+        return SimpleNamespace(head=SimpleNamespace(left_out=scores, epochs=()))
 
-    monkeypatch.setattr("headstart.finetune.tune._trained", trained)
-    monkeypatch.setattr("headstart.finetune.tune._held_out", lambda how, data, rows: np.arange(0, len(rows), 2))
+    monkeypatch.setattr("headstart.finetune.pilot.train_above", trained)
+    monkeypatch.setattr("headstart.finetune.job.held_out", lambda how, targets, *given: np.arange(0, len(targets), 2))
     noise = np.random.default_rng(0).normal(size=(N, network.last_channels))
     start = np.eye(network.last_channels)[Y] if why else noise  # the frozen model answers rightly, or by chance
     data = replace(material(network, Y), blocks={"pre_logits": start.astype(np.float32)})
-    found, reason, tried = _pilot(tuning(network, "auto"), data, ROWS, "cpu")
-    assert [one["depth"] for one in tried] == ["none", *depths(network)]
-    assert bool(reason) == why
+    found = pilot(Job(tuning(network, "auto"), data, ROWS, Session()))
+    assert [one.depth for one in found.tried] == ["none", *depths(network)]
+    assert bool(found.why) == why
     if depth:
-        assert found == dict(zip(("last", "deep"), depths(network), strict=True))[depth]
+        assert found.depth == dict(zip(("last", "deep"), depths(network), strict=True))[depth]
 
 
 @pytest.mark.parametrize(("n", "some", "hurried"), [(500, 500, 500), (5000, 1000, 1000), (50_000, 5000, 1000)])
@@ -323,22 +376,22 @@ def test_a_short_trial_of_many_images_has_steps_enough(n: int, some: int, hurrie
 def test_the_log_losses_are_compared_at_the_best_scale_of_each(network: Backbone) -> None:
     """A model that is only less sure of the same answers is no worse."""
     plan, data = tuning(network, "last", 2), material(network, Y)
-    found = tune(plan, data, ROWS)
+    found = tuned(plan, data, ROWS)
     held = np.flatnonzero(~np.isnan(found.head.left_out[:, 0]))
     frozen = fit_closed(data, np.delete(ROWS, held), plan.sets).outputs(data.at(held))
     for scale in (0.1, 10.0):
-        compared = _compare(plan, data, ROWS, held, scale * frozen)
-        assert compared["loss_difference"]["value"] == pytest.approx(0, abs=1e-3)
+        outcome = compare(Job(plan, data, ROWS, Session()), scale * frozen)
+        assert outcome.loss_difference["value"] == pytest.approx(0, abs=1e-3)
 
 
 def test_views_reach_training_alone(network: Backbone) -> None:
     """With nonsense for views the training loss tells, and what stops and judges is what it was with none."""
     noise = np.random.default_rng(1).normal(size=(N, 3, 32, 32)).astype(np.float32) * 9
-    found = [tune(tuning(network, "last", 4, views), material(network, Y), ROWS) for views in ((), (noise,))]
-    plain, odd = (one.record["epochs"] for one in found)
-    assert plain[0]["loss"] == odd[0]["loss"]  # the first epoch sees the images themselves
-    assert plain[0]["held_out_loss"] == odd[0]["held_out_loss"]
-    assert odd[1]["loss"] > 2 * plain[1]["loss"]
+    found = [tuned(tuning(network, "last", 4, views), material(network, Y), ROWS) for views in ((), (noise,))]
+    plain, odd = (one.epochs for one in found)
+    assert plain[0].loss == odd[0].loss  # the first epoch sees the images themselves
+    assert plain[0].held_out_loss == odd[0].held_out_loss
+    assert odd[1].loss > 2 * plain[1].loss
 
 
 class KilledError(Exception):
@@ -347,7 +400,7 @@ class KilledError(Exception):
 
 @pytest.fixture(scope="module")
 def undisturbed(network: Backbone) -> Tuned:
-    return tune(tuning(network, "all", 3, (pixels(seed=1),)), material(network, Y), ROWS)
+    return tuned(tuning(network, "all", 3, (pixels(seed=1),)), material(network, Y), ROWS)
 
 
 @pytest.mark.parametrize("batch", [1, 4, 9, 14])
@@ -356,26 +409,26 @@ def test_a_killed_training_ends_as_if_it_had_not_been(
 ) -> None:
     """After any batch, with a checkpoint after each: the same weights bit for bit, and no batch is learned twice."""
     data, learned = material(network, Y), [0]
-    step = learner.Learner._learn
+    step = Loop._learn
 
-    def dying(self: learner.Learner, x: torch.Tensor, y: torch.Tensor) -> float:
+    def dying(self: Loop, x: torch.Tensor, target: torch.Tensor) -> float:
         learned[0] += 1
         if learned[0] == batch + 1:
             raise KilledError
-        return step(self, x, y)
+        return step(self, x, target)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("headstart.finetune.checkpoint.EVERY", 0.0)
-        patch.setattr(learner.Learner, "_learn", dying)
+        patch.setattr(Loop, "_learn", dying)
         plan = tuning(network, "all", 3, (pixels(seed=1),), tmp_path)
         with pytest.raises(KilledError):
-            tune(plan, data, ROWS)
-        again = tune(plan, data, ROWS)
+            tuned(plan, data, ROWS)
+        again = tuned(plan, data, ROWS)
     assert alike(undisturbed, again)
-    assert undisturbed.record["epochs"] == again.record["epochs"]
+    assert undisturbed.epochs == again.epochs
     batches = 3 * 4 + 4  # of 16: 3 epochs of 51 images, one of all 60
     assert learned[0] == batches + 1  # and the batch that died
-    third = tune(plan, data, ROWS)  # what has ended is not trained again
+    third = tuned(plan, data, ROWS)  # what has ended is not trained again
     assert alike(undisturbed, third)
     assert learned[0] == batches + 1
 
@@ -398,7 +451,7 @@ def test_a_full_disk_is_one_line(network: Backbone, tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr("headstart.finetune.checkpoint.write_whole", full)
     with pytest.raises(OutputError, match=r"cannot be written to .*No space left on device.*another --cache"):
-        tune(tuning(network, "last", store=tmp_path), material(network, Y), ROWS)
+        tuned(tuning(network, "last", store=tmp_path), material(network, Y), ROWS)
 
 
 def test_short_memory_makes_parts_of_a_batch_and_the_result_is_the_same(
@@ -418,10 +471,10 @@ def test_short_memory_makes_parts_of_a_batch_and_the_result_is_the_same(
     monkeypatch.setattr(recipe, "FINISH", 0.0)
     with monkeypatch.context() as patch:  # the pace is measured without the shortage
         patch.setattr("headstart.finetune.pace.rates", lambda modules, x, ways, device: [(ways[0], 1.0)])
-        parts = tune(tuning(network, "last"), data, ROWS)
+        parts = tuned(tuning(network, "last"), data, ROWS)
     assert sizes[:3] == [16, 8, 4]
     assert max(sizes[3:]) == 4
-    losses = [[epoch["loss"] for epoch in found.record["epochs"]] for found in (last_tuned, parts)]
+    losses = [[epoch.loss for epoch in found.epochs] for found in (last_tuned, parts)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
 
 
@@ -431,9 +484,9 @@ def test_memory_for_not_even_one_image_is_one_line(network: Backbone) -> None:
 
     module = torch.nn.Linear(2, 2)
     module.forward = full  # type: ignore[method-assign]
-    learn = learner.Learner(module, recipe.tuning(N, 1, 4), 10, 2)
+    loop = Loop(module, recipe.tuning(N, 1, 4), 10, CROSS_ENTROPY)
     with pytest.raises(DataError, match="a single image at a time: take a smaller --size"):
-        list(learn.batches(np.arange(4), lambda some: (torch.ones(4, 2), torch.zeros(4, dtype=torch.int64))))
+        list(loop.batches(np.arange(4), lambda some: (torch.ones(4, 2), torch.eye(2)[[0, 0, 1, 1]])))
 
 
 def test_other_numbers_leave_the_weights_as_they_are(network: Backbone) -> None:
@@ -464,13 +517,14 @@ def test_rates_fall_with_the_stages(network: Backbone) -> None:
 
 def test_a_learning_rate_is_found_and_nothing_of_it_is_kept(network: Backbone) -> None:
     plan = replace(tuning(network, "last"), find=True)
-    found = tune(plan, material(network, Y), ROWS)
-    tried = found.record["rates_tried"]
+    found = tuned(plan, material(network, Y), ROWS)
+    tried = above(found).rates_tried
+    assert tried is not None
     assert [rate for rate, _ in tried] == sorted(rate for rate, _ in tried)
     assert tried[0][0] == pytest.approx(1e-6)
-    assert 1e-6 < found.record["rate"] < 1
-    fixed = tune(
-        replace(plan, find=False, training=replace(plan.training, rate=found.record["rate"])),
+    assert 1e-6 < above(found).rate < 1
+    fixed = tuned(
+        replace(plan, find=False, training=replace(plan.training, rate=above(found).rate)),
         material(network, Y),
         ROWS,
     )
@@ -480,14 +534,14 @@ def test_a_learning_rate_is_found_and_nothing_of_it_is_kept(network: Backbone) -
 def test_the_range_test_sees_no_image_that_compares(network: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
 
-    def rate(design: Design, examples: Examples, *rest: Any) -> tuple[float, list[list[float]]]:
+    def rate(design: Design, examples: Examples, *rest: Any) -> tuple[float, list[tuple[float, float]]]:
         seen.extend(examples.rows)
         return 1e-4, []
 
-    monkeypatch.setattr("headstart.finetune.tune.find_rate", rate)
+    monkeypatch.setattr("headstart.finetune.above.find_rate", rate)
     plan, labels = replace(tuning(network, "last"), find=True), material(network, Y)
-    tune(plan, labels, ROWS)
-    held = _held_out(plan.training, labels, ROWS)
+    tuned(plan, labels, ROWS)
+    held = Job(plan, labels, ROWS, Session()).held
     assert len(held) > 0
     assert sorted([*seen, *held]) == list(ROWS)
 
@@ -518,28 +572,28 @@ def test_few_images_are_seen_more_often() -> None:
 
 def test_mixup_mixes_pictures_and_labels_alike(network: Backbone) -> None:
     how = replace(recipe.tuning(N, 1, 8), mixup=0.2)
-    learn = learner.Learner(torch.nn.Linear(4, 4), how, 10, 4)
-    x, y = torch.eye(4)[[0, 1, 2, 3]], torch.arange(4)
-    mixed, target = learn._mixed(x, y)
+    loop = Loop(torch.nn.Linear(4, 4), how, 10, CROSS_ENTROPY)
+    x, y = torch.eye(4), torch.eye(4)
+    mixed, target = loop._mixed(x, y)
     assert torch.allclose(mixed, target)  # each picture is the code of its label, and stays so
     assert torch.allclose(target.sum(1), torch.ones(4))
     assert not torch.equal(target, torch.eye(4))
-    again, _ = learn._mixed(x, y)
+    again, _ = loop._mixed(x, y)
     assert torch.equal(mixed, again)  # drawn from the seed and the step alone
-    learn.step += 1
-    assert not torch.equal(learn._mixed(x, y)[0], mixed)
+    loop.step += 1
+    assert not torch.equal(loop._mixed(x, y)[0], mixed)
 
 
 def test_a_budget_buys_epochs(network: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     assert recipe.epochs_within(None, 12, 1000, 100.0) == 12
     assert recipe.epochs_within(35.0, 12, 1000, 100.0) == 3
     assert recipe.epochs_within(1.0, 12, 1000, 100.0) == 1
-    found = tune(replace(tuning(network, "last", 9), seconds=1e-6), material(network, Y), ROWS)
+    found = tuned(replace(tuning(network, "last", 9), seconds=1e-6), material(network, Y), ROWS)
     assert len(found.epochs) == 1
     for name, value in (("TUNABLE_IMAGES", 2), ("DISCORDANT", 0)):
         monkeypatch.setattr(recipe, name, value)
-    found = tune(replace(tuning(network, "auto"), seconds=1e-6), material(network, np.roll(Y, 1)), ROWS)
-    assert [one["epochs"] for one in found.record["pilot"]] == [0, 1, 1]  # the trial is paid from the budget too
+    found = tuned(replace(tuning(network, "auto"), seconds=1e-6), material(network, np.roll(Y, 1)), ROWS)
+    assert [one.epochs for one in found.record.pilot or ()] == [0, 1, 1]  # the trial is paid from the budget too
 
 
 @pytest.mark.parametrize(
@@ -561,12 +615,12 @@ def test_a_tuned_model_without_a_gain_on_the_judged_images_says_so(
     low: float, high: float, tune: str, said: str | None
 ) -> None:
     gain = {"difference": {"value": -0.02, "low": low, "high": high}}
-    scores = {"accuracy": {"value": 0.8236}}, {"accuracy": {"value": 0.8036}}
+    scores = [{"accuracy": Interval(value=value, low=0.78, high=0.85)} for value in (0.8236, 0.8036)]
     frozen = evidence.Baseline("frozen", 1500, "accuracy", *scores, gain)
-    fitted: Any = SimpleNamespace(baselines=[frozen], tuning={"kept": True}, options=Options(tune=tune))
+    fitted: Any = SimpleNamespace(baselines=[frozen], tuned=True, options=Options(tune=tune))
     found = no_gain_line(fitted)
     assert re.match(said, found) if said and found else found is said
-    fitted.tuning = {"kept": False}
+    fitted.tuned = False
     assert no_gain_line(fitted) is None
 
 
@@ -596,10 +650,10 @@ def test_the_command_tunes_saves_and_the_model_is_timms_own(run: Run, parted: Pa
 
 def test_what_an_epoch_takes_is_said_once_before_the_first_and_not_of_a_trial(network: Backbone) -> None:
     said: list[str] = []
-    heard, data = replace(tuning(network, "last"), say=said.append), material(network, Y)
-    _pilot(heard, data, ROWS, "cpu")
+    plan, data, heard = tuning(network, "last"), material(network, Y), Session(say=said.append)
+    pilot(Job(plan, data, ROWS, heard))
     assert not said
-    tune(heard, data, ROWS, progress=lambda epoch: said.append(""))
+    tuned(plan, data, ROWS, heard, progress=lambda epoch: said.append(""))
     assert re.fullmatch(r"\d+ images/s learned in float32.* measured here: about \d+ (s|min) an epoch", said[0])
     assert not any(said[1:])
 
@@ -614,8 +668,9 @@ def test_every_batch_moves_the_bar_of_its_epoch(network: Backbone, size: int) ->
         return told[stage].append
 
     plan = tuning(replace(network, weights_source="a file"), "last", 3)
-    found = tune(replace(plan, training=replace(plan.training, batch_size=size), bar=bar), material(network, Y), ROWS)
-    assert list(told) == [f"epoch {k}" for k in range(1, 4 + found.record["more_epochs"])]
+    plan = replace(plan, training=replace(plan.training, batch_size=size))
+    found = tuned(plan, material(network, Y), ROWS, Session(bar=bar))
+    assert list(told) == [f"epoch {k}" for k in range(1, 4 + (found.record.more_epochs or 0))]
     assert all(total == sum(done) for total, *done in told.values())
     assert [told[stage][0] for stage in ("epoch 1", "epoch 4")] == [51, N]
     assert len(told["epoch 1"]) == 2 + (4 if size == 16 else 1)
@@ -645,13 +700,13 @@ def test_what_is_saved_answers_as_what_was_judged(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: str, data: str
 ) -> None:
     """With each kind of head: the same probabilities from the folder."""
-    monkeypatch.setattr("headstart.finetune.choice._least", lambda scores, y: head)
+    monkeypatch.setattr("headstart.finetune.choice._least", lambda *given: head)
     monkeypatch.setattr(recipe, "training", partial(small_training, recipe.training))
     table = read_table(request.getfixturevalue(data))
     options = Options("test_efficientnet", "none", tune="last", epochs=1, size=32, cache=str(tmp_path / "c"))
     learned = pipeline.learn(table, options)
     assert learned.tuned is not None
-    assert learned.tuned.record["head"] == head
+    assert above(learned.tuned).head == head
     fitted = pipeline.prove(learned)
     publish.save(fitted, tmp_path / "m", "t", "t")
     ours = np.exp(fitted.head.outputs(learned.material.blocks))
@@ -685,14 +740,17 @@ def test_a_closed_form_trusts_the_layers_that_have_not_learned_the_labels() -> N
     signs = np.eye(4)[y]
     heart = np.where(np.isin(np.arange(n), held), 0.7, 4.0)[:, None] * signs
     blocks = {"low/mean": signs + rng.normal(size=(n, 4)), "pre_logits": heart + rng.normal(size=(n, 4))}
-    data = Material(blocks, y, np.arange(n), tuple(f"{k:04d}" for k in range(n)), tuple("abcd"), 0)
+    data = Material(blocks, ClassNumbers(y, tuple("abcd")), np.arange(n), tuple(f"{k:04d}" for k in range(n)), 0)
     every = TapSet("all", tuple(Part(block, root=False, unit=True) for block in blocks))
     linear = Probe(plain().parts, np.eye(4), np.zeros(4), (), np.empty((0, 4)))
-    found, alone = (choose(linear, data, held, layer_sets((last(), every), below)) for below in (("low/mean",), ()))
+    found, alone = (
+        choose(linear, data, held, layer_sets((last(), every), below), fit_closed, CROSS_ENTROPY)
+        for below in (("low/mean",), ())
+    )
     assert found.name == BELOW
     assert alone.name in (LINEAR, CLOSED, MEAN)
     assert best_scale(found.scores, y[held])[1] < 0.9 * best_scale(alone.scores, y[held])[1]
-    head, top = build(found, linear, lambda: data)
+    head, top = build(found, linear, lambda: data, fit_closed)
     assert [part.block for part in head.parts] == ["pre_logits", "low/mean"]
     assert np.allclose(head.coef[:, :4], found.whole * top.coef / 3)
     assert best_scale(found.scores, y[held])[0] == pytest.approx(1, abs=0.02)
@@ -707,23 +765,23 @@ def test_the_comparison_is_of_what_is_handed_over(
     network: Backbone, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """What the held-out images are said to get is what the model gave them before its head learned from them too."""
-    monkeypatch.setattr("headstart.finetune.choice._least", lambda scores, y: name)
+    monkeypatch.setattr("headstart.finetune.choice._least", lambda *given: name)
     monkeypatch.setattr(recipe, "FINISH", 0.0)
     plan, data = tuning(network, "all", epochs=12), material(network, Y)
     seen: list[Epoch] = []
-    found = tune(plan, data, ROWS, progress=seen.append)
+    found = tuned(plan, data, ROWS, progress=seen.append)
     assert list(found.epochs) == seen
     held = np.flatnonzero(~np.isnan(found.head.left_out[:, 0]))
-    head, linear = answers(plan, found, data, held)
+    head, linear = answers(plan, found, data, held, Session())
     left_out = found.head.left_out[held]
-    assert found.record["compared"]["tuned"]["value"] == pytest.approx((left_out.argmax(axis=1) == Y[held]).mean())
-    assert found.record["compared"]["n"] == len(held)
-    assert found.record["head"] == name
+    assert comparison(found).tuned["value"] == pytest.approx((left_out.argmax(axis=1) == Y[held]).mean())
+    assert comparison(found).n == len(held)
+    assert above(found).head == name
     assert (name == LINEAR) == (found.head is found.top) == np.allclose(left_out, head, atol=1e-4)
     assert linear.shape == head.shape
     if name == CLOSED:
         assert found.backbone is not None
-        blocks = plan.features(found.backbone, ROWS)
+        blocks = plan.reader.features(found.backbone, ROWS, Session())
         without = fit_closed(replace(data, blocks=blocks), np.delete(ROWS, held), plan.sets)
         apart = without.outputs({key: block[held] for key, block in blocks.items()})
         assert np.array_equal(left_out.argmax(axis=1), apart.argmax(axis=1))
@@ -738,21 +796,21 @@ def test_held_out_images_teach_what_is_kept_and_only_after_it_was_compared(
     known = replace(network, weights_source="a file")
     plan = tuning(known, "last", 6)
     monkeypatch.setattr("headstart.finetune.tune.ALPHAS", (1.0,))  # the share of the tuned weights is theirs to say
-    held = _held_out(plan.training, material(known, Y), ROWS)
-    monkeypatch.setattr("headstart.finetune.tune._held_out", lambda *given: held)
-    monkeypatch.setattr("headstart.finetune.trained.hold_out", lambda y, *given: np.isin(np.arange(len(y)), held))
+    held = Job(plan, material(known, Y), ROWS, Session()).held
+    is_held = np.isin(np.arange(N), held)
+    monkeypatch.setattr("headstart.finetune.trained_head.hold_out", lambda *given: is_held)
     other = Y.copy()
     other[held] = (other[held] + 1) % 3
     seen: list[Epoch] = []
-    right, wrong = (tune(plan, material(known, y), ROWS, progress=seen.append) for y in (Y, other))
-    assert right.record["more_epochs"] == wrong.record["more_epochs"] == 2
+    right, wrong = (tuned(plan, material(known, y), ROWS, progress=seen.append) for y in (Y, other))
+    assert right.record.more_epochs == wrong.record.more_epochs == 2
     assert [epoch.held_out_loss is None for epoch in seen] == 2 * [*6 * [False], *2 * [True]]
     assert [e.loss for e in right.epochs] == [e.loss for e in wrong.epochs]
-    assert right.record["compared"]["tuned"]["value"] > wrong.record["compared"]["tuned"]["value"]
+    assert (comparison(right).tuned["value"] or 0) > (comparison(wrong).tuned["value"] or 0)
     assert not alike(right, wrong)
     monkeypatch.setattr(recipe, "FINISH", 0.0)
-    shorter = tune(plan, material(known, Y), ROWS)
-    assert (shorter.record["more_epochs"], shorter.record["compared"]) == (0, right.record["compared"])
+    shorter = tuned(plan, material(known, Y), ROWS)
+    assert (shorter.record.more_epochs, shorter.record.compared) == (0, right.record.compared)
     assert not alike(right, shorter)
 
 
@@ -771,9 +829,9 @@ def test_the_frozen_weights_are_handed_over_whole_where_they_answer_best(
     monkeypatch.setattr("headstart.finetune.tune.ALPHAS", (0.0,))
     known = replace(network, weights_source="a file")  # those of random weights are not mixed
     plan, data = tuning(known, "last", 2), material(network, Y)
-    found = tune(plan, data, ROWS)
-    assert (found.backbone, found.record["kept"]) == (None, False)
-    assert found.record["compared"]["n"] > 0
+    found = tuned(plan, data, ROWS)
+    assert (found.backbone, found.record.kept) == (None, False)
+    assert comparison(found).n > 0
     assert not np.isnan(found.head.left_out).any()  # it has learned from all images
 
 
@@ -783,7 +841,7 @@ def test_half_of_the_way_is_half_of_the_change(network: Backbone, monkeypatch: p
     for alpha in (1.0, 0.5):
         monkeypatch.setattr("headstart.finetune.tune.ALPHAS", (alpha,))
         known = replace(network, weights_source="a file")
-        states.append(weights(tune(tuning(known, "last", 4), material(network, Y), ROWS)))
+        states.append(weights(tuned(tuning(known, "last", 4), material(network, Y), ROWS)))
     whole, half = states
     for name, start in network.module.state_dict().items():
         if start.is_floating_point():

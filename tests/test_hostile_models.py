@@ -28,7 +28,7 @@ from conftest import Run
 from headstart.errors import BackboneError, BundleError, OutputError
 from headstart.files import forms
 from headstart.files.bundle import CHECKSUMS, DEFINING, HEAD, MANIFEST, MODEL, read_bundle
-from headstart.finetune.trained import SpecHead
+from headstart.finetune.trained_head import TrainedHead
 from headstart.heads.probe import Probe
 from headstart.ship.package import unpack
 from headstart.trunk import hub, weights
@@ -350,7 +350,7 @@ def test_models_of_the_first_release_are_read(mine: Path) -> None:
     assert (old.head.coef == before.coef).all()
     trained(mine)
     head = unpack(read_bundle(mine)).head
-    assert isinstance(head, SpecHead)
+    assert isinstance(head, TrainedHead)
     answer = head.outputs({"last_map/map": np.ones((1, 1024), np.float16)})
     assert np.allclose(answer, np.log(1 / 3))
 

@@ -23,11 +23,11 @@ class DepthTried:
 @dataclass(frozen=True)
 class Compared:
     """Tuned and frozen on the same `n` held-out images: in `measure`, and in the loss of each image, tuned minus
-    frozen. `share`: whether the measure is one, from 0 to 1."""
+    frozen. `percent`: whether the measure is told in percent."""
 
     n: int
     measure: str
-    share: bool
+    percent: bool
     tuned: Interval
     frozen: Interval
     difference: Interval
@@ -35,7 +35,7 @@ class Compared:
 
     def to_json(self) -> dict[str, Any]:
         found = asdict(self)
-        del found["share"]
+        del found["percent"]
         if self.measure == ACCURACY:
             del found["measure"]
         return found

@@ -43,7 +43,7 @@ def compare(job: Job, tuned: Doubles) -> Compared:
     return Compared(
         n=len(at),
         measure=measure.name,
-        share=(measure.lowest, measure.highest) == (0.0, 1.0),
+        percent=measure.percent,
         tuned=measure.of(marks[0], groups),
         frozen=measure.of(marks[1], groups),
         difference=measure.gain(marks[0], marks[1], groups)["difference"],

@@ -126,21 +126,21 @@ def tuning_line(record: TuningRecord) -> str:
     if record.more_epochs:
         verdict += " and learned from them too"
     measure = "" if found.measure == ACCURACY else f"{found.measure.replace('_', ' ')} "
-    frozen, tuned = (_written(score, found.share) for score in (found.frozen, found.tuned))
+    frozen, tuned = (_written(score, found.percent) for score in (found.frozen, found.tuned))
     return (
         f"on {counted(found.n, 'held-out training image')}: {measure}frozen {frozen}, tuned above {part.cut} {tuned} "
         f"({_gained(found)}); {verdict}"
     )
 
 
-def _written(score: Interval, share: bool) -> str:
-    return _percent(score) if share else f"{ends(score)[0]:.4g}"
+def _written(score: Interval, percent: bool) -> str:
+    return _percent(score) if percent else f"{ends(score)[0]:.4g}"
 
 
 def _gained(found: Compared) -> str:
     """What tuning changed of the measure and of the loss, with their intervals."""
     loss = _losses(found.loss_difference, "log-loss" if found.measure == ACCURACY else "loss")
-    if found.share:
+    if found.percent:
         return f"{_change(found.tuned, found.frozen, found.difference)}{loss}"
     value, low, high = ends(found.difference)
     return f"change {value:+.3g}, {low:+.3g} to {high:+.3g}{loss}"
