@@ -75,7 +75,9 @@ def one(seen: Seen, plan: Plan, options: Options, arm: str) -> dict[str, Any]:
         rows = np.flatnonzero(answers.argmax(axis=1) != class_numbers(seen.targets)[plan.judge])
         wrong[name] = " ".join(map(str, rows))  # one line of the record
     epochs = [[e.loss, e.held_out_loss, e.held_out_accuracy] for e in learned.tuned.epochs]
-    said = {"alpha": learned.tuned.record["alpha"], "chosen": learned.tuned.record["head"]}
+    part = learned.tuned.record.part
+    assert part is not None
+    said = {"alpha": part.alpha, "chosen": part.head}
     return {**wrong, "n": len(plan.judge), "epochs": epochs, **said, "seconds": round(time.perf_counter() - start)}
 
 

@@ -73,7 +73,7 @@ def one(table: Table, options: Options) -> dict[str, Any]:
         "frozen": float(before.mean()),
         "auto": float(after.mean()),
         "difference": paired_gain(after, before, learned.seen.groups[rows])["difference"],
-        "kept": learned.tuned.record["kept"],
+        "kept": learned.tuned.record.kept,
         "said": account.tuning_line(learned.tuned.record),
         "seconds": round(time.perf_counter() - start, 1),
     }

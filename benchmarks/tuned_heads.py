@@ -44,7 +44,7 @@ def scores(table: Table, options: Options) -> dict[str, tuple[float, float]]:
 
     values = {"frozen": of(replace(options, tune="none")), "chosen": of(options)}
     for name in choice.SHARES:
-        with mock.patch.object(choice, "_least", lambda scores, y, name=name: name):
+        with mock.patch.object(choice, "_least", lambda *given, name=name: name):
             values[name] = of(options)
     return values
 

@@ -120,9 +120,9 @@ def test_what_is_stored_is_of_the_images_asked_for_and_serves_their_folds(
     for epoch in range(4):
         assert np.array_equal(part.viewed(trial, epoch), whole.viewed(trial, epoch))
     assert tuning.reader.at_cut(last, trial, 3, session) is whole
-    assert isinstance(tuning.reader.at_cut(last, trial, 13), Stored, session)
+    assert isinstance(tuning.reader.at_cut(last, trial, 13, session), Stored)
     epochs = tuning.training.epochs  # of a whole training
-    folds = [tuning.reader.at_cut(last, rows, epochs) for rows in (trial, np.arange(9, 20, session))]
+    folds = [tuning.reader.at_cut(last, rows, epochs, session) for rows in (trial, np.arange(9, 20))]
     assert folds[0] is folds[1]
     assert len(said) == 4
     short = tuning.reader.at_cut(tunable(network, "blocks.1"), trial, 3, session)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -32,7 +33,7 @@ from headstart.finetune.job import Job, Session, Tuning
 from headstart.finetune.loop import Loop
 from headstart.finetune.objective import CROSS_ENTROPY
 from headstart.finetune.pilot import Pilot, pilot
-from headstart.finetune.record import Compared, TunedPart
+from headstart.finetune.record import Compared, DepthTried, TunedPart, TuningRecord
 from headstart.finetune.trained_head import Design, Epoch, Examples
 from headstart.finetune.tunable import Tail, Tunable, depths, kind_of, tunable
 from headstart.finetune.tune import Tuned, answers, tune
@@ -41,7 +42,7 @@ from headstart.heads.calibrate import best_scale
 from headstart.heads.material import Material
 from headstart.heads.probe import Probe
 from headstart.heads.taps import Part, TapSet, last, plain
-from headstart.judge.intervals import wilson
+from headstart.judge.intervals import Gain, wilson
 from headstart.judge.marks import Interval
 from headstart.ship.predict import predict
 from headstart.story import evidence, pipeline, publish
@@ -614,9 +615,9 @@ def test_a_budget_buys_epochs(network: Backbone, monkeypatch: pytest.MonkeyPatch
 def test_a_tuned_model_without_a_gain_on_the_judged_images_says_so(
     low: float, high: float, tune: str, said: str | None
 ) -> None:
-    gain = {"difference": {"value": -0.02, "low": low, "high": high}}
-    scores = [{"accuracy": Interval(value=value, low=0.78, high=0.85)} for value in (0.8236, 0.8036)]
-    frozen = evidence.Baseline("frozen", 1500, "accuracy", *scores, gain)
+    gain = Gain(n=1500, difference=Interval(value=-0.02, low=low, high=high))
+    one, other = ({"accuracy": Interval(value=value, low=0.78, high=0.85)} for value in (0.8236, 0.8036))
+    frozen = evidence.Baseline("frozen", 1500, "accuracy", one, other, gain)
     fitted: Any = SimpleNamespace(baselines=[frozen], tuned=True, options=Options(tune=tune))
     found = no_gain_line(fitted)
     assert re.match(said, found) if said and found else found is said
@@ -846,3 +847,25 @@ def test_half_of_the_way_is_half_of_the_change(network: Backbone, monkeypatch: p
     for name, start in network.module.state_dict().items():
         if start.is_floating_point():
             assert torch.allclose(half[name], (start + whole[name]) / 2, atol=1e-6)
+
+
+def test_what_is_written_of_a_tuning_has_what_applies_and_no_more() -> None:
+    """The keys of metrics.json, in each case that a tuning can come to."""
+    sure = Interval(value=0.5, low=0.4, high=0.6)
+    epoch, versus = Epoch(1.0, None, None, 0.1), Compared(9, "accuracy", True, sure, sure, sure, sure)
+    part = TunedPart("blocks.1", 3, 10, "float32", 0.1, None, (epoch,), 1.0, LINEAR)
+    trained = {"arithmetic", "rate", "cut", "modules", "parameters", "kept", "epochs", "alpha", "head", "compared"}
+    tried = (DepthTried("none", 0.5, 0),)
+    cases: list[tuple[TuningRecord, set[str]]] = [
+        (TuningRecord(False, "too few", pilot=tried), {"kept", "why", "compared", "pilot", "epochs"}),
+        (TuningRecord(False, "no better", tried, "last", part, versus), trained | {"why", "pilot", "depth"}),
+        (TuningRecord(True, part=part, compared=versus, more_epochs=0), trained | {"more_epochs"}),
+        (TuningRecord(True, part=replace(part, rates_tried=((0.1, 2.0),))), trained | {"rates_tried"}),
+    ]
+    for record, keys in cases:
+        found = record.to_json()
+        assert set(found) == keys
+        assert json.loads(json.dumps(found)) == found  # lists and no tuples, so that what is read back is the same
+    assert cases[0][0].to_json()["pilot"] == [{"depth": "none", "log_loss": 0.5, "epochs": 0}]
+    assert set(cases[1][0].to_json()["compared"]) == {"n", "tuned", "frozen", "difference", "loss_difference"}
+    assert replace(versus, measure="r2").to_json()["measure"] == "r2"

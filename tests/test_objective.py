@@ -211,7 +211,7 @@ def planned(network: Backbone, task: Task, targets: Targets, x: npt.NDArray[np.f
     plan = Tuning(
         backbone=network,
         tune="last",
-        training=replace(recipe.tuning(N, 6, 16), held_out=0.3),
+        training=replace(recipe.tuning(N, 10, 16, rate=5e-3), held_out=0.3),
         sets=(last(),),
         reader=reader,
         solve=partial(closed_form, task),
@@ -242,7 +242,7 @@ def same(one: Tuned, other: Tuned) -> bool:
 
 
 @pytest.mark.parametrize("task", [MULTILABEL, REGRESSION], ids=["labels", "values"])
-def test_a_tuned_network_answers_no_worse_than_its_start(network: Backbone, task: Task) -> None:
+def test_a_tuned_network_answers_better_than_its_start(network: Backbone, task: Task) -> None:
     """Of new images too: the loss of the tuned network beside that of the closed form on the frozen one."""
     x, bright = bars(N, 0)
     plan, data = planned(network, task, truths(task, bright), x)
@@ -258,7 +258,7 @@ def test_a_tuned_network_answers_no_worse_than_its_start(network: Backbone, task
     again = replace(plan, reader=BarReader(network, new))
     after = plan.objective.losses(targets, answers(again, found, there, np.arange(200), Session())[0]).mean()
     assert found.backbone is not None
-    assert after <= before
+    assert after < 0.8 * before
 
 
 @pytest.mark.parametrize("task", [CLASSIFICATION, MULTILABEL, REGRESSION], ids=["classes", "labels", "values"])

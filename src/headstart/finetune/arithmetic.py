@@ -1,7 +1,7 @@
 """In which numbers, and in which order of memory, a network learns fastest on this machine: measured, not assumed.
 
-On 2 cores with AVX512-BF16 a step is 2 times faster in bfloat16 than in float32 with resnet18, 1.7 times with
-EfficientNet-Lite0 (benchmarks/depthwise.py); without such instructions it is slower.
+In bfloat16 a step is about 2 times faster where the processor has instructions for it, slower elsewhere
+(docs/measurements.md, arithmetic).
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _step_seconds(module: nn.Module, x: torch.Tensor, way: Arithmetic) -> float:
 @contextmanager
 def memory_kept() -> Iterator[None]:
     """glibc keeps freed memory while a network learns: each step asks for the same large blocks again, and fresh pages
-    from the kernel cost up to half of a float32 step on 2 cores. Elsewhere nothing happens."""
+    from the kernel cost (docs/measurements.md, memory-kept). Elsewhere nothing happens."""
     library = ctypes.CDLL(None) if sys.platform == "linux" else None
     adjust = getattr(library, "mallopt", None)
     if adjust is None:

@@ -17,7 +17,7 @@ from headstart.errors import OutputError
 from headstart.files.reading import open_regular, why
 from headstart.files.whole import write_whole
 
-EVERY = 30.0  # s between two: half a minute is lost at most, and writing 30 MB takes 0.1 s
+EVERY = 30.0  # s between two: half a minute is lost at most (docs/measurements.md, checkpoints)
 
 State = tuple[dict[str, torch.Tensor], dict[str, Any]]
 

@@ -21,7 +21,7 @@ BELOW = "mean of the linear top and a closed form on the layers that stayed as t
 TUNED = "tuned"  # stands for the layers in a candidate's record
 # Head -> the share of the linear top, of a closed form on all layers, of one on the layers below the cut. What has
 # learned fits its own images too well, and a closed form that reads it there overrates it; the layers below the cut
-# know nothing of the labels (docs/measurements.md, "Heads on tuned networks").
+# know nothing of the labels (docs/measurements.md, tuned-heads).
 SHARES = {LINEAR: (1.0, 0.0, 0.0), CLOSED: (0.0, 1.0, 0.0), MEAN: (1 / 2, 1 / 2, 0.0), BELOW: (1 / 3, 0.0, 2 / 3)}
 
 

@@ -1,10 +1,10 @@
 """Depthwise convolutions that learn, in pieces that oneDNN, torch's library on x86 processors, has fast gradients for.
 
 Its kernel for the weight gradient of depthwise filters takes up to three columns. Wider filters (5 x 5, 7 x 7) go to a
-general one, which takes 5 to 80 times as long as the forward pass in float32 and up to 300 times in bfloat16. Three
+general one, which takes many times as long as the forward pass (docs/measurements.md, depthwise-gradients). Three
 columns of a filter have the gradient of a filter of three columns that begins so much further on: those of wide filters
 are put together from narrow ones. In bfloat16, filters that move by more than one pixel lack a fast gradient of the
-picture as well: that is made in float32. (benchmarks/depthwise.py)
+picture as well: that is made in float32.
 """
 
 from __future__ import annotations

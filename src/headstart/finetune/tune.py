@@ -136,7 +136,7 @@ def _rival(job: Job, what: Tunable) -> _Rival:
 
 def _handed_over(job: Job, rival: _Rival, trial: Pilot | None = None) -> Tuned:
     """The model: the held-out images have done their work and teach it too, its network and the head that was chosen
-    (docs/measurements.md, "The held-out images teach at last")."""
+    (docs/measurements.md, held-out-images-teach)."""
     choice, record = rival.choice, rival.record(True, trial=trial)
     attempt, more = (rival.attempt, 0) if choice is None else learn_held_out(job, rival.attempt)
     backbone, top = attempt.network(job.tuning.backbone)

@@ -53,7 +53,7 @@ def compare(job: Job, tuned: Doubles) -> Compared:
 
 def wins(compared: Compared, measure: Measure) -> bool:
     """Better on the held-out images, and the paired 95 % interval of that, or of the loss, beyond 0: the accuracy alone
-    would ask for much (docs/measurements.md, "Accuracy or log-loss")."""
+    would ask for much (docs/measurements.md, accuracy-or-log-loss)."""
     gain, loss = compared.difference, compared.loss_difference
     value, least = gain["value"] or 0.0, gain["low"] or 0.0
     if not measure.higher_is_better:

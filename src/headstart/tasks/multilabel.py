@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from headstart.data.table import Table
 from headstart.data.targets import LabelSets, Targets, label_targets
 from headstart.errors import DataError, OptionError
+from headstart.finetune.objective import BINARY
 from headstart.heads.material import Ints, Material
 from headstart.heads.per_label import best_thresholds, fit_per_label, learnable
 from headstart.heads.probe import Probe
@@ -124,7 +125,7 @@ MULTILABEL = Task(
     prepare=prepare,
     check=check,
     solve=solve,
-    objective=None,
+    objective=BINARY,
     link="none",
     calibration="scale and offset of each label on leave-one-out scores (Platt 1999), folded into the head",
     answers=answers,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from headstart.data.table import Table
 from headstart.data.targets import Targets, Values, value_targets
 from headstart.errors import DataError, OptionError
+from headstart.finetune.objective import SQUARED
 from headstart.heads.material import Ints, Material
 from headstart.heads.measured import fit_values, half_widths
 from headstart.heads.probe import Probe
@@ -125,7 +126,7 @@ REGRESSION = Task(
     prepare=prepare,
     check=check,
     solve=solve,
-    objective=None,
+    objective=SQUARED,
     link="none",
     calibration="none",
     answers=answers,
