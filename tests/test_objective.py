@@ -20,11 +20,14 @@ from headstart.finetune.at_cut import AtCut, Stored
 from headstart.finetune.job import Session, Tuning
 from headstart.finetune.loop import Loop
 from headstart.finetune.objective import BINARY, CROSS_ENTROPY, SQUARED, Objective, Unit
+from headstart.finetune.record import Compared
 from headstart.finetune.trained_head import Design, Examples, train_head
 from headstart.finetune.tunable import Tunable
 from headstart.finetune.tune import Tuned, answers, tune
+from headstart.finetune.versus import wins
 from headstart.heads.material import Material
 from headstart.heads.taps import last
+from headstart.judge.marks import Interval
 from headstart.story.activations_of import marks_of
 from headstart.tasks.classification import CLASSIFICATION
 from headstart.tasks.multilabel import MULTILABEL
@@ -151,6 +154,17 @@ def test_a_head_learns_values_alike_in_any_unit(factor: float, shift: float) -> 
         assert found[1].left_out[out] == pytest.approx(other[out], rel=1e-3, abs=1e-3 * abs(factor))
     else:  # a column that is the same throughout
         assert np.isfinite(other).all()
+
+
+@pytest.mark.parametrize("higher_is_better", [True, False])
+def test_a_win_is_a_gain_in_whichever_direction_is_better(higher_is_better: bool) -> None:
+    """An error that falls beyond doubt wins as a share that grows does; the other way round neither does."""
+    measure = replace(CLASSIFICATION.judging.headline, higher_is_better=higher_is_better)
+    nothing, sign = Interval(value=0.0, low=-1.0, high=1.0), 1 if higher_is_better else -1
+    for better, won in ((sign, True), (-sign, False)):
+        low, high = sorted((1.0 * better, 3.0 * better))
+        gain = Interval(value=2.0 * better, low=low, high=high)
+        assert wins(Compared(9, "mae", False, nothing, nothing, gain, nothing), measure) == won
 
 
 def test_the_way_into_a_unit_and_back_is_none() -> None:

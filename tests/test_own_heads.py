@@ -53,7 +53,7 @@ def test_a_layer_is_read_alone(run: Run, pictures: Path, tmp_path: Path) -> None
     assert [part["block"] for part in manifest["head"]["parts"]] == ["blocks.1/mean"]
     images, model = list_images([pictures]), load(tmp_path / "m")
     answers = predict(model, images).answers.argmax(axis=1)
-    right = [Path(name).parent.name == model.classes[k] for name, k in zip(images.names, answers, strict=True)]
+    right = [Path(name).parent.name == model.names[k] for name, k in zip(images.names, answers, strict=True)]
     assert np.mean(right) > 0.8  # colour is plain to see in early layers
 
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -102,7 +101,7 @@ class Views:
     def of(self, pixels: Pixels, content_hash: str, number: int) -> Pixels:
         return view(pixels, self.how, self.seed, content_hash, number)
 
-    def numbered(self, number: int) -> dict[str, Any]:
+    def numbered(self, number: int) -> dict[str, object]:
         """What tells this view from others, in a store's key."""
         return {"view": [number, self.seed, AUGMENTATION_VERSION, repr(self.how)]}
 

@@ -119,6 +119,8 @@ def method_of(task: Task, backbone: Backbone, options: Options, n_images: int) -
     """Closed-form heads on the taps chosen, or the user's own layers on one of them."""
     design, device = design_of(backbone, options, n_images), accelerator() or "cpu"
     if design:
+        if task.objective is None:
+            raise OptionError(f"--head {design.words!r} is not allowed for the task {task.name}: leave --head away")
         return Method(task, (), design, device=device)
     if options.layer:
         return Method(task, (one_layer(options.layer, backbone.taps[0].blocks[0]),))
