@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -15,14 +16,15 @@ from safetensors.torch import save_file
 
 from conftest import Run
 from headstart import recipe
+from headstart.finetune.job import Tuning
+from headstart.finetune.objective import CROSS_ENTROPY
 from headstart.finetune.tunable import tunable
-from headstart.finetune.tune import Tuning
 from headstart.judge.intervals import accuracy_interval
 from headstart.judge.marks import Marks
 from headstart.story.compare import ARMS, PIXELS, Arm, flags, verdict
 from headstart.story.freeze_depth import Curve, Depth, _drawn_anew, lines
 from headstart.story.opening import Options
-from headstart.tasks.classification import ACCURACY, BALANCED_ACCURACY
+from headstart.tasks.classification import ACCURACY, BALANCED_ACCURACY, CLASSIFICATION
 from headstart.trunk.backbone import open_backbone
 
 N = 400
@@ -168,7 +170,8 @@ def test_what_is_drawn_anew_lies_above_the_cut_alone() -> None:
     network, random = (open_backbone("test_efficientnet", "none", seed=seed) for seed in (1, 2))
     trained = replace(network, weights_source="a file")
     part = tunable(trained, "last")
-    tuning = Tuning(trained, "last", recipe.tuning(100), (), lambda *_: None, lambda b, rows: {})  # type: ignore[arg-type, return-value]
+    task, training, unread = CLASSIFICATION, recipe.tuning(100), cast(Any, None)  # no image is read here
+    tuning = Tuning(trained, "last", training, (), unread, unread, CROSS_ENTROPY, unread, task.judging.headline)
     drawn = _drawn_anew(tuning, random, part.modules, Options(), 100)
     old, new, fresh = (b.module.state_dict() for b in (trained, drawn.backbone, random))
     for name, value in new.items():
