@@ -66,6 +66,16 @@ def compiled_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def tuned_in_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each tuned network runs in torch, headstart's other engine: to compile it once for OpenVINO takes 0.3 s."""
+    from headstart.story import pipeline, tuning
+    from headstart.trunk.engine import TorchEngine
+
+    for module in (pipeline, tuning):
+        monkeypatch.setattr(module, "compile_trunk", lambda backbone, precision: TorchEngine(backbone, "cpu", "f32"))
+
+
 class Ran(NamedTuple):
     """What a command left behind."""
 

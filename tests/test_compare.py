@@ -31,6 +31,7 @@ from headstart.story.plan import Plan
 from headstart.tasks.classification import ACCURACY, BALANCED_ACCURACY
 from headstart.trunk.backbone import open_backbone
 
+pytestmark = pytest.mark.usefixtures("tuned_in_torch")
 N = 400
 NAMES = [name for name, *_ in ARMS] + [PIXELS]
 
