@@ -189,7 +189,10 @@ def test_a_folder_is_listed_at_the_same_cost_an_image_and_none_is_opened(
     few = listed(200)
     monkeypatch.setattr("io.open", None)
     monkeypatch.setattr("builtins.open", None)
-    assert listed(1600) < min(1.1 * few, 120)
+    asked, stat = [], os.stat
+    monkeypatch.setattr(os, "stat", lambda *given, **more: [asked.append(given), stat(*given, **more)][1])
+    assert listed(1600) < min(1.05 * few, 110)
+    assert len(asked) < 1600 + 100  # one for each file, and of folders
 
 
 # CSV and Parquet manifests
