@@ -119,10 +119,12 @@ def run(capfd: pytest.CaptureFixture[str]) -> Run:
     return command
 
 
-def picture(colour: int, rng: np.random.Generator, side: int = 40) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def picture(
+    colour: int, rng: np.random.Generator, side: int = 40, strength: int = 120
+) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     """Noise (side, side, 3) with one strong colour of red, green and blue."""
     pixels = rng.integers(0, 120, (side, side, 3))
-    pixels[..., colour] += 120
+    pixels[..., colour] += strength
     return pixels.astype(np.uint8)
 
 

@@ -647,6 +647,7 @@ def test_what_is_saved_answers_as_what_was_judged(
     """With each kind of head: the same probabilities from the folder."""
     monkeypatch.setattr("headstart.finetune.choice._least", lambda scores, y: head)
     monkeypatch.setattr(recipe, "training", partial(small_training, recipe.training))
+    monkeypatch.setattr(recipe, "cross_validation", lambda n: (2, 1))
     table = read_table(request.getfixturevalue(data))
     options = Options("test_efficientnet", "none", tune="last", epochs=1, size=32, cache=str(tmp_path / "c"))
     learned = pipeline.learn(table, options)
