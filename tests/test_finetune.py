@@ -638,6 +638,7 @@ def test_the_live_table_tells_of_each_epoch_what_the_held_out_images_are_worth(l
     assert len(lines[-1].split()) == 5
 
 
+@pytest.mark.usefixtures("tuned_in_torch")
 @pytest.mark.parametrize(
     ("head", "data"), [(LINEAR, "parted"), (CLOSED, "parted"), (MEAN, "pictures"), (BELOW, "parted")]
 )

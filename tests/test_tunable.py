@@ -43,7 +43,7 @@ def test_the_layers_below_the_cut_are_those_that_learning_leaves_alone(name: str
     backbone = replace(made(name), module=copy.deepcopy(made(name).module))
     part = tunable(backbone, stages(backbone)[1] if what == "stage" else what)
     modules = dict(backbone.module.named_modules())
-    trunk, pixels = Trunk(backbone), torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)
+    trunk, pixels = Trunk(backbone), torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
     with torch.no_grad():
         before = trunk(pixels)
         for parameter in (p for module in part.modules for p in modules[module].parameters()):
