@@ -246,9 +246,9 @@ def test_one_rare_class_does_not_keep_auto_from_trying(network: Backbone, monkey
 def test_auto_keeps_what_wins_beyond_doubt(network: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the frozen features are noise and the images are not."""
     monkeypatch.setattr(recipe, "TUNABLE_IMAGES", 2)
-    monkeypatch.setattr(recipe, "PILOT_EPOCHS", 15)
+    monkeypatch.setattr(recipe, "PILOT_EPOCHS", 8)
     noise = {"pre_logits": np.random.default_rng(0).normal(size=(N, network.last_channels)).astype(np.float32)}
-    how = replace(recipe.tuning(N, 25, 16), held_out=0.4, patience=25)
+    how = replace(recipe.tuning(N, 15, 16), held_out=0.4, patience=15)
     found = tune(replace(tuning(network, "auto"), training=how), replace(material(network, Y), blocks=noise), ROWS)
     assert found.record["kept"]
     assert found.backbone is not None
@@ -570,6 +570,7 @@ def test_a_tuned_model_without_a_gain_on_the_judged_images_says_so(
     assert no_gain_line(fitted) is None
 
 
+@pytest.mark.usefixtures("tuned_in_torch")
 def test_the_command_tunes_saves_and_the_model_is_timms_own(run: Run, parted: Path, tmp_path: Path) -> None:
     options = [*TINY, "--tune", "last", "--epochs", "2", "--cache", tmp_path / "c"]
     said = run("fit", parted, "-o", tmp_path / "m", *options)
