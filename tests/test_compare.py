@@ -139,7 +139,7 @@ def test_every_arm_learns_with_its_own_options_and_is_held_against_the_frozen_on
     monkeypatch.setattr(module, "_seen_as", lambda first, options, watch: first)
     monkeypatch.setattr(module, "marks_with", lambda t, s, p, options, watch: right[options.tune, options.weights])
     monkeypatch.setattr(module, "_pixels", lambda *given: marked(np.arange(N) < 0.5 * N, y))
-    monkeypatch.setattr(evidence, "single_layer_answers", lambda *given: np.log(0.1 + 0.8 * np.eye(2)[y]))
+    monkeypatch.setattr(evidence, "single_layer_answers", lambda *given: np.eye(2)[y])
     found = compare(table_of([np.zeros((8, 8, 3), np.uint8)] * 2, list("ab")), Options()).to_json()
     shares = dict(zip(NAMES, [0.8, 0.83, 0.7, 0.6, 0.4, 0.5], strict=True))
     assert {arm["name"]: arm["accuracy"]["value"] for arm in found["arms"]} == pytest.approx(shares)
