@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,6 +67,39 @@ def compiled_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def tuned_in_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each tuned network runs in torch, headstart's other engine: to compile it once for OpenVINO takes 0.3 s."""
+    from headstart.finetune.job import Session
+    from headstart.story import freeze_depth, pipeline
+    from headstart.story.opening import Watcher, session_of
+    from headstart.trunk.engine import TorchEngine
+
+    def in_torch(watch: Watcher, device: str = "cpu") -> Session:
+        return replace(
+            session_of(watch, device), compile=lambda backbone, precision: TorchEngine(backbone, "cpu", "f32")
+        )
+
+    for module in (pipeline, freeze_depth):
+        monkeypatch.setattr(module, "session_of", in_torch)
+
+
+def calls(work: Callable[[], object]) -> int:
+    """How many functions, of Python and of C, are called while this is done: a count of work that no clock disturbs."""
+    n, before = 0, sys.getprofile()
+
+    def count(frame: object, event: str, argument: object) -> None:
+        nonlocal n
+        n += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        work()
+    finally:
+        sys.setprofile(before)
+    return n
+
+
 class Ran(NamedTuple):
     """What a command left behind."""
 
@@ -93,10 +127,12 @@ def run(capfd: pytest.CaptureFixture[str]) -> Run:
     return command
 
 
-def picture(colour: int, rng: np.random.Generator, side: int = 40) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def picture(
+    colour: int, rng: np.random.Generator, side: int = 40, strength: int = 120
+) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     """Noise (side, side, 3) with one strong colour of red, green and blue."""
     pixels = rng.integers(0, 120, (side, side, 3))
-    pixels[..., colour] += 120
+    pixels[..., colour] += strength
     return pixels.astype(np.uint8)
 
 

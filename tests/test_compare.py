@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -16,17 +17,23 @@ from safetensors.torch import save_file
 
 from conftest import Run
 from headstart import recipe
+from headstart.data.table import table_of
+from headstart.data.targets import ClassNumbers
 from headstart.finetune.job import Tuning
 from headstart.finetune.objective import CROSS_ENTROPY
 from headstart.finetune.tunable import tunable
 from headstart.judge.intervals import accuracy_interval
 from headstart.judge.marks import Marks
-from headstart.story.compare import ARMS, PIXELS, Arm, flags, verdict
+from headstart.story import compare as module
+from headstart.story import evidence
+from headstart.story.compare import ARMS, PIXELS, Arm, compare, flags, verdict
 from headstart.story.freeze_depth import Curve, Depth, _drawn_anew, lines
 from headstart.story.opening import Options
+from headstart.story.plan import Plan
 from headstart.tasks.classification import ACCURACY, BALANCED_ACCURACY, CLASSIFICATION
 from headstart.trunk.backbone import open_backbone
 
+pytestmark = pytest.mark.usefixtures("tuned_in_torch")
 N = 400
 NAMES = [name for name, *_ in ARMS] + [PIXELS]
 
@@ -68,6 +75,83 @@ def arms(**shares: float) -> dict[str, Arm]:
 )
 def test_the_verdict_follows_the_paired_differences(shares: dict[str, float], said: str) -> None:
     assert re.search(said, verdict(arms(**shares)))
+
+
+def apart(found: dict[str, Arm], name: str) -> dict[str, Arm]:
+    """The same shares, but this arm is right for the last images and not for the first: as few in common as can be."""
+    return {**found, name: arm(name, found[name].marks["right"][::-1] > 0)}
+
+
+@pytest.mark.parametrize(
+    ("shares", "other", "paired", "unpaired"),
+    [
+        ({"last_stage_tuned": 0.83}, "last stage tuned", "pays: last stage tuned gains another 3.0", "changes nothing"),
+        ({"all_tuned": 0.83}, "all tuned", "pays: all tuned gains another 3.0", "changes nothing"),
+        ({"last_stage_tuned": 0.77, "all_tuned": 0.77}, "last stage tuned", "made it worse", "changes nothing"),
+        ({"from_scratch": 0.77}, "from scratch", "Transfer helps", "training from scratch does as well"),
+        ({"random_weights": 0.77}, "random weights", "Transfer helps", "random weights do as well"),
+        ({"raw_pixels": 0.77}, "raw pixels", "Transfer helps", "raw pixels do as well"),
+        ({"from_scratch": 0.83}, "from scratch", "Transfer hurts here", "training from scratch does as well"),
+    ],
+)
+def test_the_same_scores_say_something_or_nothing_as_their_mistakes_are_paired(
+    shares: dict[str, float], other: str, paired: str, unpaired: str
+) -> None:
+    """3 points of 400 images are beyond doubt where they are all that differs, and within it where 40 % differ."""
+    found = arms(**{"frozen": 0.8, "last_stage_tuned": 0.8, "all_tuned": 0.8} | shares)
+    assert paired in verdict(found)
+    assert unpaired not in verdict(found)
+    assert unpaired in verdict(apart(found, other))
+    assert paired not in verdict(apart(found, other))
+
+
+LEVEL = {
+    ("from scratch",): "training from scratch does",
+    ("random weights",): "random weights do",
+    (PIXELS,): "raw pixels do",
+    ("from scratch", "random weights"): "training from scratch and random weights do",
+    ("from scratch", PIXELS): "training from scratch and raw pixels do",
+    ("random weights", PIXELS): "random weights and raw pixels do",
+    ("from scratch", "random weights", PIXELS): "training from scratch, random weights and raw pixels do",
+}
+
+
+@pytest.mark.parametrize("level", LEVEL)
+def test_what_keeps_up_is_named_and_nothing_else(level: tuple[str, ...]) -> None:
+    as_good = {name.replace(" ", "_"): 0.9 for name in ("frozen", "last stage tuned", "all tuned", *level)}
+    assert verdict(arms(**as_good)) == (
+        f"Transfer does not help here, as far as 400 images can tell: {LEVEL[level]} as well as the pre-trained network"
+    )
+    better = verdict(arms(**as_good | {"all_tuned": 0.95}))  # what tuning gains no other arm has
+    assert better.startswith("Transfer helps: ")
+    assert better.endswith("tuning pays: all tuned gains another 5.0 points (95.0 %)")
+
+
+def test_every_arm_learns_with_its_own_options_and_is_held_against_the_frozen_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Planted answers: which images an arm gets right depends on nothing but the options that it was given."""
+    planted = {("none", "auto"): 0.8, ("last", "auto"): 0.83, ("all", "auto"): 0.7, ("all", "none"): 0.6}
+    planted |= {("none", "none"): 0.4}
+    y = np.arange(N) % 2
+    right = {options: marked(np.arange(N) < round(N * share), y) for options, share in planted.items()}
+    seen = SimpleNamespace(targets=ClassNumbers(y, ("a", "b")), groups=np.arange(N), material=lambda seed: None)
+    plan = Plan("test split", np.arange(N), np.arange(N), None, np.full(N, "test", dtype=object))
+    monkeypatch.setattr(module, "start", lambda *given: (seen, plan))
+    monkeypatch.setattr(module, "_seen_as", lambda first, options, watch: first)
+    monkeypatch.setattr(module, "marks_with", lambda t, s, p, options, watch: right[options.tune, options.weights])
+    monkeypatch.setattr(module, "_pixels", lambda *given: marked(np.arange(N) < 0.5 * N, y))
+    monkeypatch.setattr(evidence, "single_layer_answers", lambda *given: np.eye(2)[y])
+    found = compare(table_of([np.zeros((8, 8, 3), np.uint8)] * 2, list("ab")), Options()).to_json()
+    shares = dict(zip(NAMES, [0.8, 0.83, 0.7, 0.6, 0.4, 0.5], strict=True))
+    assert {arm["name"]: arm["accuracy"]["value"] for arm in found["arms"]} == pytest.approx(shares)
+    gaps = [arm["difference"] and arm["difference"]["value"] for arm in found["arms"]]
+    assert gaps == [None, *(pytest.approx(share - 0.8) for share in list(shares.values())[1:])]
+    assert found["verdict"] == (
+        "Transfer helps: the accuracy of the frozen network is 80.0 % on 400 images, that of training from scratch "
+        "60.0 % (+20.0 points), and tuning pays: last stage tuned gains another 3.0 points (83.0 %)"
+    )
+    assert found["flags"] == ["all tuned is worse than frozen: fewer layers, a lower --lr, or more images"]
 
 
 def test_a_difference_in_the_verdict_stands_beside_what_it_is_of() -> None:
@@ -118,7 +202,10 @@ def test_the_command_judges_every_arm_by_the_same_images(run: Run, pictures: Pat
     for arm in others:
         gap = arm["accuracy"]["value"] - first["accuracy"]["value"]
         assert arm["difference"]["value"] == pytest.approx(gap, abs=1e-9)
-    assert found["verdict"].startswith("Transfer ")
+    level = {arm["name"] for arm in others[2:] if arm["difference"]["high"] >= 0}  # not beaten by the frozen one
+    said = {name for name in NAMES[3:] if name.removeprefix("from ") in found["verdict"]}
+    assert found["verdict"].startswith("Transfer does not help here")
+    assert level == said != set()
 
 
 def test_nothing_to_compare_without_pre_trained_weights(run: Run, pictures: Path) -> None:

@@ -299,9 +299,9 @@ def test_one_rare_class_does_not_keep_auto_from_trying(network: Backbone, monkey
 def test_auto_keeps_what_wins_beyond_doubt(network: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the frozen features are noise and the images are not."""
     monkeypatch.setattr(recipe, "TUNABLE_IMAGES", 2)
-    monkeypatch.setattr(recipe, "PILOT_EPOCHS", 15)
+    monkeypatch.setattr(recipe, "PILOT_EPOCHS", 8)
     noise = {"pre_logits": np.random.default_rng(0).normal(size=(N, network.last_channels)).astype(np.float32)}
-    how = replace(recipe.tuning(N, 25, 16), held_out=0.4, patience=25)
+    how = replace(recipe.tuning(N, 15, 16), held_out=0.4, patience=15)
     found = tuned(replace(tuning(network, "auto"), training=how), replace(material(network, Y), blocks=noise), ROWS)
     assert found.record.kept
     assert found.backbone is not None
@@ -625,6 +625,7 @@ def test_a_tuned_model_without_a_gain_on_the_judged_images_says_so(
     assert no_gain_line(fitted) is None
 
 
+@pytest.mark.usefixtures("tuned_in_torch")
 def test_the_command_tunes_saves_and_the_model_is_timms_own(run: Run, parted: Path, tmp_path: Path) -> None:
     options = [*TINY, "--tune", "last", "--epochs", "2", "--cache", tmp_path / "c"]
     said = run("fit", parted, "-o", tmp_path / "m", *options)
@@ -694,6 +695,7 @@ def test_the_live_table_tells_of_each_epoch_what_the_held_out_images_are_worth(l
     assert len(lines[-1].split()) == 5
 
 
+@pytest.mark.usefixtures("tuned_in_torch")
 @pytest.mark.parametrize(
     ("head", "data"), [(LINEAR, "parted"), (CLOSED, "parted"), (MEAN, "pictures"), (BELOW, "parted")]
 )
@@ -703,6 +705,7 @@ def test_what_is_saved_answers_as_what_was_judged(
     """With each kind of head: the same probabilities from the folder."""
     monkeypatch.setattr("headstart.finetune.choice._least", lambda *given: head)
     monkeypatch.setattr(recipe, "training", partial(small_training, recipe.training))
+    monkeypatch.setattr(recipe, "cross_validation", lambda n: (2, 1))
     table = read_table(request.getfixturevalue(data))
     options = Options("test_efficientnet", "none", tune="last", epochs=1, size=32, cache=str(tmp_path / "c"))
     learned = pipeline.learn(table, options)

@@ -26,9 +26,9 @@ from headstart.trunk.backbone import open_backbone
 BLOCKS = ("a/mean", "a/std", "pre_logits")
 
 
-def material(n: int, n_classes: int = 3, seed: int = 0, signal: float = 1.5) -> Material:
+def material(n: int, n_classes: int = 3, seed: int = 0, signal: float = 1.5, y: Any = None) -> Material:
     rng = np.random.default_rng(seed)
-    y = np.arange(n) % n_classes
+    y = np.arange(n) % n_classes if y is None else y
     blocks = {}
     for name, width in zip(BLOCKS, (6, 6, 20), strict=True):
         centres = np.random.default_rng(99).normal(size=(n_classes, width))
@@ -237,28 +237,70 @@ def test_a_class_with_one_image_is_named() -> None:
         CLASSIFICATION.check(lonely.targets, plan_of(lonely).train)
 
 
-def test_baselines_are_beaten_by_signal_and_compared_on_the_same_images() -> None:
-    m = material(120)
-    plan = plan_of(m)
+def judged_by(m: Material, plan: Any) -> Any:
+    """The verdict on headstart's own model of these images."""
     sets = tap_sets("auto", BLOCKS)
-    verdict = evidence.judge(
-        m, plan, closed_form(CLASSIFICATION, m, plan.train, sets), evidence.Method(CLASSIFICATION, sets), no_bar
-    )
+    head = closed_form(CLASSIFICATION, m, plan.train, sets)
+    return evidence.judge(m, plan, head, evidence.Method(CLASSIFICATION, sets), no_bar)
+
+
+@pytest.mark.parametrize(
+    ("taught", "judged", "measure", "value"),
+    [((30, 40, 35), (12, 8, 20), "accuracy", 0.2), ((8, 80, 40), (12, 8, 20), "balanced_accuracy", 1 / 3)],
+)
+def test_the_most_frequent_class_is_that_of_the_training_images_and_is_paired_on_the_judged_ones(
+    taught: tuple[int, ...], judged: tuple[int, ...], measure: str, value: float
+) -> None:
+    """The judged images have another most frequent one, and the model is right for a part of them."""
+    y = np.concatenate([np.repeat(np.arange(3), counts) for counts in (taught, judged)])
+    m = material(len(y), signal=0.9, y=y)
+    given = np.repeat(np.array(["train", "test"], dtype=object), [sum(taught), sum(judged)])
+    plan = make_plan(given, y, m.groups, m.keys, 0)
+    verdict = judged_by(m, plan)
     frequent = evidence.constant(CLASSIFICATION, m, plan, verdict)
-    assert frequent.scores["accuracy"]["value"] == pytest.approx(1 / 3)
-    assert frequent.difference is not None
-    gain = verdict.score["accuracy"]["value"] - frequent.scores["accuracy"]["value"]
-    assert frequent.difference["difference"]["value"] == pytest.approx(gain, abs=1e-12)
+    assert (frequent.n, frequent.measure) == (40, measure)
+    assert frequent.scores["accuracy"]["value"] == pytest.approx(0.2)
+    assert frequent.scores[measure]["value"] == pytest.approx(value)
+    truth = y[sum(taught) :]
+    right = verdict.marks["right"] == 1
+    assert 0.45 < right.mean() < 0.9
+    each = [right[truth == c].mean() for c in range(3)]
+    gain = (right.mean() if measure == "accuracy" else np.mean(each)) - value
+    assert frequent.difference["difference"]["value"] == pytest.approx(gain)
+    assert frequent.difference["difference"]["low"] < gain < frequent.difference["difference"]["high"]
+    if measure == "accuracy":
+        assert frequent.difference["only_first_right"] == (right & (truth != 1)).sum()
+        assert frequent.difference["only_second_right"] == (~right & (truth == 1)).sum() > 0
+
+
+def test_a_model_of_labels_that_mean_nothing_is_not_shown_to_beat_the_most_frequent_class() -> None:
+    m = material(120)
+    shuffled = relabelled(m, np.random.default_rng(6).permutation(class_numbers(m.targets)))
+    lows = []
+    for one in (m, shuffled):
+        plan = plan_of(one)
+        verdict = judged_by(one, plan)
+        lows.append(evidence.constant(CLASSIFICATION, one, plan, verdict).difference["difference"]["low"])
+    assert lows[1] < 0 < lows[0]
 
 
 def test_the_random_baseline_is_compared_on_equal_terms() -> None:
-    """With the model's own features in place of random ones the difference is nothing, however few rows are drawn."""
-    m = material(120)
+    """With the model's own features in place of random ones the difference is nothing, however few rows are drawn, and
+    however often both are wrong; with others it is that of the two scores, and the rival stays as it was."""
+    m = material(120, signal=0.7)
     plan = plan_of(m)
     drawn = evidence.draw_for_baseline(CLASSIFICATION, m, plan)
     same = evidence.random_weights(CLASSIFICATION, m, plan, drawn, m.at(drawn))
-    assert same.difference is not None
-    assert same.difference["difference"]["value"] == 0
+    assert 0.4 < same.scores["accuracy"]["value"] < 0.9
+    assert same.scores == same.rival
+    assert [same.difference[f"only_{one}_right"] for one in ("first", "second")] == [0, 0]
+    rng = np.random.default_rng(0)
+    noise = {name: rng.normal(size=block.shape) for name, block in m.at(drawn).items()}
+    other = evidence.random_weights(CLASSIFICATION, m, plan, drawn, noise)
+    assert other.rival == same.rival
+    gap = same.scores["accuracy"]["value"] - other.scores["accuracy"]["value"]
+    assert other.difference["difference"]["value"] == pytest.approx(gap)
+    assert gap > 0.05
 
 
 @pytest.mark.parametrize(("common", "rare"), [(2000, 60), (4000, 20), (100, 4)])

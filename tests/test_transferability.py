@@ -76,13 +76,18 @@ def table(cifar: Path) -> Table:
     return read_table(cifar)
 
 
+@pytest.fixture(scope="module")
+def halves(study: ModuleType, table: Table) -> Any:
+    """The images of the miniature's classes."""
+    return study.prepare(table, replace(study.SIZES["tiny"], splits=("random0",)), "cpu")[1]
+
+
 @pytest.mark.parametrize(("arm", "source"), [("BnB", "b"), ("AnB", "a"), ("BnB+", "b"), ("AnB+", "a")])
 def test_frozen_layers_are_the_donors_bit_for_bit(
-    arm: str, source: str, study: ModuleType, table: Table, done: Path
+    arm: str, source: str, study: ModuleType, halves: Any, done: Path
 ) -> None:
     """Weights and BatchNorm statistics; the copied layers of the other arms must move."""
     size = replace(study.SIZES["tiny"], splits=("random0",))
-    _, halves = study.prepare(table, size, "cpu")
     network, _ = study.make(study.Job("random0", "b", arm, 3), study.Study(done, size, halves, "bf16"))
     donor = load_file(done / "networks" / f"random0-{source}-base.safetensors")
     state = network.state_dict()

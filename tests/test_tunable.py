@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -14,14 +15,20 @@ import curated
 from headstart.errors import OptionError
 from headstart.finetune.tunable import Tail, depths, stages, tunable
 from headstart.trunk.cut import find_cuts
-from headstart.trunk.network import Trunk, block_names
+from headstart.trunk.network import Backbone, Trunk, block_names
+
+
+@cache
+def made(name: str) -> Backbone:
+    """A network for all tests of this file; not to be changed."""
+    return curated.backbone(name)
 
 
 @pytest.mark.parametrize(
     "name", ["vgg16", "resnet18", "inception_v3", "densenet121", "tf_efficientnet_lite0", "convnext_tiny"]
 )
 def test_the_higher_the_stage_the_less_learns(name: str) -> None:
-    backbone = curated.backbone(name)
+    backbone = made(name)
     parts = [tunable(backbone, stage) for stage in ("all", *stages(backbone))]
     assert len(parts) > 4
     assert all(set(low.modules) >= set(high.modules) for low, high in itertools.pairwise(parts))
@@ -33,7 +40,7 @@ def test_the_higher_the_stage_the_less_learns(name: str) -> None:
 @pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_lite0", "densenet121"])
 def test_the_layers_below_the_cut_are_those_that_learning_leaves_alone(name: str, what: str) -> None:
     """Other weights in all that learns: the features of just these layers stay, bit for bit."""
-    backbone = replace(curated.backbone(name), module=copy.deepcopy(curated.backbone(name).module))
+    backbone = replace(made(name), module=copy.deepcopy(made(name).module))
     part = tunable(backbone, stages(backbone)[1] if what == "stage" else what)
     modules = dict(backbone.module.named_modules())
     trunk, pixels = Trunk(backbone), torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
@@ -50,7 +57,7 @@ def test_the_layers_below_the_cut_are_those_that_learning_leaves_alone(name: str
 
 def test_a_stage_that_ends_in_a_layer_without_weights_is_what_lies_below_it() -> None:
     """VGG's stages are known by their last activation; above the highest is a pooling layer, known as one too."""
-    vgg = curated.backbone("vgg16")
+    vgg = made("vgg16")
     assert tunable(vgg, "features.15").modules == tunable(vgg, "9").modules
     assert [tunable(vgg, depth).cut for depth in depths(vgg)] == ["features.23", "features.4"]
     with pytest.raises(OptionError, match=r"tune 'features\.30': no weights .* last, all, a number, features\.3, "):
