@@ -8,6 +8,8 @@ all images, for a resample and for a fold. Three things are mended that make suc
 - They are moved by the bias that the resamples show.
 - A bootstrap sees only mistakes that were made. A summary says how far its interval must reach at least
   (`Summary.least`), so that perfect answers are not certain of perfection.
+
+How often they hold the truth: docs/measurements.md#intervals.
 """
 
 from __future__ import annotations
