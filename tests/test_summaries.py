@@ -13,7 +13,7 @@ from headstart.errors import DataError, OptionError
 from headstart.judge import summaries
 from headstart.judge.intervals import wilson
 from headstart.judge.marks import Marks, Summary, ends
-from headstart.judge.summaries import crossed, paired, summarise
+from headstart.judge.summaries import crossed, paired, percentile_ends, summarise
 from headstart.judge.tag_marks import SUMMARIES, average_precisions, crossed_tag_score, tag_marks, tag_score
 from headstart.judge.value_marks import MAE, R2, RMSE, crossed_value_score, value_marks, value_score, value_summaries
 
@@ -197,6 +197,17 @@ def test_more_groups_than_are_resampled_give_the_same_interval(monkeypatch: pyte
     for name, coarse in summarise(marks, (R2, MAE)).items():
         value, low, high = ends(fine[name])
         assert ends(coarse) == pytest.approx((value, low, high), abs=0.15 * (high - low))
+
+
+@pytest.mark.parametrize("groups", [8, 20, 1000])
+def test_the_ends_of_a_mean_are_students_whatever_the_bias_of_the_draws(groups: int) -> None:
+    """Means of resamples vary by (m - 1) / m of the variance, and by the normal distribution: both are made good."""
+    from scipy.special import ndtri, stdtrit
+
+    error = 0.3 / np.sqrt(groups)
+    draws = 5 + 0.1 + error * np.sqrt((groups - 1) / groups) * ndtri((np.arange(10**6) + 0.5) / 10**6)
+    half = stdtrit(groups - 1, 0.975) * error
+    assert percentile_ends(draws, 5.0, groups) == pytest.approx((5 - half, 5 + half), rel=1e-3)
 
 
 def test_faultless_values_are_not_certain() -> None:
