@@ -55,8 +55,10 @@ class Marks:
 class Summary:
     """One number that is said of many images.
 
-    `of(marks, weights)`: weights (resample, image), how often each image counts -> (resample,). `lowest`, `highest`:
-    what it can be at most. `higher_is_better`: else lower is. `share`: a share of images, or a mean of such shares.
+    `of(marks, weights)`: weights (resample, image), how often each image counts -> (resample,), nan where it is not
+    defined. `lowest`, `highest`: what it can be at most. `higher_is_better`: else lower is. `least(marks, group numbers
+    (image,))`: the ends that an interval has at least, since resamples of faultless answers show no faults; None = as
+    the resamples show.
     """
 
     name: str
@@ -64,7 +66,7 @@ class Summary:
     lowest: float = 0.0
     highest: float = 1.0
     higher_is_better: bool = True
-    share: bool = False
+    least: Callable[[Marks, NDArray[np.int64]], tuple[float, float]] | None = None
 
 
 @dataclass(frozen=True, eq=False)
