@@ -346,7 +346,7 @@ def test_models_of_the_first_release_are_read(mine: Path) -> None:
     old = unpack(read_bundle(mine))
     assert isinstance(before, Probe)
     assert isinstance(old.head, Probe)
-    assert (old.head.parts, old.classes) == (before.parts, ("moss", "sand", "sea"))
+    assert (old.head.parts, old.names) == (before.parts, ("moss", "sand", "sea"))
     assert (old.head.coef == before.coef).all()
     trained(mine)
     head = unpack(read_bundle(mine)).head

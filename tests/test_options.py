@@ -37,6 +37,7 @@ NEEDS: dict[str, tuple[object, list[dict[str, str]]]] = {
     "size": (64, [{}]),
     "precision": ("f32", [{}]),
     "bands": ("4,3,2", [{}]),
+    "threshold": (0.4, [{}]),
     "min_images": (3, [{}]),
     "cache": ("here", [{}]),
     "seed": (3, [{}]),
@@ -77,6 +78,8 @@ def test_an_option_has_an_effect_or_is_refused(name: str, beside: dict[str, str]
 
 
 WRONG = [
+    ("fit", "--task segmnt", "allowed are auto, classify, tag"),
+    ("fit", "--threshold 1.5", "a probability between 0 and 1"),
     ("fit", "--taps some", "one of auto, last, all"),
     ("fit", "--precision f16", "one of auto, bf16, f32"),
     ("fit", "--size 3", "16 to 1024"),
@@ -168,7 +171,7 @@ def test_a_wrong_value_is_refused_before_the_data_are_read_and_anything_heavy_is
 def test_every_option_with_a_value_that_can_be_wrong_is_tried() -> None:
     """Paths and names are known to be wrong only where they are looked up; the others have a row above."""
     free = {"--output", "--backbone", "--layer", "--tune", "--cache", "--weights", "--search", "--download"}
-    free |= {"--add-to", "--import-weights"}
+    free |= {"--add-to", "--import-weights", "--label"}
     action = next(a for a in parser()._actions if isinstance(a, argparse._SubParsersAction))
     tried = {word for _, given, _ in WRONG for word in given.replace("=", " ").split() if word.startswith("--")}
     for command in action.choices.values():

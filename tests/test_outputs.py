@@ -86,10 +86,10 @@ def test_outputs_fitted_together_equal_those_fitted_alone_in_any_order(quick: bo
     for fit, truth in ((fit_per_label, present), (fit_values, values)):
         whole = fit(blocks, truth, groups, TWO, 0, quick)
         turned = fit(blocks, truth[:, [2, 0, 3, 1]], groups, TWO, 0, quick)
-        assert np.allclose(turned.answers(blocks), whole.answers(blocks)[:, [2, 0, 3, 1]], rtol=1e-6, atol=1e-8)
+        assert np.allclose(turned.outputs(blocks), whole.outputs(blocks)[:, [2, 0, 3, 1]], rtol=1e-6, atol=1e-8)
         for k in range(4):
             alone = fit(blocks, truth[:, [k]], groups, TWO, 0, quick)
-            assert np.allclose(alone.answers(blocks)[:, 0], whole.answers(blocks)[:, k], rtol=1e-6, atol=1e-8)
+            assert np.allclose(alone.outputs(blocks)[:, 0], whole.outputs(blocks)[:, k], rtol=1e-6, atol=1e-8)
             assert np.allclose(alone.left_out[:, 0], whole.left_out[:, k], rtol=1e-6, atol=1e-8)
 
 
@@ -97,19 +97,19 @@ def test_values_in_another_unit_and_from_another_zero_give_the_same_answers() ->
     blocks, values = pictures(50, 8)
     unit, zero = np.array([1e-6, 1.0, 1e6, -3.0]), np.array([0.0, 1e3, -1e6, 5.0])
     one, other = (fit_values(blocks, v, np.arange(50), TWO) for v in (values, zero + unit * values))
-    for a, b in ((one.answers(blocks), other.answers(blocks)), (one.left_out, other.left_out)):
+    for a, b in ((one.outputs(blocks), other.outputs(blocks)), (one.left_out, other.left_out)):
         assert np.allclose(zero + unit * a, b, rtol=0, atol=1e-7 * np.abs(unit))
 
 
 def test_a_constant_column_and_dead_features_are_answered_by_what_is_known() -> None:
     blocks, values = pictures(40, 9)
     values[:, 1] = 7.25
-    assert np.abs(fit_values(blocks, values, np.arange(40), TWO).answers(blocks)[:, 1] - 7.25).max() < 1e-9
+    assert np.abs(fit_values(blocks, values, np.arange(40), TWO).outputs(blocks)[:, 1] - 7.25).max() < 1e-9
     dead = {name: np.full(block.shape, 0.5) for name, block in blocks.items()}
-    answers = fit_values(dead, values, np.arange(40), TWO).answers(dead)
+    answers = fit_values(dead, values, np.arange(40), TWO).outputs(dead)
     assert np.allclose(answers, values.mean(axis=0), atol=1e-6)
     present = (np.arange(40) % 4 == 0).astype(np.int8)[:, None]
-    odds = fit_per_label(dead, present, np.arange(40), TWO).answers(dead)
+    odds = fit_per_label(dead, present, np.arange(40), TWO).outputs(dead)
     assert np.allclose(sigmoid(odds), 0.25, atol=0.03)
 
 
@@ -120,7 +120,7 @@ def test_left_out_answers_hold_for_new_images() -> None:
     probe = fit_values({k: b[train] for k, b in blocks.items()}, values[train], np.arange(100), ONE)
     new = {k: b[100:] for k, b in blocks.items()}
     errors = [
-        ((a - t) ** 2).mean(axis=0) for a, t in ((probe.left_out, values[train]), (probe.answers(new), values[100:]))
+        ((a - t) ** 2).mean(axis=0) for a, t in ((probe.left_out, values[train]), (probe.outputs(new), values[100:]))
     ]
     assert (errors[0] / errors[1] > 0.7).all()
     assert (errors[0] / errors[1] < 1.4).all()
@@ -129,7 +129,7 @@ def test_left_out_answers_hold_for_new_images() -> None:
 def test_log_odds_are_calibrated_for_new_images() -> None:
     blocks, present = labels(2300, 11)
     probe = fit_per_label({k: b[:300] for k, b in blocks.items()}, present[:300], np.arange(300), TWO)
-    p, truth = sigmoid(probe.answers({k: b[300:] for k, b in blocks.items()})), present[300:] == 1
+    p, truth = sigmoid(probe.outputs({k: b[300:] for k, b in blocks.items()})), present[300:] == 1
     for low, high in ((0, 0.2), (0.2, 0.5), (0.5, 0.8), (0.8, 1)):
         here = (p >= low) & (p < high)
         error = np.sqrt((p[here] * (1 - p[here])).sum()) / here.sum()
@@ -147,8 +147,8 @@ def test_unknown_cells_teach_nothing() -> None:
         known = present[:, k] >= 0
         part = {name: block[known] for name, block in blocks.items()}
         alone = fit_per_label(part, present[known][:, [k]], groups[known], TWO)
-        assert np.allclose(alone.answers(blocks)[:, 0], probe.answers(blocks)[:, k], rtol=1e-6, atol=1e-8)
-        assert np.allclose(probe.left_out[~known, k], probe.answers(blocks)[~known, k], rtol=1e-6, atol=1e-8)
+        assert np.allclose(alone.outputs(blocks)[:, 0], probe.outputs(blocks)[:, k], rtol=1e-6, atol=1e-8)
+        assert np.allclose(probe.left_out[~known, k], probe.outputs(blocks)[~known, k], rtol=1e-6, atol=1e-8)
         assert np.allclose(alone.left_out[:, 0], probe.left_out[known, k], rtol=1e-6, atol=1e-8)
 
 
@@ -160,7 +160,7 @@ def test_a_label_of_one_group_is_not_learned_and_left_out_by_group() -> None:
     present[:, 2] = -1  # nobody knows
     assert learnable(present, groups).tolist() == [False, False, False, True]
     probe = fit_per_label(blocks, present, groups, TWO)
-    shares = sigmoid(probe.answers(blocks))[:, :3]
+    shares = sigmoid(probe.outputs(blocks))[:, :3]
     assert np.allclose(shares, [4 / 32, 31 / 32, 1 / 2])
     assert np.allclose(sigmoid(probe.left_out[:3, 0]), 1 / 29)  # without the three that have it
     assert np.allclose(sigmoid(probe.left_out[3:, 0]), 4 / 29)
@@ -174,7 +174,7 @@ def test_a_known_gram_matrix_changes_nothing() -> None:
     prepared = ONE[0].of(wide).astype(np.float64)
     one = fit_per_label(wide, present, np.arange(40), ONE)
     other = fit_per_label(wide, present, np.arange(40), ONE, grams={"one": prepared @ prepared.T}, workers=2)
-    assert np.allclose(one.answers(wide), other.answers(wide), rtol=1e-6, atol=1e-8)
+    assert np.allclose(one.outputs(wide), other.outputs(wide), rtol=1e-6, atol=1e-8)
 
 
 def test_platt_finds_the_line_that_made_the_labels_and_never_turns_it_round() -> None:
@@ -226,7 +226,7 @@ def test_intervals_hold_the_share_that_they_state() -> None:
         blocks, values = pictures(400, 100 + draw)
         parts = [{k: b[rows] for k, b in blocks.items()} for rows in (slice(0, 80), slice(80, 400))]
         probe = fit_values(parts[0], values[:80], np.arange(80), ONE)
-        wrong = np.abs(values[80:] - probe.answers(parts[1]))
+        wrong = np.abs(values[80:] - probe.outputs(parts[1]))
         held.append((wrong <= half_widths(values[:80] - probe.left_out)).mean())
     assert 0.88 < np.mean(held) < 0.92
 

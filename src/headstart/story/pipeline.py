@@ -298,7 +298,7 @@ def look(task: Task, table: Table, backbone: Backbone, engine: Engine, features:
     """What the network saw, with the truth of each image, and which images are copies."""
     notes = (*table.notes, *said(backbone.preprocess.ranges), *features.remarks)
     kept = replace(table.take(features.kept), notes=notes)
-    targets = task.targets(kept)
+    targets = task.targets_for(kept, table.classes)  # of all: a class of which nothing can be read is not forgotten
     duplicates = find_duplicates(features.hashes, features.blocks[LAST], features.thumbnails)
     groups = tie_groups(len(kept), duplicates, kept.groups)
     enlarged = short_side(table) < recipe.PHOTOGRAPH
