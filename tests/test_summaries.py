@@ -83,6 +83,15 @@ def test_unknown_labels_count_nowhere() -> None:
     assert one["per_label"] == two["per_label"]
 
 
+@pytest.mark.parametrize("summary", SUMMARIES, ids=lambda s: s.name)
+def test_of_one_label_only_the_images_count_in_which_it_is_known(summary: Summary) -> None:
+    present, p, _ = tags(80, labels=1, unknown=0.4)
+    for threshold in (0.0, 0.4):
+        bound, known = np.full((80, 1), threshold), present[:, 0] >= 0
+        left = tag_marks(present[known], p[known], bound[known])
+        assert plain(summary, tag_marks(present, p, bound)) == pytest.approx(plain(summary, left))
+
+
 def test_copies_tell_nothing_new() -> None:
     """Of images in groups of copies the interval is that of the groups."""
     marks = tag_marks(*tags(60))
@@ -129,6 +138,7 @@ def test_a_paired_difference_is_antisymmetric_and_that_of_a_thing_with_itself_no
     value, low, high = ends(paired(summary, one, one)["difference"])
     assert value == 0
     assert -low == high <= 2.8 / 82
+    assert (high > 0) == bool(np.isfinite(summary.highest - summary.lowest))
 
 
 def test_a_paired_difference_is_tighter_than_the_two_apart() -> None:
