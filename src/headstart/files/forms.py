@@ -26,6 +26,7 @@ FLOAT32 = 3.4e38
 """The largest number that a network can hold."""
 LINEAR = "linear on prepared features; probabilities = softmax(prepared @ coef' + intercept)"
 TRAINED = "trained layers"
+RECOGNISER = "nearest prototype by cosine similarity; unknown below a threshold"
 """The kinds of head."""
 
 
@@ -169,11 +170,16 @@ TRAINED_HEAD = record(
     {"kind": one_of(TRAINED), "parts": each(PART, 1, 1), "spec": name, "shape": each(whole(1), 1, 3)}
     | {"scale": number(above=0), "training": TRAINING}
 )
+THRESHOLD = record({"value": number(-1.01, 1.01), "rate": number(0, 1, above=0), "n": whole(0)})
+RECOGNISING_HEAD = record(
+    {"kind": one_of(RECOGNISER), "parts": each(PART, 1, 10_000, distinct=True), "identities": whole(1)}
+    | {"shrinkage": or_null(number(0, 1, above=0)), "identify": THRESHOLD, "verify": THRESHOLD}
+)
+HEADS = {LINEAR: LINEAR_HEAD, TRAINED: TRAINED_HEAD, RECOGNISER: RECOGNISING_HEAD}
 
 
 def _head(value: Any, place: str) -> str:
-    wrong = record({"kind": one_of(LINEAR, TRAINED)})(value, place)
-    return wrong or (TRAINED_HEAD if value["kind"] == TRAINED else LINEAR_HEAD)(value, place)
+    return record({"kind": one_of(*HEADS)})(value, place) or HEADS[value["kind"]](value, place)
 
 
 def manifest(newest: int) -> Check:
