@@ -374,11 +374,25 @@ def _cache(given: argparse.Namespace) -> None:
         say(line)
 
 
+def _enrol(given: argparse.Namespace) -> None:
+    from headstart.cli import people
+
+    people.enrol(given)
+
+
+def _verify(given: argparse.Namespace) -> None:
+    from headstart.cli import people
+
+    people.verify(given)
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "demo": _demo,
     "fit": _fit_and_save,
     "evaluate": _evaluate,
     "predict": _predict,
+    "enrol": _enrol,
+    "verify": _verify,
     "classify": _classify,
     "backbones": _backbones,
     "features": _features,
