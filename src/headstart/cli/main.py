@@ -102,14 +102,16 @@ def _demo(given: argparse.Namespace) -> None:
 
 
 def _fit_and_save(given: argparse.Namespace) -> None:
-    from headstart.files.bundle import check_writable
+    from headstart.files.bundle import check_writable, read_bundle
     from headstart.story.options import set_otherwise, typed
-    from headstart.story.replacing import check_replaceable
+    from headstart.story.replacing import check_grows, check_replaceable
     from headstart.story.track import open_trackers, read_words
 
     folder, options = Path(given.output), _options(given)
     if given.add_to and (other := set_otherwise(options)):
         raise OptionError(f"--{other} cannot be set with --add-to: it is the model's own")
+    if given.add_to:
+        check_grows(read_bundle(given.add_to))
     read_words(given.track)
     check_writable(folder)
     table = _read(given, 1 if given.add_to else 2)

@@ -300,14 +300,15 @@ def write_bundle(
     *,
     manifest: Mapping[str, Any],
     config: Mapping[str, Any],
-    metrics: Mapping[str, Any],
+    metrics: Mapping[str, Any] | None,
     run: Mapping[str, Any],
     tensors: Mapping[str, Mapping[str, NDArray[Any]]],
     files: Mapping[str, bytes | Path] | None = None,
 ) -> None:
     """Save a model in `folder`, whole or not at all. A model that is there is replaced; missing parents are made.
 
-    manifest, config, metrics, run: the contents of the JSON files; `format_version` is added to the manifest.
+    manifest, config, metrics, run: the contents of the JSON files; `format_version` is added to the manifest. metrics:
+    None where it is among the `files`, or gone.
     tensors: {"model.safetensors": {name: array}, and the others where there are any}; arrays of any layout.
     files: the other files, each by its content or by the path of a file to copy; of tensors, as they were saved.
 
@@ -320,7 +321,7 @@ def write_bundle(
         **(files or {}),
         MANIFEST: described,
         CONFIG: _json_bytes(config),
-        METRICS: _json_bytes(metrics),
+        **({} if metrics is None else {METRICS: _json_bytes(metrics)}),
         RUN: _json_bytes(run),
         **{file: _tensor_bytes(arrays) for file, arrays in tensors.items()},
     }

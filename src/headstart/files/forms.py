@@ -208,8 +208,19 @@ def manifest(newest: int) -> Check:
 # metrics.json and run.json, as far as anything is read from them again
 
 SHARE = number(0, 1)
-SCORE = record({"n": whole(1), "accuracy": record({"value": SHARE, "low": SHARE, "high": SHARE})}, {"source": text})
-METRICS = record({}, {"test": or_null(SCORE), "cross_validation": or_null(SCORE)})
+ESTIMATE = record(dict.fromkeys(("value", "low", "high"), or_null(number())))
+_SCORE = record({"n": whole(1)}, {"source": text, "accuracy": record({"value": SHARE, "low": SHARE, "high": SHARE})})
+
+
+def score(value: Any, place: str) -> str:
+    """`n`, then estimates and tables by name; the first is the headline of its task."""
+    if wrong := _SCORE(value, place):
+        return wrong
+    first = next((field for field in value if field != "n"), None)
+    return f"{place} holds no score" if first is None else ESTIMATE(value[first], f"{place}.{first}")
+
+
+METRICS = record({}, {"test": or_null(score), "cross_validation": or_null(score)})
 OPTIONS = record(
     {},
     dict.fromkeys(("backbone", "weights", "taps", "head", "optimizer", "tune", "augment", "precision"), name)

@@ -228,7 +228,7 @@ def unpack(bundle: Bundle, task: Task | None = None) -> Loaded:
 def _head_tensors(bundle: Bundle, task: Task, top: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
     """Of the head: in a file of its own, or the top of the network. Raises ValueError for the head of another task."""
     kind = bundle.manifest["head"]["kind"]
-    if (kind == RECOGNISER) != (task.own is not None and task.own.kind == kind):
+    if kind == RECOGNISER if task.own is None else kind != task.own.kind:
         raise ValueError(f"its head is not one of the task {task.name}")
     if task.own is not None:
         return bundle.tensors(task.own.file)

@@ -20,7 +20,8 @@ from headstart.data.images import content_hash
 from headstart.data.splits import read_split
 from headstart.data.table import Table
 from headstart.errors import BundleError, DataError, HeadstartError, ImageError, OptionError, OutputError, nearest
-from headstart.files.bundle import ABOUT, GALLERY, METRICS, MODEL, RUN, Bundle, read_bundle, write_bundle
+from headstart.files import forms
+from headstart.files.bundle import ABOUT, GALLERY, MODEL, RUN, Bundle, read_bundle, write_bundle
 from headstart.files.cells import quoted
 from headstart.heads.gallery import Gallery
 from headstart.ship.embed import embedded, recogniser_of
@@ -167,12 +168,18 @@ def _known(bundle: Bundle) -> tuple[dict[str, set[str]], list[str]]:
 def _changes(bundle: Bundle) -> list[dict[str, Any]]:
     """What run.json says was enrolled and removed since the fit, the oldest first; what has another form is passed
     over, since the user may edit that file."""
-    try:
-        found = bundle.run.get("enrolled", [])
-    except BundleError:
-        return []
+    found = _run(bundle).get("enrolled", [])
     entries = found if isinstance(found, list) else []
     return [e for e in entries if isinstance(e, dict) and isinstance(e.get("name"), str) and _texts(e.get("hashes"))]
+
+
+def _run(bundle: Bundle) -> dict[str, Any]:
+    """run.json; nothing where the user's copy is gone or broken."""
+    content = bundle.contents[RUN]
+    try:
+        return {} if isinstance(content, BundleError) else forms.parse(content, forms.ANYTHING)
+    except ValueError:
+        return {}
 
 
 def _texts(value: object) -> bool:
@@ -213,24 +220,16 @@ def _saved(bundle: Bundle, model: Loaded, gallery: Gallery, change: dict[str, An
     head = with_gallery(model.head, gallery)
     network = bundle.contents[MODEL]
     assert isinstance(network, bytes)
-    files = {file: bundle.folder / file for file in ABOUT if (bundle.folder / file).is_file()}
+    files = {f: bundle.folder / f for f in ABOUT if f != RUN and (bundle.folder / f).is_file()}
     manifest = bundle.manifest | {"classes": list(gallery.names), "head": bundle.manifest["head"] | described(head)}
     changes = [*_changes(bundle), change | {"at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}]
     write_bundle(
         bundle.folder,
         manifest=manifest,
         config=bundle.config,
-        metrics=_or_nothing(bundle, METRICS),
-        run=_or_nothing(bundle, RUN) | {"enrolled": changes},
+        metrics=None,
+        run=_run(bundle) | {"enrolled": changes},
         tensors={GALLERY: tensors(head)},
-        files={**{file: path for file, path in files.items() if file not in (METRICS, RUN)}, MODEL: network},
+        files={**files, MODEL: network},
     )
     return head
-
-
-def _or_nothing(bundle: Bundle, file: str) -> dict[str, Any]:
-    """metrics.json or run.json; nothing where the user's copy is gone or broken, which no answer needs."""
-    try:
-        return bundle.metrics if file == METRICS else bundle.run
-    except BundleError:
-        return {}

@@ -311,7 +311,8 @@ def random_weights(task: Task, material: Material, plan: Plan, drawn: Ints, bloc
     one, other = (task.judging.mark(targets, found) for found in (pretrained, untrained))
     mine, rival = (_scores(task, measure, marks, groups) for marks in (other, one))
     n_train = len(train) if plan.judge is not None else 0
-    return Baseline("random weights", len(rows), measure.name, mine, rival, measure.gain(one, other, groups), n_train)
+    gain = measure.gain(one, other, groups)
+    return Baseline("random weights", gain["n"], measure.name, mine, rival, gain, n_train)
 
 
 def draw_for_baseline(task: Task, material: Material, plan: Plan) -> Ints:
@@ -419,7 +420,7 @@ def _baseline(
     mine = _scores(task, measure, marks, groups)
     rival = {name: verdict.score[name] for name in mine}
     gain = measure.gain(verdict.marks, marks, groups)
-    return Baseline(kind, len(rows), measure.name, mine, rival, gain)
+    return Baseline(kind, gain["n"], measure.name, mine, rival, gain)
 
 
 def _scores(task: Task, measure: Measure, marks: Marks, groups: Ints) -> dict[str, Interval]:

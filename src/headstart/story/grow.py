@@ -17,7 +17,7 @@ from headstart.data.given import kind_of
 from headstart.data.sources import GoneSource
 from headstart.data.splits import Split, hold_out, read_split
 from headstart.data.table import Table
-from headstart.errors import DataError, OptionError
+from headstart.errors import DataError
 from headstart.files.bundle import Bundle, read_with
 from headstart.judge.marks import Marks
 from headstart.ship.package import Loaded, unpack
@@ -25,7 +25,7 @@ from headstart.story import evidence
 from headstart.story.opening import QUIET, Options, Watcher, read_at, see
 from headstart.story.pipeline import Clock, Fitted, Growth, Seen, announce, labelled, look, prove, taught
 from headstart.story.plan import Plan, make_plan
-from headstart.tasks.recognition import RECOGNITION
+from headstart.story.replacing import check_grows
 from headstart.trunk.backbone import trunk_of
 from headstart.trunk.engine import compile_trunk
 from headstart.trunk.features import Features, store_key
@@ -73,11 +73,7 @@ def add_to(folder: str | Path, table: Table, options: Options, watch: Watcher = 
 def _open(bundle: Bundle, options: Options) -> Old:
     """Raises DataError where the model's own list of images is gone or belongs to another, OptionError for a model
     that recognises."""
-    if bundle.manifest.get("task") == RECOGNITION.name:
-        raise OptionError(
-            f"{bundle.folder.name} recognises, and --add-to would fit it anew: add somebody with headstart enrol "
-            f"{bundle.folder.name} NAME IMAGES, or fit on all images together"
-        )
+    check_grows(bundle)
     split = read_split(bundle.folder / "split.parquet")
     if split.fingerprint != bundle.manifest.get("data_fingerprint"):
         raise DataError(f"{bundle.folder / 'split.parquet'} is not the list of this model's images: copy it again")

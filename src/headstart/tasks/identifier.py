@@ -165,7 +165,9 @@ def remarks(head: Head) -> tuple[str, ...]:
     r = identifier_of(head).recogniser
     if not r.identify.n:
         return r.notes
-    line = f"unknown below a similarity of {r.identify.value:.3f}, which {r.identify.rate:.0%} of strangers pass"
+    line = (
+        f"unknown below a similarity of {r.identify.value:.3f}, chosen so that {r.identify.rate:.0%} of strangers pass"
+    )
     return (line, *r.notes)
 
 
