@@ -96,7 +96,6 @@ def parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("--top", type=int, default=3, metavar="K", help="best classes to list (default: 3)")
     predict.add_argument("--json", action="store_true", help="one JSON document on stdout")
-
     _add_recognising_commands(command)
     _add_looking_commands(command)
     return top
