@@ -10,6 +10,7 @@ most frequent class for two classes, 1 / classes for balanced ones).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ import measure
 import numpy as np
 
 from headstart.data.table import read_table
+from headstart.data.targets import ClassNumbers, class_numbers
 from headstart.heads.material import Material
 from headstart.heads.taps import tap_sets
-from headstart.story import opening, pipeline
+from headstart.story import evidence, opening, pipeline
 from headstart.story.plan import make_plan
+from headstart.tasks.classification import CLASSIFICATION
+from headstart.tasks.task import closed_form
 
 SHUFFLED = ("hymenoptera", "brain_mri_yes_no", "eurosat_3000")
 MOST = 600  # images of a set for the shuffled labels
@@ -31,7 +35,7 @@ def material_of(folder: Path, cache: str | None) -> Material:
     table = read_table(folder)
     backbone, engine = opening.open_network(table, options)
     features = opening.see(table, backbone, engine, options, lambda done: None)
-    seen = pipeline.look(table, backbone, engine, features)
+    seen = pipeline.look(CLASSIFICATION, table, backbone, engine, features)
     return seen.material(0)
 
 
@@ -56,7 +60,7 @@ def halves(material: Material, draws: int) -> list[tuple[dict[str, float], float
         order = order[np.argsort(class_numbers(material.targets)[order], kind="stable")]
         one, other = np.sort(order[::2]), np.sort(order[1::2])
         interval, probe = judged(material.part(one))
-        truth = evidence.judge_rows(CLASSIFICATION, material, probe, other).score["accuracy"]["value"]
+        truth = evidence.judge_rows(CLASSIFICATION, material, probe, other, {}).score["accuracy"]["value"]
         found.append((interval, truth))
         print(f"half {seed}: {interval['low']:.4f} to {interval['high']:.4f}, the other half {truth:.4f}", flush=True)
     return found

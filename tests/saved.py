@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.files import forms
-from headstart.files.bundle import HEAD, MODEL, write_bundle
+from headstart.files.bundle import GALLERY, HEAD, MODEL, write_bundle
 
 DESCRIBED: dict[str, Any] = {  # what headstart.json must hold
     "classes": ["ant", "bée", "\udcff", "猫"],
@@ -31,7 +31,8 @@ def save(
         "config": {"architecture": "resnet18", "number": number},
         "metrics": METRICS | {"number": number},
         "run": RUN,
-        "tensors": tensors or {name: {"weight": np.full((2, 3), number, np.float32)} for name in (MODEL, HEAD)},
+        "tensors": tensors
+        or {name: {"weight": np.full((2, 3), number, np.float32)} for name in (MODEL, HEAD, GALLERY)},
         "files": {"README.md": b"# model\n", "set_aside.csv": b"path,reason\n"},
     }
     write_bundle(folder, **(parts | changed))

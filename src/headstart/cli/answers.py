@@ -40,10 +40,20 @@ def summary(fitted: Fitted, folder: Path, seconds: float) -> list[str]:
     ]
     worst = _weakest(score)
     lines += [_line(*worst)] if worst else []
+    if task.own is not None:
+        lines += [*_strangers(score), *(_line("note", remark) for remark in task.own.remarks(fitted.head))]
     lines += _remarks(fitted)
     lines.append(_line("time", f"{seconds:.1f} s, {_work(fitted)}"))
     usage = shlex.join(["headstart", "predict", str(folder)])
     return ["", *lines, "", _line("report", str(folder / "report.html")), _line("next", f"{usage} IMAGES")]
+
+
+def _strangers(score: Score) -> list[str]:
+    """How many strangers were taken for somebody."""
+    found = score.tables.get("false_accept_rate")
+    if found is None or found["value"] is None:
+        return []
+    return [_line("strangers", f"{_interval(found, '')}  were taken for somebody ({found['asked']:.0%} was asked)")]
 
 
 def _work(fitted: Fitted) -> str:
@@ -154,6 +164,7 @@ def score_lines(scored: Score) -> list[str]:
         lines.append(_row_line(row["class"], row, ("recall", "precision"), row["n"]))
     for row in scored.tables.get("per_label", ()):
         lines.append(_row_line(row["label"], row, ("average_precision", "recall", "precision"), row["n"]))
+    lines += _strangers(scored)
     for row in scored.tables.get("per_column", ()):
         cells = ", ".join(f"{_name(what)} {row[what]['value']:.3g}" for what in ("r2", "mae", "rmse"))
         lines.append(f"  {row['column']}: {cells}")

@@ -96,9 +96,25 @@ def parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("--top", type=int, default=3, metavar="K", help="best classes to list (default: 3)")
     predict.add_argument("--json", action="store_true", help="one JSON document on stdout")
-
+    _add_recognising_commands(command)
     _add_looking_commands(command)
     return top
+
+
+def _add_recognising_commands(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    """The commands of a model that recognises (fit --task recognise)."""
+    enrol = command("enrol", "add a person or product to a model that recognises, without training, or take one out")
+    enrol.add_argument("model", metavar="MODEL", help="a folder that fit --task recognise has written")
+    enrol.add_argument("name", nargs="?", metavar="NAME", help="who or what the images show; known names get more")
+    enrol.add_argument("images", nargs="*", metavar="IMAGES", help=IMAGES)
+    enrol.add_argument("--remove", metavar="NAME", help="take this one out instead")
+    enrol.add_argument("--json", action="store_true", help="one JSON document on stdout")
+
+    verify = command("verify", "say whether two images show the same person or product, enrolled or not")
+    verify.add_argument("model", metavar="MODEL", help="a folder that fit --task recognise has written")
+    verify.add_argument("first", metavar="IMAGE", help="an image file")
+    verify.add_argument("second", metavar="IMAGE", help="another one")
+    verify.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
 
 def _add_looking_commands(command: Callable[[str, str], argparse.ArgumentParser]) -> None:

@@ -102,14 +102,16 @@ def _demo(given: argparse.Namespace) -> None:
 
 
 def _fit_and_save(given: argparse.Namespace) -> None:
-    from headstart.files.bundle import check_writable
+    from headstart.files.bundle import check_writable, read_bundle
     from headstart.story.options import set_otherwise, typed
-    from headstart.story.replacing import check_replaceable
+    from headstart.story.replacing import check_grows, check_replaceable
     from headstart.story.track import open_trackers, read_words
 
     folder, options = Path(given.output), _options(given)
     if given.add_to and (other := set_otherwise(options)):
         raise OptionError(f"--{other} cannot be set with --add-to: it is the model's own")
+    if given.add_to:
+        check_grows(read_bundle(given.add_to))
     read_words(given.track)
     check_writable(folder)
     table = _read(given, 1 if given.add_to else 2)
@@ -374,11 +376,25 @@ def _cache(given: argparse.Namespace) -> None:
         say(line)
 
 
+def _enrol(given: argparse.Namespace) -> None:
+    from headstart.cli import people
+
+    people.enrol(given)
+
+
+def _verify(given: argparse.Namespace) -> None:
+    from headstart.cli import people
+
+    people.verify(given)
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "demo": _demo,
     "fit": _fit_and_save,
     "evaluate": _evaluate,
     "predict": _predict,
+    "enrol": _enrol,
+    "verify": _verify,
     "classify": _classify,
     "backbones": _backbones,
     "features": _features,

@@ -4,7 +4,8 @@
     ├── headstart.json     format_version, classes, preprocess, backbone, head, calibration, thresholds ... ┐
     ├── config.json        timm's own description: timm.create_model("local-dir:MODEL") works               │ define
     ├── model.safetensors  the network with a plain linear top                                              │ the model
-    ├── head.safetensors   only where the head is more than such a top                                      ┘
+    ├── head.safetensors   only where the head is more than such a top                                      │
+    ├── gallery.safetensors  only of a model that recognises: its metric and those enrolled                 ┘
     ├── checksums.json     size and SHA-256 of those files
     └── metrics.json, run.json, split.parquet, report.html, README.md, suspected_labels.csv, duplicates.csv,
         set_aside.csv      about the model: free to edit, never needed to predict
@@ -44,10 +45,11 @@ MANIFEST = "headstart.json"
 CONFIG = "config.json"
 MODEL = "model.safetensors"
 HEAD = "head.safetensors"
+GALLERY = "gallery.safetensors"
 CHECKSUMS = "checksums.json"
 """Its layout, {file: {"bytes": int, "sha256": hex}}, is the same in every format version."""
 
-DEFINING = (MANIFEST, CONFIG, MODEL, HEAD)
+DEFINING = (MANIFEST, CONFIG, MODEL, HEAD, GALLERY)
 REQUIRED = (MANIFEST, CONFIG, MODEL)
 METRICS = "metrics.json"
 RUN = "run.json"
@@ -113,7 +115,7 @@ class Bundle:
         return _parse_json(self.folder / file, content, form)
 
     def tensors(self, file: str = MODEL) -> dict[str, NDArray[Any]]:
-        """The tensors of model.safetensors or head.safetensors, by name, each with its own shape and type.
+        """The tensors of a file of them, by name, each with its own shape and type.
 
         Raises BundleError if the file is no part of this model, or holds something else.
         """
@@ -232,8 +234,9 @@ def _read_checksums(folder: Path) -> dict[str, dict[str, Any]]:
     known = all(file in DEFINING and _is_checksum(entry) for file, entry in recorded.items())
     if not known or not set(REQUIRED) <= set(recorded):
         raise BundleError(f"{path} is damaged or was edited: {_RESTORE}")
-    if HEAD not in recorded and (folder / HEAD).exists():
-        raise BundleError(f"{folder / HEAD} is not part of this model ({CHECKSUMS} does not list it): {_RESTORE}")
+    for file in (HEAD, GALLERY):
+        if file not in recorded and (folder / file).exists():
+            raise BundleError(f"{folder / file} is not part of this model ({CHECKSUMS} does not list it): {_RESTORE}")
     return recorded
 
 
@@ -297,16 +300,17 @@ def write_bundle(
     *,
     manifest: Mapping[str, Any],
     config: Mapping[str, Any],
-    metrics: Mapping[str, Any],
+    metrics: Mapping[str, Any] | None,
     run: Mapping[str, Any],
     tensors: Mapping[str, Mapping[str, NDArray[Any]]],
     files: Mapping[str, bytes | Path] | None = None,
 ) -> None:
     """Save a model in `folder`, whole or not at all. A model that is there is replaced; missing parents are made.
 
-    manifest, config, metrics, run: the contents of the JSON files; `format_version` is added to the manifest.
-    tensors: {"model.safetensors": {name: array}, and "head.safetensors" where there is one}; arrays of any layout.
-    files: the other files, each by its content or by the path of a file to copy.
+    manifest, config, metrics, run: the contents of the JSON files; `format_version` is added to the manifest. metrics:
+    None where it is among the `files`, or gone.
+    tensors: {"model.safetensors": {name: array}, and the others where there are any}; arrays of any layout.
+    files: the other files, each by its content or by the path of a file to copy; of tensors, as they were saved.
 
     Raises OutputError where the place cannot be written or holds anything but a saved model, and where the manifest
     would be refused when it is read (see `forms.manifest`); ValueError or TypeError
@@ -317,7 +321,7 @@ def write_bundle(
         **(files or {}),
         MANIFEST: described,
         CONFIG: _json_bytes(config),
-        METRICS: _json_bytes(metrics),
+        **({} if metrics is None else {METRICS: _json_bytes(metrics)}),
         RUN: _json_bytes(run),
         **{file: _tensor_bytes(arrays) for file, arrays in tensors.items()},
     }

@@ -26,6 +26,7 @@ FLOAT32 = 3.4e38
 """The largest number that a network can hold."""
 LINEAR = "linear on prepared features; probabilities = softmax(prepared @ coef' + intercept)"
 TRAINED = "trained layers"
+RECOGNISER = "nearest prototype by cosine similarity; unknown below a threshold"
 """The kinds of head."""
 
 
@@ -169,11 +170,16 @@ TRAINED_HEAD = record(
     {"kind": one_of(TRAINED), "parts": each(PART, 1, 1), "spec": name, "shape": each(whole(1), 1, 3)}
     | {"scale": number(above=0), "training": TRAINING}
 )
+THRESHOLD = record({"value": number(-1.01, 1.01), "rate": number(0, 1, above=0), "n": whole(0)})
+RECOGNISING_HEAD = record(
+    {"kind": one_of(RECOGNISER), "parts": each(PART, 1, 10_000, distinct=True), "identities": whole(1)}
+    | {"shrinkage": or_null(number(0, 1, above=0)), "identify": THRESHOLD, "verify": THRESHOLD}
+)
+HEADS = {LINEAR: LINEAR_HEAD, TRAINED: TRAINED_HEAD, RECOGNISER: RECOGNISING_HEAD}
 
 
 def _head(value: Any, place: str) -> str:
-    wrong = record({"kind": one_of(LINEAR, TRAINED)})(value, place)
-    return wrong or (TRAINED_HEAD if value["kind"] == TRAINED else LINEAR_HEAD)(value, place)
+    return record({"kind": one_of(*HEADS)})(value, place) or HEADS[value["kind"]](value, place)
 
 
 def manifest(newest: int) -> Check:
@@ -202,8 +208,19 @@ def manifest(newest: int) -> Check:
 # metrics.json and run.json, as far as anything is read from them again
 
 SHARE = number(0, 1)
-SCORE = record({"n": whole(1), "accuracy": record({"value": SHARE, "low": SHARE, "high": SHARE})}, {"source": text})
-METRICS = record({}, {"test": or_null(SCORE), "cross_validation": or_null(SCORE)})
+ESTIMATE = record(dict.fromkeys(("value", "low", "high"), or_null(number())))
+_SCORE = record({"n": whole(1)}, {"source": text, "accuracy": record({"value": SHARE, "low": SHARE, "high": SHARE})})
+
+
+def score(value: Any, place: str) -> str:
+    """`n`, then estimates and tables by name; the first is the headline of its task."""
+    if wrong := _SCORE(value, place):
+        return wrong
+    first = next((field for field in value if field != "n"), None)
+    return f"{place} holds no score" if first is None else ESTIMATE(value[first], f"{place}.{first}")
+
+
+METRICS = record({}, {"test": or_null(score), "cross_validation": or_null(score)})
 OPTIONS = record(
     {},
     dict.fromkeys(("backbone", "weights", "taps", "head", "optimizer", "tune", "augment", "precision"), name)

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from headstart.counted import counted
 from headstart.data.splits import folds as stratified_folds
+from headstart.errors import DataError
 from headstart.heads.embedding import LEAST, Blocks, Candidate, Embedding, choose_embedding
 from headstart.heads.gallery import RATE, Doubles, Gallery, Ints, Threshold, threshold_at
 from headstart.heads.taps import Part
@@ -82,6 +83,14 @@ class _Answers:
     accepted: npt.NDArray[np.bool_]
 
 
+def folds_of_images(identities: Ints, groups: Ints, keys: Sequence[str], seed: int) -> Ints:
+    """The fold (image,) in which each image asks who it is. Raises DataError where all images are one group."""
+    n = len(np.unique(groups))
+    if n < 2:
+        raise DataError("all images are copies of each other or of one group, so that none can judge: add images")
+    return stratified_folds(identities, groups, min(FOLDS, n), seed, keys)
+
+
 def judge_recognition(
     blocks: Blocks,
     identities: Ints,
@@ -104,8 +113,8 @@ def judge_recognition(
     def ask(model: Recogniser, rows: Ints) -> _Answers:
         return _answers(model, _at(blocks, rows), rows, names)
 
-    n_images = min(FOLDS, len(np.unique(groups)))
-    of_image = stratified_folds(identities, groups, n_images, seed, keys)
+    of_image = folds_of_images(identities, groups, keys, seed)
+    n_images = int(of_image.max()) + 1
     n_strangers = min(FOLDS, len(np.unique(identities)) // 2) if len(np.unique(identities)) >= LEAST else 0
     total = n_images + n_strangers
     known, strangers, models = [], [], []

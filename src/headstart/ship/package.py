@@ -21,7 +21,7 @@ from headstart.data.images import Preprocess
 from headstart.errors import BundleError, HeadstartError
 from headstart.files.bundle import HEAD, MODEL, Bundle
 from headstart.files.cells import printable
-from headstart.files.forms import LINEAR, MOST_SIDE, TRAINED
+from headstart.files.forms import LINEAR, MOST_SIDE, RECOGNISER, TRAINED
 from headstart.finetune.spec import parse
 from headstart.finetune.trained_head import Design, TrainedHead, build_head
 from headstart.heads.probe import Link, Probe
@@ -38,23 +38,20 @@ Tensors = dict[str, dict[str, npt.NDArray[Any]]]
 
 
 Widths = Mapping[str, int]  # features of each block that the network gives
+NOTHING = np.empty(0, np.float32)
 
 
 def pack(
-    task: Task, backbone: Backbone, head: Head, view: Head, names: tuple[str, ...], rule: Rule, precision: str
+    task: Task, backbone: Backbone, head: Head, view: Head | None, names: tuple[str, ...], rule: Rule, precision: str
 ) -> tuple[dict[str, Any], dict[str, Any], Tensors]:
     """(manifest, timm's config, tensors by file) of a model.
 
-    `view`: the head on the plain pre-logits for the timm view.
+    `view`: the head on the plain pre-logits for the timm view; None for a head of the task's own, where that view is
+    the network without a top, and the names are the head's.
     """
-    assert isinstance(view, Probe)
-    tensors: Tensors = {MODEL: timm_tensors(backbone, view.coef.astype(np.float32), view.intercept.astype(np.float32))}
-    same = head.parts == plain().parts
-    if isinstance(head, TrainedHead):
-        tensors[HEAD] = {name: t.numpy() for name, t in head.module.state_dict().items()}
-    elif not same:
-        assert isinstance(head, Probe)
-        tensors[HEAD] = {"coef": head.coef.astype(np.float32), "intercept": head.intercept.astype(np.float32)}
+    if task.own is not None:
+        backbone, names, rule = replace(backbone, classifier=""), task.own.names(head), {}
+    same, tensors = _heads(task, backbone, head, view)
     manifest = {
         "task": task.name,
         "classes": list(names),
@@ -71,15 +68,33 @@ def pack(
         },
         "precision": precision,
         "layer": _layer(backbone, head),
-        "head": _described(head) | {"in_timm_view": same},
+        "head": _described(task, head) | {"in_timm_view": same},
         "calibration": {"method": "none" if isinstance(head, TrainedHead) else task.calibration},
     }
-    return manifest, timm_config(backbone, len(names), names), tensors
+    tops = names if task.own is None else ()
+    return manifest, timm_config(backbone, len(tops), tops), tensors
 
 
-def _described(head: Head) -> dict[str, Any]:
+def _heads(task: Task, backbone: Backbone, head: Head, view: Head | None) -> tuple[bool, Tensors]:
+    """(whether the head is that of the timm view, tensors by file)."""
+    if task.own is not None:
+        return False, {MODEL: timm_tensors(backbone, NOTHING, NOTHING), task.own.file: task.own.tensors(head)}
+    assert isinstance(view, Probe)
+    tensors: Tensors = {MODEL: timm_tensors(backbone, view.coef.astype(np.float32), view.intercept.astype(np.float32))}
+    same = head.parts == plain().parts
+    if isinstance(head, TrainedHead):
+        tensors[HEAD] = {name: t.numpy() for name, t in head.module.state_dict().items()}
+    elif not same:
+        assert isinstance(head, Probe)
+        tensors[HEAD] = {"coef": head.coef.astype(np.float32), "intercept": head.intercept.astype(np.float32)}
+    return same, tensors
+
+
+def _described(task: Task, head: Head) -> dict[str, Any]:
     """What the manifest says of a head beside its tensors."""
     parts = [{"block": p.block, "root": p.root, "unit": p.unit} for p in head.parts]
+    if task.own is not None:
+        return {"kind": task.own.kind, "parts": parts} | task.own.described(head)
     if isinstance(head, TrainedHead):
         design = head.design
         kind = {"kind": TRAINED, "spec": design.words, "shape": list(design.shape), "scale": head.scale}
@@ -110,7 +125,11 @@ def _read_layer(backbone: Backbone, described: dict[str, Any], layer: dict[str, 
 
 
 def _head(
-    described: dict[str, Any], tensors: dict[str, npt.NDArray[Any]], widths: Widths, n_outputs: int, link: Link
+    task: Task,
+    described: dict[str, Any],
+    tensors: dict[str, npt.NDArray[Any]],
+    widths: Widths,
+    names: tuple[str, ...],
 ) -> Head:
     """The head, after its tensors were compared with the features that it reads and with the classes."""
     parts = tuple(Part(part["block"], part["root"], part["unit"]) for part in described["parts"])
@@ -120,6 +139,17 @@ def _head(
     for name, t in tensors.items():
         if t.dtype.kind == "f" and not np.isfinite(t).all():
             raise ValueError(f"{name} of its head holds what is no finite number")
+    width = sum(widths[part.block] for part in parts)
+    if task.own is not None:
+        return task.own.read(described, tensors, names, parts, width)
+    return _of_layers(described, tensors, widths, len(names), task.link)
+
+
+def _of_layers(
+    described: dict[str, Any], tensors: dict[str, npt.NDArray[Any]], widths: Widths, n_outputs: int, link: Link
+) -> Head:
+    """A linear head, or one of the user's own layers."""
+    parts = tuple(Part(part["block"], part["root"], part["unit"]) for part in described["parts"])
     nothing = np.empty((0, n_outputs))
     if described["kind"] == LINEAR:
         coef, intercept = (tensors[name].astype(np.float64) for name in ("coef", "intercept"))
@@ -172,7 +202,7 @@ def unpack(bundle: Bundle, task: Task | None = None) -> Loaded:
         tensors = bundle.tensors(MODEL)
         name, classifier = manifest["backbone"]["name"], manifest["backbone"]["classifier"]
         top = {k: tensors.pop(f"{classifier}.{k}") for k in ("weight", "bias")} if classifier else {}
-        own = bundle.tensors(HEAD) if bundle.has_head else {"coef": top["weight"], "intercept": top["bias"]}
+        own = _head_tensors(bundle, task, top)
         preprocess = Preprocess.from_json(manifest["preprocess"])
         classes = tuple(manifest["classes"])
         backbone = from_tensors(
@@ -181,8 +211,9 @@ def unpack(bundle: Bundle, task: Task | None = None) -> Loaded:
         _check_size(backbone)
         backbone = _read_layer(backbone, manifest["head"], manifest.get("layer"))
         widths = dict(zip(block_names(backbone), block_widths(backbone), strict=True))
-        head = _head(manifest["head"], own, widths, len(classes), task.link)
-        rule = {name: tuple(map(float, values)) for name, values in manifest.get("rule", {}).items()}
+        head = _head(task, manifest["head"], own, widths, classes)
+        kept = {name: tuple(map(float, values)) for name, values in manifest.get("rule", {}).items()}
+        rule = kept if task.own is None else task.own.rule(head)
     except BundleError:
         raise
     except (*BROKEN, HeadstartError) as error:
@@ -192,6 +223,16 @@ def unpack(bundle: Bundle, task: Task | None = None) -> Loaded:
     kind = kind_of(classes, str(manifest.get("class_type", "str")))
     precision = str(manifest.get("precision", "auto"))
     return Loaded(bundle.without_tensors(), backbone, task, head, classes, rule, precision, kind)
+
+
+def _head_tensors(bundle: Bundle, task: Task, top: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    """Of the head: in a file of its own, or the top of the network. Raises ValueError for the head of another task."""
+    kind = bundle.manifest["head"]["kind"]
+    if kind == RECOGNISER if task.own is None else kind != task.own.kind:
+        raise ValueError(f"its head is not one of the task {task.name}")
+    if task.own is not None:
+        return bundle.tensors(task.own.file)
+    return bundle.tensors(HEAD) if bundle.has_head else {"coef": top["weight"], "intercept": top["bias"]}
 
 
 def _check_size(backbone: Backbone) -> None:

@@ -25,6 +25,8 @@ from headstart.trunk.store import Halves
 
 BUFFER = 256  # images whose features are gathered before the head reads them
 Progress = Callable[[int], None]
+Blocks = dict[str, Halves]
+RANKED = {"top": ("label", "probability"), "nearest": ("identity", "score")}  # lists of a record, the best first
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,14 @@ class Predictions:
         return np.asarray(self.errors == "", dtype=bool)
 
 
-def predict(model: Loaded, table: Table, engine: Engine | None = None, progress: Progress | None = None) -> Predictions:
-    """The answer for every image of the table, in its order."""
+def predict(
+    model: Loaded,
+    table: Table,
+    engine: Engine | None = None,
+    progress: Progress | None = None,
+    taken: Callable[[list[int], Blocks], None] | None = None,
+) -> Predictions:
+    """The answer for every image of the table, in its order. `taken(rows, features)`: is given what the head reads."""
     engine = engine or compile_trunk(model.backbone, model.precision)
     answers = np.full((len(table), len(model.names), *model.task.extra), np.nan, np.float32)
     errors = np.full(len(table), "", dtype=object)
@@ -55,7 +63,10 @@ def predict(model: Loaded, table: Table, engine: Engine | None = None, progress:
 
     def flush() -> None:
         if rows:
-            answers[rows] = _through(model, blocks)
+            joined = {name: np.concatenate([b[name] for b in blocks]) for name in blocks[0]}
+            answers[rows] = _through(model, joined)
+            if taken is not None:
+                taken(list(rows), joined)
             rows.clear()
             blocks.clear()
 
@@ -79,9 +90,25 @@ def predict(model: Loaded, table: Table, engine: Engine | None = None, progress:
     return Predictions(table.names, answers, errors, notes)
 
 
-def _through(model: Loaded, blocks: list[dict[str, Halves]]) -> npt.NDArray[np.float32]:
-    joined = {name: np.concatenate([b[name] for b in blocks]) for name in blocks[0]}
-    found = model.task.answers(model.head.outputs(joined), model.rule).astype(np.float32)
+def predict_with_features(
+    model: Loaded, table: Table, engine: Engine | None = None, progress: Progress | None = None
+) -> tuple[Predictions, dict[str, Halves]]:
+    """The answers, and what the head read of the images that can be read: block -> (readable image, feature)."""
+    rows: list[int] = []
+    parts: list[Blocks] = []
+
+    def taken(some: list[int], blocks: Blocks) -> None:
+        rows.extend(some)
+        parts.append(blocks)
+
+    found = predict(model, table, engine, progress, taken)
+    order = np.argsort(np.array(rows, dtype=np.int64), kind="stable")
+    names = parts[0] if parts else ()
+    return found, {name: np.concatenate([part[name] for part in parts])[order] for name in names}
+
+
+def _through(model: Loaded, blocks: Blocks) -> npt.NDArray[np.float32]:
+    found = model.task.answers(model.head.outputs(blocks), model.rule).astype(np.float32)
     if not np.isfinite(found).all():
         raise BundleError(
             "the model answers with what is no number, since its weights are too large or damaged: copy it again from "
@@ -100,7 +127,7 @@ def records(model: Loaded, predictions: Predictions, top: int) -> list[Record]:
         said: Record = task.record(model.names, answer, model.rule)
         if error:
             said = {what: _nothing(value) for what, value in said.items()}
-        cut = {what: value[:top] if what == "top" else value for what, value in said.items()}
+        cut = {what: value[:top] if what in RANKED else value for what, value in said.items()}
         found.append({"path": str(name), **cut, "error": error or None})
     return found
 
@@ -144,8 +171,9 @@ def _parquet(found: list[Record]) -> bytes:
     import pyarrow.parquet as pq
 
     def kind(name: str, value: object) -> pa.DataType:
-        if name == "top":
-            return pa.list_(pa.struct([("label", pa.string()), ("probability", pa.float64())]))
+        if name in RANKED:
+            text, number = RANKED[name]
+            return pa.list_(pa.struct([(text, pa.string()), (number, pa.float64())]))
         if isinstance(value, dict):
             return pa.struct([(key, pa.float64()) for key in value])
         if isinstance(value, list):
@@ -159,14 +187,16 @@ def _parquet(found: list[Record]) -> bytes:
 
 
 def _cells(record: Record, top: int) -> dict[str, object]:
-    """One row of CSV: a ranked list from its second place on as label_2, probability_2 ...; labels given as a|b; what
-    is held by name as values_NAME."""
+    """One row of CSV: a ranked list from its second place on as label_2, probability_2 ..., and from its first where
+    the answer may be another; labels given as a|b; what is held by name as values_NAME."""
     cells: dict[str, object] = {}
     for what, value in record.items():
-        if what == "top":
-            for k in range(2, top + 1):
-                choice = value[k - 1] if k <= len(value) else {"label": "", "probability": None}
-                cells |= {f"label_{k}": choice["label"], f"probability_{k}": _digits(choice["probability"])}
+        if what in RANKED:
+            text, number = RANKED[what]
+            named = what if what == "nearest" else text
+            for k in range(1 if what == "nearest" else 2, top + 1):
+                choice = value[k - 1] if k <= len(value) else {text: "", number: None}
+                cells |= {f"{named}_{k}": choice[text], f"{number}_{k}": _digits(choice[number])}
         elif isinstance(value, dict):
             cells |= {f"{what}_{name}": _digits(number) for name, number in value.items()}
         elif isinstance(value, list):

@@ -56,6 +56,9 @@ def settings(fitted: Fitted) -> list[recipe.Setting]:
 
 
 def _head_settings(fitted: Fitted) -> list[recipe.Setting]:
+    own = fitted.method.task.own
+    if own is not None:
+        return list(own.settings(fitted.head))
     if fitted.tuning:
         return _tuning_settings(fitted, fitted.tuning)
     if isinstance(fitted.head, TrainedHead):

@@ -119,6 +119,8 @@ def start(task: Task, table: Table, options: Options, watch: Watcher) -> tuple[S
     """What the frozen network sees, and who judges."""
     if options.weights == "none":
         raise OptionError("compare needs pre-trained weights: --weights none leaves nothing to compare")
+    if task.own is not None:
+        raise OptionError(f"compare trains networks, which --task {task.name} does not do: leave --task out")
     table = task.prepare(labelled(table), options.min_images)
     seen = inspect(table, options, watch, task)
     plan = _plan(seen, options.seed)

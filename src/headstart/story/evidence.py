@@ -25,27 +25,15 @@ from headstart.heads.spectrum import Doubles
 from headstart.heads.taps import Part, TapSet, last, plain, tap_sets
 from headstart.judge.crossing import CrossValidation, CurvePoint, Fit, Judged, Measure, cross_validate, learning_curve
 from headstart.judge.intervals import Gain
-from headstart.judge.marks import Interval, Marks, Score
+from headstart.judge.marks import Interval, Marks
 from headstart.story.plan import Plan
-from headstart.tasks.task import Head, Rule, Task, closed_form
+from headstart.tasks.task import Head, OwnHead, Rule, Task, Verdict, closed_form, solved
 from headstart.trunk.engine import n_cores
 
 DOUBLE_IMAGES = 1000  # above, folds are decomposed in float32, which halves their time; the model itself never is
 CHUNK = 1024  # rows that a head reads at a time
 CURVE_IMAGES = 3000  # above, the curve is drawn on a stratified part: its largest fits would cost more than the rest
 PIXELS = TapSet("pixels", (Part("pixels", root=False, unit=False),))
-
-
-@dataclass(frozen=True, eq=False)
-class Verdict:
-    """A score with what is behind it, of `rows` of the features: answers (row, ...), of several answers an image their
-    mean, and the marks of them."""
-
-    score: Score
-    rows: Ints
-    answers: Doubles
-    marks: Marks
-    notes: tuple[str, ...] = ()  # what was done otherwise than asked
 
 
 @dataclass(frozen=True)
@@ -120,7 +108,7 @@ def fitter(task: Task, material: Material, sets: tuple[TapSet, ...], quick: bool
 def final_head(material: Material, plan: Plan, method: Method, bar: Bar) -> Head:
     """The model that is handed over, from all training rows."""
     if method.design is None:
-        return closed_form(method.task, material, plan.train, method.sets)
+        return solved(method.task, material, plan.train, method.sets)
     step = bar("train the head", method.design.training.epochs)
     return _train(material, plan.train, method, lambda epoch: step(1))
 
@@ -144,6 +132,8 @@ def judge(material: Material, plan: Plan, head: Head, method: Method, bar: Bar) 
         return judge_rows(method.task, material, head, plan.judge, rule_of(method.task, material, plan.train, head))
     folds, repeats = recipe.cross_validation(len(plan.train))
     mine = material.part(plan.train)
+    if method.task.own is not None:
+        return _own_crossed(method.task.own, mine, method.sets, plan.train, bar=bar)
     if method.closed:
         step = bar("judge", folds * repeats)
         fit = fitter(method.task, mine, method.sets)
@@ -158,6 +148,22 @@ def judge(material: Material, plan: Plan, head: Head, method: Method, bar: Bar) 
     judged = judged_of(mine)
     found = cross_validate(fit_own, judged, _marking(method.task, mine), folds, 1, lambda *_: step(1))
     return _verdict_of(method.task, mine, plan.train, found)
+
+
+def _own_crossed(
+    own: OwnHead, material: Material, sets: tuple[TapSet, ...], rows: Ints, quick: bool = False, bar: Bar = no_bar
+) -> Verdict:
+    """A task's own cross-validation of this material, whose rows of the features are `rows`."""
+    told: list[Callable[[int], None]] = []
+
+    def progress(done: int, of: int) -> None:
+        if not told:
+            told.append(bar("judge", of))
+        told[0](1)
+
+    with threadpool_limits(1, "blas"):
+        found = own.crossed(material, sets, quick=quick, progress=progress)
+    return replace(found, rows=rows[found.rows])
 
 
 def cross_tuned(material: Material, plan: Plan, method: Method, bar: Bar) -> tuple[Verdict, Verdict]:
@@ -207,11 +213,15 @@ def _verdict_of(task: Task, material: Material, rows: Ints, found: CrossValidati
 
 def rule_of(task: Task, material: Material, rows: Ints, head: Head) -> Rule:
     """What turns the outputs of a head that learned from these rows into decisions."""
+    if task.own is not None:
+        return task.own.rule(head)
     return task.rule(material.targets.take(rows), head.left_out, material.groups[rows])
 
 
 def judge_rows(task: Task, material: Material, head: Head, rows: Ints, rule: Rule) -> Verdict:
     """The head on these rows, each once."""
+    if task.own is not None:
+        return replace(task.own.given(material.part(rows), head), rows=rows)
     found, m = _answers(task, material, head, rows, rule), material
     marks = task.judging.mark(m.targets.take(rows), found)
     return Verdict(task.judging.score(marks, m.targets.names, m.groups[rows], m.seed), rows, found, marks)
@@ -301,7 +311,8 @@ def random_weights(task: Task, material: Material, plan: Plan, drawn: Ints, bloc
     one, other = (task.judging.mark(targets, found) for found in (pretrained, untrained))
     mine, rival = (_scores(task, measure, marks, groups) for marks in (other, one))
     n_train = len(train) if plan.judge is not None else 0
-    return Baseline("random weights", len(rows), measure.name, mine, rival, measure.gain(one, other, groups), n_train)
+    gain = measure.gain(one, other, groups)
+    return Baseline("random weights", gain["n"], measure.name, mine, rival, gain, n_train)
 
 
 def draw_for_baseline(task: Task, material: Material, plan: Plan) -> Ints:
@@ -340,12 +351,16 @@ def _drawn(material: Material, rows: Ints, most: int, rare: bool) -> Ints:
 def curve(material: Material, plan: Plan, head: Head, method: Method) -> list[CurvePoint]:
     """The headline against the number of training images, with ridge on the tap set of the best candidate (on the last
     tap where the head is of the user's own layers)."""
+    rows, task = plan.train, method.task
     best = max(head.candidates, key=lambda c: c.weight, default=None)
     chosen = next((t for t in method.sets if best and t.name == best.taps), last())
-    rows, task = plan.train, method.task
     if len(rows) > CURVE_IMAGES:
         order = nested_order(material.targets.strata[rows], material.seed, [material.keys[r] for r in rows])
         rows = np.sort(rows[order[:CURVE_IMAGES]])
+    if task.own is not None:
+        chosen, rows = method.sets[0], rows[task.own.judgeable(material.part(rows))]
+        if not len(rows):
+            return []
     part = material.part(rows)
     with threadpool_limits(1, "blas"):
         fit = fitter(task, part, (chosen,), quick=True)
@@ -364,6 +379,8 @@ def _quick(
 
 
 def _one_repeat(task: Task, material: Material, sets: tuple[TapSet, ...], rows: Ints, quick: bool = False) -> Verdict:
+    if task.own is not None:
+        return _own_crossed(task.own, material, sets, rows, quick)
     folds, _ = recipe.cross_validation(len(material))
     return _crossed(task, material, fitter(task, material, sets, quick), rows, folds, 1)
 
@@ -403,7 +420,7 @@ def _baseline(
     mine = _scores(task, measure, marks, groups)
     rival = {name: verdict.score[name] for name in mine}
     gain = measure.gain(verdict.marks, marks, groups)
-    return Baseline(kind, len(rows), measure.name, mine, rival, gain)
+    return Baseline(kind, gain["n"], measure.name, mine, rival, gain)
 
 
 def _scores(task: Task, measure: Measure, marks: Marks, groups: Ints) -> dict[str, Interval]:

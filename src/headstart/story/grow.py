@@ -25,6 +25,7 @@ from headstart.story import evidence
 from headstart.story.opening import QUIET, Options, Watcher, read_at, see
 from headstart.story.pipeline import Clock, Fitted, Growth, Seen, announce, labelled, look, prove, taught
 from headstart.story.plan import Plan, make_plan
+from headstart.story.replacing import check_grows
 from headstart.trunk.backbone import trunk_of
 from headstart.trunk.engine import compile_trunk
 from headstart.trunk.features import Features, store_key
@@ -70,7 +71,9 @@ def add_to(folder: str | Path, table: Table, options: Options, watch: Watcher = 
 
 
 def _open(bundle: Bundle, options: Options) -> Old:
-    """Raises DataError where the model's own list of images is gone or belongs to another."""
+    """Raises DataError where the model's own list of images is gone or belongs to another, OptionError for a model
+    that recognises."""
+    check_grows(bundle)
     split = read_split(bundle.folder / "split.parquet")
     if split.fingerprint != bundle.manifest.get("data_fingerprint"):
         raise DataError(f"{bundle.folder / 'split.parquet'} is not the list of this model's images: copy it again")

@@ -24,7 +24,7 @@ from headstart.data.scarce import training_images, without
 from headstart.data.sources import GoneSource
 from headstart.data.table import Table
 from headstart.data.targets import Targets
-from headstart.errors import DataError
+from headstart.errors import DataError, OptionError
 from headstart.files.bundle import read_bundle
 from headstart.finetune.record import TuningRecord
 from headstart.finetune.tune import Tuned, tune
@@ -34,7 +34,7 @@ from headstart.judge.crossing import CurvePoint
 from headstart.judge.labels import Suspect
 from headstart.judge.marks import Interval, Score
 from headstart.ship.package import Loaded, unpack
-from headstart.ship.predict import Predictions, predict
+from headstart.ship.predict import Predictions, predict_with_features
 from headstart.story import evidence
 from headstart.story.activations_of import prepare
 from headstart.story.opening import (
@@ -131,7 +131,7 @@ class Fitted:
     plan: Plan
     head: Head
     verdict: evidence.Verdict
-    view: Head  # the head of the timm view
+    view: Head | None  # the head of the timm view; None where that has no top
     view_verdict: evidence.Verdict
     validation: Score | None
     baselines: tuple[evidence.Baseline, ...]
@@ -163,6 +163,7 @@ def learn(
     clock, task = Clock(), with_threshold(task or TASKS[table.task], options.threshold)
     with clock("open the network"):
         check(options)
+        refuse_training(task, options)
         table = labelled(table)
         table = task.prepare(table, options.min_images)
         backbone, engine = open_network(table, options, say=watch.say, whole=task.whole)
@@ -220,7 +221,7 @@ def prove(learned: Learned, watch: Watcher = QUIET) -> Fitted:
             once = replace(method, tuning=None) if learned.tuned else method
             verdict = evidence.judge(material, plan, head, once, watch.bar)
             view_verdict = verdict if view is head else evidence.judge(material, plan, view, once, watch.bar)
-        if view.parts != plain().parts:
+        if task.own is None and view.parts != plain().parts:
             view, view_verdict = evidence.timm_view(task, material.without_maps(), plan)
         validation = None
         if plan.validation is not None:
@@ -237,7 +238,7 @@ def prove(learned: Learned, watch: Watcher = QUIET) -> Fitted:
         plan,
         head,
         verdict,
-        view,
+        view if task.own is None else None,
         view_verdict,
         validation,
         baselines,
@@ -250,6 +251,18 @@ def prove(learned: Learned, watch: Watcher = QUIET) -> Fitted:
         rule,
         learned.tuned.record if learned.tuned else None,
     )
+
+
+def refuse_training(task: Task, options: Options) -> None:
+    """Raises OptionError where something is to be trained step by step that this task only solves in closed form."""
+    if task.objective is not None:
+        return
+    for name, value, default in (("tune", options.tune, "none"), ("head", options.head, "auto")):
+        if value != default:
+            raise OptionError(
+                f"--{name} {value} trains step by step, which --task {task.name} does not do: leave it out; a network "
+                "that was tuned on other images may be given with --backbone MODEL"
+            )
 
 
 def timed(fitted: Fitted, started: float, whole: float) -> Fitted:
@@ -372,12 +385,14 @@ def evaluate(
     part = judged_part(table)
     table = labelled(table.take(table.splits == part) if part else table)
     targets = model.task.targets_for(table, model.names)
-    found = predict(model, table, engine, progress=watch.bar("network", len(table)))
+    found, blocks = predict_with_features(model, table, engine, progress=watch.bar("network", len(table)))
     rows = np.flatnonzero(found.readable)
     if not len(rows):
         raise DataError(f"none of {len(table)} images can be read; the first, {found.names[0]}: {found.errors[0]}")
     groups = tie_groups(len(rows), [], table.groups[rows])
-    judging = model.task.judging
+    judging, own = model.task.judging, model.task.own
+    if own is not None:
+        return own.given(Material(blocks, targets.take(rows), groups, (), seed), model.head).score, found
     marks = judging.mark(targets.take(rows), found.answers[rows].astype(np.float64))
     return judging.score(marks, model.names, groups, seed), found
 

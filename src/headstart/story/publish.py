@@ -40,6 +40,7 @@ BINS = 10  # of the reliability diagram
 def metrics(fitted: Fitted) -> dict[str, Any]:
     """The content of metrics.json."""
     plan, view, task = fitted.plan, fitted.view_verdict.score, fitted.method.task
+    tried = fitted.head.candidates if task.own is None else task.own.tried(fitted.head)
     headline = fitted.verdict.score.to_json() | {"source": plan.source}
     crossed = plan.judge is None
     measure = task.judging.headline.name
@@ -59,10 +60,10 @@ def metrics(fitted: Fitted) -> dict[str, Any]:
             for b in fitted.baselines
         },
         "timm_view": {"same_model": fitted.view is fitted.head, "n": view.n, measure: view[measure]}
-        if fitted.seen.backbone.classifier
+        if _has_view(fitted)
         else None,
         "learning_curve": fitted.curve,
-        "candidates": [asdict(c) for c in fitted.head.candidates],
+        "candidates": [asdict(c) for c in tried],
         "added": None if fitted.growth is None else fitted.growth.to_json(),
         "tuning": None if fitted.tuning is None else fitted.tuning.to_json(),
         "training": [asdict(epoch) for epoch in epochs_of(fitted)],
@@ -228,13 +229,21 @@ def _baselines(fitted: Fitted) -> tuple[report.Baseline, ...]:
 def _warnings(fitted: Fitted) -> tuple[str, ...]:
     found = [line for line in [no_gain_line(fitted)] if line]
     if fitted.leak_free:
-        accuracy = full(estimate(fitted.leak_free["accuracy"]), fitted.leak_free.n)
-        without = "Without the judged images that are the same, or nearly the same, as a training image the accuracy is"
-        found.append(f"{without} {accuracy}.")
+        headline = fitted.method.task.judging.headline.name
+        accuracy = full(estimate(fitted.leak_free[headline]), fitted.leak_free.n)
+        without = "Without the judged images that are the same, or nearly the same, as a training image the"
+        found.append(f"{without} {headline.replace('_', ' ')} is {accuracy}.")
     return tuple(found)
 
 
+def _has_view(fitted: Fitted) -> bool:
+    return fitted.view is not None and bool(fitted.seen.backbone.classifier)
+
+
 def _candidates(fitted: Fitted) -> tuple[report.Candidate, ...]:
+    own = fitted.method.task.own
+    if own is not None:
+        return tuple(report.Candidate(t.name, t.error, t.quality, t.chosen) for t in own.tried(fitted.head))
     return tuple(
         report.Candidate(
             c.head if c.taps == TUNED else f"{HEADS.get(c.head, c.head)} on {TAPS.get(c.taps, c.taps)}",
@@ -255,7 +264,7 @@ def _tried_on(fitted: Fitted) -> str:
 
 
 def _timm_view(fitted: Fitted) -> report.TimmView | None:
-    if not fitted.seen.backbone.classifier:
+    if not _has_view(fitted):
         return None
     view = fitted.view_verdict.score
     headline = fitted.method.task.judging.headline.name

@@ -1,4 +1,4 @@
-"""Whether a model may take the place of the one that a folder holds: where both are of the same data.
+"""Whether a model may take the place of the one that a folder holds: where both are of the same data; and be added to.
 
 What is compared must be known before any work, and must hold when images were added, labels corrected or options
 changed since: some images of the saved model are looked for among the new ones, by name, label and content. More
@@ -16,8 +16,8 @@ from headstart.counted import counted
 from headstart.data.images import content_hash
 from headstart.data.splits import Split, read_split
 from headstart.data.table import Table
-from headstart.errors import HeadstartError, ImageError, OutputError
-from headstart.files.bundle import MANIFEST, read_bundle
+from headstart.errors import HeadstartError, ImageError, OptionError, OutputError
+from headstart.files.bundle import MANIFEST, Bundle, read_bundle
 
 SAMPLE = 32  # images of the saved model that are looked for: more than half of 32 is no accident
 
@@ -43,6 +43,16 @@ def check_replaceable(folder: str | Path, table: Table | None, add_to: str | Pat
         f"{folder} holds a model of other data{_about(place)}, which would be lost: name another folder with -o, "
         "or add --force"
     )
+
+
+def check_grows(bundle: Bundle) -> None:
+    """Raise OptionError for a model that nothing is added to by a fit: one that recognises."""
+    if bundle.manifest.get("task") == "recognise":
+        name = bundle.folder.name
+        raise OptionError(
+            f"--add-to fits anew, and {name} recognises: add somebody with `headstart enrol {name} NAME IMAGES`, or "
+            "fit on all images together"
+        )
 
 
 def _same(held: Split, table: Table, more: Split | None) -> bool:

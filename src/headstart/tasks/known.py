@@ -9,10 +9,11 @@ from headstart.errors import OptionError
 from headstart.tasks import multilabel
 from headstart.tasks.classification import CLASSIFICATION
 from headstart.tasks.multilabel import MULTILABEL
+from headstart.tasks.recognition import RECOGNITION
 from headstart.tasks.regression import REGRESSION
 from headstart.tasks.task import Task
 
-TASKS: dict[str, Task] = {task.name: task for task in (CLASSIFICATION, MULTILABEL, REGRESSION)}
+TASKS: dict[str, Task] = {task.name: task for task in (CLASSIFICATION, MULTILABEL, REGRESSION, RECOGNITION)}
 
 
 def with_threshold(task: Task, threshold: float | None) -> Task:

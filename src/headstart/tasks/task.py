@@ -48,8 +48,8 @@ class Head(Protocol):
 
 
 class Solve(Protocol):
-    """The closed-form head of all rows of a material. `quick`: ridge alone, for baselines and curves; `grams`: products
-    that are known already; `workers`: tap sets at once, on threads."""
+    """The closed-form head of all rows of a material. `quick`: the plainest one, for baselines and curves; `grams`:
+    products that are known already; `workers`: tap sets at once, on threads."""
 
     def __call__(
         self,
@@ -59,7 +59,7 @@ class Solve(Protocol):
         quick: bool = False,
         grams: Grams | None = None,
         workers: int = 1,
-    ) -> Probe: ...
+    ) -> Head: ...
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,83 @@ class Judging:
     measure: Callable[[Targets], Measure]
     mean: Callable[[Sequence[Marks], NDArray[Any]], Marks]
     weakest: Callable[[Marks], float]
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """A score with what is behind it, of `rows` of the features: answers (row, ...), of several answers an image their
+    mean, and the marks of them."""
+
+    score: Score
+    rows: Ints
+    answers: Doubles
+    marks: Marks
+    notes: tuple[str, ...] = ()  # what was done otherwise than asked
+
+
+@dataclass(frozen=True)
+class Tried:
+    """Something that was tried: `error` by which it was compared, 0 to 1; `quality`, a share; whether it was chosen."""
+
+    name: str
+    error: float
+    quality: float
+    chosen: bool
+
+
+class CrossedHead(Protocol):
+    """Cross-validation of all that leads to a head, of the rows of a material. `quick`: as `Solve`; `progress(done,
+    of)`. The rows of the verdict are those that could be judged."""
+
+    def __call__(
+        self,
+        material: Material,
+        sets: tuple[TapSet, ...],
+        *,
+        quick: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Verdict: ...
+
+
+class ReadHead(Protocol):
+    """A head from what the manifest says of it and its tensors; `width`: features of its parts side by side. Raises
+    KeyError, ValueError or HeadstartError."""
+
+    def __call__(
+        self,
+        described: Mapping[str, Any],
+        tensors: Mapping[str, NDArray[Any]],
+        names: tuple[str, ...],
+        parts: tuple[Part, ...],
+        width: int,
+    ) -> Head: ...
+
+
+@dataclass(frozen=True)
+class OwnHead:
+    """What a task tells of a head that is no linear one: how it is judged, saved and read again. No part of it stands
+    in the timm view, which is then the network without a top.
+
+    `crossed`: see CrossedHead; `given(material of the rows that judge, head)`: its score on images held out.
+    `judgeable(material)`: rows whose truth other images can teach, for the learning curve.
+    `rule(head)`: what `Task.rule` is for other tasks. `names(head)`: what it can answer, in the order of its outputs.
+    `file`, `kind`, `described(head)`, `tensors(head)`: of the saved head, `kind` as the manifest calls it.
+    `read`: see ReadHead. `tried(head)`, `settings(head)`, `remarks(head)`: what the account of a fit says of it.
+    """
+
+    crossed: CrossedHead
+    given: Callable[[Material, Head], Verdict]
+    judgeable: Callable[[Material], Ints]
+    rule: Callable[[Head], Rule]
+    names: Callable[[Head], tuple[str, ...]]
+    file: str
+    kind: str
+    described: Callable[[Head], dict[str, Any]]
+    tensors: Callable[[Head], dict[str, NDArray[Any]]]
+    read: ReadHead
+    tried: Callable[[Head], tuple[Tried, ...]]
+    settings: Callable[[Head], tuple[recipe.Setting, ...]]
+    remarks: Callable[[Head], tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -102,6 +179,7 @@ class Task:
     `sets(--taps, blocks)`: which layers' features are tried. `whole`: whether pictures are seen to their borders, where
     what counts may lie, and not cropped as photographs are.
     `suspects(targets, answers left out)`: labels that are probably wrong, rows of these; None where no method is known.
+    `own`: of a task whose head is no linear one, and None otherwise.
     """
 
     name: str
@@ -125,6 +203,7 @@ class Task:
     whole: bool = False
     extra: tuple[int, ...] = ()
     suspects: Callable[[Targets, NDArray[Any]], list[Suspect]] | None = None
+    own: OwnHead | None = None
 
 
 def no_rule(targets: Targets, left_out: Doubles, groups: Ints) -> Rule:
@@ -132,10 +211,18 @@ def no_rule(targets: Targets, left_out: Doubles, groups: Ints) -> Rule:
     return {}
 
 
-def closed_form(task: Task, material: Material, rows: Ints, sets: tuple[TapSet, ...]) -> Probe:
+def solved(task: Task, material: Material, rows: Ints, sets: tuple[TapSet, ...]) -> Head:
     """The closed-form model of these rows."""
     blocks = {part.block: material.blocks[part.block][rows] for tap_set in sets for part in tap_set.parts}
     mine, few = replace(replace(material, blocks={}).part(rows), blocks=blocks), len(rows) <= recipe.SMALL
     # an eigendecomposition gains less from a second BLAS thread than a tap set gains from a processor of its own
     with threadpool_limits(1 if few else None, "blas"):
         return task.solve(mine, sets, workers=n_cores() if few else 1)
+
+
+def closed_form(task: Task, material: Material, rows: Ints, sets: tuple[TapSet, ...]) -> Probe:
+    """The linear model of these rows. Raises TypeError for a task whose head is no linear one."""
+    found = solved(task, material, rows, sets)
+    if not isinstance(found, Probe):
+        raise TypeError(f"the head of {task.name} is no linear one")
+    return found
