@@ -10,6 +10,7 @@ import ast
 import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -38,6 +39,17 @@ QUICK = {"__init__", "errors", "files/bundle", "files/swap", "cli/main", "data/t
 SLOW = ["torch", "torchvision", "timm", "openvino", "sklearn", "scipy.stats"]  # 0.3 to 4 s each
 UNSAFE = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 NAMELESS = {"utils", "util", "helpers", "helper", "base", "common", "constants", "misc"}
+# Where JSON is read or written: what the Hub, timm, a saved model or a user's list calls its keys.
+JSON_EDGES = {
+    "classifier.py",
+    "story/publish.py",
+    "ship/package.py",
+    "trunk/cut.py",
+    "trunk/backbone.py",
+    "data/beside.py",
+}
+JSON_FUNCTIONS = {"to_json", "described"}
+MOST_MODULES = 6  # at the top level
 LONGEST_FUNCTION = 60  # lines; about 40 is the aim
 LONGEST_FILE = 450  # lines; about 400 is the aim
 
@@ -128,6 +140,18 @@ def plain_modules(file: str, tree: ast.Module) -> Found:
         yield 1, "does not start with `from __future__ import annotations`"
 
 
+def typed_records(file: str, tree: ast.Module) -> Found:
+    """What passes between rooms has a type of its own; `dict[str, Any]` is for the edges with JSON."""
+    if file in JSON_EDGES or file.partition("/")[0] in ("files", "cli", "report"):
+        return
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.FunctionDef) or node.name.startswith("_") or node.name in JSON_FUNCTIONS:
+            continue
+        notes = [argument.annotation for argument in [*node.args.args, *node.args.kwonlyargs]] + [node.returns]
+        if any(note is not None and "dict[str, Any]" in ast.unparse(note) for note in notes):
+            yield node.lineno, f"{node.name} takes or gives a dict[str, Any]"
+
+
 Rule = Callable[[str, ast.Module], Found]
 RULES: list[Rule] = [
     one_door,
@@ -138,6 +162,7 @@ RULES: list[Rule] = [
     short,
     named_for_what_it_is,
     plain_modules,
+    typed_records,
 ]
 
 
@@ -176,11 +201,25 @@ def test_every_file_keeps_the_rule(rule: Rule, trees: dict[str, ast.Module]) -> 
         (named_for_what_it_is, "helpers/io.py", ""),
         (plain_modules, "story/pipeline.py", "from __future__ import annotations\ndef f():\n    global x"),
         (plain_modules, "story/pipeline.py", "from __future__ import annotations\nfrom os import *"),
+        (typed_records, "judge/marks.py", "def f(x: dict[str, Any]) -> None: ..."),
+        (typed_records, "judge/marks.py", "def f() -> tuple[int, dict[str, Any]]: ..."),
         (plain_modules, "story/pipeline.py", "'''text'''\nimport os"),
     ],
 )
 def test_a_rule_finds_what_it_is_for(rule: Rule, file: str, code: str) -> None:
     assert len(list(rule(file, ast.parse(code)))) == 1
+
+
+def test_the_top_level_is_not_crowded() -> None:
+    assert len([file for file in FILES if "/" not in file]) <= MOST_MODULES
+
+
+def test_the_house_has_twelve_floors_at_most() -> None:
+    project = tomllib.loads((PACKAGE.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
+    layers = next(c["layers"] for c in project["tool"]["importlinter"]["contracts"] if c["type"] == "layers")
+    rooms = {room.strip() for layer in layers for room in layer.replace(":", "|").split("|")}
+    assert len(layers) <= 12
+    assert rooms == {file.partition("/")[0].removesuffix(".py") for file in FILES} - {"__init__", "__main__"}
 
 
 def in_a_new_process(code: str, home: Path) -> subprocess.CompletedProcess[str]:

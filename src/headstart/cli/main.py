@@ -10,7 +10,7 @@ import gc
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -242,7 +242,7 @@ def _classify(given: argparse.Namespace) -> None:
     _some_were_read(found)
 
 
-def _some_were_read(found: list[dict[str, Any]]) -> None:
+def _some_were_read(found: Sequence[Mapping[str, Any]]) -> None:
     """Raises DataError where no image could be read."""
     if all(record["error"] for record in found):
         what = f"none of {counted(len(found), 'image')} can be read"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -145,7 +145,7 @@ class Loop:
                 tensors[f"optimizer.{k}.{name}"] = torch.as_tensor(value)
         return tensors, {"step": self.step, "part": self.part}
 
-    def restore(self, tensors: dict[str, torch.Tensor], record: dict[str, Any]) -> None:
+    def restore(self, tensors: dict[str, torch.Tensor], record: Mapping[str, Any]) -> None:
         self.step, self.part = int(record["step"]), int(record["part"])
         self.module.load_state_dict(under("module", tensors))
         if self.average is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,14 +131,37 @@ def accepted_at(genuine: Array, impostor: Array, rate: float) -> float | None:
     return float(1 - rejected[(accepted <= rate + 1e-12).argmax()])
 
 
-def verification(pairs: Pairs, seed: int = 0) -> tuple[dict[str, Interval], dict[str, Any]]:
+class PairTables(TypedDict):
+    """`pairs`: how many are genuine and impostors; `roc`: {"false_accept_rate", "true_accept_rate"}."""
+
+    pairs: dict[str, int]
+    roc: list[dict[str, float]]
+
+
+class Close(TypedDict):
+    """Two identities and the mean similarity of their images."""
+
+    first: str
+    second: str
+    similarity: float
+
+
+class Confused(TypedDict):
+    """How often images of an identity were taken for another."""
+
+    identity: str
+    taken_for: str
+    n: int
+
+
+def verification(pairs: Pairs, seed: int = 0) -> tuple[dict[str, Interval], PairTables]:
     """Estimates `eer`, `tar_at_far_1e2`, `tar_at_far_1e3`; tables `roc`, `pairs` and `closest`, JSON-ready.
 
     None where no pair is genuine, none an impostor, or impostors are too few for the rate.
     """
     genuine, impostor = pairs.genuine, pairs.impostor
     estimates: dict[str, Interval] = {n: {"value": None, "low": None, "high": None} for n in ("eer", *FALSE_ACCEPTS)}
-    tables: dict[str, Any] = {"pairs": {"genuine": len(genuine), "impostor": len(impostor)}, "roc": []}
+    tables: PairTables = {"pairs": {"genuine": len(genuine), "impostor": len(impostor)}, "roc": []}
     if not (len(genuine) and len(impostor)):
         return estimates, tables
     thresholds, accepted, rejected = error_rates(genuine, impostor)
@@ -213,7 +236,7 @@ def _at_rate(accepted: Array, rejected: Array, rate: float) -> Array:
     return np.asarray(1 - rejected[np.arange(len(at)), at])
 
 
-def closest(pairs: Pairs, names: Sequence[str]) -> list[dict[str, Any]]:
+def closest(pairs: Pairs, names: Sequence[str]) -> list[Close]:
     """The pairs of identities with the highest mean similarity of their images."""
     apart = pairs.first != pairs.second
     one, other = (f(pairs.first[apart], pairs.second[apart]) for f in (np.minimum, np.maximum))
@@ -229,7 +252,7 @@ def closest(pairs: Pairs, names: Sequence[str]) -> list[dict[str, Any]]:
     ]
 
 
-def confused(truth: Ints, best: Ints, names: Sequence[str]) -> list[dict[str, Any]]:
+def confused(truth: Ints, best: Ints, names: Sequence[str]) -> list[Confused]:
     """Who was taken for whom how often, the most frequent first."""
     wrong = truth != best
     cells, counts = np.unique(truth[wrong] * len(names) + best[wrong], return_counts=True)

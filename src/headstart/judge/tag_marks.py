@@ -43,6 +43,15 @@ Ends = tuple[float, float]
 Cells = Callable[[Marks], tuple[NDArray[np.bool_], Array]]
 
 
+class TagTables(TypedDict):
+    """`per_label`: a row a label; `co_occurrence` and `answered_together`: how many images have both labels, and were
+    given both (label, label)."""
+
+    per_label: list[LabelRow]
+    co_occurrence: list[list[float]]
+    answered_together: list[list[float]]
+
+
 class LabelRow(TypedDict):
     """What is said of one label: `n` images have it of `known` in which it was looked for."""
 
@@ -283,7 +292,7 @@ def tag_score(
 
 def tag_tables(
     marks: Marks, names: Sequence[str], groups: NDArray[np.integer[Any]] | None = None, seed: int = 0
-) -> dict[str, Any]:
+) -> TagTables:
     """JSON-ready: `per_label`, a LabelRow a label; `co_occurrence` and `answered_together`: how many images
     have both labels, and were given both (label, label), where they are known."""
     units = units_of(len(marks), groups)
@@ -341,7 +350,7 @@ def _tag_draws(marks: Marks, units: Units, seed: int) -> dict[str, Array]:
     return {MEAN_AVERAGE_PRECISION.name: mean_over_labels(drawn["labels"]), **drawn}
 
 
-def _tables(marks: Marks, names: Sequence[str], units: Units, drawn: Array) -> dict[str, Any]:
+def _tables(marks: Marks, names: Sequence[str], units: Units, drawn: Array) -> TagTables:
     """drawn (resample, label): average precisions."""
     truth, given = marks["truth"] == 1, marks["given"] == 1
     cells = {

@@ -183,7 +183,7 @@ def value_score(
 
 def value_tables(
     marks: Marks, names: Sequence[str], groups: NDArray[np.integer[Any]] | None = None, seed: int = 0
-) -> dict[str, Any]:
+) -> dict[str, list[ColumnRow]]:
     """JSON-ready: `per_column`, a ColumnRow a column."""
     found = _of_columns(marks, groups, seed)
     return {"per_column": [_row(name, len(marks), cells) for name, cells in zip(names, found, strict=True)]}

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -23,7 +23,23 @@ from headstart.trunk.network import Backbone
 from headstart.trunk.store import Halves
 
 
-def write_answers(found: list[dict[str, Any]], path: Path, top: int) -> None:
+class Named(TypedDict):
+    """A class of the network's own top."""
+
+    wnid: str
+    name: str
+    probability: float
+
+
+class Answered(TypedDict):
+    """What the top says of one image, best first; nothing where it could not be read."""
+
+    path: str
+    predictions: list[Named]
+    error: str | None
+
+
+def write_answers(found: list[Answered], path: Path, top: int) -> None:
     """What `classify` gives as CSV (a row an image), JSON lines or JSON; whole or not at all. Raises OutputError."""
     ending = path.suffix.lower()
     if ending == ".csv":
@@ -49,7 +65,7 @@ def classify(
     top: int = 5,
     precision: str = "auto",
     progress: Callable[[int], None] = lambda done: None,
-) -> list[dict[str, Any]]:
+) -> list[Answered]:
     """[{"path", "predictions": [{"wnid", "name", "probability"}], "error"}] in the table's order, best first.
 
     Raises BackboneError for a network without a top, or one whose classes have no names.
@@ -58,7 +74,7 @@ def classify(
     if backbone.random:
         raise BackboneError(f"{backbone.name} has random weights: its answers would mean nothing; drop --weights none")
     with_top = replace(backbone, taps=(), ends=(LOGITS,))
-    found: list[dict[str, Any]] = [{"path": str(name), "predictions": [], "error": None} for name in table.names]
+    found: list[Answered] = [{"path": str(name), "predictions": [], "error": None} for name in table.names]
 
     def deliver(rows: list[int], blocks: dict[str, Halves]) -> None:
         for row, logits in zip(rows, blocks[LOGITS].astype(np.float64), strict=True):

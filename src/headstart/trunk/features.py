@@ -225,7 +225,7 @@ def finite(rows: Halves) -> Halves:
     return np.nan_to_num(rows, nan=0.0, posinf=MAX_FLOAT16, neginf=-MAX_FLOAT16)
 
 
-def by_block(backbone: Backbone, rows: Any) -> dict[str, Any]:
+def by_block(backbone: Backbone, rows: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
     """(image, feature) of all blocks side by side -> block -> (image, feature)."""
     ends = np.cumsum(block_widths(backbone))
     return dict(zip(block_names(backbone), np.split(rows, ends[:-1], axis=1), strict=True))
