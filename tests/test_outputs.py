@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from headstart.errors import OptionError
+from headstart.heads import outputs
 from headstart.heads.calibrate import platt, sigmoid
 from headstart.heads.closed import ridge_left_out_of, ridge_path, ridge_weights
 from headstart.heads.measured import fit_values, half_widths
+from headstart.heads.outputs import fit_outputs
 from headstart.heads.per_label import best_thresholds, fit_per_label, learnable
 from headstart.heads.spectrum import decompose
 from headstart.heads.taps import Part, TapSet, lower, value_sets
@@ -76,6 +78,28 @@ def test_a_penalty_for_each_output_is_as_each_output_alone() -> None:
         alone = ridge_weights(decompose(X), targets[:, [k]], np.array([l2]))
         assert np.allclose(coef[k], alone[0][0], rtol=1e-9, atol=0)
         assert np.allclose(intercept[k], alone[1][0], rtol=1e-9, atol=1e-12)
+
+
+def test_penalties_chosen_on_a_part_of_the_images_are_used_for_all() -> None:
+    X, targets = np.random.default_rng(21).normal(size=(60, 8)), pictures(60, 21)[1]
+    spectrum, groups = decompose(X), grouped(60, 22)
+    found = fit_outputs(spectrum, targets, groups, lambda a, t: ((a - t) ** 2).mean(axis=1), np.arange(0, 60, 4))
+    for k, l2 in enumerate(found.l2 * spectrum.scale):
+        alone = ridge_path(spectrum, targets[:, [k]], [l2], groups)[0]
+        assert np.allclose(found.left_out[:, k], alone[:, 0], rtol=1e-9)
+        assert np.allclose(found.coef[k], ridge_weights(spectrum, targets[:, [k]], np.array([l2]))[0][0], rtol=1e-9)
+
+
+def test_rare_labels_get_as_good_a_penalty_where_it_is_chosen_on_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """30 images of 500 hold one with the label or none, and then any penalty looks alike."""
+    blocks, _ = pictures(500, 23, (480, 12))
+    scores = blocks["a"][:, :4]
+    present = (scores > np.sort(scores, axis=0)[-13]).astype(np.int8)  # 12 of 500 have it
+    losses = []
+    for rows in (500, 30):
+        monkeypatch.setattr(outputs, "CHOICE_ROWS", rows)
+        losses.append(fit_per_label(blocks, present, np.arange(500), ONE).candidates[0].log_loss)
+    assert losses[1] < 1.005 * losses[0]
 
 
 @pytest.mark.parametrize("quick", [True, False])

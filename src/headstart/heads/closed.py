@@ -143,9 +143,11 @@ def ridge_left_out_of(
     answers = linear_scores(X, *ridge_weights(spectrum, targets, l2))
     share = spectrum.values[:, None] / (spectrum.values[:, None] + l2)  # (component, output)
     weights, n = share * spectrum.project(targets), spectrum.n_images
-    for group in np.intersect1d(X_groups, groups):
-        new, members = np.flatnonzero(X_groups == group), np.flatnonzero(groups == group)
-        ours, theirs = spectrum.rows(members), spectrum.coordinates(X[new])
+    tied = np.flatnonzero(np.isin(X_groups, groups))
+    coordinates = spectrum.coordinates(X[tied])  # (tied row, component)
+    for group in np.unique(X_groups[tied]):
+        here, members = X_groups[tied] == group, np.flatnonzero(groups == group)
+        new, ours, theirs = tied[here], spectrum.rows(members), coordinates[here]
         wrong = targets[members] - targets.mean(axis=0) - ours @ weights
         for k in range(targets.shape[1]):
             kept = np.eye(len(members)) - 1 / n - (ours * share[:, k]) @ ours.T
