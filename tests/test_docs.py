@@ -123,6 +123,29 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
     assert (tmp_path / "model" / "report.html").exists()
 
 
+def test_the_commands_of_the_page_on_recognition_run(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each command ends well, and a fit prints the lines that the page explains."""
+    from headstart.data.images import write_png
+
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    places = [(f"faces/s{k}", 4, k) for k in range(6)] + [("new", 2, 6), ("later/s0", 2, 0), ("later/s40", 2, 6)]
+    for place, n, who in places:
+        Path(place).mkdir(parents=True)
+        for number in range(n):
+            write_png(picture(who % 3, rng, 30 + 10 * (who // 3)), Path(place, f"{number}.png"))
+    for name, who in (("visitor", 6), ("again", 6), ("known", 0)):
+        write_png(picture(who % 3, rng), Path(f"{name}.png"))
+    page = "".join(re.findall(r"```console\n(.*?)```", (ROOT / "docs" / "recognition.md").read_text(), re.DOTALL))
+    for block in re.split(r"^\$ headstart ", page, flags=re.MULTILINE)[1:]:
+        command, *told = block.splitlines()
+        found = run(*command.split(), *(TINY if command.startswith("fit") else ()))
+        assert found.code == 0, found.err
+        if command.startswith("fit"):
+            named = {line[:15] for line in told[2:] if not line.startswith("random weights")}
+            assert named <= {line[:15] for line in found.out.splitlines()}
+
+
 def write_sample(printed: str) -> None:
     """Put what `headstart fit hymenoptera -o model` printed into the README."""
     readme = ROOT / "README.md"

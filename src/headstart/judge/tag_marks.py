@@ -48,8 +48,8 @@ class TagTables(TypedDict):
     given both (label, label)."""
 
     per_label: list[LabelRow]
-    co_occurrence: list[list[float]]
-    answered_together: list[list[float]]
+    co_occurrence: Sequence[Sequence[float]]
+    answered_together: Sequence[Sequence[float]]
 
 
 class LabelRow(TypedDict):
