@@ -17,7 +17,7 @@ from headstart import recipe
 from headstart.data.splits import nested_order
 from headstart.finetune.at_cut import Stored
 from headstart.finetune.job import Session, Tuning
-from headstart.finetune.trained_head import Bar, Design, Epoch, Examples, TrainedHead, train_head
+from headstart.finetune.trained_head import Bar, Design, Epoch, Examples, TrainedHead, no_bar, train_head
 from headstart.finetune.tune import answers, tune
 from headstart.heads.material import Blocks, Ints, Material
 from headstart.heads.probe import Probe
