@@ -54,5 +54,5 @@ def test_a_program_imports_what_is_there(program: Path) -> None:
 
 
 def test_what_is_not_there_is_found() -> None:
-    code = "def f():\n    from headstart.story.pipeline import learn, unlearn\nfrom headstart.nowhere import x\nimport numpy"
+    code = "def f():\n    from headstart.story.pipeline import learn, unlearn\nfrom headstart.nowhere import x\n"
     assert missing(code) == ["headstart.nowhere.x", "headstart.story.pipeline.unlearn"]
