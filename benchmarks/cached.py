@@ -20,11 +20,13 @@ import numpy as np
 
 from headstart import recipe
 from headstart.data.table import read_table
+from headstart.data.targets import class_numbers
 from headstart.finetune.at_cut import Live
 from headstart.judge.intervals import accuracy_interval, paired_gain
-from headstart.story import compare
+from headstart.story import compare, evidence
 from headstart.story.opening import QUIET, Options
 from headstart.story.pipeline import Clock, Seen, taught
+from headstart.tasks.classification import CLASSIFICATION
 
 SETS: dict[str, dict[str, Any]] = {"hymenoptera": {}, "eurosat_3000": {"augment": "aerial"}}
 
@@ -44,10 +46,11 @@ def live(n_views: int) -> Iterator[None]:
 def one(seen: Seen, plan: compare.Plan, options: Options) -> tuple[Any, Any, float]:
     """(which judged images are right, the epochs, seconds of the tuning)."""
     clock = Clock()
-    learned = taught(seen, plan, options, QUIET, clock)
+    learned = taught(CLASSIFICATION, seen, plan, options, QUIET, clock)
     assert learned.tuned is not None
     assert plan.judge is not None
-    answers = evidence.judge_rows(CLASSIFICATION, learned.material, learned.head, plan.judge).answers
+    head, rule = learned.head, learned.rule
+    answers = evidence.judge_rows(CLASSIFICATION, learned.material, head, plan.judge, rule).answers
     return (
         answers.argmax(axis=1) == class_numbers(seen.targets)[plan.judge],
         learned.tuned.epochs,
@@ -64,7 +67,7 @@ def main() -> None:
     for name in options.only:
         with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as other:
             settings = Options(tune="last", precision="f32", epochs=options.epochs, cache=folder, **SETS[name])
-            seen, plan = compare.start(read_table(options.data / name), settings, QUIET)
+            seen, plan = compare.start(CLASSIFICATION, read_table(options.data / name), settings, QUIET)
             stored, epochs, seconds = one(seen, plan, settings)
             with live(recipe.n_views(len(plan.train))):
                 fresh, again, longer = one(seen, plan, replace(settings, cache=other))

@@ -29,6 +29,7 @@ from headstart.ship.package import Loaded
 from headstart.ship.predict import predict
 from headstart.story.opening import Options, open_network, see
 from headstart.story.pipeline import learn
+from headstart.tasks.classification import CLASSIFICATION
 
 # labels a class: (least accuracy wanted, accuracy of OTX, seconds of OTX)
 PUBLISHED = {4: (0.50, 0.3421, 109), 10: (0.60, 0.4737, 127), 25: (0.68, 0.595, 153), 50: (0.72, 0.6713, 159)}

@@ -25,11 +25,13 @@ from tuned import few
 from headstart import recipe
 from headstart.data import augment
 from headstart.data.table import read_table
+from headstart.data.targets import class_numbers
 from headstart.judge.intervals import accuracy_interval, paired_gain
-from headstart.story import compare, tuning
+from headstart.story import activations_of, compare, evidence
 from headstart.story.opening import Options, Watcher
 from headstart.story.pipeline import Clock, Seen, taught
 from headstart.story.plan import Plan
+from headstart.tasks.classification import CLASSIFICATION
 
 RECIPE = "recipe"
 # arm: (what of the training is changed, what of the views)
@@ -57,7 +59,7 @@ def changed(training: dict[str, Any], views: dict[str, Any]) -> Iterator[None]:
     def seen_so(*given: Any) -> augment.Augmentation:
         return replace(plain(*given), **views)
 
-    with mock.patch.object(recipe, "tuning", otherwise), mock.patch.object(tuning, "augmentation", seen_so):
+    with mock.patch.object(recipe, "tuning", otherwise), mock.patch.object(activations_of, "augmentation", seen_so):
         yield
 
 
@@ -66,12 +68,12 @@ def one(seen: Seen, plan: Plan, options: Options, arm: str) -> dict[str, Any]:
     start = time.perf_counter()
     say = Watcher(lambda text: print(f"{arm}: {text}", file=sys.stderr, flush=True))
     with changed(*ARMS[arm]):
-        learned = taught(seen, plan, options, say, Clock())
+        learned = taught(CLASSIFICATION, seen, plan, options, say, Clock())
     assert learned.tuned is not None
     assert plan.judge is not None
     wrong = {}
     for name, head in (("head", learned.head), ("top", learned.tuned.top)):
-        answers = evidence.judge_rows(CLASSIFICATION, learned.material, head, plan.judge).answers
+        answers = evidence.judge_rows(CLASSIFICATION, learned.material, head, plan.judge, {}).answers
         rows = np.flatnonzero(answers.argmax(axis=1) != class_numbers(seen.targets)[plan.judge])
         wrong[name] = " ".join(map(str, rows))  # one line of the record
     epochs = [[e.loss, e.held_out_loss, e.held_out_accuracy] for e in learned.tuned.epochs]
@@ -95,7 +97,7 @@ def main() -> None:
     settings = Options(tune=options.tune, size=options.size, epochs=options.epochs, cache=options.cache)
     whole = read_table(options.data / "cifar10")
     table = few(whole, options.images // len(whole.classes), settings.seed)
-    seen, plan = compare.start(table, settings, Watcher())
+    seen, plan = compare.start(CLASSIFICATION, table, settings, Watcher())
     for arm in options.only:
         done = one(seen, plan, settings, arm)
         found = json.loads(record.read_text())["values"] if record.exists() else {}

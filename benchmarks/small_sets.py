@@ -11,16 +11,18 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from typing import Any
 
 import measure
 import numpy as np
-from headstart.story.trial import judge_rows
 
 from headstart.data.table import Table, read_table, table_of
+from headstart.data.targets import class_numbers
 from headstart.judge.intervals import paired_gain
-from headstart.story import account, pipeline
+from headstart.story import account, evidence, pipeline
 from headstart.story.opening import Options
+from headstart.tasks.classification import CLASSIFICATION
 
 PER_CLASS = (5, 20, 100)
 SETS = {
@@ -52,8 +54,7 @@ def part(table: Table, per_class: int, n_test: int, seed: int = 0) -> Table:
     test = np.random.default_rng(seed).permutation(test)[:n_test]
     rows = np.concatenate([train, test]).astype(np.int64)
     splits = np.array(["train"] * len(train) + ["test"] * len(test), dtype=object)
-    found = table.take(rows)
-    return type(found)(found.names, found.labels, splits, found.groups, found.sources, found.notes, found.layout)
+    return replace(table.take(rows), splits=splits)
 
 
 def one(table: Table, options: Options) -> dict[str, Any]:
@@ -61,7 +62,8 @@ def one(table: Table, options: Options) -> dict[str, Any]:
     learned = pipeline.learn(table, options)
     assert learned.tuned is not None
     assert learned.plan.judge is not None
-    verdict = judge_rows(learned.material, learned.head, learned.plan.judge)
+    head, rule = learned.head, learned.rule
+    verdict = evidence.judge_rows(CLASSIFICATION, learned.material, head, learned.plan.judge, rule)
     frozen = pipeline.learn(table, Options(cache=options.cache, seed=options.seed))
     rows = learned.plan.judge
     y = class_numbers(learned.seen.targets)[rows]

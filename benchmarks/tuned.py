@@ -63,11 +63,11 @@ def one(name: str, data: Path, options: Options) -> dict[str, Any]:
     assert fitted.tuning is not None
     return {
         "accuracy": fitted.verdict.score["accuracy"],
-        "n": fitted.verdict.score["n"],
-        "frozen": frozen.accuracy,
-        "difference": frozen.difference["difference"] if frozen.difference else None,
+        "n": fitted.verdict.score.n,
+        "frozen": frozen.scores["accuracy"],
+        "difference": frozen.difference["difference"],
         "said": account.tuning_line(fitted.tuning),
-        "tuning": {key: value for key, value in fitted.tuning.items() if key != "compared"},
+        "tuning": {key: value for key, value in fitted.tuning.to_json().items() if key != "compared"},
         "seconds": {stage: round(s, 1) for stage, s in fitted.seconds.items()},
         "wall": round(time.perf_counter() - start, 1),
     }

@@ -17,13 +17,13 @@ from unittest import mock
 
 import measure
 import numpy as np
-from headstart.story.trial import judge_rows
 from small_sets import part
 
 from headstart.data.table import Table, read_table
 from headstart.finetune import choice
-from headstart.story import pipeline
+from headstart.story import evidence, pipeline
 from headstart.story.opening import Options
+from headstart.tasks.classification import CLASSIFICATION
 
 SETS = (  # set, images a class, what learns, kind of picture
     ("cifar10", 100, "last", "photo"),
@@ -39,8 +39,9 @@ def scores(table: Table, options: Options) -> dict[str, tuple[float, float]]:
     def of(some: Options) -> tuple[float, float]:
         learned = pipeline.learn(table, some)
         assert learned.plan.judge is not None
-        found = judge_rows(learned.material, learned.head, learned.plan.judge).score
-        return found["accuracy"]["value"], found["log_loss"]["value"]
+        head, rule = learned.head, learned.rule
+        found = evidence.judge_rows(CLASSIFICATION, learned.material, head, learned.plan.judge, rule).score
+        return found.value("accuracy"), found.value("log_loss")
 
     values = {"frozen": of(replace(options, tune="none")), "chosen": of(options)}
     for name in choice.SHARES:

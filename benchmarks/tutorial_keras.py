@@ -71,6 +71,7 @@ def headstart_side(data: Path, fraction: float, taps: str) -> dict[str, Any]:
     import numpy as np
 
     from headstart.data.table import read_table
+    from headstart.data.targets import class_numbers
     from headstart.story.opening import Options
     from headstart.story.pipeline import learn
 

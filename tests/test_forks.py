@@ -161,7 +161,7 @@ def test_a_child_learns(head: str, X: Answer) -> None:
 
 
 def test_torch_answers_in_a_child_nearly_to_the_bit(fitted: TransferClassifier, X: Answer) -> None:
-    engine = TorchEngine(fitted._model.backbone, "cpu", "f32", batch=4)
+    engine = TorchEngine(fitted._fit.model.backbone, "cpu", "f32", batch=4)
     pixels = np.zeros((4, 64, 64, 3), np.uint8) + np.arange(64, dtype=np.uint8)[:, None]
 
     def rows() -> Answer:
@@ -210,7 +210,7 @@ def test_every_lock_of_the_package_is_such_a_one() -> None:
 
 
 def test_two_threads_do_not_mix_what_a_network_in_torch_says(fitted: TransferClassifier) -> None:
-    backbone: Backbone = fitted._model.backbone
+    backbone: Backbone = fitted._fit.model.backbone
     engine = TorchEngine(backbone, "cpu", "f32", batch=1)
     pixels = [np.full((1, 64, 64, 3), value, np.uint8) for value in (10, 240)]
 
@@ -244,7 +244,7 @@ def test_a_process_that_only_unpickled_a_network_has_put_torch_to_work(
     fitted: TransferClassifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(forks, "_AT_WORK", set())
-    TorchEngine(pickle.loads(pickle.dumps(fitted))._model.backbone, "cpu", "f32")
+    TorchEngine(pickle.loads(pickle.dumps(fitted))._fit.model.backbone, "cpu", "f32")
     assert "torch" in forks._AT_WORK
 
 
@@ -254,7 +254,7 @@ def test_copies_and_pickles_answer_to_the_bit_and_hold_no_engine_and_no_training
     content = pickle.dumps(fitted)
     assert X[5].tobytes() not in content
     unpickled, twin, shallow = pickle.loads(content), copy.deepcopy(fitted), copy.copy(fitted)
-    assert "_engine" not in vars(unpickled)
+    assert unpickled._fit.engine is None
     for same in (unpickled, twin, shallow, pickle.loads(pickle.dumps(unpickled))):
         assert same.get_params() == fitted.get_params()
         assert np.array_equal(same.classes_, fitted.classes_)
@@ -265,4 +265,4 @@ def test_copies_and_pickles_answer_to_the_bit_and_hold_no_engine_and_no_training
     twin.set_params(taps="last").classes_[0] = 5
     assert fitted.taps == "auto"
     assert list(fitted.classes_) == [0, 1, 2]
-    assert twin._learned is shallow._learned is fitted._learned  # what `save` needs
+    assert twin._fit is shallow._fit is fitted._fit  # what `save` needs

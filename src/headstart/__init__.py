@@ -1,4 +1,4 @@
-"""headstart: a folder of labelled images in; an honest, deployable classifier out.
+"""headstart: labelled images in; an honest, deployable model out: classes, several labels, measured values.
 
 >>> from headstart import TransferClassifier
 >>> model = TransferClassifier().fit("photos/")  # doctest: +SKIP
@@ -20,7 +20,7 @@ from headstart.errors import (
 )
 
 if TYPE_CHECKING:
-    from headstart.classifier import TransferClassifier
+    from headstart.classifier import TransferClassifier, TransferRegressor, TransferTagger
     from headstart.trunk.backbone import open_backbone
 
 __version__ = "0.1.0"
@@ -33,16 +33,18 @@ __all__ = [
     "OptionError",
     "OutputError",
     "TransferClassifier",
+    "TransferRegressor",
+    "TransferTagger",
     "__version__",
     "open_backbone",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "TransferClassifier":
-        from headstart.classifier import TransferClassifier
+    if name in ("TransferClassifier", "TransferRegressor", "TransferTagger"):
+        from headstart import classifier
 
-        return TransferClassifier
+        return getattr(classifier, name)
     if name == "open_backbone":
         from headstart.trunk.backbone import open_backbone
 

@@ -1,55 +1,88 @@
-"""`TransferClassifier`: the pipeline as a scikit-learn estimator.
+"""The pipeline as scikit-learn estimators: `TransferClassifier`, `TransferTagger`, `TransferRegressor`.
 
 >>> from headstart import TransferClassifier
 >>> model = TransferClassifier().fit("photos/")  # doctest: +SKIP
 >>> model.predict(["a.jpg", "b.jpg"])  # doctest: +SKIP
 >>> model.evaluate("test/")["accuracy"], model.save("model/")  # doctest: +SKIP
+
+Each has the settings (`Settings`, fields and nothing else) and, once fitted, a `_Fit` that answers, scores and saves;
+what is left to a class is the form of its labels and answers.
 """
 
 from __future__ import annotations
 
-import copy
 import unicodedata
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, MultiOutputMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
 from headstart.data.given import Labels, classes_of, labels_of
+from headstart.data.given_truth import truth_given
 from headstart.data.table import Table, list_images, read_table, table_of
-from headstart.errors import DataError
+from headstart.data.targets import UNKNOWN, label_targets
+from headstart.errors import BundleError, DataError
 from headstart.files.bundle import check_writable
 from headstart.ship.package import Loaded
 from headstart.ship.predict import predict
 from headstart.story import pipeline, publish
-from headstart.story.opening import Options
+from headstart.story.options import Options
 from headstart.story.replacing import check_replaceable
-from headstart.trunk.backbone import DEFAULT
+from headstart.tasks.classification import CLASSIFICATION
+from headstart.tasks.multilabel import MULTILABEL
+from headstart.tasks.regression import REGRESSION
+from headstart.tasks.task import Task
 from headstart.trunk.engine import Engine, compile_trunk
 
 # Each also as a column of a pandas or polars frame, which headstart need not know: see data/given.py.
 Images = str | Path | Sequence[Any] | npt.NDArray[Any]
-Given = Sequence[Any] | npt.NDArray[Any]
-
-SHARED = ("_learned", "_model", "_engine")  # never changed once they are there
+Given = Any  # labels in the forms of data/given.py and data/given_truth.py
 
 
-class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """A frozen pre-trained network with a head fitted to your images.
+@dataclass(eq=False, repr=False)
+class Settings:
+    """What every estimator may be told, as `Options` has it, which says what each means.
+
+    scikit-learn reads them from the signature, so that they cannot be taken over from there in one word:
+    tests/test_estimators.py compares the two.
+    """
+
+    backbone: str = Options.backbone
+    weights: str = Options.weights
+    taps: str = Options.taps
+    layer: str | None = Options.layer
+    head: str = Options.head
+    epochs: int | None = Options.epochs
+    batch_size: int | None = Options.batch_size
+    optimizer: str = Options.optimizer
+    tune: str = Options.tune
+    augment: str = Options.augment
+    lr: str | None = Options.lr
+    budget: str | None = Options.budget
+    size: int | None = Options.size
+    precision: str = Options.precision
+    bands: str | None = Options.bands
+    cache: str | None = Options.cache
+    seed: int = Options.seed
+
+
+class TransferClassifier(ClassifierMixin, Settings, BaseEstimator):  # type: ignore[misc]
+    """A frozen pre-trained network with a head fitted to your images: one class an image.
 
     backbone: any timm network, or the folder of a saved model. weights: "auto", "none" (random) or a file. taps:
     "auto", "last" or "all". layer: the one layer to read. head: "auto", or layers in words ("gap, dense 128 relu"),
     trained with epochs, batch_size and optimizer ("adam", "adamw", "sgd"). tune: "none", "auto", "last", "all", a
     number of modules or a stage; augment, lr and budget are of that, as in `headstart fit --help`. size: side of the
-    network's input in px, None = from the images. precision: "auto", "bf16" or "f32". cache: folder of stored features.
-    seed: of every random draw.
+    network's input in px, None = from the images. precision: "auto", "bf16" or "f32". bands: those of a TIFF that are
+    red, green and blue, "4,3,2". cache: folder of stored features. seed: of every random draw.
 
     Images are given as a folder or manifest (a path), or as a sequence or column of paths, Pillow images or arrays
     (height, width[, channel]) with labels; numbers (a, b, c) are one picture where c is 1, 3 or 4, else grey ones.
@@ -62,79 +95,28 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Several threads may predict with one estimator, and so may a forked child.
     """
 
-    def __init__(  # noqa: PLR0913 (scikit-learn: every setting is an argument)
-        self,
-        backbone: str = DEFAULT,
-        weights: str = "auto",
-        taps: str = "auto",
-        layer: str | None = None,
-        head: str = "auto",
-        epochs: int | None = None,
-        batch_size: int | None = None,
-        optimizer: str = "adam",
-        tune: str = "none",
-        augment: str = "photo",
-        lr: str | None = None,
-        budget: str | None = None,
-        size: int | None = None,
-        precision: str = "auto",
-        cache: str | None = None,
-        seed: int = 0,
-    ) -> None:
-        self.backbone = backbone
-        self.weights = weights
-        self.taps = taps
-        self.layer = layer
-        self.head = head
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.optimizer = optimizer
-        self.tune = tune
-        self.augment = augment
-        self.lr = lr
-        self.budget = budget
-        self.size = size
-        self.precision = precision
-        self.cache = cache
-        self.seed = seed
-
     def fit(self, X: Images, y: Given | None = None) -> Self:
         """Learn from X (and y (image,), unless X is a folder or manifest). Raises HeadstartError.
 
         With y every image is learned from; a folder is split as `headstart fit` does. An image that cannot be read or
         has no label is set aside and listed in `set_aside_`.
         """
-        if y is None and not isinstance(X, str | Path):
-            raise DataError("images without labels: give fit(images, labels), or a folder or manifest")
         labels = None if y is None else labels_of(y)
         if labels is not None:
             labels.check_classes()
             _warn(labels)
-        table = read_table(X) if y is None else table_of(X, labels)  # type: ignore[arg-type]
-        self._learned = pipeline.learn(table, Options(**self.get_params()), hold_out=y is None)
-        seen = self._learned.seen
-        names = seen.targets.names
-        self.classes_ = np.array(names, dtype=object) if labels is None else labels.values
-        self.set_aside_ = (*seen.features.set_aside, *_unlabelled(table, labels))
-        kind = seen.table.kind
-        task, head = self._learned.method.task, self._learned.head
-        self._model = Loaded(None, seen.backbone, task, head, names, self._learned.rule, seen.engine.precision, kind)
-        self._engine = seen.engine
+        self._fit = _fitted(CLASSIFICATION, X, labels, self)
+        self.classes_ = self._fit.classes if labels is None else labels.values
+        self.set_aside_ = self._fit.set_aside
         return self
 
     def predict_proba(self, X: Images) -> npt.NDArray[np.float32]:
         """Probabilities (image, class). Raises DataError naming the first image that cannot be read."""
-        check_is_fitted(self, "classes_")
-        found = predict(self._model, self._table(X), self._compiled())
-        bad = np.flatnonzero(~found.readable)
-        if len(bad):
-            first = f"{found.names[bad[0]]}: {found.errors[bad[0]]}"
-            raise DataError(f"{len(bad)} of {len(found.names)} images cannot be read; the first, {first}")
-        return found.answers
+        return _of(self).answers(X)
 
     def predict(self, X: Images) -> npt.NDArray[Any]:
         """The most probable class of each image, (image,)."""
-        check_is_fitted(self, "classes_")
+        check_is_fitted(self, "_fit")
         return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
 
     def evaluate(self, X: Images, y: Given | None = None) -> dict[str, Any]:
@@ -142,18 +124,187 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Of a folder or manifest with a test part (else a validation part) that part alone is scored.
         """
-        check_is_fitted(self, "classes_")
-        table = read_table(X, min_classes=1) if y is None else table_of(X, y)  # type: ignore[arg-type]
-        return pipeline.evaluate(self._model, table, self.seed, engine=self._compiled())[0].to_json()
+        return _of(self).evaluate(X, y, self.seed)
 
     def save(self, folder: str | Path, force: bool = False) -> dict[str, Any]:
         """Judge the model as `headstart fit` does and write the bundle; returns the content of metrics.json.
 
         A model of other data is replaced only with `force`.
         """
-        check_is_fitted(self, "classes_")
-        if not hasattr(self, "_learned"):
-            if self._model.bundle:
+        return _of(self).save(folder, force, f"TransferClassifier(seed={self.seed})")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """A saved model, ready to predict. Raises BundleError."""
+        fit = _loaded(folder, CLASSIFICATION)
+        found = cls(backbone=fit.model.backbone.name, precision=fit.model.precision)
+        found._fit, found.classes_ = fit, fit.classes
+        return found
+
+    def __sklearn_tags__(self) -> Any:
+        return _takes_images(super().__sklearn_tags__())
+
+
+@dataclass(eq=False, repr=False)
+class TransferTagger(ClassifierMixin, MultiOutputMixin, Settings, BaseEstimator):  # type: ignore[misc]
+    """As `TransferClassifier`, for several labels an image: any of them, all, or none.
+
+    threshold: the probability from which a label is given; None: for each label the one that serves F1 best.
+
+    Labels are a list of names for each image (a list, tuple or set; empty for none of them), or numbers or a frame
+    (image, label) of 0 and 1, where NaN and -1 mean that nobody has looked. After `fit`: `classes_` (label,), the names
+    or the columns in their order, which is that of the answers'; `set_aside_`.
+    """
+
+    threshold: float | None = Options.threshold
+
+    def fit(self, X: Images, y: Given | None = None) -> Self:
+        """Learn from X (and y, unless X is a manifest). Raises HeadstartError."""
+        labels = None if y is None else truth_given(y, "tag")
+        task = MULTILABEL
+        if labels is not None and labels.columns:  # the answers have all of them, also where no image has a 1
+            task = replace(task, targets=partial(label_targets, names=labels.columns))
+        self._fit = _fitted(task, X, labels, self)
+        self.classes_ = self._fit.classes if labels is None else labels.values
+        self.set_aside_ = self._fit.set_aside
+        return self
+
+    def predict_proba(self, X: Images) -> npt.NDArray[np.float32]:
+        """The probability of each label (image, label). Raises DataError naming the first unreadable image."""
+        return _of(self).answers(X)[:, :, 0]
+
+    def predict(self, X: Images) -> npt.NDArray[np.int64]:
+        """1 where a label is given, else 0 (image, label)."""
+        answers = _of(self).answers(X)
+        return np.asarray(answers[:, :, 0] >= answers[:, :, 1], dtype=np.int64)
+
+    def score(self, X: Images, y: Given, sample_weight: npt.ArrayLike | None = None) -> float:
+        """The share of images of which all labels are right, those that are known: scikit-learn's subset accuracy. A
+        label that the model does not know is not found. Images of which no label is known do not count."""
+        names = _of(self).model.names
+        table = table_of(X, truth_given(y, "tag"))
+        new = tuple(name for name in table.classes if name not in names)
+        truth = label_targets(table, (*names, *new)).present
+        found = np.concatenate([self.predict(X), np.zeros((len(truth), len(new)), np.int64)], axis=1)
+        right = ((found == truth) | (truth == UNKNOWN)).all(axis=1)
+        counts = (truth != UNKNOWN).any(axis=1)
+        weights = np.ones(len(truth)) if sample_weight is None else np.asarray(sample_weight)
+        return float(np.average(right[counts], weights=weights[counts]))
+
+    def evaluate(self, X: Images, y: Given | None = None) -> dict[str, Any]:
+        """Scores with 95 % intervals (see metrics.json); labels are matched by name."""
+        return _of(self).evaluate(X, y, self.seed)
+
+    def save(self, folder: str | Path, force: bool = False) -> dict[str, Any]:
+        """As `TransferClassifier.save`."""
+        return _of(self).save(folder, force, f"TransferTagger(seed={self.seed})")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """A saved model, ready to predict. Raises BundleError."""
+        fit = _loaded(folder, MULTILABEL)
+        found = cls(backbone=fit.model.backbone.name, precision=fit.model.precision)
+        found._fit, found.classes_ = fit, fit.classes
+        return found
+
+    def __sklearn_tags__(self) -> Any:
+        tags = _takes_images(super().__sklearn_tags__())
+        tags.classifier_tags.multi_class, tags.classifier_tags.multi_label = False, True
+        tags.target_tags.single_output = False
+        return tags
+
+
+class TransferRegressor(RegressorMixin, MultiOutputMixin, Settings, BaseEstimator):  # type: ignore[misc]
+    """As `TransferClassifier`, for measured values: one number an image, or several.
+
+    Values are numbers (image,) or (image, column), or a frame; an image without one, or without one of them, is set
+    aside. `score` is R2, the mean over the columns. After `fit`: `columns_`, the names of the values; `set_aside_`.
+    """
+
+    def fit(self, X: Images, y: Given | None = None) -> Self:
+        """Learn from X (and y, unless X is a manifest). Raises HeadstartError."""
+        labels = None if y is None else truth_given(y, "regress")
+        self._fit = _fitted(REGRESSION, X, labels, self)
+        self._flat = len(self._fit.model.names) == 1 and (y is None or _is_flat(y))
+        self.columns_ = self._fit.classes
+        self.set_aside_ = self._fit.set_aside
+        return self
+
+    def predict(self, X: Images) -> npt.NDArray[np.float64]:
+        """The value of each image, in the shape of y: (image,) or (image, column). Of a manifest with one column and of
+        a loaded model with one value (image,). Raises DataError naming the first image that cannot be read."""
+        return self._shaped(_of(self).answers(X)[:, :, 0])
+
+    def predict_interval(self, X: Images) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """(low, high), each in the shape of `predict`: 90 % of images like those learned from lie between them; an end
+        is infinite where too few images taught to say it."""
+        found = _of(self).answers(X)
+        value, half = found[:, :, 0], found[:, :, 1]
+        return self._shaped(value - half), self._shaped(value + half)
+
+    def evaluate(self, X: Images, y: Given | None = None) -> dict[str, Any]:
+        """Scores with 95 % intervals (see metrics.json); several columns are matched by name."""
+        return _of(self).evaluate(X, y, self.seed)
+
+    def save(self, folder: str | Path, force: bool = False) -> dict[str, Any]:
+        """As `TransferClassifier.save`."""
+        return _of(self).save(folder, force, f"TransferRegressor(seed={self.seed})")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """A saved model, ready to predict. Raises BundleError."""
+        fit = _loaded(folder, REGRESSION)
+        found = cls(backbone=fit.model.backbone.name, precision=fit.model.precision)
+        found._fit, found._flat, found.columns_ = fit, len(fit.model.names) == 1, fit.classes
+        return found
+
+    def _shaped(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        found = values.astype(np.float64)
+        return found[:, 0] if self._flat else found
+
+    def __sklearn_tags__(self) -> Any:
+        return _takes_images(super().__sklearn_tags__())
+
+
+class _Fit:
+    """What an estimator has learned. Copies of the estimator share it, since it is never changed but for the network,
+    which is compiled at the first use. A pickle of it holds what predicts alone."""
+
+    def __init__(self, model: Loaded, engine: Engine | None, learned: pipeline.Learned | None = None) -> None:
+        self.model, self.engine, self.learned = model, engine, learned
+        self.set_aside: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def classes(self) -> npt.NDArray[Any]:
+        """The names of the outputs, as what they stand for."""
+        return classes_of(self.model.names, self.model.kind)
+
+    def compiled(self) -> Engine:
+        """The network compiled for this machine."""
+        if self.engine is None:
+            self.engine = compile_trunk(self.model.backbone, self.model.precision)
+        return self.engine
+
+    def answers(self, X: Images) -> npt.NDArray[np.float32]:
+        """(image, output, ...) as the task gives them. Raises DataError naming the first image that cannot be read."""
+        table = list_images([X]) if isinstance(X, str | Path) else table_of(X)
+        found = predict(self.model, table, self.compiled())
+        bad = np.flatnonzero(~found.readable)
+        if len(bad):
+            first = f"{found.names[bad[0]]}: {found.errors[bad[0]]}"
+            raise DataError(f"{len(bad)} of {len(found.names)} images cannot be read; the first, {first}")
+        return found.answers
+
+    def evaluate(self, X: Images, y: Given | None, seed: int) -> dict[str, Any]:
+        """The score of the model on labelled images."""
+        task = self.model.task.name
+        table = _read(X, task, min_classes=1) if y is None else table_of(X, y, task)
+        return pipeline.evaluate(self.model, table, seed, engine=self.compiled())[0].to_json()
+
+    def save(self, folder: str | Path, force: bool, made_by: str) -> dict[str, Any]:
+        """Judge and write what was learned."""
+        if self.learned is None:
+            if self.model.bundle:
                 raise DataError("a loaded model is saved already: copy its folder")
             raise DataError(
                 "a model that was pickled has left behind what it learned from, and cannot be judged and saved: save "
@@ -161,60 +312,77 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             )
         check_writable(folder)
         if not force:
-            check_replaceable(folder, self._learned.seen.table)
-        fitted = pipeline.prove(self._learned)
-        return publish.save(fitted, Path(folder), Path(folder).resolve().name, f"TransferClassifier(seed={self.seed})")
-
-    @classmethod
-    def load(cls, folder: str | Path) -> Self:
-        """A saved model, ready to predict. Raises BundleError."""
-        model = pipeline.load(folder)
-        found = cls(backbone=model.backbone.name, precision=model.precision)
-        found.classes_ = classes_of(model.names, model.kind)
-        found._model = model
-        found._compiled()
-        return found
-
-    def _table(self, X: Images) -> Table:
-        return list_images([X]) if isinstance(X, str | Path) else table_of(X)
-
-    def _compiled(self) -> Engine:
-        """The network compiled for this machine; of an estimator that was pickled, at its first use."""
-        if not hasattr(self, "_engine"):
-            self._engine = compile_trunk(self._model.backbone, self._model.precision)
-        return self._engine
+            check_replaceable(folder, self.learned.seen.table)
+        return publish.save(pipeline.prove(self.learned), Path(folder), Path(folder).resolve().name, made_by)
 
     def __getstate__(self) -> dict[str, Any]:
-        given: Any = super().__getstate__()
-        state = {name: value for name, value in given.items() if name not in ("_learned", "_engine")}
-        if "_model" in state:
-            head = state["_model"].head
-            lean = replace(head, candidates=(), left_out=np.empty((0, len(self.classes_))))
-            state["_model"] = replace(state["_model"], bundle=None, head=lean)
-        return state
+        head: Any = self.model.head
+        lean = replace(head, candidates=(), left_out=np.empty((0, len(self.model.names))))
+        return {**vars(self), "model": replace(self.model, bundle=None, head=lean), "engine": None, "learned": None}
 
     def __copy__(self) -> Self:
-        twin: Self = type(self).__new__(type(self))
-        twin.__dict__.update(self.__dict__)
-        return twin
+        return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        twin = copy.copy(self)
-        own = {name: value for name, value in vars(self).items() if name not in SHARED}
-        twin.__dict__.update(copy.deepcopy(own, memo))
-        return twin
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.one_d_array = tags.input_tags.three_d_array = tags.input_tags.string = True
-        tags.input_tags.two_d_array = False
-        tags.target_tags.required = False  # a folder brings its own
-        return tags
+        return self
 
 
-def _unlabelled(table: Table, labels: Labels | None) -> list[tuple[str, str]]:
-    """The images that the user gave no label."""
-    return [] if labels is None else [(str(name), "no label") for name in table.names[table.labels == ""]]
+def _fitted(task: Task, X: Images, labels: Labels | None, settings: Any) -> _Fit:
+    """Learn from images and labels that were handed over, or from a folder or manifest. Raises HeadstartError."""
+    if labels is None and not isinstance(X, str | Path):
+        raise DataError("images without labels: give fit(images, labels), or a folder or manifest")
+    table = _read(X, task.name) if labels is None else table_of(X, labels)
+    learned = pipeline.learn(table, Options(**settings.get_params()), hold_out=labels is None, task=task)
+    seen, method = learned.seen, learned.method
+    names, kind = seen.targets.names, seen.table.kind
+    model = Loaded(None, seen.backbone, method.task, learned.head, names, learned.rule, seen.engine.precision, kind)
+    found = _Fit(model, seen.engine, learned)
+    bare = [] if labels is None else [(str(name), "no label") for name in table.names[table.labels == ""]]
+    found.set_aside = (*seen.features.set_aside, *bare)
+    return found
+
+
+def _read(X: Images, task: str, min_classes: int = 2) -> Table:
+    if not isinstance(X, str | Path):
+        raise DataError("images without labels: give them too, or a folder or manifest")
+    return read_table(X, min_classes, task=task)
+
+
+def _of(estimator: Any) -> _Fit:
+    """What an estimator has learned. Raises scikit-learn's NotFittedError."""
+    check_is_fitted(estimator, "_fit")
+    found: _Fit = estimator._fit
+    return found
+
+
+def _loaded(folder: str | Path, task: Task) -> _Fit:
+    """A saved model of this task, compiled. Raises BundleError."""
+    model = pipeline.load(folder)
+    if model.task.name != task.name:
+        loads = {
+            CLASSIFICATION.name: TransferClassifier,
+            MULTILABEL.name: TransferTagger,
+            REGRESSION.name: TransferRegressor,
+        }
+        other = loads.get(model.task.name)
+        remedy = f"load it by {other.__name__}.load" if other else f"use it by headstart predict {folder}"
+        raise BundleError(f"{folder} is a model of the task {model.task.name!r} and not of {task.name!r}: {remedy}")
+    found = _Fit(model, None)
+    found.compiled()
+    return found
+
+
+def _is_flat(y: Any) -> bool:
+    """Whether values are (image,) and not (image, column)."""
+    return len(y.shape) < 2 if hasattr(y, "shape") else np.ndim(list(y)) < 2
+
+
+def _takes_images(tags: Any) -> Any:
+    """scikit-learn's tags for what reads pictures, arrays or paths, and folders that bring their own labels."""
+    tags.input_tags.one_d_array = tags.input_tags.three_d_array = tags.input_tags.string = True
+    tags.input_tags.two_d_array = False
+    tags.target_tags.required = False
+    return tags
 
 
 def _warn(labels: Labels) -> None:

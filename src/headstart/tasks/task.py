@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 from headstart import recipe
 from headstart.data.table import Table
 from headstart.data.targets import Targets
+from headstart.errors import OptionError
 from headstart.finetune.objective import Objective
 from headstart.heads.material import Blocks, Ints, Material
 from headstart.heads.probe import Candidate, Link, Probe
@@ -24,7 +25,8 @@ from headstart.heads.spectrum import Doubles, Floats
 from headstart.heads.taps import Part, TapSet, tap_sets
 from headstart.judge.crossing import Measure
 from headstart.judge.labels import Suspect
-from headstart.judge.marks import Marks, Score
+from headstart.judge.marks import Marks, Score, Summary
+from headstart.judge.summaries import crossed, measure_of, summarise
 from headstart.trunk.engine import n_cores
 
 Grams = Mapping[str, Floats]  # tap set -> (image, image) products of its prepared features
@@ -158,6 +160,52 @@ class OwnHead:
     remarks: Callable[[Head], tuple[str, ...]]
 
 
+def all_images(table: Table, min_images: int | None) -> Table:
+    """The table as it is. Raises OptionError for what is of classes."""
+    if min_images is not None:
+        raise OptionError(f"--min-images {min_images} is of classes, which these images do not have: leave it out")
+    return table
+
+
+def anything(targets: Targets, rows: Ints) -> None:
+    """Of a task that can learn from whatever there is."""
+
+
+def no_rule(targets: Targets, left_out: Doubles, groups: Ints) -> Rule:
+    """Of a task whose answers need none."""
+    return {}
+
+
+def no_galleries(marks: Marks) -> dict[str, Ints]:
+    """Of a task that shows no pictures."""
+    return {}
+
+
+def judging_by(marks_of: Callable[[NDArray[Any], NDArray[Any]], Marks], summaries: tuple[Summary, ...]) -> Judging:
+    """Judging by summaries of marks, the first the headline; intervals by a bootstrap over groups.
+
+    marks_of(truth (image, output), answers (image, output, ...)): marks that hold the truth under this name.
+    """
+
+    def mark(targets: Targets, answers: NDArray[Any]) -> Marks:
+        return marks_of(targets.matrix(), answers)
+
+    def score(marks: Marks, names: Sequence[str], groups: Ints, seed: int) -> Score:
+        return Score(len(marks), summarise(marks, summaries, groups, seed), {})
+
+    def over_folds(
+        repeats: Sequence[Marks], folds: Sequence[Ints], names: Sequence[str], groups: Ints, seed: int
+    ) -> Score:
+        found = crossed(repeats, folds, summaries, groups, seed)
+        return Score(len(repeats[0]), found, {}, len(np.unique(folds[0])), len(repeats))
+
+    def mean(repeats: Sequence[Marks], answers: NDArray[Any]) -> Marks:
+        return marks_of(repeats[0]["truth"], answers)
+
+    headline = measure_of(summaries[0])
+    return Judging(mark, score, over_folds, headline, lambda targets: headline, mean, lambda marks: 1.0)
+
+
 @dataclass(frozen=True)
 class Task:
     """One kind of answer.
@@ -185,30 +233,25 @@ class Task:
     name: str
     targets: Callable[[Table], Targets]
     targets_for: Callable[[Table, tuple[str, ...]], Targets]
-    prepare: Callable[[Table, int | None], Table]
-    check: Callable[[Targets, Ints], None]
     solve: Solve
-    objective: Objective | None
-    link: Link
-    calibration: str
     answers: Callable[[Doubles, Rule], Doubles]
     judging: Judging
     constant: Callable[[Targets, int], Doubles]
-    constant_name: str
-    rule: Callable[[Targets, Doubles, Ints], Rule]
     record: Callable[[Sequence[str], NDArray[np.floating[Any]], Rule], Record]
-    galleries: Callable[[Marks], dict[str, Ints]]
     said: Callable[[Sequence[str], NDArray[np.floating[Any]], Rule], tuple[str, float]]
+    prepare: Callable[[Table, int | None], Table] = all_images
+    check: Callable[[Targets, Ints], None] = anything
+    objective: Objective | None = None
+    link: Link = "none"
+    calibration: str = "none"
+    constant_name: str = "constant"
+    rule: Callable[[Targets, Doubles, Ints], Rule] = no_rule
+    galleries: Callable[[Marks], dict[str, Ints]] = no_galleries
     sets: Callable[[str, tuple[str, ...]], tuple[TapSet, ...]] = tap_sets
     whole: bool = False
     extra: tuple[int, ...] = ()
     suspects: Callable[[Targets, NDArray[Any]], list[Suspect]] | None = None
     own: OwnHead | None = None
-
-
-def no_rule(targets: Targets, left_out: Doubles, groups: Ints) -> Rule:
-    """Of a task whose answers need none."""
-    return {}
 
 
 def solved(task: Task, material: Material, rows: Ints, sets: tuple[TapSet, ...]) -> Head:
