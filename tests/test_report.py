@@ -34,11 +34,13 @@ from headstart.report import (
     ReportData,
     Setting,
     TimmView,
+    classes,
     figures,
     numbers,
     page,
     render_card,
     render_report,
+    sections,
     words,
 )
 
@@ -308,7 +310,7 @@ def test_headline_and_baselines_show_value_interval_and_their_own_n() -> None:
     rows = read.table("results")
     for (_, text, _), accuracy, n in zip(
         rows,
-        [data.headline.score["accuracy"], *(b.accuracy for b in data.baselines)],
+        [data.headline.score["accuracy"], *(b.value for b in data.baselines)],
         [data.headline.score["n"], *(b.n for b in data.baselines)],
         strict=True,
     ):
@@ -352,7 +354,7 @@ def test_with_a_rare_class_the_alternatives_stand_in_balanced_accuracy() -> None
     read = Page(render_report(data))
     assert read.table("results", "thead")[0][1] == "balanced accuracy"
     assert read.table("results")[0][1].startswith("50.0 %")
-    transfer, usable = words.verdict(data)
+    transfer, usable = sections.verdict(data)
     assert transfer.answer.startswith(
         "Yes: with its pre-trained weights the network gets a balanced accuracy of 80.0 %"
     )
@@ -365,8 +367,8 @@ def test_stage_times_and_candidates_are_shown_as_given() -> None:
     assert [shown(row[1].removesuffix(" s")) for row in read.table("stages")] == list(data.seconds.values())
     assert numbers.seconds(sum(data.seconds.values())) in read.text
     for c in data.candidates:
-        assert f"{c.log_loss:.3f}" in read.text
-        assert numbers.percent(c.accuracy) in read.text
+        assert f"{c.loss:.3f}" in read.text
+        assert numbers.percent(c.quality) in read.text
 
 
 @pytest.mark.parametrize("top", [5.0, 0.37, 8e-4, 1.5e-4, 1.2e-3, 3e-5])
@@ -646,7 +648,7 @@ def test_bar_is_as_long_as_its_value_and_stays_inside() -> None:
 )
 def test_transfer_verdict_follows_the_paired_interval(low: float, high: float, mood: str, word: str) -> None:
     rival = Baseline("random weights", wilson(90, 153), 153, {"value": (low + high) / 2, "low": low, "high": high})
-    advice = words.verdict(sample(baselines=(rival,)))[0]
+    advice = sections.verdict(sample(baselines=(rival,)))[0]
     assert advice.mood == mood
     assert advice.answer.startswith(word)
 
@@ -655,16 +657,16 @@ def test_unpaired_verdict_needs_intervals_apart_and_random_weights_transfer_noth
     accuracy = sample().headline.score["accuracy"]
     for low, mood in ((accuracy["high"] - 0.3, "good"), (accuracy["low"], "unsure"), (accuracy["high"] + 0.01, "bad")):
         rival = Baseline("random weights", {"value": low + 0.005, "low": low, "high": low + 0.01}, 99)
-        assert words.verdict(sample(baselines=(rival,)))[0].mood == mood
+        assert sections.verdict(sample(baselines=(rival,)))[0].mood == mood
     untrained = sample(network=Network("vgg16", "", False))
-    assert "Nothing was transferred" in words.verdict(untrained)[0].answer
-    assert any("Random weights" in w for w in words.warnings(untrained))
+    assert "Nothing was transferred" in sections.verdict(untrained)[0].answer
+    assert any("Random weights" in w for w in sections.warnings(untrained))
 
 
 def test_not_usable_where_the_most_frequent_class_is_within_reach() -> None:
     low = sample().headline.score["accuracy"]["low"]
     for guess, mood in ((low + 0.01, "bad"), (low - 0.01, "good")):
-        assert words.verdict(sample(baselines=(Baseline("most frequent", guess, 153),)))[-1].mood == mood
+        assert sections.verdict(sample(baselines=(Baseline("most frequent", guess, 153),)))[-1].mood == mood
 
 
 @pytest.mark.parametrize(
@@ -682,9 +684,9 @@ def test_curve_sentence_follows_the_last_step(gain: dict[str, float] | None, sta
 
 def test_warnings_name_what_weakens_the_number_and_only_that() -> None:
     clean = sample(40, 8, duplicates=(), set_aside=())
-    assert words.warnings(clean) == []
+    assert sections.warnings(clean) == []
     small = sample(3, 5, counts={"train": {"species 000": 90, "species 001": 9, "species 002": 30}})
-    said = " ".join(words.warnings(small))
+    said = " ".join(sections.warnings(small))
     for part in (
         "across your splits",
         "Only 18 images",
@@ -700,9 +702,10 @@ def test_next_steps_name_the_confused_pair_in_class_names() -> None:
     confusion[0, 2], confusion[2, 0], confusion[1, 0] = 4, 3, 1
     data = variant(sample(3, 20), confusion=confusion.tolist())
     assert any(
-        "species 000 and species 002 are taken for each other in 7 of 8 mistakes" in s for s in words.next_steps(data)
+        "species 000 and species 002 are taken for each other in 7 of 8 mistakes" in s
+        for s in sections.next_steps(data)
     )
-    assert words.confused_pairs(confusion, 5) == [(0, 2, 4.0, 4 / 24), (2, 0, 3.0, 3 / 23)]
+    assert classes.confused_pairs(confusion, 5) == [(0, 2, 4.0, 4 / 24), (2, 0, 3.0, 3 / 23)]
 
 
 def test_leak_and_conflict_are_read_from_the_copies() -> None:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from headstart.report.card import render_card
 from headstart.report.content import (
+    Acceptance,
     Baseline,
     Candidate,
+    Column,
     Copy,
     CurvePoint,
     DuplicateGroup,
@@ -23,8 +25,10 @@ from headstart.report.content import (
 from headstart.report.page import render_report
 
 __all__ = [
+    "Acceptance",
     "Baseline",
     "Candidate",
+    "Column",
     "Copy",
     "CurvePoint",
     "DuplicateGroup",

@@ -9,28 +9,24 @@ from typing import Any
 from markupsafe import Markup
 
 from headstart.report import numbers, page, words
+from headstart.report.classes import class_tables
 from headstart.report.content import Measured, ReportData
 from headstart.report.numbers import estimate
+from headstart.report.sections import telling_of
+from headstart.report.telling import Table, Telling
 
 # SPDX names (small letters) that the Hub knows under the same word; any other licence is told in the text alone.
 HUB_LICENCES = {
     "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0",
     "cc-by-nc-sa-4.0", "gpl-3.0", "agpl-3.0", "lgpl-3.0", "unlicense",
 }  # fmt: skip
-METRICS = {  # metric of a score -> (Hub metric, name shown)
-    "accuracy": ("accuracy", "Accuracy"),
-    "macro_precision": ("precision", "Precision, mean of the classes"),
-    "macro_recall": ("recall", "Recall, mean of the classes"),
-    "macro_f1": ("f1", "F1, mean of the classes"),
-}
 LISTED_CLASSES = 30  # named in the first lines; more are in headstart.json
 
 
 def render_card(data: ReportData) -> str:
     """The model card as Markdown (UTF-8) with YAML front matter whose values are JSON."""
     env = page.environment(code=code, md=markdown)
-    score = data.headline.score
-    shared = page.shared_parts(data)
+    shared, telling = page.shared_parts(data), telling_of(data)
     for key in ("model", "model_python", "timm_python"):
         shared[key] = Markup(
             " ".join(str(shared[key]).splitlines())
@@ -38,16 +34,13 @@ def render_card(data: ReportData) -> str:
     names = [str(code(name)) for name in data.classes]
     text = env.get_template("card.md.jinja").render(
         data=data,
+        telling=telling,
         front=Markup(front_matter(data)),  # JSON: nothing in it can end the front matter
-        headline=words.headline(data),
-        how=words.how_measured(data.headline),
-        measure=words.measure_of(data),
+        how=" ".join([words.how_measured(data.headline), *(f"{page.sentence(n)}." for n in data.judging_notes)]),
         classes=Markup(words.listing(names, LISTED_CLASSES)),  # each name is a code span already
-        verdict=words.verdict(data),
-        warnings=words.warnings(data),
-        accuracy=words.accuracy_of(data.headline),
-        n=int(score["n"]),
+        tables=[_written(table) for table in telling.tables(data)],
         **shared,
+        **class_tables(data),
         parameters=numbers.millions(data.network.parameters) if data.network else "",
         versions=", ".join(f"{name} {value}" for name, value in data.versions.items()),
     )
@@ -57,13 +50,14 @@ def render_card(data: ReportData) -> str:
 def front_matter(data: ReportData) -> str:
     """The lines between the two `---`: one key a line, each value JSON, which is YAML too."""
     licence = data.network.licence.lower() if data.network is not None and data.network.pretrained else ""
-    results = [_result(m, data.title) for m in (data.headline, *data.also)]
+    telling = telling_of(data)
+    results = [_result(m, data.title, telling) for m in (data.headline, *data.also)]
     front: dict[str, Any] = {
         "library_name": "headstart",
-        "pipeline_tag": "image-classification",
-        "tags": ["image-classification", "transfer-learning", "headstart", "timm"],
+        **({"pipeline_tag": telling.hub.pipeline} if telling.hub.pipeline else {}),
+        "tags": [*telling.hub.tags, "transfer-learning", "headstart", "timm"],
         **({"license": licence} if licence in HUB_LICENCES else {}),
-        "metrics": [metric["type"] for metric in results[0]["metrics"]],
+        "metrics": list(dict.fromkeys(metric["type"] for metric in results[0]["metrics"])),
         "model-index": [{"name": data.title, "results": results}],
     }
     return "\n".join(f"{key}: {_yaml(value)}" for key, value in front.items())
@@ -83,16 +77,24 @@ def _clean(value: Any) -> Any:
     return [_clean(item) for item in value] if isinstance(value, list) else value
 
 
-def _result(measured: Measured, title: str) -> dict[str, Any]:
-    found = [(key, estimate(measured.score.get(key))) for key in METRICS]
+def _result(measured: Measured, title: str, telling: Telling) -> dict[str, Any]:
+    hub = telling.hub
+    found = [(kind, name, estimate(measured.score.get(key))) for key, (kind, name) in hub.metrics.items()]
     return {
-        "task": {"type": "image-classification", "name": "Image classification"},
+        "task": {"type": hub.pipeline or hub.tags[0], "name": hub.name},
         "dataset": {"type": "imagefolder", "name": title, "split": words.source_name(measured).removeprefix("your ")},
-        "metrics": [
-            {"type": METRICS[key][0], "name": METRICS[key][1], "value": est.value}
-            for key, est in found
-            if est is not None
-        ],
+        "metrics": [{"type": kind, "name": name, "value": est.value} for kind, name, est in found if est is not None],
+    }
+
+
+def _written(table: Table) -> dict[str, Any]:
+    """A table of the card as Markdown: names from the data as code, the rest with its signs made harmless."""
+    lines = [table.columns, ("---",) * len(table.columns)]
+    rows = [(code(first), *map(markdown, rest)) for first, *rest in table.rows]
+    return {
+        "heading": table.heading,
+        "caption": Markup(table.caption),
+        "lines": [Markup("| " + " | ".join(cells) + " |") for cells in (*lines, *rows)],
     }
 
 

@@ -1,13 +1,15 @@
 """What a report is made of: frozen, plain data, filled by the pipeline and read by the page and the card.
 
-A score `S` is the mapping of metrics.json: `n`; `accuracy` and its like as `{"value", "low", "high"}` (95 % interval,
-fractions of 1); `per_class`; `confusion` (rows truth, columns predicted, in the order of `ReportData.classes`).
+A score `S` is the mapping of metrics.json: `n`; `accuracy` and its like as `{"value", "low", "high"}` (95 % interval;
+shares are fractions of 1, errors in the user's units); and the tables of its task, as the judge makes them:
+`per_class` and `confusion` (rows truth, columns predicted, in the order of `ReportData.classes`); `per_label`,
+`co_occurrence` and `answered_together`; `per_column`; `roc`, `pairs`, `false_accept_rate`, `confused` and `closest`.
 A metric may also be a bare number: it is then shown without an interval. What is None or empty is left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -30,12 +32,12 @@ class Measured:
 class Baseline:
     """What an answer without transfer gets, on its own `n` images, beside what it is held against on the same ones."""
 
-    kind: Literal["most frequent", "raw pixels", "random weights", "frozen", "closed form"]
-    accuracy: Metric  # in this `measure`, as all three
+    kind: str  # a key of words.BASELINES, or what it is in words
+    value: Metric  # in this `measure`, as all three
     n: int
     difference: Metric | None = None  # the rival's minus this one's, paired on the same images
     rival: Metric | None = None  # of this model; for random weights of the pre-trained ones; None = the sum of the two
-    measure: Literal["accuracy", "balanced accuracy"] = "accuracy"
+    measure: str = "accuracy"  # a key of measures.MEASURES
     n_train: int = 0  # images that it learned from, where they are fewer than all; 0 = not told
 
 
@@ -47,7 +49,7 @@ class Picture:
     name: str
     label: str
     predicted: str
-    probability: float  # of `predicted`, 0..1; for a suspected label its score as in suspected_labels.csv
+    probability: float | None  # of `predicted`, 0..1; for a suspected label its score; None where there is none
     note: str = ""
 
 
@@ -80,7 +82,7 @@ class DuplicateGroup:
 @dataclass(frozen=True)
 class CurvePoint:
     n: int  # training images
-    accuracy: Metric
+    value: Metric  # in the headline's measure
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,8 @@ class Candidate:
     """A head that was tried, judged on the training images alone by leave-one-out."""
 
     name: str
-    log_loss: float  # nats per image
-    accuracy: float  # 0..1
+    loss: float  # by which they are compared, less is better: nats per image; of values the share not explained
+    quality: float  # 0..1: share right of the images (of the labels); of values R2
     chosen: bool = False
     note: str = ""
 
@@ -132,9 +134,31 @@ class TimmView:
     """The saved folder as a plain timm network with a linear top."""
 
     same: bool  # whether it gives the same probabilities as headstart
-    accuracy: Metric | None = None  # of the timm view, on the headline's images
+    value: Metric | None = None  # the headline's measure of the timm view, on the headline's images
     n: int = 0
     reason: str = ""  # why the two differ, a sentence
+
+
+@dataclass(frozen=True)
+class Column:
+    """A measured value of the judged images: `truth` and `answer` (image,), in its own unit; `half_width`: half the
+    width of the saved model's interval, None where too few images taught to say it; `coverage`: what that promises."""
+
+    name: str
+    truth: Sequence[float]
+    answer: Sequence[float]
+    half_width: float | None = None
+    coverage: float = 0.9
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """The least similarity that a recogniser accepts, chosen so that of strangers the share `rate` is accepted; None
+    where too few images taught to say it."""
+
+    identify: float | None  # of an image and the prototype of an identity
+    verify: float | None  # of two images
+    rate: float
 
 
 @dataclass(frozen=True)
@@ -143,13 +167,17 @@ class ReportData:
 
     title: str  # what the data is called, such as the folder's name
     model: str  # path of the saved model as the user would type it
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # what the task answers with: classes, labels, columns of values, identities
     headline: Measured
+    task: Literal["classify", "tag", "regress", "recognise"] = "classify"
+    headline_name: str = "accuracy"  # key of the headline's score, and of measures.MEASURES
+    judging_notes: tuple[str, ...] = ()  # what was done otherwise than asked when it was judged, such as fewer folds
     also: tuple[Measured, ...] = ()  # further scores, shown in the table beside the headline
     baselines: tuple[Baseline, ...] = ()
     warnings: tuple[str, ...] = ()  # more than what words.warnings derives from this data
 
-    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # split -> class -> images used
+    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # split -> class or label -> images used
+    images: Mapping[str, int] = field(default_factory=dict)  # split -> images; {} = the sums of `counts`
     layout: str = ""  # what the data was read as, one line
     notes: tuple[str, ...] = ()  # what was ignored and why
     fingerprint: str = ""
@@ -172,6 +200,9 @@ class ReportData:
     rates: tuple[float, ...] = ()  # learning rate at the end of each epoch
     reliability: tuple[ReliabilityBin, ...] = ()
     temperature: float | None = None
+    threshold: float | None = None  # of every label, where the user set it
+    columns: tuple[Column, ...] = ()  # of measured values
+    acceptance: Acceptance | None = None  # of identities
 
     network: Network | None = None
     candidates: tuple[Candidate, ...] = ()
@@ -184,6 +215,12 @@ class ReportData:
     command: str = ""
     created: str = ""  # ISO date and time
     timm: TimmView | None = None
+
+    @property
+    def images_by_split(self) -> dict[str, int]:
+        """Images used in each split that has any."""
+        found = self.images or {split: sum(self.counts[split].values()) for split in self.counts}
+        return {split: int(n) for split, n in found.items() if n}
 
     @property
     def suspect_count(self) -> int:

@@ -6,15 +6,18 @@ Charts with text are drawn 360 units wide, the width of a small phone, so that t
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
 from headstart.counted import count
+from headstart.report import measures
 from headstart.report.content import CurvePoint, ReliabilityBin
+from headstart.report.measures import MEASURES, Measure
 from headstart.report.numbers import Estimate, estimate, share
 
 WIDTH, HEIGHT = 360, 220  # of a chart with text, user units
@@ -65,9 +68,16 @@ def skyline(counts: Sequence[int], label: str) -> Markup:
     )
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """Three to six round values from `low` to `high` (fractions of 1)."""
-    for step in (0.01, 0.02, 0.05, 0.1, 0.2):
+def _steps(least: float = 0.01) -> Iterator[float]:
+    """Round steps: 1, 2 and 5 times the powers of ten."""
+    power = math.floor(math.log10(least) + 1e-9)
+    for exponent in itertools.count(power):
+        yield from (float(f"{digit}e{exponent}") for digit in (1, 2, 5))
+
+
+def ticks_of(low: float, high: float, least: float = 0.01) -> list[float]:
+    """Two to six round values from at most `low` to at least `high`, with steps of `least` (a power of ten) or more."""
+    for step in _steps(least):
         first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
         if last - first <= 5:
             break
@@ -75,11 +85,18 @@ def _ticks(low: float, high: float) -> list[float]:
     return [k * step for k in range(first, last + 1)]
 
 
-def _axes(ticks: Sequence[float], y: list[float], x: Sequence[tuple[float, str]], x_title: str, y_title: str) -> str:
+def axes(
+    ticks: Sequence[float],
+    y: list[float],
+    x: Sequence[tuple[float, str]],
+    x_title: str,
+    y_title: str,
+    percent: bool = True,
+) -> str:
     lines = [f'<text x="4" y="11">{escape(y_title)}</text>']
     lines += [
         f'<path class="grid" d="M{LEFT} {v:.1f}H{WIDTH - RIGHT}"/><text x="{LEFT - 5}" y="{v + 4:.1f}" '
-        f'text-anchor="end">{100 * t:.0f}</text>'
+        f'text-anchor="end">{f"{100 * t:.0f}" if percent else short(t)}</text>'
         for t, v in zip(ticks, y, strict=True)
     ]
     lines += [
@@ -91,15 +108,16 @@ def _axes(ticks: Sequence[float], y: list[float], x: Sequence[tuple[float, str]]
     return "".join(lines)
 
 
-def learning_curve(curve: Sequence[CurvePoint]) -> Markup:
-    """Accuracy (percent, upwards) against training images (log scale) with the 95 % band; "" below two points."""
-    found = [(p.n, estimate(p.accuracy)) for p in curve if p.n > 0]
+def learning_curve(curve: Sequence[CurvePoint], what: Measure = MEASURES["accuracy"]) -> Markup:
+    """The measure (a share in percent), upwards, against training images (log scale) with its 95 % band; "" below two
+    points."""
+    found = [(p.n, estimate(p.value)) for p in curve if p.n > 0]
     points = [(n, est) for n, est in found if est is not None]
     if len({n for n, _ in points}) < 2:
         return Markup("")
     lows = [est.value if est.low is None else est.low for _, est in points]
     highs = [est.value if est.high is None else est.high for _, est in points]
-    ticks = _ticks(min(lows), max(highs))
+    ticks = ticks_of(min(lows), max(highs))
     start, end = math.log(min(n for n, _ in points)), math.log(max(n for n, _ in points))
     xs = [LEFT + 12 + (WIDTH - RIGHT - LEFT - 28) * (math.log(n) - start) / (end - start) for n, _ in points]
 
@@ -119,15 +137,16 @@ def learning_curve(curve: Sequence[CurvePoint]) -> Markup:
         if x - free > 38:  # a label of six characters
             labels.append((x, count(n)))
             free = x
-    said = "; ".join(f"{count(n)} images: {share(est.value)} %" for n, est in points)
+    named = f"{what.name}, %" if what.kind == "share" else what.name
+    said = "; ".join(f"{count(n)} images: {measures.value(what, est.value)}" for n, est in points)
     return Markup(
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Learning curve. {escape(said)}">'
-        f"{_axes(ticks, [y(t) for t in ticks], labels, 'training images (log scale)', 'accuracy, %')}"
+        f"{axes(ticks, [y(t) for t in ticks], labels, 'training images (log scale)', named, what.kind == 'share')}"
         f'<polygon class="band" points="{band}"/><polyline class="line" points="{line}"/>{dots}</svg>'
     )
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
     """In six characters at most: 0.25, 0.0008, 1.5e-4."""
     text = f"{value:.3g}"
     return text if len(text) <= 6 else f"{value:.1e}".replace("e-0", "e-")
@@ -157,10 +176,10 @@ def by_epoch(losses: Sequence[tuple[float, float | None]], what: str = "log-loss
     labels = [(at(k, 0)[0], str(k + 1)) for k in range(0, len(losses), every)]
     grid = "".join(
         f'<path class="grid" d="M{LEFT} {at(0, t)[1]:.1f}H{WIDTH - RIGHT}"/><text x="{LEFT - 5}" '
-        f'y="{at(0, t)[1] + 4:.1f}" text-anchor="end">{_short(t)}</text>'
+        f'y="{at(0, t)[1] + 4:.1f}" text-anchor="end">{short(t)}</text>'
         for t in ticks
     )
-    axis = _axes((), [], labels, "epoch", what)
+    axis = axes((), [], labels, "epoch", what)
     name = escape(f"{what[:1].upper()}{what[1:]} by epoch.")
     return Markup(
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{name}">'
@@ -191,7 +210,7 @@ def reliability(bins: Sequence[ReliabilityBin]) -> Markup:
     labels = [(at(t, 0)[0], f"{100 * t:.0f}") for t in ticks]
     return Markup(
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Reliability. {escape(said)}">'
-        f"{_axes(ticks, [at(0, t)[1] for t in ticks], labels, 'stated probability, %', 'right answers, %')}"
+        f"{axes(ticks, [at(0, t)[1] for t in ticks], labels, 'stated probability, %', 'right answers, %')}"
         f'<path class="diagonal" d="M{x0:.1f} {y0:.1f}L{x1:.1f} {y1:.1f}"/>{"".join(dots)}</svg>'
     )
 

@@ -12,6 +12,8 @@ from headstart.counted import count
 
 MINUS = "\u2212"
 DASH = "\u2013"
+MOST_PLACES = 6  # of a number that is written out, and
+MOST_PLAIN = 1e9  # how large it is at most; others are written with an exponent
 NOTHING = DASH  # stands where a number is not defined, such as the precision of a class never predicted
 
 
@@ -127,6 +129,21 @@ def seconds(duration: float) -> str:
 def decimal(number: float | None) -> str:
     """A plain number with three decimals, such as a log-loss in nats."""
     return NOTHING if number is None else f"{number:.3f}".replace("-", MINUS)
+
+
+def decimals(*values: float) -> int:
+    """Places after the point with which the largest of some measured values has three digits."""
+    largest = max((abs(v) for v in values if math.isfinite(v)), default=0.0)
+    return max(0, 2 - math.floor(math.log10(largest))) if largest > 0 else 0
+
+
+def plain(number: float | None, places: int | None = None) -> str:
+    """A measured value: with three digits, or so many places after the point; very small ones as 1.2e-07."""
+    if number is None or not math.isfinite(number):
+        return NOTHING
+    places = decimals(number) if places is None else places
+    text = f"{number:,.{places}f}" if places <= MOST_PLACES and abs(number) < MOST_PLAIN else f"{number:.2e}"
+    return (text if float(text.replace(",", "")) else text.removeprefix("-")).replace("-", MINUS)
 
 
 def millions(number: int) -> str:

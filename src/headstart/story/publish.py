@@ -14,16 +14,20 @@ import numpy.typing as npt
 from headstart import report
 from headstart.data import images
 from headstart.data.duplicates import find_conflicts, find_leaks
+from headstart.data.groups import sequences_in
 from headstart.data.splits import write_split
 from headstart.data.targets import counts
+from headstart.data.truth import tags_in, values_in
 from headstart.errors import ImageError
 from headstart.files.bundle import write_bundle
 from headstart.files.cells import csv_bytes
 from headstart.finetune.choice import TUNED
 from headstart.finetune.trained_head import TrainedHead
 from headstart.heads.taps import LAST
-from headstart.report.numbers import estimate, full
+from headstart.report.measures import full, measure
+from headstart.report.numbers import estimate
 from headstart.report.page import MAX_COPIES, MAX_GROUPS
+from headstart.report.words import sequence_warning
 from headstart.ship.package import pack, versions
 from headstart.story.account import HEADS, TAPS, epochs_of, no_gain_line, outcomes, settings
 from headstart.story.evidence import called
@@ -173,13 +177,17 @@ def report_data(
         title=title,
         model=handed_on(folder),
         classes=seen.targets.names,
+        task=fitted.method.task.name,  # type: ignore[arg-type]
+        headline_name=fitted.method.task.judging.headline.name,
+        judging_notes=verdict.notes,
         headline=report.Measured(verdict.score.to_json(), plan.source, n_train, folds, repeats),
         also=also,
         baselines=_baselines(fitted),
         warnings=_warnings(fitted),
         counts=_counts(fitted),
+        images={split: int((plan.splits == split).sum()) for split in ("train", "validation", "test")},
         layout=_without_place(seen.table.layout),
-        notes=(*seen.table.notes, *verdict.notes, *outcomes(fitted)),
+        notes=(*seen.table.notes, *outcomes(fitted)),
         fingerprint=fingerprint,
         set_aside=seen.features.set_aside,
         worst=galleries.get("worst", ()),
@@ -197,6 +205,7 @@ def report_data(
         more_epochs=(fitted.tuning.more_epochs or 0) if fitted.tuning else 0,
         rates=tuple(epoch.rate for epoch in epochs_of(fitted)),
         reliability=_reliability(fitted),
+        columns=_columns(fitted),
         network=_network(fitted),
         candidates=_candidates(fitted),
         tried_on=_tried_on(fitted),
@@ -229,15 +238,37 @@ def _baselines(fitted: Fitted) -> tuple[report.Baseline, ...]:
 def _warnings(fitted: Fitted) -> tuple[str, ...]:
     found = [line for line in [no_gain_line(fitted)] if line]
     if fitted.leak_free:
-        headline = fitted.method.task.judging.headline.name
-        accuracy = full(estimate(fitted.leak_free[headline]), fitted.leak_free.n)
+        name = fitted.method.task.judging.headline.name
+        what = measure(name)
+        told = full(what, estimate(fitted.leak_free[name]), fitted.leak_free.n)
         without = "Without the judged images that are the same, or nearly the same, as a training image the"
-        found.append(f"{without} {headline.replace('_', ' ')} is {accuracy}.")
+        found.append(f"{without} {what.name} is {told}.")
+    table = fitted.seen.table
+    takes = None if any(table.groups) else sequences_in([str(name) for name in table.names])
+    if takes is not None:
+        found.append(sequence_warning(len(set(takes) - {""})))
     return tuple(found)
 
 
 def _has_view(fitted: Fitted) -> bool:
     return fitted.view is not None and bool(fitted.seen.backbone.classifier)
+
+
+def _columns(fitted: Fitted) -> tuple[report.Column, ...]:
+    """Truth and answer of the judged images, where values are measured."""
+    marks, names = fitted.verdict.marks, fitted.seen.targets.names
+    if "half_width" not in marks.columns:
+        return ()
+    widths = fitted.rule.get("half_widths", (float("inf"),) * len(names))
+    return tuple(
+        report.Column(
+            name,
+            marks["truth"][:, k].tolist(),
+            marks["answer"][:, k].tolist(),
+            widths[k] if np.isfinite(widths[k]) else None,
+        )
+        for k, name in enumerate(names)
+    )
 
 
 def _candidates(fitted: Fitted) -> tuple[report.Candidate, ...]:
@@ -322,15 +353,32 @@ def _preview(fitted: Fitted, row: int) -> bytes:
         return b""
 
 
-def _picture(fitted: Fitted, row: int, predicted: str, probability: float) -> report.Picture:
-    seen = fitted.seen
+def _picture(fitted: Fitted, row: int, predicted: str, probability: float, note: str = "") -> report.Picture:
+    """Of sets of labels and of values the probability is of no one answer, and is left out."""
+    seen, task = fitted.seen, fitted.method.task.name
     return report.Picture(
         _preview(fitted, row),
         str(seen.table.names[row]),
-        str(seen.table.labels[row]),
+        _truth_told(str(seen.table.labels[row]), task),
         predicted,
-        probability,
+        None if task in ("tag", "regress") else probability,
+        note,
     )
+
+
+def _truth_told(text: str, task: str) -> str:
+    """The truth of an image for a reader: labels with a plus between, values as answers are written."""
+    if task == "tag":
+        return " + ".join(sorted(tags_in(text)[0])) or "none of them"
+    return ", ".join(f"{value:.4g}" for value in values_in(text)) if task == "regress" else text
+
+
+def _interval_told(answer: npt.NDArray[np.floating[Any]], task: str) -> str:
+    """The prediction interval of one image's values (column, 2), "" of another task."""
+    if task != "regress":
+        return ""
+    ends = [(value - half, value + half) for value, half in answer if np.isfinite(half)]
+    return "interval " + ", ".join(f"{low:.4g} to {high:.4g}" for low, high in ends) if ends else ""
 
 
 def _galleries(fitted: Fitted) -> dict[str, tuple[report.Picture, ...]]:
@@ -338,7 +386,10 @@ def _galleries(fitted: Fitted) -> dict[str, tuple[report.Picture, ...]]:
 
     def some(places: npt.NDArray[np.int64]) -> tuple[report.Picture, ...]:
         chosen = [(int(verdict.rows[k]), verdict.answers[k]) for k in places[:GALLERY]]
-        return tuple(_picture(fitted, row, *task.said(names, answer, fitted.rule)) for row, answer in chosen)
+        return tuple(
+            _picture(fitted, row, *task.said(names, answer, fitted.rule), _interval_told(answer, task.name))
+            for row, answer in chosen
+        )
 
     suspects = [_picture(fitted, s.row, names[s.suggested], s.score) for s in fitted.suspects[:GALLERY]]
     return {name: some(places) for name, places in task.galleries(verdict.marks).items()} | {

@@ -1,0 +1,47 @@
+"""A task chooses what is said of it: the sentences of a page, by the task of its data."""
+
+from __future__ import annotations
+
+from headstart.report import classes, identities, tags, values
+from headstart.report.content import ReportData
+from headstart.report.telling import Telling
+from headstart.report.words import Advice, data_warnings, look_at_data, more_images, transfer
+
+TELLINGS: dict[str, Telling] = {
+    "classify": classes.TELLING,
+    "tag": tags.TELLING,
+    "regress": values.TELLING,
+    "recognise": identities.TELLING,
+}
+
+
+def telling_of(data: ReportData) -> Telling:
+    return TELLINGS[data.task]
+
+
+def headline(data: ReportData) -> str:
+    """The result in one sentence."""
+    return telling_of(data).headline(data)
+
+
+def verdict(data: ReportData) -> list[Advice]:
+    """Does transfer help, is the result usable: each with its reason."""
+    return [advice for advice in (transfer(data), telling_of(data).usable(data)) if advice is not None]
+
+
+def next_steps(data: ReportData) -> list[str]:
+    """What to do now, most useful first."""
+    telling = telling_of(data)
+    return [
+        *look_at_data(data, telling.truths),
+        *telling.steps(data),
+        *more_images(data),
+        "Try it on images from the place where it will be used: these numbers hold for images like yours, "
+        "not for another camera, season or hospital.",
+    ]
+
+
+def warnings(data: ReportData) -> list[str]:
+    """What makes the numbers weaker than they look, worst first; the pipeline's own warnings last."""
+    first, last = data_warnings(data)
+    return [*first, *telling_of(data).warnings(data), *last, *data.warnings]
