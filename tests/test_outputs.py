@@ -290,3 +290,17 @@ def test_values_are_read_from_the_lower_stages_too() -> None:
     assert [found.name for found in value_sets("auto", blocks)] == ["last", "all", "lower"]
     assert [found.name for found in value_sets("all", blocks)] == ["all"]
     assert [found.name for found in value_sets("auto", ("pre_logits",))] == ["last", "all"]
+
+
+def test_a_layer_that_several_tap_sets_read_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The head is smaller, and its answers are those of the average all the same."""
+    rng = np.random.default_rng(3)
+    blocks = {name: rng.normal(size=(50, 4)).astype(np.float32) for name in ("low", "high")}
+    both = tuple(Part(name, root=False, unit=False) for name in blocks)
+    sets = (TapSet("all", both), TapSet("lower", both[:1]))
+    values = (blocks["low"].sum(axis=1) + 0.1 * rng.normal(size=50))[:, None].astype(np.float64)
+    monkeypatch.setattr(outputs, "WORTH", 10.0)  # both are averaged
+    merged = fit_values(blocks, values, np.arange(50), sets)
+    assert merged.parts == both
+    alone = [fit_values(blocks, values, np.arange(50), (one,)) for one in sets]
+    assert np.allclose(merged.outputs(blocks), np.mean([head.outputs(blocks) for head in alone], axis=0))

@@ -48,7 +48,7 @@ def fit_values(
 
     with ThreadPoolExecutor(workers) as pool:
         members = list(pool.map(on, tap_sets))
-    probe, shares = average(members, quick)
+    probe, shares = average(members, quick, blocks)
     explained = [1 - float(member.losses.mean()) for member in members]
     return replace(
         probe,

@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from headstart import recipe
 from headstart.heads.closed import ridge_path, ridge_weights
-from headstart.heads.probe import CHOICE_ROWS, WORTH, Candidate, Probe
+from headstart.heads.probe import CHOICE_ROWS, WORTH, Blocks, Candidate, Probe
 from headstart.heads.spectrum import Doubles, Spectrum
-from headstart.heads.taps import TapSet
+from headstart.heads.taps import Part, TapSet
 
 Ints = npt.NDArray[np.integer]
 Rows = npt.NDArray[np.intp]
@@ -69,22 +69,28 @@ def choice_rows(n_images: int, seed: int) -> Rows:
     return np.sort(np.random.default_rng(seed).choice(n_images, CHOICE_ROWS, replace=False))
 
 
-def average(members: Sequence[Member], quick: bool) -> tuple[Probe, Doubles]:
+def average(members: Sequence[Member], quick: bool, blocks: Blocks) -> tuple[Probe, Doubles]:
     """(one head over the parts of all members, the share (member, output) that each has in it).
 
     For each output equal shares of the members whose loss is within WORTH of the best; with `quick` the best alone.
-    Candidates are not filled in.
+    A part that several members read is read once. Candidates are not filled in.
     """
     losses = np.stack([member.losses for member in members])
     best = losses.min(axis=0)
     near = np.arange(len(members))[:, None] == losses.argmin(axis=0) if quick else losses <= best * (1 + WORTH)
     shares = near / near.sum(axis=0)
     used = [k for k in range(len(members)) if shares[k].any()] or [0]
-    coef = np.concatenate([shares[k][:, None] * members[k].outputs.coef for k in used], axis=1)
+    coef: dict[Part, Doubles] = {}
+    for k in used:
+        start = 0
+        for part in members[k].tap_set.parts:
+            width = blocks[part.block].shape[1]
+            mine = shares[k][:, None] * members[k].outputs.coef[:, start : start + width]
+            coef[part] = coef[part] + mine if part in coef else mine
+            start += width
     intercept = sum_of([shares[k] * members[k].outputs.intercept for k in used])
     left_out = sum_of([shares[k] * members[k].outputs.left_out for k in used])
-    parts = tuple(part for k in used for part in members[k].tap_set.parts)
-    return Probe(parts, coef, intercept, (), left_out, "none"), shares
+    return Probe(tuple(coef), np.concatenate(list(coef.values()), axis=1), intercept, (), left_out, "none"), shares
 
 
 def sum_of(arrays: Sequence[Doubles]) -> Doubles:

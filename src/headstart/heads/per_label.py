@@ -57,7 +57,7 @@ def fit_per_label(
 
     with ThreadPoolExecutor(workers) as pool:
         members = list(pool.map(on, tap_sets))
-    probe, shares = average(members, quick)
+    probe, shares = average(members, quick, blocks)
     right = [_share_right(member.outputs.left_out, present) for member in members]
     probe = replace(probe, candidates=candidates(members, shares, right))
     return _constant(_sharpened(probe, present, able & ((shares > 0).sum(axis=0) > 1)), present, ~able, groups)

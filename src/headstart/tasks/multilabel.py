@@ -139,7 +139,7 @@ MULTILABEL = Task(
         weakest=weakest_label,
     ),
     constant=share_of_each,
-    constant_name="share of each label",
+    constant_name="prevalence",
     rule=thresholds,
     record=record,
     galleries=galleries,
