@@ -33,6 +33,7 @@ FOLDS = 5
 LEAST = 4  # identities with several images, so that two teach and two are a pair of strangers
 MOST_IMAGES = 10_000  # that teach a covariance: of 2,848 features a strongly shrunk one, known well by then
 CHOICE_IMAGES = 2_000  # on which candidates are compared: decomposing 1,600 takes 1.5 s on one core, 5 times
+JUDGED_CHOICE = 600  # the same where a fit is one of 15 that are judged: else 1,200 images take minutes
 FLOOR = 1e-10  # directions below this share of the largest variance are rounding noise
 CHUNK = 4096
 
@@ -174,11 +175,13 @@ def fit_embedding(blocks: Blocks, identities: Ints, groups: Ints, parts: Sequenc
     return choose_embedding(blocks, identities, groups, parts, seed).embedding
 
 
-def choose_embedding(blocks: Blocks, identities: Ints, groups: Ints, parts: Sequence[Part], seed: int) -> Chosen:
-    """`fit_embedding` with what was found on the way."""
+def choose_embedding(
+    blocks: Blocks, identities: Ints, groups: Ints, parts: Sequence[Part], seed: int, most: int = CHOICE_IMAGES
+) -> Chosen:
+    """`fit_embedding` with what was found on the way. most: images on which candidates are compared."""
     parts = tuple(parts)
     features = TapSet("embedding", parts).of(blocks)
-    some = teachers(identities, CHOICE_IMAGES, seed)
+    some = teachers(identities, most, seed)
     several = len(np.unique(identities[some]))
     if several < LEAST or np.bincount(identities[some]).max(initial=0) < 2:
         note = (

@@ -4,6 +4,7 @@ Cross-validation asks two questions of each fold, whose metric, gallery and thre
 - known people: folds over images; is an image nearest to its own identity, enrolled from the other folds?
 - strangers: folds over identities; how well do pairs of people verify whom the metric never saw, and how many of the
   enrolled are right and accepted at a threshold that keeps strangers out?
+Metrics are compared on fewer images than in the fit that is handed over (JUDGED_CHOICE): its choice is the surer one.
 It stands here and not in the judge, because what is chosen must be chosen inside the fold.
 """
 
@@ -19,7 +20,15 @@ import numpy.typing as npt
 from headstart.counted import counted
 from headstart.data.splits import folds as stratified_folds
 from headstart.errors import DataError
-from headstart.heads.embedding import LEAST, Blocks, Candidate, Embedding, choose_embedding
+from headstart.heads.embedding import (
+    CHOICE_IMAGES,
+    JUDGED_CHOICE,
+    LEAST,
+    Blocks,
+    Candidate,
+    Embedding,
+    choose_embedding,
+)
 from headstart.heads.gallery import RATE, Doubles, Gallery, Ints, Threshold, threshold_at
 from headstart.heads.taps import Part
 from headstart.judge.identities import Pairs, closest, confused, scored_pairs, together, verification
@@ -62,9 +71,11 @@ def fit_recogniser(
     parts: Sequence[Part],
     seed: int,
     rate: float = RATE,
+    most: int = CHOICE_IMAGES,
 ) -> Recogniser:
-    """Everything from these images: identities (image,) are numbers of names; rate: of strangers that are accepted."""
-    chosen = choose_embedding(blocks, identities, groups, parts, seed)
+    """Everything from these images: identities (image,) are numbers of names; rate: of strangers that are accepted;
+    most: images on which metrics are compared and thresholds chosen."""
+    chosen = choose_embedding(blocks, identities, groups, parts, seed, most)
     gallery = Gallery.of(chosen.embedding.embed(blocks), identities, names)
     identify = threshold_at(chosen.strangers.against_gallery, rate)
     pairs = chosen.strangers.pairs
@@ -108,7 +119,8 @@ def judge_recognition(
     """
 
     def fit(rows: Ints) -> Recogniser:
-        return fit_recogniser(_at(blocks, rows), identities[rows], names, groups[rows], parts, seed)
+        here = _at(blocks, rows)
+        return fit_recogniser(here, identities[rows], names, groups[rows], parts, seed, most=JUDGED_CHOICE)
 
     def ask(model: Recogniser, rows: Ints) -> _Answers:
         return _answers(model, _at(blocks, rows), rows, names)

@@ -140,7 +140,10 @@ def threshold_said(data: ReportData) -> list[str]:
         return []
     said = []
     if told.identify is None:
-        said.append("There were too few identities to choose a threshold: every image gets the most similar name.")
+        said.append(
+            "There were too few identities to choose a threshold: every image is unknown, and the most similar names "
+            "are only listed."
+        )
     else:
         said.append(
             f"An image gets the most similar name where the similarity is at least {numbers.decimal(told.identify)} (a "
@@ -210,5 +213,5 @@ TELLING = Telling(
     ),
     tables=tables,
     outputs="answers",
-    tried=("equal error rate", "1 less that with strangers"),
+    tried=("mean of two error rates", "1 less that of pairs"),
 )

@@ -32,6 +32,7 @@ from headstart.ship.package import pack, versions
 from headstart.story.account import HEADS, TAPS, epochs_of, no_gain_line, outcomes, settings
 from headstart.story.evidence import called
 from headstart.story.pipeline import Fitted
+from headstart.tasks.identifier import Identifier
 from headstart.tasks.task import Head
 from headstart.trunk.engine import this_machine
 from headstart.trunk.weights import PACKAGES
@@ -206,6 +207,7 @@ def report_data(
         rates=tuple(epoch.rate for epoch in epochs_of(fitted)),
         reliability=_reliability(fitted),
         columns=_columns(fitted),
+        acceptance=_acceptance(fitted),
         network=_network(fitted),
         candidates=_candidates(fitted),
         tried_on=_tried_on(fitted),
@@ -269,6 +271,15 @@ def _columns(fitted: Fitted) -> tuple[report.Column, ...]:
         )
         for k, name in enumerate(names)
     )
+
+
+def _acceptance(fitted: Fitted) -> report.Acceptance | None:
+    """The thresholds of a model that recognises; None for one that was not chosen."""
+    if not isinstance(fitted.head, Identifier):
+        return None
+    chosen = fitted.head.recogniser
+    identify, verify = (t.value if t.n else None for t in (chosen.identify, chosen.verify))
+    return report.Acceptance(identify, verify, chosen.identify.rate)
 
 
 def _candidates(fitted: Fitted) -> tuple[report.Candidate, ...]:
@@ -354,15 +365,16 @@ def _preview(fitted: Fitted, row: int) -> bytes:
 
 
 def _picture(fitted: Fitted, row: int, predicted: str, probability: float, note: str = "") -> report.Picture:
-    """Of sets of labels and of values the probability is of no one answer, and is left out."""
+    """Of sets of labels and of values the probability is of no one answer, and is left out; of identities it is how
+    similar they are."""
     seen, task = fitted.seen, fitted.method.task.name
     return report.Picture(
         _preview(fitted, row),
         str(seen.table.names[row]),
         _truth_told(str(seen.table.labels[row]), task),
         predicted,
-        None if task in ("tag", "regress") else probability,
-        note,
+        probability if task == "classify" else None,
+        f"similarity {probability:.3f}" if task == "recognise" else note,
     )
 
 
