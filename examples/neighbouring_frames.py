@@ -1,6 +1,6 @@
 """Why groups matter: frames of one film look alike, so that a model judged on its own films seems better than it is.
 
-    python examples/neighbouring_frames.py camvid [--least 0.001] [--group-by "/([^_/]*)_[^/]*$"]
+    python examples/neighbouring_frames.py camvid [--least 0.01] [--group-by "/([^_/]*)_[^/]*$"]
 
 The folder has `images` with a mask of class numbers for each in a folder `masks` beside it (in any parts, all are taken
 together). A class is a label of a picture where it covers at least the share `--least` of its pixels. Labels are
@@ -58,7 +58,7 @@ def left_out(table: Table, options: Options) -> dict[str, float | None]:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--least", type=float, default=0.001)
+    parser.add_argument("--least", type=float, default=0.01)
     parser.add_argument("--group-by", default=r"/([^_/]*)_[^/]*$")
     parser.add_argument("--backbone", default=Options.backbone)
     parser.add_argument("--weights", default=Options.weights)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,8 @@ def help_page() -> str:
     return "\n".join(parts)
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def blocks(language: str, page: str = "README.md") -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 13), reason="argparse writes options in another way since Python 3.13")
@@ -144,6 +145,41 @@ def test_the_commands_of_the_page_on_recognition_run(run: Run, tmp_path: Path, m
         if command.startswith("fit"):
             named = {line[:15] for line in told[2:] if not line.startswith("random weights")}
             assert named <= {line[:15] for line in found.out.splitlines()}
+
+
+def test_the_python_of_the_page_on_tasks_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from headstart.data.images import write_png
+
+    rng = np.random.default_rng(0)
+    known: dict[str, Any] = {"paths": [], "labels": [], "values": []}
+    for k in range(24):
+        has = [k % 2, 0, k // 2 % 2]
+        pixels = rng.integers(0, 90 + k, (24, 24, 3)) + 130 * np.array(has)
+        known["paths"].append("ab"[k] + ".png" if k < 2 else f"{k}.png")
+        known["labels"].append({name for name, here in zip(("red", "", "blue"), has, strict=True) if here})
+        known["values"].append(float(pixels.mean()))
+        write_png(pixels.astype(np.uint8), tmp_path / known["paths"][-1])
+    monkeypatch.chdir(tmp_path)
+    small = "('test_efficientnet', 'none', size=64, precision='f32')"  # the README's has run with the default network
+    for block in blocks("python", "docs/tasks.md"):
+        code = re.sub(r"(?<=Tagger)\(\)|(?<=Regressor)\(\)", small, block)
+        assert code != block
+        exec(compile(code, "tasks.md", "exec"), known)
+    said = capsys.readouterr().out
+    assert said.startswith("['blue' 'red']")
+    assert "['value'] {'value': " in said
+
+
+def test_the_commands_of_the_page_on_tasks_are_such() -> None:
+    page = (ROOT / "docs" / "tasks.md").read_text()
+    lines = re.findall(r"^headstart .*$", page, re.MULTILINE)
+    assert len(lines) > 5
+    for line in lines:
+        parser().parse_args(shlex.split(line)[1:])
+    for link in re.findall(r"\]\(([^)#]+)\)", page):
+        assert (ROOT / "docs" / link).exists(), link
 
 
 def write_sample(printed: str) -> None:

@@ -158,6 +158,14 @@ def test_intervals_lie_around_the_answer(regressor: TransferRegressor, measured:
     assert ((low <= values) & (values <= high)).mean() > 0.85
 
 
+def test_too_few_images_say_a_value_and_no_interval(regressor: TransferRegressor, measured: tuple[Any, Any]) -> None:
+    model = clone(regressor).fit(measured[0][:6], measured[1][:6, 0])
+    low, high = model.predict_interval(measured[0][:2])
+    assert np.isinf(low).all()
+    assert np.isinf(high).all()
+    assert np.isfinite(model.predict(measured[0][:2])).all()
+
+
 def test_images_without_a_value_are_set_aside(regressor: TransferRegressor, measured: tuple[Any, Any]) -> None:
     X, values = measured
     some = values[:, 0].copy()

@@ -17,10 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 
 import curated
 from headstart.cli.arguments import parser
-from headstart.data.images import load
+from headstart.data.images import load, write_png
 from headstart.errors import BackboneError
 from headstart.finetune import spec
 from headstart.story import opening
@@ -167,6 +168,29 @@ def test_satellite_edge(example: Example, shared: Path, tmp_path: Path) -> None:
     size = sum(file.stat().st_size for file in model.glob("*.safetensors")) / 1e6
     assert value("take", said) == pytest.approx(size, abs=0.051)
     assert 1.5 * 4 < size < 10  # 1.5 million parameters of 4 bytes, and the heads
+
+
+def test_neighbouring_frames(example: Example, tmp_path: Path) -> None:
+    """Two films of which each shows one street: what tells their pictures apart says nothing of another street."""
+    rng = np.random.default_rng(0)
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    for film in range(2):
+        for frame in range(10):
+            name, tree = f"{film}film_frame{30 * frame:04}.png", (frame + film) % 2
+            pixels = rng.integers(0, 90, (40, 40, 3))
+            pixels[..., film if tree else 2] += 120
+            write_png(pixels.astype(np.uint8), tmp_path / "images" / name)
+            mask = np.full((40, 40), 0, np.uint8)
+            mask[:20] = 5 if tree else 11
+            Image.fromarray(mask).save(tmp_path / "masks" / name)
+    said = example(
+        "neighbouring_frames", tmp_path, "--backbone", "test_efficientnet", "--weights", "none", "--size", "64"
+    )
+    assert "names show frames of 2 films" in said
+    assert "20 images, read as several labels an image" in said
+    alone, together = (value(rf"{what}.*log_loss", said) for what in ("alone:", "group:"))
+    assert alone < together
 
 
 def test_trucks_to_cars(example: Example, cifar: Path, tmp_path: Path) -> None:

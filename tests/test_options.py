@@ -58,6 +58,12 @@ def test_the_words_are_those_of_the_rooms_that_read_them() -> None:
     assert options.AUGMENTATIONS == KINDS
 
 
+def test_a_command_without_options_is_that_of_the_options() -> None:
+    """What is written twice, the default of an option and that of its argument, is the same."""
+    given = vars(parser().parse_args(["fit", "DATA"]))
+    assert {name: given[name] for name in vars(Options())} == vars(Options())
+
+
 def test_every_option_is_in_the_table() -> None:
     assert set(NEEDS) == set(vars(Options()))
 

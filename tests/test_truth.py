@@ -376,3 +376,20 @@ def test_frames_of_films_are_told_from_numbered_photos() -> None:
     }
     for what, found in photos.items():
         assert sequences_in(found) is None, what
+
+
+@pytest.mark.parametrize("films", [1, 3])
+def test_frames_of_films_are_said_unless_something_keeps_films_together(films: int, tmp_path: Path) -> None:
+    names = [f"cam/{f}x_frame{k:03d}.png" for f in range(films) for k in range(8)]
+    (tmp_path / "cam").mkdir()
+    for name in names:
+        (tmp_path / name).write_bytes(b"never read")
+    (tmp_path / "list.csv").write_text("path,label\n" + "".join(f"{n},{'ab'[k % 2]}\n" for k, n in enumerate(names)))
+    said = [note for note in read_table(tmp_path / "list.csv").notes if "frames of" in note]
+    if films == 1:
+        assert not said
+        return
+    expression = re.findall(r"--group-by '(.*)' keeps", said[0])[0]
+    table = read_table(tmp_path / "list.csv", group_by=expression)
+    assert len(set(table.groups)) == films
+    assert not [note for note in table.notes if "look like frames" in note]

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
-from headstart import __version__
+from headstart import __version__, recipe
 from headstart.cli.console import ClosedOutputError, writing
 from headstart.files.cells import printable
-from headstart.story.options import BACKBONE
+from headstart.story.options import AUGMENTATIONS, PRECISIONS, TAPS, Options
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -157,7 +157,7 @@ def _add_looking_commands(command: Callable[[str, str], argparse.ArgumentParser]
     _data_options(compare, leaves_out=True)
     compare.add_argument("--epochs", type=int, metavar="N", help="of every arm that trains (default: by the images)")
     compare.add_argument(
-        "--augment", default="photo", metavar="photo|aerial|medical|document|none", help="random views, as for fit"
+        "--augment", default=Options.augment, metavar="|".join(AUGMENTATIONS), help="random views, as for fit"
     )
     compare.add_argument("--curve", action="store_true", help="each arm with a quarter and half of the images too")
     compare.add_argument(
@@ -230,12 +230,12 @@ def _head_options(command: argparse.ArgumentParser) -> None:
     """What reads the network's features, and how it is trained."""
     fit = command.add_argument_group("the head")
     fit.add_argument(
-        "--taps", default="auto", metavar="auto|last|all", help="layers that the head reads (default: auto)"
+        "--taps", default=Options.taps, metavar="|".join(TAPS), help="layers that the head reads (default: %(default)s)"
     )
     fit.add_argument("--layer", metavar="NAME", help="the one layer to read: last_map, block5_pool, layer3 ...")
     fit.add_argument(
         "--head",
-        default="auto",
+        default=Options.head,
         metavar="auto|LAYERS",
         help='layers of your own, such as "gap, dropout 0.2, dense 128 relu" (default: auto, in closed form)',
     )
@@ -249,7 +249,12 @@ def _head_options(command: argparse.ArgumentParser) -> None:
         help="the probability from which a label is given (several labels an image; default: the best F1 of each)",
     )
     fit.add_argument("--batch-size", type=int, metavar="N", help="images a step of that training (default: 32)")
-    fit.add_argument("--optimizer", default="adam", metavar="adam|adamw|sgd", help="of that training (default: adam)")
+    fit.add_argument(
+        "--optimizer",
+        default=Options.optimizer,
+        metavar="|".join(recipe.RATES),
+        help="of that training (default: %(default)s)",
+    )
 
 
 def _tuning_options(command: argparse.ArgumentParser) -> None:
@@ -257,16 +262,16 @@ def _tuning_options(command: argparse.ArgumentParser) -> None:
     fit = command.add_argument_group("fine-tuning")
     fit.add_argument(
         "--tune",
-        default="none",
+        default=Options.tune,
         metavar="none|auto|last|N|STAGE|all",
         help="what learns beside the head: the last stage, the last N modules with weights, all from a stage on, all; "
-        "auto keeps it only where it wins on held-out images (default: none)",
+        "auto keeps it only where it wins on held-out images (default: %(default)s)",
     )
     fit.add_argument(
         "--augment",
-        default="photo",
-        metavar="photo|aerial|medical|document|none",
-        help="random views that are true of such pictures, for tuning (default: photo)",
+        default=Options.augment,
+        metavar="|".join(AUGMENTATIONS),
+        help="random views that are true of such pictures, for tuning (default: %(default)s)",
     )
     fit.add_argument(
         "--lr", metavar="RATE|find", help="peak learning rate; find: by a range test (default: by the network)"
@@ -281,15 +286,15 @@ def _network_options(parser: argparse.ArgumentParser, stores: bool = True) -> No
     command = parser.add_argument_group("the network")
     command.add_argument(
         "--backbone",
-        default=BACKBONE,
+        default=Options.backbone,
         metavar="NAME|MODEL",
-        help=f"a network (see headstart backbones), or the folder of a saved model (default: {BACKBONE})",
+        help=f"a network (see headstart backbones), or the folder of a saved model (default: {Options.backbone})",
     )
     command.add_argument(
         "--weights",
-        default="auto",
+        default=Options.weights,
         metavar="auto|none|FILE",
-        help="a .safetensors or .pth file, or none for random (default: auto)",
+        help="a .safetensors or .pth file, or none for random (default: %(default)s)",
     )
     command.add_argument(
         "--size", type=int, metavar="PX", help="side of the network's input in pixels (default: from the images)"
@@ -298,7 +303,10 @@ def _network_options(parser: argparse.ArgumentParser, stores: bool = True) -> No
         "--bands", metavar="R,G,B", help="bands of a TIFF to see in red, green and blue, such as 4,3,2; or one for grey"
     )
     command.add_argument(
-        "--precision", default="auto", metavar="auto|bf16|f32", help="numbers that the network runs in (default: auto)"
+        "--precision",
+        default=Options.precision,
+        metavar="|".join(PRECISIONS),
+        help="numbers that the network runs in (default: %(default)s)",
     )
     if stores:
         command.add_argument(
@@ -306,5 +314,7 @@ def _network_options(parser: argparse.ArgumentParser, stores: bool = True) -> No
             metavar="FOLDER",
             help="where features are kept (default: HEADSTART_CACHE, else the platform's cache)",
         )
-        command.add_argument("--seed", type=int, default=0, metavar="N", help="of every random draw (default: 0)")
+        command.add_argument(
+            "--seed", type=int, default=Options.seed, metavar="N", help="of every random draw (default: %(default)s)"
+        )
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")

@@ -13,6 +13,7 @@ from headstart.errors import DataError, OptionError
 
 WORDS = ("folder", "none")
 FRAME = re.compile(r"(?P<take>.*?)(?P<number>\d+)(?:\.\w+)?")
+TAKE = r"([^/\\]*?)\d+(?:\.\w+)?$"  # of a name with folders before it, as FRAME of one without
 FEWEST = 5  # frames of a take
 STEPS = range(2, 121)  # frames between two pictures: up to 4 s of a film of 30 a second
 ON_STEP = 0.9  # of the distances, at least, are whole steps; some frames are added by hand
@@ -44,7 +45,7 @@ def grouped(rows: list[Row], how: str | None, where: str, classes: bool = True) 
     """
     pattern = expression(how)
     if pattern is None and how != "folder":
-        return rows, []
+        return rows, [] if how or any(row.group for row in rows) else _films(rows)
     if pattern is not None:
         if any(row.group for row in rows):
             raise DataError(f"{where} has a column of groups: leave --group-by out, or rename that column")
@@ -67,6 +68,17 @@ def grouped(rows: list[Row], how: str | None, where: str, classes: bool = True) 
             f"class taught; the first name is {rows[0].name}"
         )
     return rows, _note(rows, f"--group-by {how}")
+
+
+def _films(rows: list[Row]) -> list[str]:
+    """A note where names show frames of films, and nothing keeps films together."""
+    takes = sorted(set(sequences_in([row.name for row in rows]) or ()) - {""})
+    if not takes:
+        return []
+    return [
+        f"names look like frames of {len(takes)} films ({some(takes)}): frames of one film are alike, so a score over "
+        f"single images is too good for another film; --group-by '{TAKE}' keeps films together"
+    ]
 
 
 def by_folder(rows: list[Row]) -> list[Row]:

@@ -109,7 +109,10 @@ def predict_with_features(
 
 def _through(model: Loaded, blocks: Blocks) -> npt.NDArray[np.float32]:
     found = model.task.answers(model.head.outputs(blocks), model.rule).astype(np.float32)
-    if not np.isfinite(found).all():
+    first = found.reshape(*found.shape[:2], -1)[
+        :, :, 0
+    ]  # what follows it, as the width of an interval, may be infinite
+    if not np.isfinite(first).all() or np.isnan(found).any():
         raise BundleError(
             "the model answers with what is no number, since its weights are too large or damaged: copy it again from "
             "where it was made, or run `headstart fit` again"
