@@ -168,10 +168,8 @@ def report_data(
     also = ()
     if fitted.validation is not None:
         also = (report.Measured(fitted.validation.to_json(), "validation folder", n_train),)
-    leaks, conflicts = (
-        find_leaks(seen.duplicates, seen.table.splits),
-        find_conflicts(seen.duplicates, seen.table.labels),
-    )
+    leaks = find_leaks(seen.duplicates, seen.table.splits)
+    conflicts = find_conflicts(seen.duplicates, seen.table.labels)
     galleries = _galleries(fitted)
     machine = this_machine()
     return report.ReportData(
