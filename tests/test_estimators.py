@@ -18,7 +18,7 @@ from sklearn.metrics import accuracy_score, r2_score
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.utils import estimator_checks, get_tags
 
-from headstart import BundleError, DataError, TransferClassifier, TransferRegressor, TransferTagger, report
+from headstart import BundleError, DataError, TransferClassifier, TransferRegressor, TransferTagger
 from headstart.data.images import write_png
 from headstart.story.options import Options
 
@@ -202,10 +202,7 @@ def test_loaded_predicts_as_saved_and_only_as_its_own_task(
     measured: tuple[Any, Any],
     tmp_path: Path,
     request: pytest.FixtureRequest,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for page in ("render_report", "render_card"):  # what they say has tests of its own
-        monkeypatch.setattr(report, page, lambda data: "")
     model, (X, truth) = request.getfixturevalue(which), images if which == "tagger" else measured
     model.save(tmp_path / "model")
     loaded = type(model).load(tmp_path / "model")

@@ -51,7 +51,7 @@ def test_it_is_short(code: str) -> None:
 def test_it_fits_judges_saves_and_predicts(
     task: Any, graded: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for page in ("render_report", "render_card"):  # what they say has tests of its own
+    for page in ("render_report", "render_card"):  # a task of one's own has no page yet
         monkeypatch.setattr(report, page, lambda data: "")
     X, grades = graded
     fitted = pipeline.fit(table_of(X, grades, task="regress"), TINY, task=task)

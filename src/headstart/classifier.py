@@ -28,7 +28,7 @@ from sklearn.utils.validation import check_is_fitted
 from headstart.data.given import Labels, classes_of, labels_of
 from headstart.data.given_truth import truth_given
 from headstart.data.table import Table, list_images, read_table, table_of
-from headstart.data.targets import UNKNOWN, label_targets
+from headstart.data.targets import UNKNOWN, LabelSets, label_targets
 from headstart.errors import BundleError, DataError
 from headstart.files.bundle import check_writable
 from headstart.ship.package import Loaded
@@ -37,6 +37,7 @@ from headstart.story import pipeline, publish
 from headstart.story.options import Options
 from headstart.story.replacing import check_replaceable
 from headstart.tasks.classification import CLASSIFICATION
+from headstart.tasks.known import TASKS
 from headstart.tasks.multilabel import MULTILABEL
 from headstart.tasks.regression import REGRESSION
 from headstart.tasks.task import Task
@@ -163,7 +164,7 @@ class TransferTagger(ClassifierMixin, MultiOutputMixin, Settings, BaseEstimator)
         labels = None if y is None else truth_given(y, "tag")
         task = MULTILABEL
         if labels is not None and labels.columns:  # the answers have all of them, also where no image has a 1
-            task = replace(task, targets=partial(label_targets, names=labels.columns))
+            task = replace(task, targets_for=partial(_in_columns, labels.columns))
         self._fit = _fitted(task, X, labels, self)
         self.classes_ = self._fit.classes if labels is None else labels.values
         self.set_aside_ = self._fit.set_aside
@@ -318,7 +319,13 @@ class _Fit:
     def __getstate__(self) -> dict[str, Any]:
         head: Any = self.model.head
         lean = replace(head, candidates=(), left_out=np.empty((0, len(self.model.names))))
-        return {**vars(self), "model": replace(self.model, bundle=None, head=lean), "engine": None, "learned": None}
+        model = replace(self.model, bundle=None, head=lean)
+        bare = {name: value for name, value in vars(model).items() if name != "task"}  # functions, some of them local
+        return {"model": bare, "task": model.task.name, "set_aside": self.set_aside}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.model = Loaded(**state["model"], task=TASKS[state["task"]])
+        self.set_aside, self.engine, self.learned = state["set_aside"], None, None
 
     def __copy__(self) -> Self:
         return self
@@ -370,6 +377,11 @@ def _loaded(folder: str | Path, task: Task) -> _Fit:
     found = _Fit(model, None)
     found.compiled()
     return found
+
+
+def _in_columns(columns: tuple[str, ...], table: Table, names: tuple[str, ...]) -> LabelSets:
+    """The labels of a matrix: all of its columns, in their order."""
+    return label_targets(table, columns)
 
 
 def _is_flat(y: Any) -> bool:
