@@ -90,7 +90,8 @@ def recognised(k: int = 20) -> ReportData:
     }  # fmt: skip
     return ReportData(
         "faces", "model/", names, Measured(score, "cross-validation"), "recognise", "identification_rate",
-        network=NETWORK, counts={"train": dict.fromkeys(names, 3)}, acceptance=Acceptance(0.4321, 0.5123, 0.01, 400, 900),
+        network=NETWORK, counts={"train": dict.fromkeys(names, 3)},
+        acceptance=Acceptance(0.4321, 0.5123, 0.01, 400, 900),
     )  # fmt: skip
 
 

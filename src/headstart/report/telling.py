@@ -56,7 +56,8 @@ class Telling:
     model does, up to the number of them.
     `headline`: the result in one sentence; `usable`: is it; `steps`, `warnings`: further ones, of the task.
     `further`: other numbers of the headline's score, key -> title; None for all by their names.
-    `sections`: contexts of the template's sections; one without a context is left out. `galleries`: name -> (heading, sentence). `tables`: those of the card.
+    `sections`: contexts of the template's sections; one without a context is left out.
+    `galleries`: name -> (heading, sentence). `tables`: those of the card.
     `limits`: what may go wrong, first of all. `truths`: what an image carries. `outputs`: what the model gives.
     `loss`: of a training, and its unit. `tried`: the two numbers of a candidate; `tried_share`: whether the second is
     told in percent.
