@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headstart import report
 from headstart.data.table import table_of
 from headstart.files.bundle import read_bundle
 from headstart.ship.package import unpack
@@ -48,11 +47,7 @@ def test_it_is_short(code: str) -> None:
     assert len(code.splitlines()) < 60
 
 
-def test_it_fits_judges_saves_and_predicts(
-    task: Any, graded: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for page in ("render_report", "render_card"):  # a task of one's own has no page yet
-        monkeypatch.setattr(report, page, lambda data: "")
+def test_it_fits_judges_saves_and_predicts(task: Any, graded: tuple[Any, Any], tmp_path: Path) -> None:
     X, grades = graded
     fitted = pipeline.fit(table_of(X, grades, task="regress"), TINY, task=task)
     score = fitted.verdict.score
@@ -64,6 +59,7 @@ def test_it_fits_judges_saves_and_predicts(
     metrics = publish.save(fitted, tmp_path / "model", "grades", "a test")
     assert metrics["cross_validation"]["within_one"] == score["within_one"]
     assert "middle_grade" in metrics["baselines"]
+    assert "a within one of " in (tmp_path / "model" / "report.html").read_text(encoding="utf-8")
     loaded = unpack(read_bundle(tmp_path / "model"), task=task)
     found = predict(loaded, table_of(X))
     assert np.abs(found.answers[:, 0] - grades).mean() < 0.5

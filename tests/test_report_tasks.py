@@ -90,7 +90,8 @@ def recognised(k: int = 20) -> ReportData:
     }  # fmt: skip
     return ReportData(
         "faces", "model/", names, Measured(score, "cross-validation"), "recognise", "identification_rate",
-        network=NETWORK, counts={"train": dict.fromkeys(names, 3)}, acceptance=Acceptance(0.4321, 0.5123, 0.01),
+        network=NETWORK, counts={"train": dict.fromkeys(names, 3)},
+        acceptance=Acceptance(0.4321, 0.5123, 0.01, 400, 900),
     )  # fmt: skip
 
 
@@ -205,6 +206,9 @@ def test_notes_of_the_judging_stand_beside_how_it_was_measured_and_thresholds_ar
     assert "not part of it" in read
     assert "41.0 %" in text_of(render_report(tagged()))
     assert "the threshold that you set" in render_report(replace(tagged(), threshold=0.3))
+    few = replace(recognised(), acceptance=Acceptance(0.9, 0.9, 0.01, 98, 98))
+    assert "98 scores of strangers cannot tell a rate of 1.0 %" in text_of(render_report(few))
+    assert "from a similarity of 0.900, where" not in text_of(render_report(few))
     none = replace(measured().columns[0], half_width=None)
     assert "Too few training images to say" in render_report(replace(measured(), columns=(none,)))
 
@@ -221,3 +225,23 @@ def test_the_hub_is_told_a_task_that_it_knows_or_none() -> None:
 def test_a_measured_value_reads_back_to_three_digits(value: float) -> None:
     back = float(numbers.plain(value).replace(numbers.MINUS, "-").replace(",", ""))
     assert abs(back - value) <= 0.0051 * abs(value)
+
+
+def test_of_an_unknown_task_what_holds_for_any_is_said_in_its_own_measure_and_direction() -> None:
+    off = {"value": 0.84, "low": 0.71, "high": 0.97}
+    score = {"n": 50, "distance": off, "within_one": {"value": 0.91, "low": 0.8, "high": 0.97}}
+    base = Baseline(
+        "middle grade", 1.3, 50, {"value": -0.46, "low": -0.6, "high": -0.3}, 0.84, "distance", percent=False
+    )
+    data = ReportData(
+        "grades", "model/", ("grade",), Measured(score, "cross-validation"), "grade", "distance", False, False,
+        baselines=(base, replace(base, kind="random weights")),
+    )  # fmt: skip
+    read = text_of(render_report(data))
+    assert "a distance of 0.840 (95 % interval 0.710 to 0.970, n = 50)" in read
+    assert "difference \u22120.460 (95 % interval" in read
+    assert "Yes: with its pre-trained weights" in read
+    assert "Within one" in read
+    assert "It is better than always the same answer (middle grade)" in read
+    assert "class" not in read
+    assert "0.840" in render_card(data)

@@ -9,8 +9,9 @@ import numpy as np
 
 from headstart.counted import counted
 from headstart.data.tree import some
-from headstart.data.truth import tags_in, values_in
+from headstart.data.truth import number_in, tags_in, values_in
 from headstart.errors import DataError
+from headstart.files.cells import quoted
 
 # A 90 % interval by conformal residuals needs 9 of them, ceil(0.9 (n + 1)) <= n (Lei et al. 2018, section 2.2), and
 # the image that is judged is none of them.
@@ -33,6 +34,7 @@ def check_teachable(where: str, task: str, labels: Sequence[str], columns: Seque
 
 def _tags(where: str, labels: Sequence[str], _: Sequence[str]) -> list[str]:
     sets = [tags_in(label) for label in labels]
+    _check_one_kind(where, sorted(set().union(*(present for present, _ in sets))))
     there = Counter(name for present, _ in sets for name in present)
     known = {name: sum(name not in unknown for _, unknown in sets) for name in there}
     few = {name for name, count in there.items() if count < LEAST_IMAGES}
@@ -48,6 +50,17 @@ def _tags(where: str, labels: Sequence[str], _: Sequence[str]) -> list[str]:
     if always:
         notes.append(f"in every training image, so nothing says what its absence looks like: {_listed(always)}")
     return notes
+
+
+def _check_one_kind(where: str, names: Sequence[str]) -> None:
+    """Raises DataError where some labels are measured numbers and others are names: one column of mixed kinds."""
+    measured = [name for name in names if number_in(name) is not None and not name.isdecimal()]
+    others = [name for name in names if number_in(name) is None]
+    if measured and others:
+        raise DataError(
+            f"{where} has both numbers such as {quoted(measured[0])} and names such as {quoted(others[0])} as labels: "
+            "give one kind in a column, and name the one that holds the truth with --label"
+        )
 
 
 def _values(where: str, labels: Sequence[str], columns: Sequence[str]) -> list[str]:

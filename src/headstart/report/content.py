@@ -37,8 +37,9 @@ class Baseline:
     n: int
     difference: Metric | None = None  # the rival's minus this one's, paired on the same images
     rival: Metric | None = None  # of this model; for random weights of the pre-trained ones; None = the sum of the two
-    measure: str = "accuracy"  # a key of measures.MEASURES
+    measure: str = "accuracy"  # a key of measures.MEASURES, or a name of the task's own
     n_train: int = 0  # images that it learned from, where they are fewer than all; 0 = not told
+    percent: bool = True  # whether a measure that is not known there is told in percent
 
 
 @dataclass(frozen=True)
@@ -153,12 +154,18 @@ class Column:
 
 @dataclass(frozen=True)
 class Acceptance:
-    """The least similarity that a recogniser accepts, chosen so that of strangers the share `rate` is accepted; None
-    where too few images taught to say it."""
+    """The least similarity that a recogniser accepts, chosen so that of strangers the share `rate` is accepted; of how
+    many scores of strangers it comes: below 1 / rate - 1 it lies above all of them, and the rate is not shown."""
 
-    identify: float | None  # of an image and the prototype of an identity
-    verify: float | None  # of two images
+    identify: float  # of an image and the prototype of an identity
+    verify: float  # of two images
     rate: float
+    identify_from: int
+    verify_from: int
+
+    def shown(self, scores: int) -> bool:
+        """Whether so many scores can tell the rate."""
+        return self.rate * (scores + 1) >= 1
 
 
 @dataclass(frozen=True)
@@ -169,8 +176,10 @@ class ReportData:
     model: str  # path of the saved model as the user would type it
     classes: tuple[str, ...]  # what the task answers with: classes, labels, columns of values, identities
     headline: Measured
-    task: Literal["classify", "tag", "regress", "recognise"] = "classify"
-    headline_name: str = "accuracy"  # key of the headline's score, and of measures.MEASURES
+    task: str = "classify"  # a key of sections.TELLINGS, or another: of that only what holds for any task is said
+    headline_name: str = "accuracy"  # key of the headline's score, and of measures.MEASURES where it is known there
+    headline_percent: bool = True  # whether one that is not known there is told in percent
+    higher_is_better: bool = True
     judging_notes: tuple[str, ...] = ()  # what was done otherwise than asked when it was judged, such as fewer folds
     also: tuple[Measured, ...] = ()  # further scores, shown in the table beside the headline
     baselines: tuple[Baseline, ...] = ()

@@ -41,6 +41,11 @@ def usable(data: ReportData) -> Advice:
     question, score = "Is it usable?", data.headline.score
     known, right = estimate(score.get("identification_rate")), estimate(score.get("open_set_rate"))
     strangers = estimate(score.get("false_accept_rate"))
+    blind = next((b for b in data.baselines if b.kind == "most frequent"), None)
+    guess = None if blind is None else estimate(blind.value)
+    if guess is not None and known is not None and (known.value if known.low is None else known.low) <= guess.value:
+        text = "No: it is not shown to be better than always naming the identity with the most images"
+        return Advice(question, f"{text} ({percent(guess.value)}).", "bad")
     parts = []
     if known is not None:
         parts.append(f"{percent(1 - known.value)} of the images of enrolled identities are taken for another one")
@@ -139,10 +144,16 @@ def threshold_said(data: ReportData) -> list[str]:
     if told is None:
         return []
     said = []
-    if told.identify is None:
+    if not told.identify_from:
         said.append(
             "There were too few identities to choose a threshold: every image is unknown, and the most similar names "
             "are only listed."
+        )
+    elif not told.shown(told.identify_from):
+        said.append(
+            f"An image gets a name only from a similarity of {numbers.decimal(told.identify)}, which lies above that "
+            f"of every stranger seen: {counted(told.identify_from, 'score')} of strangers cannot tell a rate of "
+            f"{percent(told.rate)}. Else the answer is \u201cunknown\u201d."
         )
     else:
         said.append(
@@ -151,7 +162,7 @@ def threshold_said(data: ReportData) -> list[str]:
             f"threshold {percent(told.rate)} of the images of strangers would get a name: a higher one lets in fewer "
             "strangers and turns away more of the enrolled."
         )
-    if told.verify is not None:
+    if told.shown(told.verify_from):
         said.append(
             f"Two images are taken for the same identity from a similarity of {numbers.decimal(told.verify)}, where "
             f"{percent(told.rate)} of the pairs of two identities would be too."

@@ -81,9 +81,10 @@ def key_of(name: str) -> str:
     return name.replace(" ", "_")
 
 
-def measure(name: str, unit: str = "") -> Measure:
-    """By its key; one that is not known is a share, by its own name."""
-    found = MEASURES.get(key_of(name)) or Measure(name.replace("_", " "), name.replace("_", " ").capitalize())
+def measure(name: str, unit: str = "", percent: bool = True) -> Measure:
+    """By its key; one that is not known has its own name, and is a share or else a plain number."""
+    own = name.replace("_", " ")
+    found = MEASURES.get(key_of(name)) or Measure(own, own.capitalize(), "share" if percent else "number")
     return replace(found, unit=unit) if found.kind == "error" else found
 
 

@@ -169,9 +169,11 @@ def _results(data: ReportData) -> list[Row]:
         n = int(measured.score["n"])
         rows.append(_result_row("This model", words.source_name(measured), measures.full(told, est, n), est, mark))
     for baseline in data.baselines:
-        name, note = words.BASELINES.get(baseline.kind, (sentence(baseline.kind), ""))
+        name, note = words.BASELINES.get(baseline.kind, (sentence(baseline.kind), "always the same answer"))
+        if baseline.kind == "most frequent":
+            name = f"Most frequent {telling_of(data).nouns[0]}"
         est = estimate(baseline.value)
-        told = measures.full(measures.measure(baseline.measure), est, baseline.n)
+        told = measures.full(measures.measure(baseline.measure, percent=baseline.percent), est, baseline.n)
         row = _result_row(name, note, told, est, "baseline")
         rows.append(replace(row, extra=words.comparison(baseline)))
     return rows
@@ -184,7 +186,11 @@ def _result_row(name: str, note: str, told: str, est: Estimate | None, mark: str
 def _further(score: Mapping[str, Any], telling: Telling, data: ReportData) -> list[tuple[str, str]]:
     """The other numbers of the headline score, written out."""
     unit = data.classes[0] if len(data.classes) == 1 else ""
-    found = [(title, measures.measure(key, unit), estimate(score.get(key))) for key, title in telling.further.items()]
+    titles = telling.further
+    if titles is None:
+        own = [key for key, value in score.items() if isinstance(value, Mapping) and "low" in value]
+        titles = {key: sentence(measures.measure(key).name) for key in own if key != data.headline_name}
+    found = [(title, measures.measure(key, unit, False), estimate(score.get(key))) for key, title in titles.items()]
     return [(title, measures.full(what, est)) for title, what, est in found if est is not None]
 
 

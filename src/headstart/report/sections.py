@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headstart.report import classes, identities, tags, values
+from headstart.report import classes, identities, otherwise, tags, values
 from headstart.report.content import ReportData
 from headstart.report.telling import Telling
 from headstart.report.words import Advice, data_warnings, look_at_data, more_images, transfer
@@ -16,7 +16,7 @@ TELLINGS: dict[str, Telling] = {
 
 
 def telling_of(data: ReportData) -> Telling:
-    return TELLINGS[data.task]
+    return TELLINGS.get(data.task, otherwise.TELLING)
 
 
 def headline(data: ReportData) -> str:

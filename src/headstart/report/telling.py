@@ -55,8 +55,9 @@ class Telling:
     `nouns`: what it answers with, one and several; `counts`: the title of the table of images of each; `does`: what the
     model does, up to the number of them.
     `headline`: the result in one sentence; `usable`: is it; `steps`, `warnings`: further ones, of the task.
-    `further`: other numbers of the headline's score, key -> title. `sections`: contexts of the template's sections; one
-    without a context is left out. `galleries`: name -> (heading, sentence). `tables`: those of the card.
+    `further`: other numbers of the headline's score, key -> title; None for all by their names.
+    `sections`: contexts of the template's sections; one without a context is left out.
+    `galleries`: name -> (heading, sentence). `tables`: those of the card.
     `limits`: what may go wrong, first of all. `truths`: what an image carries. `outputs`: what the model gives.
     `loss`: of a training, and its unit. `tried`: the two numbers of a candidate; `tried_share`: whether the second is
     told in percent.
@@ -69,7 +70,7 @@ class Telling:
     usable: Callable[[ReportData], Advice]
     steps: Callable[[ReportData], list[str]]
     warnings: Callable[[ReportData], list[str]]
-    further: Mapping[str, str]
+    further: Mapping[str, str] | None
     sections: Callable[[ReportData], dict[str, Any]]
     galleries: Mapping[str, tuple[str, str]]
     limits: Callable[[ReportData], list[str]]

@@ -37,7 +37,8 @@ class Advice:
 
 def headline_measure(data: ReportData) -> Measure:
     """What the headline is measured in; an error in the unit of the one column."""
-    return measures.measure(data.headline_name, data.classes[0] if len(data.classes) == 1 else "")
+    unit = data.classes[0] if len(data.classes) == 1 else ""
+    return measures.measure(data.headline_name, unit, data.headline_percent)
 
 
 def headline_of(measured: Measured, name: str) -> Estimate:
@@ -140,7 +141,7 @@ def comparison(baseline: Baseline) -> str:
     if baseline.kind == "random weights":
         few = f"learned from the same {counted(baseline.n_train, 'image')} and " if baseline.n_train else ""
         who = f"the pre-trained network with the same quick head, {few}judged {images}"
-    what = measures.measure(baseline.measure)
+    what = measures.measure(baseline.measure, percent=baseline.percent)
     return (
         f"{who}: {measures.value(what, rival.value)}; difference {measures.change(what, rival.value, own.value, gain)}"
     )
@@ -148,7 +149,10 @@ def comparison(baseline: Baseline) -> str:
 
 def compared_in(data: ReportData) -> Measure:
     """What the alternatives are compared in."""
-    return measures.measure(next((b.measure for b in data.baselines), data.headline_name))
+    first = next(iter(data.baselines), None)
+    if first is None:
+        return measures.measure(data.headline_name, percent=data.headline_percent)
+    return measures.measure(first.measure, percent=first.percent)
 
 
 def transfer(data: ReportData) -> Advice | None:
@@ -162,16 +166,17 @@ def transfer(data: ReportData) -> Advice | None:
     rival, gain, own = rival_of(without), estimate(without.difference), estimate(without.value)
     if rival is None or gain is None or own is None or gain.low is None or gain.high is None:
         return _transfer_unpaired(data, without, question)
-    what = measures.measure(without.measure)
+    what = measures.measure(without.measure, percent=without.percent)
     few = f"learned from {counted(without.n_train, 'image')} and " if without.n_train else ""
     said = (
         f"with its pre-trained weights the network gets {_reached(what, measures.value(what, rival.value))}, with "
         f"random weights {measures.value(what, own.value)}: {measures.change(what, rival.value, own.value, gain)}. "
         f"Both had the same quick head, {few}judged on the same {counted(without.n, 'image')}"
     )
-    if gain.low > 0:
+    least, most = _for_better(data, gain.low, gain.high)
+    if least > 0:
         return Advice(question, f"Yes: {said}.", "good")
-    if gain.high < 0:
+    if most < 0:
         return Advice(question, f"No, it harms: {said}. Try another backbone.", "bad")
     return Advice(question, f"Not shown, the interval includes zero: {said}.", "unsure")
 
@@ -188,6 +193,11 @@ def article(name: str) -> str:
     return f"{'an' if name[0] in 'aeioR' else 'a'} {name}"
 
 
+def _for_better(data: ReportData, low: float, high: float) -> tuple[float, float]:
+    """Both ends of a difference, so that more is better."""
+    return (low, high) if data.higher_is_better else (-high, -low)
+
+
 def _transfer_unpaired(data: ReportData, without: Baseline, question: str) -> Advice | None:
     what = headline_measure(data)
     mine, other = headline_of(data.headline, data.headline_name), estimate(without.value)
@@ -195,9 +205,10 @@ def _transfer_unpaired(data: ReportData, without: Baseline, question: str) -> Ad
         return None
     ours = _reached(what, measures.full(what, mine, data.headline.score["n"]))
     said = f"this model gets {ours}, the same network with random weights {measures.full(what, other, without.n)}"
-    if mine.low > other.high:
+    least, most = _for_better(data, mine.low - other.high, mine.high - other.low)
+    if least > 0:
         return Advice(question, f"Yes: {said}; the two intervals do not touch.", "good")
-    if mine.high < other.low:
+    if most < 0:
         return Advice(question, f"No, it harms: {said}. Try another backbone.", "bad")
     return Advice(question, f"Not shown: {said}; the two intervals overlap.", "unsure")
 
@@ -265,15 +276,17 @@ def curve_sentence(data: ReportData) -> str:
     what = headline_measure(data)
     gain = estimate(data.gain) or Estimate(second.value - first.value)
     change = measures.change(what, second.value, first.value, gain).removeprefix("+")
-    moved = f"changed the {what.name} by {change}" if second.value <= first.value else f"gained {change}"
+    better = data.higher_is_better and second.value > first.value
+    moved = f"gained {change}" if better else f"changed the {what.name} by {change}"
     said = (
         f"going from {count(before.n)} to {counted(after.n, 'training image')} {moved}, from "
         f"{measures.value(what, first.value)} to {measures.value(what, second.value)} of the same judged images"
     )
     if gain.low is None or gain.high is None:
         return f"{said[0].upper()}{said[1:]}; there is no interval for this step, so read the curve with care."
-    if gain.low > 0:
+    least, most = _for_better(data, gain.low, gain.high)
+    if least > 0:
         return f"More images would probably help, the curve still rises: {said}."
-    if gain.high < SMALL_GAIN:
+    if most < SMALL_GAIN:
         return f"More images of the same kind would help little: {said}."
     return f"Whether more images would help is not clear: {said}."

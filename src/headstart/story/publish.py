@@ -162,7 +162,7 @@ def report_data(
     fitted: Fitted, folder: Path, title: str, command: str, fingerprint: str, created: str
 ) -> report.ReportData:
     """Everything that the report and the card say."""
-    seen, plan, verdict = fitted.seen, fitted.plan, fitted.verdict
+    seen, plan, verdict, task = fitted.seen, fitted.plan, fitted.verdict, fitted.method.task
     folds, repeats = verdict.score.folds or 1, verdict.score.repeats or 1
     n_train = len(plan.train) if plan.judge is not None else round(len(plan.train) * (1 - 1 / max(folds, 2)))
     also = ()
@@ -176,8 +176,10 @@ def report_data(
         title=title,
         model=handed_on(folder),
         classes=seen.targets.names,
-        task=fitted.method.task.name,  # type: ignore[arg-type]
-        headline_name=fitted.method.task.judging.headline.name,
+        task=task.name,
+        headline_name=task.judging.headline.name,
+        headline_percent=task.judging.headline.percent,
+        higher_is_better=task.judging.headline.higher_is_better,
         judging_notes=verdict.notes,
         headline=report.Measured(verdict.score.to_json(), plan.source, n_train, folds, repeats),
         also=also,
@@ -204,6 +206,7 @@ def report_data(
         more_epochs=(fitted.tuning.more_epochs or 0) if fitted.tuning else 0,
         rates=tuple(epoch.rate for epoch in epochs_of(fitted)),
         reliability=_reliability(fitted),
+        threshold=fitted.options.threshold,
         columns=_columns(fitted),
         acceptance=_acceptance(fitted),
         network=_network(fitted),
@@ -221,15 +224,17 @@ def report_data(
 
 
 def _baselines(fitted: Fitted) -> tuple[report.Baseline, ...]:
+    headline = fitted.method.task.judging.headline
     return tuple(
         report.Baseline(
-            called(b, fitted.method.task),  # type: ignore[arg-type]
+            called(b, fitted.method.task),
             b.scores[b.measure],
             b.n,
             b.difference["difference"],
             b.rival[b.measure],
-            b.measure.replace("_", " "),  # type: ignore[arg-type]
+            b.measure.replace("_", " "),
             b.n_train,
+            b.measure != headline.name or headline.percent,
         )
         for b in fitted.baselines
     )
@@ -238,8 +243,8 @@ def _baselines(fitted: Fitted) -> tuple[report.Baseline, ...]:
 def _warnings(fitted: Fitted) -> tuple[str, ...]:
     found = [line for line in [no_gain_line(fitted)] if line]
     if fitted.leak_free:
-        name = fitted.method.task.judging.headline.name
-        what = measure(name)
+        name, percent = fitted.method.task.judging.headline.name, fitted.method.task.judging.headline.percent
+        what = measure(name, percent=percent)
         told = full(what, estimate(fitted.leak_free[name]), fitted.leak_free.n)
         without = "Without the judged images that are the same, or nearly the same, as a training image the"
         found.append(f"{without} {what.name} is {told}.")
@@ -272,12 +277,11 @@ def _columns(fitted: Fitted) -> tuple[report.Column, ...]:
 
 
 def _acceptance(fitted: Fitted) -> report.Acceptance | None:
-    """The thresholds of a model that recognises; None for one that was not chosen."""
+    """The thresholds of a model that recognises."""
     if not isinstance(fitted.head, Identifier):
         return None
-    chosen = fitted.head.recogniser
-    identify, verify = (t.value if t.n else None for t in (chosen.identify, chosen.verify))
-    return report.Acceptance(identify, verify, chosen.identify.rate)
+    one, two = fitted.head.recogniser.identify, fitted.head.recogniser.verify
+    return report.Acceptance(one.value, two.value, one.rate, one.n, two.n)
 
 
 def _candidates(fitted: Fitted) -> tuple[report.Candidate, ...]:
@@ -300,7 +304,10 @@ def _tried_on(fitted: Fitted) -> str:
     """The images by which heads were compared."""
     if fitted.tuned or isinstance(fitted.head, TrainedHead):
         return "training images that were held out"
-    return "the training images, each left out in turn (for logistic regression, in five folds)"
+    if fitted.method.task.own is not None:
+        return "training images of identities that were left out"
+    also = " (for logistic regression, in five folds)" if fitted.method.task.name == "classify" else ""
+    return f"the training images, each left out in turn{also}"
 
 
 def _timm_view(fitted: Fitted) -> report.TimmView | None:
