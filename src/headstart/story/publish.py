@@ -9,16 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from headstart import report
-from headstart.data import images
 from headstart.data.duplicates import find_conflicts, find_leaks
 from headstart.data.groups import sequences_in
 from headstart.data.splits import write_split
 from headstart.data.targets import counts
-from headstart.data.truth import tags_in, values_in
-from headstart.errors import ImageError
 from headstart.files.bundle import write_bundle
 from headstart.files.cells import csv_bytes
 from headstart.finetune.choice import TUNED
@@ -26,9 +22,9 @@ from headstart.finetune.trained_head import TrainedHead
 from headstart.heads.taps import LAST
 from headstart.report.measures import full, measure
 from headstart.report.numbers import estimate
-from headstart.report.page import MAX_COPIES, MAX_GROUPS
 from headstart.report.words import sequence_warning
 from headstart.ship.package import pack, versions
+from headstart.story import pictures
 from headstart.story.account import HEADS, TAPS, epochs_of, no_gain_line, outcomes, settings
 from headstart.story.evidence import called
 from headstart.story.pipeline import Fitted
@@ -37,8 +33,6 @@ from headstart.tasks.task import Head
 from headstart.trunk.engine import this_machine
 from headstart.trunk.weights import PACKAGES
 
-GALLERY = 12  # pictures of a kind in the report
-PREVIEW = 256  # px, the longer side: sharp on a phone, 10 to 20 KiB
 BINS = 10  # of the reliability diagram
 
 
@@ -163,14 +157,12 @@ def report_data(
 ) -> report.ReportData:
     """Everything that the report and the card say."""
     seen, plan, verdict, task = fitted.seen, fitted.plan, fitted.verdict, fitted.method.task
-    folds, repeats = verdict.score.folds or 1, verdict.score.repeats or 1
-    n_train = len(plan.train) if plan.judge is not None else round(len(plan.train) * (1 - 1 / max(folds, 2)))
-    also = ()
-    if fitted.validation is not None:
-        also = (report.Measured(fitted.validation.to_json(), "validation folder", n_train),)
-    leaks = find_leaks(seen.duplicates, seen.table.splits)
-    conflicts = find_conflicts(seen.duplicates, seen.table.labels)
-    galleries = _galleries(fitted)
+    headline, also = _measured(fitted)
+    leaks, conflicts = (
+        find_leaks(seen.duplicates, seen.table.splits),
+        find_conflicts(seen.duplicates, seen.table.labels),
+    )
+    shown = pictures.galleries(fitted)
     machine = this_machine()
     return report.ReportData(
         title=title,
@@ -181,7 +173,7 @@ def report_data(
         headline_percent=task.judging.headline.percent,
         higher_is_better=task.judging.headline.higher_is_better,
         judging_notes=verdict.notes,
-        headline=report.Measured(verdict.score.to_json(), plan.source, n_train, folds, repeats),
+        headline=headline,
         also=also,
         baselines=_baselines(fitted),
         warnings=_warnings(fitted),
@@ -191,12 +183,12 @@ def report_data(
         notes=(*seen.table.notes, *outcomes(fitted)),
         fingerprint=fingerprint,
         set_aside=seen.features.set_aside,
-        worst=galleries.get("worst", ()),
-        least_certain=galleries.get("least_certain", ()),
-        most_certain=galleries.get("most_certain", ()),
-        suspects=galleries.get("suspects", ()),
+        worst=shown.get("worst", ()),
+        least_certain=shown.get("least_certain", ()),
+        most_certain=shown.get("most_certain", ()),
+        suspects=shown.get("suspects", ()),
         n_suspects=len(fitted.suspects),
-        duplicates=_duplicate_groups(fitted),
+        duplicates=pictures.duplicate_groups(fitted),
         n_duplicates=len(seen.duplicates),
         n_leaks=len(leaks),
         n_conflicts=len(conflicts),
@@ -221,6 +213,17 @@ def report_data(
         created=created.replace("T", " ").replace("+00:00", " UTC"),
         timm=_timm_view(fitted),
     )
+
+
+def _measured(fitted: Fitted) -> tuple[report.Measured, tuple[report.Measured, ...]]:
+    """The headline's score, and those beside it."""
+    plan, score = fitted.plan, fitted.verdict.score
+    folds, repeats = score.folds or 1, score.repeats or 1
+    n_train = len(plan.train) if plan.judge is not None else round(len(plan.train) * (1 - 1 / max(folds, 2)))
+    headline = report.Measured(score.to_json(), plan.source, n_train, folds, repeats)
+    if fitted.validation is None:
+        return headline, ()
+    return headline, (report.Measured(fitted.validation.to_json(), "validation folder", n_train),)
 
 
 def _baselines(fitted: Fitted) -> tuple[report.Baseline, ...]:
@@ -360,83 +363,6 @@ def _counts(fitted: Fitted) -> dict[str, dict[str, int]]:
         if any(here.values()):
             found[split] = here
     return found
-
-
-def _preview(fitted: Fitted, row: int) -> bytes:
-    try:
-        return images.preview(fitted.seen.table.read(row), PREVIEW, preprocess=fitted.seen.backbone.preprocess)
-    except ImageError:
-        return b""
-
-
-def _picture(fitted: Fitted, row: int, predicted: str, probability: float, note: str = "") -> report.Picture:
-    """Of sets of labels and of values the probability is of no one answer, and is left out; of identities it is how
-    similar they are."""
-    seen, task = fitted.seen, fitted.method.task.name
-    return report.Picture(
-        _preview(fitted, row),
-        str(seen.table.names[row]),
-        _truth_told(str(seen.table.labels[row]), task),
-        predicted,
-        probability if task == "classify" else None,
-        f"similarity {probability:.3f}" if task == "recognise" else note,
-    )
-
-
-def _truth_told(text: str, task: str) -> str:
-    """The truth of an image for a reader: labels with a plus between, values as answers are written."""
-    if task == "tag":
-        return " + ".join(sorted(tags_in(text)[0])) or "none of them"
-    return ", ".join(f"{value:.4g}" for value in values_in(text)) if task == "regress" else text
-
-
-def _interval_told(answer: npt.NDArray[np.floating[Any]], task: str) -> str:
-    """The prediction interval of one image's values (column, 2), "" of another task."""
-    if task != "regress":
-        return ""
-    ends = [(value - half, value + half) for value, half in answer if np.isfinite(half)]
-    return "interval " + ", ".join(f"{low:.4g} to {high:.4g}" for low, high in ends) if ends else ""
-
-
-def _galleries(fitted: Fitted) -> dict[str, tuple[report.Picture, ...]]:
-    verdict, task, names = fitted.verdict, fitted.method.task, fitted.seen.targets.names
-
-    def some(places: npt.NDArray[np.int64]) -> tuple[report.Picture, ...]:
-        chosen = [(int(verdict.rows[k]), verdict.answers[k]) for k in places[:GALLERY]]
-        return tuple(
-            _picture(fitted, row, *task.said(names, answer, fitted.rule), _interval_told(answer, task.name))
-            for row, answer in chosen
-        )
-
-    suspects = [_picture(fitted, s.row, names[s.suggested], s.score) for s in fitted.suspects[:GALLERY]]
-    return {name: some(places) for name, places in task.galleries(verdict.marks).items()} | {
-        "suspects": tuple(suspects)
-    }
-
-
-def _duplicate_groups(fitted: Fitted) -> tuple[report.DuplicateGroup, ...]:
-    """The groups shown: leaks and conflicts first."""
-    seen = fitted.seen
-    bad = {
-        id(s)
-        for s in [*find_leaks(seen.duplicates, seen.table.splits), *find_conflicts(seen.duplicates, seen.table.labels)]
-    }
-    order = sorted(seen.duplicates, key=lambda s: id(s) not in bad)
-    return tuple(
-        report.DuplicateGroup(
-            s.kind,
-            tuple(
-                report.Copy(
-                    _preview(fitted, r) if k < MAX_COPIES else b"",
-                    str(seen.table.names[r]),
-                    str(seen.table.labels[r]),
-                    str(seen.table.splits[r]),
-                )
-                for k, r in enumerate(s.rows)
-            ),
-        )
-        for s in order[:MAX_GROUPS]
-    )
 
 
 def _reliability(fitted: Fitted) -> tuple[report.ReliabilityBin, ...]:

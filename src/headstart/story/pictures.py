@@ -1,0 +1,96 @@
+"""The pictures that a report shows, each with its truth and its answer in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from headstart import report
+from headstart.data import images
+from headstart.data.duplicates import find_conflicts, find_leaks
+from headstart.data.truth import tags_in, values_in
+from headstart.errors import ImageError
+from headstart.report.page import MAX_COPIES, MAX_GROUPS
+from headstart.story.pipeline import Fitted
+
+GALLERY = 12  # pictures of a kind in the report
+PREVIEW = 256  # px, the longer side: sharp on a phone, 10 to 20 KiB
+
+
+def _preview(fitted: Fitted, row: int) -> bytes:
+    try:
+        return images.preview(fitted.seen.table.read(row), PREVIEW, preprocess=fitted.seen.backbone.preprocess)
+    except ImageError:
+        return b""
+
+
+def _picture(fitted: Fitted, row: int, predicted: str, probability: float, note: str = "") -> report.Picture:
+    """Of sets of labels and of values the probability is of no one answer, and is left out; of identities it is how
+    similar they are."""
+    seen, task = fitted.seen, fitted.method.task.name
+    return report.Picture(
+        _preview(fitted, row),
+        str(seen.table.names[row]),
+        _truth_told(str(seen.table.labels[row]), task),
+        predicted,
+        probability if task == "classify" else None,
+        f"similarity {probability:.3f}" if task == "recognise" else note,
+    )
+
+
+def _truth_told(text: str, task: str) -> str:
+    """The truth of an image for a reader: labels with a plus between, values as answers are written."""
+    if task == "tag":
+        return " + ".join(sorted(tags_in(text)[0])) or "none of them"
+    return ", ".join(f"{value:.4g}" for value in values_in(text)) if task == "regress" else text
+
+
+def _interval_told(answer: npt.NDArray[np.floating[Any]], task: str) -> str:
+    """The prediction interval of one image's values (column, 2), "" of another task."""
+    if task != "regress":
+        return ""
+    ends = [(value - half, value + half) for value, half in answer if np.isfinite(half)]
+    return "interval " + ", ".join(f"{low:.4g} to {high:.4g}" for low, high in ends) if ends else ""
+
+
+def galleries(fitted: Fitted) -> dict[str, tuple[report.Picture, ...]]:
+    verdict, task, names = fitted.verdict, fitted.method.task, fitted.seen.targets.names
+
+    def some(places: npt.NDArray[np.int64]) -> tuple[report.Picture, ...]:
+        chosen = [(int(verdict.rows[k]), verdict.answers[k]) for k in places[:GALLERY]]
+        return tuple(
+            _picture(fitted, row, *task.said(names, answer, fitted.rule), _interval_told(answer, task.name))
+            for row, answer in chosen
+        )
+
+    suspects = [_picture(fitted, s.row, names[s.suggested], s.score) for s in fitted.suspects[:GALLERY]]
+    return {name: some(places) for name, places in task.galleries(verdict.marks).items()} | {
+        "suspects": tuple(suspects)
+    }
+
+
+def duplicate_groups(fitted: Fitted) -> tuple[report.DuplicateGroup, ...]:
+    """The groups shown: leaks and conflicts first."""
+    seen = fitted.seen
+    bad = {
+        id(s)
+        for s in [*find_leaks(seen.duplicates, seen.table.splits), *find_conflicts(seen.duplicates, seen.table.labels)]
+    }
+    order = sorted(seen.duplicates, key=lambda s: id(s) not in bad)
+    return tuple(
+        report.DuplicateGroup(
+            s.kind,
+            tuple(
+                report.Copy(
+                    _preview(fitted, r) if k < MAX_COPIES else b"",
+                    str(seen.table.names[r]),
+                    str(seen.table.labels[r]),
+                    str(seen.table.splits[r]),
+                )
+                for k, r in enumerate(s.rows)
+            ),
+        )
+        for s in order[:MAX_GROUPS]
+    )
