@@ -168,6 +168,16 @@ def test_what_a_blind_answer_reaches_is_not_usable(data: Any, name: str) -> None
     assert sections.verdict(replace(data(), baselines=(replace(guess, value=0.01),)))[-1].mood != "bad"
 
 
+@pytest.mark.parametrize(
+    ("exact", "start"),
+    [(0.75, "If 25.0 % of"), ({"value": 0.75, "low": 0.6, "high": 0.9}, "If between 10.0 and 40.0 % of")],
+)
+def test_how_many_images_are_not_all_right_is_said_with_and_without_an_interval(exact: Any, start: str) -> None:
+    score = {**tagged().headline.score, "exact_match": exact}
+    data = replace(tagged(), headline=replace(tagged().headline, score=score))
+    assert sections.verdict(data)[-1].answer.startswith(start)
+
+
 def test_differences_are_in_the_measure_of_the_baseline() -> None:
     assert "R\u00b2 of 0.400, with random weights 0.100: +0.300 (95 %" in words.transfer(measured()).answer  # type: ignore[union-attr]
     assert "difference +0.300 (95 % interval 0.200 to 0.400)" in words.comparison(measured().baselines[0])
