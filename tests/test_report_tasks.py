@@ -47,7 +47,7 @@ def tagged(k: int = 4, n: int = 60) -> ReportData:
     present[: n // 4, 0] = -1
     p = 1 / (1 + np.exp(-2 * z - rng.normal(size=(n, k))))
     score = tag_score(tag_marks(present, p, np.full((n, k), 0.41)), names).to_json()
-    base = Baseline("share of each label", 0.31, n, GAIN, 0.61, "mean average precision")
+    base = Baseline("prevalence", 0.31, n, GAIN, 0.61, "mean average precision")
     picture = Picture(b"", HOSTILE, names[0], f"{names[0]} + {names[1]}", None)
     return ReportData(
         "cells", "model/", names, Measured(score, "test split"), "tag", "mean_average_precision",
@@ -160,14 +160,22 @@ def test_ten_thousand_images_five_hundred_identities_and_many_labels_make_a_boun
     assert page.count("h1v1") <= 100 * 100
 
 
-@pytest.mark.parametrize(
-    ("data", "name"), [(tagged, "share of each label"), (measured, "the mean")], ids=["labels", "values"]
-)
+@pytest.mark.parametrize(("data", "name"), [(tagged, "prevalence"), (measured, "the mean")], ids=["labels", "values"])
 def test_what_a_blind_answer_reaches_is_not_usable(data: Any, name: str) -> None:
     what = data().headline_name
     guess = Baseline(name, data().headline.score[what]["value"], 60, measure=what)
     assert sections.verdict(replace(data(), baselines=(guess,)))[-1].mood == "bad"
     assert sections.verdict(replace(data(), baselines=(replace(guess, value=0.01),)))[-1].mood != "bad"
+
+
+@pytest.mark.parametrize(
+    ("exact", "start"),
+    [(0.75, "If 25.0 % of"), ({"value": 0.75, "low": 0.6, "high": 0.9}, "If between 10.0 and 40.0 % of")],
+)
+def test_how_many_images_are_not_all_right_is_said_with_and_without_an_interval(exact: Any, start: str) -> None:
+    score = {**tagged().headline.score, "exact_match": exact}
+    data = replace(tagged(), headline=replace(tagged().headline, score=score))
+    assert sections.verdict(data)[-1].answer.startswith(start)
 
 
 def test_differences_are_in_the_measure_of_the_baseline() -> None:
@@ -245,3 +253,18 @@ def test_of_an_unknown_task_what_holds_for_any_is_said_in_its_own_measure_and_di
     assert "It is better than always the same answer (middle grade)" in read
     assert "class" not in read
     assert "0.840" in render_card(data)
+
+
+def test_hardly_perfect_is_not_written_as_perfect() -> None:
+    what = measures.measure("r2")
+    for value, text in (
+        (0.9997, "0.9997"),
+        (0.99996, "0.99996"),
+        (1.0, "1.000"),
+        (0.35, "0.350"),
+        (-0.2, "\u22120.200"),
+    ):
+        assert measures.value(what, value) == text
+    near = numbers.Estimate(0.9991, 0.9984, 0.9996)
+    assert measures.full(what, near) == "0.9991 (95 % interval 0.9984 to 0.9996)"
+    assert measures.apart(what, near) == ("0.9991", "0.9984 to 0.9996")

@@ -10,7 +10,7 @@ from headstart.report.content import ReportData
 from headstart.report.measures import measure
 from headstart.report.numbers import decimal, estimate, full, percent
 from headstart.report.telling import Hub, Table, Telling, Use
-from headstart.report.words import FEW_IMAGES, Advice, article, few_judged, headline_of, is_wide
+from headstart.report.words import FEW_IMAGES, Advice, article, blind_one, few_judged, headline_of, is_wide
 
 TITLES = {
     "identification_rate": "Identification rate: images of enrolled identities that are most similar to the right one",
@@ -41,7 +41,7 @@ def usable(data: ReportData) -> Advice:
     question, score = "Is it usable?", data.headline.score
     known, right = estimate(score.get("identification_rate")), estimate(score.get("open_set_rate"))
     strangers = estimate(score.get("false_accept_rate"))
-    blind = next((b for b in data.baselines if b.kind == "most frequent"), None)
+    blind = blind_one(data)
     guess = None if blind is None else estimate(blind.value)
     if guess is not None and known is not None and (known.value if known.low is None else known.low) <= guess.value:
         text = "No: it is not shown to be better than always naming the identity with the most images"

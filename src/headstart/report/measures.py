@@ -89,7 +89,11 @@ def measure(name: str, unit: str = "", percent: bool = True) -> Measure:
 
 
 def _decimals(what: Measure, *values: float) -> int:
-    return 3 if what.kind == "number" else numbers.decimals(*values)
+    """Of a plain number three, and more where one below 1 would read as 1, which is perfect."""
+    if what.kind != "number":
+        return numbers.decimals(*values)
+    hidden = [places for places in range(3, numbers.MOST_PLACES) if any(v < 1 <= round(v, places) for v in values)]
+    return hidden[-1] + 1 if hidden else 3
 
 
 def value(what: Measure, number: float | None) -> str:
@@ -124,6 +128,13 @@ def full(what: Measure, est: Estimate | None, n: int | None = None) -> str:
     ends = [end for end in (est.low, est.high) if end is not None]
     text = with_unit(what, numbers.plain(est.value, _decimals(what, est.value, *ends)))
     return text + (f" ({', '.join(inside)})" if inside else "")
+
+
+def apart(what: Measure, est: Estimate | None) -> tuple[str, str]:
+    """The value as `full` writes it, and its interval: for a table of narrow columns, without a unit."""
+    if est is None:
+        return numbers.NOTHING, ""
+    return full(replace(what, unit=""), est).partition(" (")[0], between(what, est)
 
 
 def change(what: Measure, one: float, other: float, gain: Estimate | None = None) -> str:

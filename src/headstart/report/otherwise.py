@@ -8,9 +8,7 @@ from headstart.report import measures
 from headstart.report.content import ReportData
 from headstart.report.numbers import estimate
 from headstart.report.telling import Hub, Telling, Use
-from headstart.report.words import BASELINES, Advice, article, headline_measure, headline_of
-
-LOOKING = ("raw pixels", "frozen", "closed form", "random weights")  # kinds of baselines; the other one never looks
+from headstart.report.words import BASELINES, Advice, article, blind_one, headline_measure, headline_of
 
 
 def headline(data: ReportData) -> str:
@@ -23,7 +21,7 @@ def headline(data: ReportData) -> str:
 def usable(data: ReportData) -> Advice:
     """Whether it beats a model that never looks."""
     question = "Is it usable?"
-    blind = next((b for b in data.baselines if b.kind not in LOOKING), None)
+    blind = blind_one(data)
     gain = None if blind is None else estimate(blind.difference)
     if blind is None or gain is None or gain.low is None or gain.high is None:
         return Advice(question, "That depends on what the number means to you.", "unsure")

@@ -13,9 +13,18 @@ from numpy.typing import NDArray
 from headstart.counted import count, counted
 from headstart.report import figures, measures, plots
 from headstart.report.content import ReportData
-from headstart.report.numbers import Estimate, estimate, full, percent
+from headstart.report.numbers import Estimate, ends, estimate, full, percent, share
 from headstart.report.telling import Hub, Table, Telling, Use
-from headstart.report.words import FEW_IMAGES, Advice, article, headline_measure, headline_of, is_wide, listing
+from headstart.report.words import (
+    FEW_IMAGES,
+    Advice,
+    article,
+    blind_one,
+    headline_measure,
+    headline_of,
+    is_wide,
+    listing,
+)
 
 FEW_PER_LABEL = 10  # below this one image moves a label's recall by more than 10 points
 SHORT_TABLE = 30  # labels up to which the table is shown whole, and the matrix with its numbers
@@ -73,7 +82,7 @@ def usable(data: ReportData) -> Advice:
     """Whether it beats the share of each label, and how many images have a wrong set."""
     question, score = "Is it usable?", data.headline.score
     est = headline_of(data.headline, data.headline_name)
-    constant = next((b for b in data.baselines if b.kind == "share of each label"), None)
+    constant = blind_one(data)
     guess = None if constant is None else estimate(constant.value)
     if guess is not None and (est.value if est.low is None else est.low) <= guess.value:
         text = "No: it is not shown to be better than giving every image the same answer"
@@ -81,8 +90,9 @@ def usable(data: ReportData) -> Advice:
     exact = estimate(score.get("exact_match"))
     answer = "Yes, on images like these, if the numbers of the labels that you need are good enough."
     if exact is not None:
-        wrong = f"{percent(1 - exact.value)} of the images may have a label too many or too few"
-        answer = f"If {wrong}, yes, on images like these."
+        low, high = (exact.value if end is None else end for end in (exact.low, exact.high))
+        wrong = f"between {' and '.join(ends(1 - high, 1 - low))}" if low < high else share(1 - exact.value)
+        answer = f"If {wrong} % of the images may have a label too many or too few, yes, on images like these."
     judged = [(found, row) for row in rows_of(data) if (found := estimate(row["average_precision"]))]
     if len(judged) > 1:
         found, row = judged[0]

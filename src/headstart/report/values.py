@@ -15,7 +15,7 @@ from headstart.report.content import Column, ReportData
 from headstart.report.measures import measure
 from headstart.report.numbers import Estimate, estimate
 from headstart.report.telling import Hub, Table, Telling, Use
-from headstart.report.words import FEW_IMAGES, Advice, headline_measure, headline_of, is_wide, listing
+from headstart.report.words import FEW_IMAGES, Advice, blind_one, headline_measure, headline_of, is_wide, listing
 
 MOST_COLUMNS = 12  # drawn: each takes two charts; the table has all
 ENDS = 0.2  # of the images, those with the smallest and the largest values
@@ -28,8 +28,8 @@ class ColumnRow:
 
     name: str
     n: str
-    r2: Estimate | None
-    mae: tuple[str, str]  # with its interval
+    r2: tuple[str, str]  # with its interval, as the next two
+    mae: tuple[str, str]
     rmse: tuple[str, str]
     coverage: Estimate | None
     flat_mae: str
@@ -70,7 +70,7 @@ def usable(data: ReportData) -> Advice:
     """Whether it beats the mean, and what error must be acceptable."""
     question = "Is it usable?"
     est = headline_of(data.headline, data.headline_name)
-    constant = next((b for b in data.baselines if b.kind == "the mean"), None)
+    constant = blind_one(data)
     guess = None if constant is None else estimate(constant.value)
     least = est.value if est.low is None else est.low
     if least <= (0.0 if guess is None else guess.value):
@@ -82,7 +82,7 @@ def usable(data: ReportData) -> Advice:
     found = [(r2.value, row["column"]) for row in rows_of(data) if (r2 := estimate(row.get("r2")))]
     if len(found) > 1:
         r2, name = min(found)
-        answer += f" The weakest column is \u201c{name}\u201d, with an R\u00b2 of {numbers.decimal(r2)}."
+        answer += f" The weakest column is \u201c{name}\u201d, with an R\u00b2 of {measures.value(measure('r2'), r2)}."
     return Advice(question, answer, "unsure" if is_wide(est) else "good")
 
 
@@ -142,17 +142,8 @@ def _row(row: Mapping[str, Any], column: Column | None) -> ColumnRow:
         off = np.asarray(column.truth, dtype=float)
         off = off - off.mean()
         flat = numbers.plain(float(np.abs(off).mean())), numbers.plain(float(np.sqrt((off**2).mean())))
-    mae, rmse = (_error(estimate(row.get(name))) for name in ("mae", "rmse"))
-    r2, coverage = estimate(row.get("r2")), estimate(row.get("coverage"))
-    return ColumnRow(row["column"], count(row["n"]), r2, mae, rmse, coverage, *flat)
-
-
-def _error(est: Estimate | None) -> tuple[str, str]:
-    """As it is written, and its interval."""
-    if est is None:
-        return numbers.NOTHING, ""
-    what, ends = measure("mae"), [end for end in (est.low, est.high) if end is not None]
-    return numbers.plain(est.value, numbers.decimals(est.value, *ends)), measures.between(what, est)
+    r2, mae, rmse = (measures.apart(measure(name), estimate(row.get(name))) for name in ("r2", "mae", "rmse"))
+    return ColumnRow(row["column"], count(row["n"]), r2, mae, rmse, estimate(row.get("coverage")), *flat)
 
 
 def _view(column: Column) -> ColumnView:

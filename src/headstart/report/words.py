@@ -17,13 +17,14 @@ SMALL_GAIN = 0.01  # a learning curve whose last step surely gains less than one
 
 BASELINES = {
     "most frequent": ("Most frequent class", "always the same answer"),
-    "share of each label": ("Share of each label", "the same answer for every picture"),
+    "prevalence": ("Share of each label", "the same answer for every picture"),
     "the mean": ("The mean", "always the same answer"),
     "raw pixels": ("Raw 16\u00d716 pixels", "the same kind of head on tiny pictures, no network"),
     "frozen": ("The same network, frozen", "with headstart's own head: what tuning is worth"),
     "closed form": ("headstart's own head", "in closed form, on the same network"),
     "random weights": ("Same network, random weights", "nothing learned from other images, a quick head"),
 }
+LOOKING = ("raw pixels", "frozen", "closed form", "random weights")  # the kinds that look at the pictures
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,11 @@ def listing(names: Sequence[str], most: int) -> str:
     """The first names of a list and how many more there are."""
     rest = len(names) - most
     return ", ".join(names[:most]) + (f" and {count(rest)} more" if rest > 0 else "")
+
+
+def blind_one(data: ReportData) -> Baseline | None:
+    """The baseline that never looks at a picture."""
+    return next((b for b in data.baselines if b.kind not in LOOKING), None)
 
 
 def rival_of(baseline: Baseline) -> Estimate | None:

@@ -158,10 +158,6 @@ def report_data(
     """Everything that the report and the card say."""
     seen, plan, verdict, task = fitted.seen, fitted.plan, fitted.verdict, fitted.method.task
     headline, also = _measured(fitted)
-    leaks, conflicts = (
-        find_leaks(seen.duplicates, seen.table.splits),
-        find_conflicts(seen.duplicates, seen.table.labels),
-    )
     shown = pictures.galleries(fitted)
     machine = this_machine()
     return report.ReportData(
@@ -190,8 +186,8 @@ def report_data(
         n_suspects=len(fitted.suspects),
         duplicates=pictures.duplicate_groups(fitted),
         n_duplicates=len(seen.duplicates),
-        n_leaks=len(leaks),
-        n_conflicts=len(conflicts),
+        n_leaks=len(find_leaks(seen.duplicates, seen.table.splits)),
+        n_conflicts=len(find_conflicts(seen.duplicates, seen.table.labels)),
         curve=tuple(report.CurvePoint(p["n"], p["accuracy"]) for p in fitted.curve),
         gain=fitted.curve[-1].get("gain") if fitted.curve else None,
         losses=tuple((epoch.loss, epoch.held_out_loss) for epoch in epochs_of(fitted)),
