@@ -34,8 +34,8 @@ def material_of(folder: Path, cache: str | None) -> Material:
     options = opening.Options(cache=cache)
     table = read_table(folder)
     backbone, engine = opening.open_network(table, options)
-    features = opening.see(table, backbone, engine, options, lambda done: None)
-    seen = pipeline.look(CLASSIFICATION, table, backbone, engine, features)
+    features = opening.features_of(table, backbone, engine, options, lambda done: None)
+    seen = pipeline.examine(CLASSIFICATION, table, backbone, engine, features)
     return seen.material(0)
 
 

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from headstart.data.table import Table, read_table
 from headstart.ship.package import Loaded
 from headstart.ship.predict import predict
-from headstart.story.opening import Options, open_network, see
+from headstart.story.opening import Options, features_of, open_network
 from headstart.story.pipeline import learn
 from headstart.tasks.classification import CLASSIFICATION
 
@@ -64,7 +64,7 @@ def test_features(table: Table, n_test: int, options: Options) -> tuple[dict[str
     """Blocks (image, feature) and class names (image,) of the test images, at the size that so few labels get."""
     test = table.take(tested(table, n_test))
     backbone, engine = open_network(table.take(drawn(table, max(PUBLISHED), 0)), options)
-    return see(test, backbone, engine, options, lambda done: None).blocks, test.labels
+    return features_of(test, backbone, engine, options, lambda done: None).blocks, test.labels
 
 
 def end_to_end(data: Path, labels: int, n_test: int) -> dict[str, Any]:

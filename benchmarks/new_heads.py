@@ -33,7 +33,8 @@ from headstart.heads.calibrate import sigmoid
 from headstart.heads.measured import fit_values, half_widths
 from headstart.heads.per_label import best_thresholds, fit_per_label
 from headstart.heads.taps import tap_sets, value_sets
-from headstart.story.opening import Options, open_at_size, see
+from headstart.story import opening
+from headstart.story.opening import Options, open_at_size
 from headstart.trunk.engine import compile_trunk
 
 Array = NDArray[Any]
@@ -62,7 +63,9 @@ def features_of(pictures: Sequence[Any], cache: str, whole: bool = False) -> Map
         side = backbone.native_size
         seen = replace(backbone.preprocess, size=(side, side), crop_fraction=1.0, resize="squash")
         backbone = backbone.resized(seen)
-    features = see(table, backbone, compile_trunk(backbone, options.precision), options, lambda done: None)
+    features = opening.features_of(
+        table, backbone, compile_trunk(backbone, options.precision), options, lambda done: None
+    )
     assert len(features) == len(pictures)
     return features.blocks
 

@@ -34,7 +34,7 @@ def opened(name: str) -> dict[str, str]:
 
 
 def downloaded(name: str) -> dict[str, Any]:
-    from headstart.story.networks import download
+    from headstart.story.backbones import download
 
     said: list[str] = []
     return download(name, said.append) | {"said": said}

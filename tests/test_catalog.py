@@ -11,7 +11,7 @@ import timm
 import torch
 
 from headstart.errors import BackboneError, OptionError, OutputError
-from headstart.story import networks
+from headstart.story import backbones
 from headstart.trunk import catalog, weights
 from headstart.trunk.backbone import open_backbone, resolve
 from headstart.trunk.store import cache_root
@@ -104,7 +104,7 @@ def test_the_table_agrees_with_timm() -> None:
 @pytest.mark.parametrize("name", ["ResNet18", "MobileNetV2", "ViTTiny"])  # depths of all: tests/test_networks.py
 def test_depth_and_parameters_are_those_of_the_network(name: str) -> None:
     entry = next(entry for entry in catalog.entries() if entry.name == name)
-    assert networks.count_depth(entry.network) == entry.depth
+    assert backbones.count_depth(entry.network) == entry.depth
     own = sum(p.numel() for p in open_backbone(entry.network, "none").module.parameters())
     assert abs(own / 1e6 - entry.parameters_millions) < 0.006
 
@@ -117,38 +117,38 @@ def test_depth_is_what_the_papers_count() -> None:
 
 @pytest.mark.parametrize("search", [None, "", "resnet", "vit", "siglip"])
 def test_the_listing_fits_the_terminal_and_its_names_can_be_given_back(search: str | None) -> None:
-    records = networks.listing(search)
-    lines = networks.lines(records)
+    records = backbones.listing(search)
+    lines = backbones.lines(records)
     assert max(map(len, lines)) <= 120
     heading, *rows = lines[: len(records) + 1]
     start = heading.index("network")
     assert [row[start:].split()[0] for row in rows] == [r["network"] for r in records]
-    assert all(set(r) == set(networks.COLUMNS) for r in records)
+    assert all(set(r) == set(backbones.COLUMNS) for r in records)
     json.dumps(records)
 
 
 def test_the_first_page_shows_every_column() -> None:
-    assert networks.lines(networks.listing())[0].split() == list(networks.SHOWN)
+    assert backbones.lines(backbones.listing())[0].split() == list(backbones.SHOWN)
 
 
 def test_a_search_finds_every_network_with_weights_by_any_spelling() -> None:
-    assert {r["network"] for r in networks.listing("")} == set(timm.list_pretrained())
-    found = {r["network"] for r in networks.listing("ResNet50")}
+    assert {r["network"] for r in backbones.listing("")} == set(timm.list_pretrained())
+    found = {r["network"] for r in backbones.listing("ResNet50")}
     assert {n for n in timm.list_pretrained() if "resnet50" in n} <= found
-    assert networks.listing("MobileNet_V2")[0]["network"] == "mobilenetv2_100.ra_in1k"
+    assert backbones.listing("MobileNet_V2")[0]["network"] == "mobilenetv2_100.ra_in1k"
     with pytest.raises(BackboneError, match="'no such network' in its name"):
-        networks.listing("no such network")
+        backbones.listing("no such network")
 
 
 def test_sorting_puts_the_best_first_and_the_unknown_last() -> None:
-    top1 = [r["top1"] for r in networks.listing(sort="top1")]
+    top1 = [r["top1"] for r in backbones.listing(sort="top1")]
     numbers = [x for x in top1 if x is not None]
     assert numbers == sorted(numbers, reverse=True)
     assert top1 == numbers + [None] * (len(top1) - len(numbers))
-    sizes = [r["parameters_millions"] for r in networks.listing(sort="parameters_millions")]
+    sizes = [r["parameters_millions"] for r in backbones.listing(sort="parameters_millions")]
     assert sizes == sorted(sizes)
     with pytest.raises(OptionError, match="top1"):
-        networks.listing(sort="top-1")
+        backbones.listing(sort="top-1")
 
 
 def test_what_is_said_before_a_download(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +191,7 @@ def test_weights_carried_to_a_machine_open_there_with_their_own_preprocessing(tm
     state = carried(tmp_path / "a.safetensors")
     with pytest.raises(BackboneError):
         open_backbone("test_efficientnet")
-    record = networks.import_weights(tmp_path / "a.safetensors")
+    record = backbones.import_weights(tmp_path / "a.safetensors")
     assert Path(record["path"]).parent == brought == cache_root() / "weights"
     for name in ("test_efficientnet", "test_efficientnet.r160_in1k"):
         backbone = open_backbone(name)
@@ -203,17 +203,17 @@ def test_weights_carried_to_a_machine_open_there_with_their_own_preprocessing(tm
         assert backbone.preprocess.crop_fraction == 0.5
         assert backbone.preprocess.interpolation == "bilinear"
     assert "test_efficientnet.r160_in1k" in weights.at_hand()
-    assert next(r for r in networks.listing("test_efficientnet.") if r["here"])["here"] == "file"
-    again = networks.export_weights("test_efficientnet", tmp_path / "b.safetensors")
+    assert next(r for r in backbones.listing("test_efficientnet.") if r["here"])["here"] == "file"
+    again = backbones.export_weights("test_efficientnet", tmp_path / "b.safetensors")
     assert again["network"] == "test_efficientnet.r160_in1k"
     assert asdict(weights.read_carried(tmp_path / "b.safetensors")[1])["preprocess"]["mean"] == [0.1, 0.2, 0.3]
     said: list[str] = []
-    assert networks.download("test_efficientnet", said.append)["fetched"] is False
+    assert backbones.download("test_efficientnet", said.append)["fetched"] is False
 
 
 def test_the_packages_weights_carry_their_own_scaling(tmp_path: Path, brought: Path) -> None:
-    networks.export_weights("EfficientNetLite0", tmp_path / "lite0.safetensors")
-    networks.import_weights(tmp_path / "lite0.safetensors")
+    backbones.export_weights("EfficientNetLite0", tmp_path / "lite0.safetensors")
+    backbones.import_weights(tmp_path / "lite0.safetensors")
     with pytest.MonkeyPatch.context() as patch:
         there = open_backbone()
         patch.setattr(weights, "PACKAGES", {})  # as on a machine without the package
@@ -239,10 +239,10 @@ def test_what_was_not_exported_or_is_damaged_is_not_imported(tmp_path: Path, bro
     carried(tmp_path / "unknown.safetensors", "no_such_network")
     for path in [p for p in tmp_path.iterdir() if p.is_file() and p != file] + [tmp_path / "none", tmp_path]:
         with pytest.raises(BackboneError) as error:
-            networks.import_weights(path)
+            backbones.import_weights(path)
         assert "\n" not in str(error.value)
     assert not list(tmp_path.rglob("cache/**/*.safetensors"))
-    networks.import_weights(file)
+    backbones.import_weights(file)
     [put] = brought.iterdir()
     put.write_bytes(data)  # damaged after it was put there
     with pytest.raises(BackboneError, match="damaged"):
@@ -251,10 +251,10 @@ def test_what_was_not_exported_or_is_damaged_is_not_imported(tmp_path: Path, bro
 
 def test_a_place_that_cannot_be_written_is_said_before_the_work(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"\.safetensors"):
-        networks.export_weights("vgg16", tmp_path / "a.pth")
+        backbones.export_weights("vgg16", tmp_path / "a.pth")
     with pytest.raises(OutputError, match="does not exist"):
-        networks.export_weights("vgg16", tmp_path / "none" / "a.safetensors")
+        backbones.export_weights("vgg16", tmp_path / "none" / "a.safetensors")
     (tmp_path / "a.safetensors").mkdir()
     with pytest.raises(OutputError, match="cannot be written"):
-        networks.export_weights("efficientnet_lite0", tmp_path / "a.safetensors")
+        backbones.export_weights("efficientnet_lite0", tmp_path / "a.safetensors")
     assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]

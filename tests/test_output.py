@@ -135,13 +135,13 @@ def test_demo_keeps_a_model_that_is_not_its_own(run: Run, model: Path, tmp_path:
 
 
 def test_the_column_that_networks_are_sorted_by_is_named_and_shown() -> None:
-    from headstart.story import networks
+    from headstart.story import backbones
 
-    for column in networks.COLUMNS:
-        records = networks.listing(sort=column)
-        lines = networks.lines(records, column)
+    for column in backbones.COLUMNS:
+        records = backbones.listing(sort=column)
+        lines = backbones.lines(records, column)
         assert column in lines[0].split(), column
-        assert max(map(len, lines)) <= networks.WIDTH, column
+        assert max(map(len, lines)) <= backbones.WIDTH, column
         assert any(line.startswith(f"sorted by {column},") for line in lines)
 
 

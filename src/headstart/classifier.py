@@ -164,7 +164,7 @@ class TransferTagger(ClassifierMixin, MultiOutputMixin, Settings, BaseEstimator)
         labels = None if y is None else truth_given(y, "tag")
         task = MULTILABEL
         if labels is not None and labels.columns:  # the answers have all of them, also where no image has a 1
-            task = replace(task, targets_for=partial(_in_columns, labels.columns))
+            task = replace(task, targets=partial(_in_columns, labels.columns))
         self._fit = _fitted(task, X, labels, self)
         self.classes_ = self._fit.classes if labels is None else labels.values
         self.set_aside_ = self._fit.set_aside

@@ -284,22 +284,22 @@ def _backbones(given: argparse.Namespace) -> None:
     check_column(given.sort)
     if given.export_weights:
         check_output(Path(given.export_weights[1]), (".safetensors",))
-    from headstart.story import networks
+    from headstart.story import backbones
 
     answer: Any
     if given.download:
-        answer = networks.download(given.download, tell)
+        answer = backbones.download(given.download, tell)
     elif given.export_weights:
-        answer = networks.export_weights(*given.export_weights)
+        answer = backbones.export_weights(*given.export_weights)
     elif given.import_weights:
-        answer = networks.import_weights(given.import_weights)
+        answer = backbones.import_weights(given.import_weights)
     else:
-        answer = networks.listing(given.search, given.sort)
+        answer = backbones.listing(given.search, given.sort)
     if given.json:
         say_json(answer)
         return
     for line in (
-        networks.lines(answer, given.sort) if isinstance(answer, list) else [f"{answer['network']}: {answer['path']}"]
+        backbones.lines(answer, given.sort) if isinstance(answer, list) else [f"{answer['network']}: {answer['path']}"]
     ):
         say(line)
 

@@ -21,7 +21,7 @@ from headstart.errors import DataError, OptionError
 from headstart.judge.crossing import Measure
 from headstart.judge.marks import Interval, Marks, ends
 from headstart.story import evidence
-from headstart.story.opening import QUIET, Options, Watcher, open_network, see_again
+from headstart.story.opening import QUIET, Options, Watcher, features_again, open_network
 from headstart.story.pipeline import Clock, Seen, inspect, labelled, taught
 from headstart.story.plan import Plan, make_plan
 from headstart.tasks.known import TASKS
@@ -158,7 +158,7 @@ def _seen_as(first: Seen, options: Options, watch: Watcher) -> Seen:
     """The first arm's rows and groups as another arm's network sees them."""
     backbone, engine = open_network(first.table, options, say=watch.say, whole=TASKS[first.table.task].whole)
     bar = watch.bar("network", len(first.table))
-    features = see_again(first.table, first.features.hashes, backbone, engine, options, bar)
+    features = features_again(first.table, first.features.hashes, backbone, engine, options, bar)
     return replace(first, backbone=backbone, engine=engine, features=features)
 
 

@@ -12,7 +12,7 @@ from headstart.errors import OutputError
 from headstart.files.cells import csv_bytes
 from headstart.files.reading import why
 from headstart.files.whole import write_whole
-from headstart.story.opening import Options, Watcher, open_at_size, see
+from headstart.story.opening import Options, Watcher, features_of, open_at_size
 from headstart.story.pipeline import announce
 from headstart.trunk.engine import compile_trunk
 from headstart.trunk.layers import Tap
@@ -36,7 +36,7 @@ def write_features(
         layer = None
     engine = compile_trunk(backbone, options.precision)
     announce(table, watch)
-    features = see(table, backbone, engine, options, watch.bar("network", len(table)), watch.say)
+    features = features_of(table, backbone, engine, options, watch.bar("network", len(table)), watch.say)
     kept = table.take(features.kept)
     chosen = {name: block for name, block in features.blocks.items() if layer in (None, name)}
     about: dict[str, Any] = {

@@ -22,8 +22,8 @@ from headstart.files.bundle import Bundle, read_with
 from headstart.judge.marks import Marks
 from headstart.ship.package import Loaded, unpack
 from headstart.story import evidence
-from headstart.story.opening import QUIET, Options, Watcher, read_at, see
-from headstart.story.pipeline import Clock, Fitted, Growth, Seen, announce, labelled, look, prove, taught
+from headstart.story.opening import QUIET, Options, Watcher, features_of, read_at
+from headstart.story.pipeline import Clock, Fitted, Growth, Seen, announce, examine, labelled, prove, taught
 from headstart.story.plan import Plan, make_plan
 from headstart.story.replacing import check_grows
 from headstart.trunk.backbone import trunk_of
@@ -59,11 +59,11 @@ def add_to(folder: str | Path, table: Table, options: Options, watch: Watcher = 
         before = _from_store(old, store, cache_root(options.cache))
     announce(table, watch)
     with clock("read images, run the network"):
-        fresh = see(table, backbone, engine, old.options, watch.bar("network", len(table)), watch.say)
+        fresh = features_of(table, backbone, engine, old.options, watch.bar("network", len(table)), watch.say)
     with clock("find duplicates"):
         table, features, n_old = _together(old, before, table.take(fresh.kept), fresh)
         task = old.loaded.task
-        seen = look(task, table, backbone, engine, features)
+        seen = examine(task, table, backbone, engine, features)
         plan = _plan(old, seen, n_old)
     fitted = prove(taught(task, seen, plan, old.options, watch, clock), watch)
     growth = _growth(old, fitted, n_old, len(seen.table) - n_old)
@@ -172,7 +172,7 @@ def _growth(old: Old, fitted: Fitted, n_old: int, n_new: int) -> Growth:
 def _marks_before(old: Old, fitted: Fitted, rows: npt.NDArray[np.int64]) -> Marks:
     """How the old model answers for the old images: those that judged it, or by cross-validation as it was judged."""
     task, part = old.loaded.task, fitted.seen.material(old.options.seed).part(rows)
-    part = replace(part, targets=task.targets_for(fitted.seen.table.take(rows), old.loaded.names))
+    part = replace(part, targets=task.targets(fitted.seen.table.take(rows), old.loaded.names))
     if fitted.plan.judge is not None:
         return evidence.judge_rows(task, part, old.loaded.head, np.arange(len(rows)), old.loaded.rule).marks
     splits = np.full(len(rows), "none", dtype=object)

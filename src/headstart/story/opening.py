@@ -173,7 +173,7 @@ def short_side(table: Table) -> float:
     return float(np.median(sides)) if sides else 256.0
 
 
-def see(
+def features_of(
     table: Table,
     backbone: Backbone,
     engine: Engine,
@@ -195,7 +195,7 @@ def see(
     return features
 
 
-def see_again(
+def features_again(
     table: Table,
     hashes: Sequence[str],
     backbone: Backbone,
@@ -203,7 +203,7 @@ def see_again(
     options: Options,
     done: Callable[[int], None],
 ) -> Features:
-    """As `see`, by another network and of images that this run has read before, whose content hashes are `hashes`.
+    """As `features_of`, by another network, of images that this run has read before: `hashes` are their content hashes.
 
     Raises DataError where one is gone or is another picture now.
     """

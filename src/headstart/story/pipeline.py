@@ -42,10 +42,10 @@ from headstart.story.opening import (
     Options,
     Watcher,
     announce_maps,
+    features_again,
+    features_of,
     method_of,
     open_network,
-    see,
-    see_again,
     session_of,
     short_side,
 )
@@ -170,9 +170,9 @@ def learn(
     announce(table, watch)
     announce_maps(table, backbone, options, watch)
     with clock("read images, run the network"):
-        table, features = see_enough(task, table, backbone, engine, options, watch)
+        table, features = features_of_enough(task, table, backbone, engine, options, watch)
     with clock("find duplicates"):
-        seen = look(task, table, backbone, engine, features)
+        seen = examine(task, table, backbone, engine, features)
         plan = make_plan(seen.table.splits, seen.targets.strata, seen.groups, features.hashes, options.seed, hold_out)
     return taught(task, seen, plan, options, watch, clock)
 
@@ -199,7 +199,7 @@ def taught(task: Task, seen: Seen, plan: Plan, options: Options, watch: Watcher,
     with clock("read images, run the tuned network"):
         engine = session.engine_of(tuned.backbone, options.precision)
         bar = watch.bar("tuned network", len(seen.table))
-        again = see_again(seen.table, features.hashes, tuned.backbone, engine, options, bar)
+        again = features_again(seen.table, features.hashes, tuned.backbone, engine, options, bar)
         again = replace(again, kept=features.kept, set_aside=features.set_aside)
         seen = replace(seen, backbone=tuned.backbone, engine=engine, features=again)
         new = replace(material, blocks=again.blocks)
@@ -282,11 +282,11 @@ def labelled(table: Table) -> Table:
     )
 
 
-def see_enough(
+def features_of_enough(
     task: Task, table: Table, backbone: Backbone, engine: Engine, options: Options, watch: Watcher
 ) -> tuple[Table, Features]:
     """The table and its features, without the classes of which fewer than --min-images images can be read."""
-    features = see(table, backbone, engine, options, watch.bar("network", len(table)), watch.say)
+    features = features_of(table, backbone, engine, options, watch.bar("network", len(table)), watch.say)
     if options.min_images is None:
         return table, features
     kept = table.take(features.kept)
@@ -297,7 +297,7 @@ def see_enough(
     smaller = without(table, few, options.min_images)
     watch.say(f"note: {smaller.notes[-1]}, since others cannot be read")
     task.prepare(smaller, None)
-    again = see(smaller, backbone, engine, options, watch.bar("network", len(smaller)))  # all from the store
+    again = features_of(smaller, backbone, engine, options, watch.bar("network", len(smaller)))  # all from the store
     return smaller, replace(again, n_forward=features.n_forward)
 
 
@@ -307,11 +307,11 @@ def announce(table: Table, watch: Watcher) -> None:
         watch.say(f"note: {note}")
 
 
-def look(task: Task, table: Table, backbone: Backbone, engine: Engine, features: Features) -> Seen:
+def examine(task: Task, table: Table, backbone: Backbone, engine: Engine, features: Features) -> Seen:
     """What the network saw, with the truth of each image, and which images are copies."""
     notes = (*table.notes, *said(backbone.preprocess.ranges), *features.remarks)
     kept = replace(table.take(features.kept), notes=notes)
-    targets = task.targets_for(kept, table.classes)  # of all: a class of which nothing can be read is not forgotten
+    targets = task.targets(kept, table.classes)  # of all: a class of which nothing can be read is not forgotten
     duplicates = find_duplicates(features.hashes, features.blocks[LAST], features.thumbnails)
     groups = tie_groups(len(kept), duplicates, kept.groups)
     enlarged = short_side(table) < recipe.PHOTOGRAPH
@@ -336,7 +336,7 @@ def _baselines(
         options = replace(options, tune="none")
         random, engine = open_network(seen.table, options, random=True, whole=task.whole)
         hashes, bar = [seen.features.hashes[row] for row in drawn], watch.bar("random weights", len(drawn))
-        features = see_again(seen.table.take(drawn), hashes, random, engine, options, bar)
+        features = features_again(seen.table.take(drawn), hashes, random, engine, options, bar)
         found.append(evidence.random_weights(task, material, plan, drawn, features.blocks))
     return tuple(found)
 
@@ -384,7 +384,7 @@ def evaluate(
     """
     part = judged_part(table)
     table = labelled(table.take(table.splits == part) if part else table)
-    targets = model.task.targets_for(table, model.names)
+    targets = model.task.targets(table, model.names)
     found, blocks = predict_with_features(model, table, engine, progress=watch.bar("network", len(table)))
     rows = np.flatnonzero(found.readable)
     if not len(rows):
@@ -402,8 +402,8 @@ def inspect(table: Table, options: Options, watch: Watcher = QUIET, task: Task |
     table, task = labelled(table), task or TASKS[table.task]
     backbone, engine = open_network(table, options, say=watch.say, whole=task.whole)
     announce(table, watch)
-    table, features = see_enough(task, table, backbone, engine, options, watch)
-    return look(task, table, backbone, engine, features)
+    table, features = features_of_enough(task, table, backbone, engine, options, watch)
+    return examine(task, table, backbone, engine, features)
 
 
 class Clock:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from headstart import recipe
 from headstart.data.scarce import refuse_scarce, scarce, training_images, without
 from headstart.data.table import Table
-from headstart.data.targets import ClassNumbers, Targets, class_numbers, class_targets
+from headstart.data.targets import ClassNumbers, Targets, class_numbers
 from headstart.errors import DataError, nearest
 from headstart.finetune.objective import CROSS_ENTROPY
 from headstart.heads.material import Ints, Material
@@ -32,7 +32,7 @@ from headstart.judge.marks import Interval, Marks
 from headstart.tasks.task import Grams, Judging, Record, Rule, Task, no_rule
 
 
-def targets_for(table: Table, names: tuple[str, ...]) -> ClassNumbers:
+def targets_of(table: Table, names: tuple[str, ...]) -> ClassNumbers:
     """The class of each row by the names of a saved model. Raises DataError for one that it does not know."""
     unknown = sorted({str(label) for label in table.labels} - set(names))
     if unknown:
@@ -155,8 +155,7 @@ def suspects(targets: Targets, answers: NDArray[Any]) -> list[Suspect]:
 
 CLASSIFICATION = Task(
     name="classify",
-    targets=class_targets,
-    targets_for=targets_for,
+    targets=targets_of,
     prepare=prepare,
     check=check,
     solve=solve,

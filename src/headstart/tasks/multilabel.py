@@ -121,7 +121,6 @@ def galleries(marks: Marks) -> dict[str, Ints]:
 MULTILABEL = Task(
     name="tag",
     targets=label_targets,
-    targets_for=label_targets,
     prepare=prepare,
     check=check,
     solve=solve,

@@ -250,7 +250,6 @@ def judgeable(material: Material) -> Ints:
 RECOGNITION = Task(
     name="recognise",
     targets=class_targets,
-    targets_for=class_targets,
     prepare=prepare,
     check=check,
     solve=solve,

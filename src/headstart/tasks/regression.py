@@ -122,7 +122,6 @@ def galleries(marks: Marks) -> dict[str, Ints]:
 REGRESSION = Task(
     name="regress",
     targets=value_targets,
-    targets_for=value_targets,
     prepare=prepare,
     check=check,
     solve=solve,

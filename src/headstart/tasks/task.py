@@ -211,8 +211,8 @@ class Task:
     """One kind of answer.
 
     `name`: as `--task` says it.
-    `targets(table)`: the truth of its rows, with the names of those that teach; `targets_for(table, names)`: with the
-    names of a saved model. Both raise DataError.
+    `targets(table, names)`: the truth of its rows; names: of what the training rows hold (`Table.classes`), or of a
+    saved model. Raises DataError for others.
     `prepare(table, min_images)`: the rows that will be used, checked before anything slow.
     `check(targets, rows that teach)`: raises DataError where nothing can be learned or judged.
     `solve`: the closed-form head. `link`: what a linear head's scores become; `calibration`: how they were calibrated,
@@ -231,8 +231,7 @@ class Task:
     """
 
     name: str
-    targets: Callable[[Table], Targets]
-    targets_for: Callable[[Table, tuple[str, ...]], Targets]
+    targets: Callable[[Table, tuple[str, ...]], Targets]
     solve: Solve
     answers: Callable[[Doubles, Rule], Doubles]
     judging: Judging
