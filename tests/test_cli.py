@@ -17,16 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from conftest import TINY, Run, Start, picture
-from headstart.cli import arguments
 from headstart.cli import main as cli
 from headstart.data.images import write_png
 from headstart.files.bundle import ABOUT, CHECKSUMS, DEFINING, GALLERY
-
-
-def test_the_default_backbone_is_the_trunks() -> None:
-    from headstart.trunk.backbone import DEFAULT
-
-    assert arguments.BACKBONE == DEFAULT
 
 
 @pytest.mark.parametrize("command", ["", *cli.COMMANDS])

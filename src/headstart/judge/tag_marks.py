@@ -13,6 +13,7 @@ together on the images that they share: nothing shows that they do not.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypedDict
 
 import numpy as np
@@ -227,20 +228,20 @@ def _f1(jaccard: float) -> float:
     return 2 * jaccard / (1 + jaccard)
 
 
-def _mean_share_ends(cells: Cells, carry: Callable[[float], float]) -> Callable[[Marks, Units], Ends]:
+def _as_it_is(share: float) -> float:
+    return share
+
+
+def _mean_share_ends(cells: Cells, carry: Callable[[float], float], marks: Marks, units: Units) -> Ends:
     """`Summary.least` of a mean over labels of shares of cells, each carried over to the label's value."""
-
-    def least(marks: Marks, units: Units) -> Ends:
-        counted, shares = cells(marks)
-        there = np.flatnonzero((marks["truth"] == 1).any(axis=0))
-        found = [share_ends(shares[counted[:, k], k], units[counted[:, k]]) for k in there]
-        middle, low, high = (np.array([carry(one[i]) for one in found]) for i in range(3))
-        blind = np.array([one[3] for one in found])
-        together = np.where(np.outer(blind, blind), _shared(counted[:, there], units), np.eye(len(there)))
-        down, up = (float(np.sqrt(d @ together @ d)) / len(there) for d in (middle - low, high - middle))
-        return float(middle.mean()) - down, float(middle.mean()) + up
-
-    return least
+    counted, shares = cells(marks)
+    there = np.flatnonzero((marks["truth"] == 1).any(axis=0))
+    found = [share_ends(shares[counted[:, k], k], units[counted[:, k]]) for k in there]
+    middle, low, high = (np.array([carry(one[i]) for one in found]) for i in range(3))
+    blind = np.array([one[3] for one in found])
+    together = np.where(np.outer(blind, blind), _shared(counted[:, there], units), np.eye(len(there)))
+    down, up = (float(np.sqrt(d @ together @ d)) / len(there) for d in (middle - low, high - middle))
+    return float(middle.mean()) - down, float(middle.mean()) + up
 
 
 def _shared(counted: NDArray[np.bool_], units: Units) -> Array:
@@ -267,9 +268,9 @@ def _loss_ends(marks: Marks, units: Units) -> Ends:
 MEAN_AVERAGE_PRECISION = Summary(
     "mean_average_precision",
     _mean_average_precision,
-    least=_mean_share_ends(_precision_at_positives, lambda share: share),
+    least=partial(_mean_share_ends, _precision_at_positives, _as_it_is),
 )
-MACRO_F1 = Summary("macro_f1", _macro_f1, least=_mean_share_ends(_right_of_either, _f1))
+MACRO_F1 = Summary("macro_f1", _macro_f1, least=partial(_mean_share_ends, _right_of_either, _f1))
 MICRO_F1 = Summary("micro_f1", _micro_f1, least=_micro_ends)
 LOG_LOSS = Summary("log_loss", _mean_of("loss"), highest=np.inf, higher_is_better=False, least=_loss_ends)
 EXACT_MATCH = Summary("exact_match", _mean_of("exact"), least=least_of_share(lambda marks: marks["exact"]))
