@@ -20,7 +20,7 @@ from sklearn.ensemble import StackingClassifier, VotingClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score, cross_validate
-from sklearn.utils import estimator_checks, get_tags
+from sklearn.utils import get_tags
 
 from conftest import picture
 from headstart import DataError, OptionError, OutputError, TransferClassifier
@@ -49,23 +49,6 @@ def faint(n: int, seed: int) -> Pictures:
 @pytest.fixture(scope="module")
 def fitted(images: Pictures) -> TransferClassifier:
     return TransferClassifier(**SMALL).fit(*images)
-
-
-@pytest.mark.parametrize(
-    "check",
-    [
-        estimator_checks.check_no_attributes_set_in_init,
-        estimator_checks.check_parameters_default_constructible,
-        estimator_checks.check_get_params_invariance,
-        estimator_checks.check_set_params,
-        estimator_checks.check_estimator_cloneable,
-        estimator_checks.check_estimator_repr,
-        estimator_checks.check_mixin_order,
-    ],
-    ids=lambda check: check.__name__,
-)
-def test_scikit_learns_own_checks_pass(check: Any) -> None:
-    check("TransferClassifier", TransferClassifier(**SMALL))
 
 
 def test_a_clone_has_the_settings_and_nothing_learned(fitted: TransferClassifier) -> None:

@@ -76,7 +76,7 @@ def test_settings_are_the_options_of_a_fit() -> None:
     ],
     ids=lambda check: check.__name__,
 )
-@pytest.mark.parametrize("kind", ALL[1:])
+@pytest.mark.parametrize("kind", ALL)
 def test_scikit_learns_own_checks_pass(check: Any, kind: Any) -> None:
     check(kind.__name__, kind(**SMALL))
 

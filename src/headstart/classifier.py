@@ -137,9 +137,8 @@ class TransferClassifier(ClassifierMixin, Settings, BaseEstimator):  # type: ign
     @classmethod
     def load(cls, folder: str | Path) -> Self:
         """A saved model, ready to predict. Raises BundleError."""
-        fit = _loaded(folder, CLASSIFICATION)
-        found = cls(backbone=fit.model.backbone.name, precision=fit.model.precision)
-        found._fit, found.classes_ = fit, fit.classes
+        found: Self = _loaded(cls, folder, CLASSIFICATION)
+        found.classes_ = found._fit.classes
         return found
 
     def __sklearn_tags__(self) -> Any:
@@ -203,9 +202,8 @@ class TransferTagger(ClassifierMixin, MultiOutputMixin, Settings, BaseEstimator)
     @classmethod
     def load(cls, folder: str | Path) -> Self:
         """A saved model, ready to predict. Raises BundleError."""
-        fit = _loaded(folder, MULTILABEL)
-        found = cls(backbone=fit.model.backbone.name, precision=fit.model.precision)
-        found._fit, found.classes_ = fit, fit.classes
+        found: Self = _loaded(cls, folder, MULTILABEL)
+        found.classes_ = found._fit.classes
         return found
 
     def __sklearn_tags__(self) -> Any:
@@ -254,9 +252,9 @@ class TransferRegressor(RegressorMixin, MultiOutputMixin, Settings, BaseEstimato
     @classmethod
     def load(cls, folder: str | Path) -> Self:
         """A saved model, ready to predict. Raises BundleError."""
-        fit = _loaded(folder, REGRESSION)
-        found = cls(backbone=fit.model.backbone.name, precision=fit.model.precision)
-        found._fit, found._flat, found.columns_ = fit, len(fit.model.names) == 1, fit.classes
+        found: Self = _loaded(cls, folder, REGRESSION)
+        found.columns_ = found._fit.classes
+        found._flat = len(found.columns_) == 1
         return found
 
     def _shaped(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
@@ -362,8 +360,8 @@ def _of(estimator: Any) -> _Fit:
     return found
 
 
-def _loaded(folder: str | Path, task: Task) -> _Fit:
-    """A saved model of this task, compiled. Raises BundleError."""
+def _loaded(kind: Any, folder: str | Path, task: Task) -> Any:
+    """An estimator of this kind with a saved model of its task, compiled. Raises BundleError."""
     model = pipeline.load(folder)
     if model.task.name != task.name:
         loads = {
@@ -374,8 +372,9 @@ def _loaded(folder: str | Path, task: Task) -> _Fit:
         other = loads.get(model.task.name)
         remedy = f"load it by {other.__name__}.load" if other else f"use it by headstart predict {folder}"
         raise BundleError(f"{folder} is a model of the task {model.task.name!r} and not of {task.name!r}: {remedy}")
-    found = _Fit(model, None)
-    found.compiled()
+    found = kind(backbone=model.backbone.name, precision=model.precision)
+    found._fit = _Fit(model, None)
+    found._fit.compiled()
     return found
 
 

@@ -145,10 +145,13 @@ def _fit_and_save(given: argparse.Namespace) -> None:
 def _evaluate(given: argparse.Namespace) -> None:
     from headstart.files.bundle import read_bundle
 
-    table = _read(given, 1, str(read_bundle(given.model).manifest.get("task", "classify")))
+    bundle = read_bundle(given.model)
+    table = _read(given, 1, str(bundle.manifest.get("task", "classify")))
+    from headstart.ship.package import unpack
     from headstart.story import pipeline
 
-    model = pipeline.load(given.model)
+    model = unpack(bundle)
+    del bundle  # and with it a second copy of the weights
     part = pipeline.judged_part(table)
     _tell_notes(table)
     with watching(tell) as watch:

@@ -127,11 +127,10 @@ def records(model: Loaded, predictions: Predictions, top: int) -> list[Record]:
     """
     task, found = model.task, []
     for name, answer, error in zip(predictions.names, predictions.answers, predictions.errors, strict=True):
-        said: Record = task.record(model.names, answer, model.rule)
+        said: Record = task.record(model.names, answer, model.rule, top)
         if error:
             said = {what: _nothing(value) for what, value in said.items()}
-        cut = {what: value[:top] if what in RANKED else value for what, value in said.items()}
-        found.append({"path": str(name), **cut, "error": error or None})
+        found.append({"path": str(name), **said, "error": error or None})
     return found
 
 

@@ -190,7 +190,7 @@ def _arm(  # noqa: PLR0913 - one line of the table
     seconds: float,
 ) -> Arm:
     groups = seen.groups[_judged(plan)]
-    measure = task.judging.measure(seen.targets.take(plan.train))
+    measure = task.judging.compared_in(seen.targets.take(plan.train))
     difference = measure.gain(marks, before[0].marks, groups)["difference"] if before else None
     curve = tuple((n, _share(some, measure)) for n, some in [*less, (len(plan.train), marks)])
     return Arm(
@@ -201,7 +201,7 @@ def _arm(  # noqa: PLR0913 - one line of the table
         round(seconds, 1),
         marks,
         measure,
-        task.judging.weakest(marks),
+        1.0 if task.judging.weakest is None else task.judging.weakest(marks),
         curve if less else (),
     )
 

@@ -243,7 +243,7 @@ def timm_view(task: Task, material: Material, plan: Plan) -> tuple[Probe, Verdic
 
 def measure_of(task: Task, material: Material, plan: Plan) -> Measure:
     """What comparisons are made in, for these data."""
-    return task.judging.measure(material.targets.take(plan.train))
+    return task.judging.compared_in(material.targets.take(plan.train))
 
 
 def constant(task: Task, material: Material, plan: Plan, verdict: Verdict) -> Baseline:

@@ -29,7 +29,7 @@ from headstart.judge.intervals import (
 )
 from headstart.judge.labels import Suspect, suspected_labels
 from headstart.judge.marks import Interval, Marks
-from headstart.tasks.task import Grams, Judging, Record, Rule, Task, no_rule
+from headstart.tasks.task import Grams, Judging, Record, Rule, Task
 
 
 def targets_of(table: Table, names: tuple[str, ...]) -> ClassNumbers:
@@ -141,9 +141,9 @@ def said(names: Sequence[str], answer: NDArray[np.floating[Any]], rule: Rule) ->
     return names[best], float(answer[best])
 
 
-def record(names: Sequence[str], answer: NDArray[np.floating[Any]], rule: Rule) -> Record:
+def record(names: Sequence[str], answer: NDArray[np.floating[Any]], rule: Rule, top: int) -> Record:
     """{"label", "probability", "top": [{"label", "probability"}]}, best first."""
-    order = np.argsort(-answer, kind="stable")
+    order = np.argsort(-answer, kind="stable")[:top]
     ranked = [{"label": names[k], "probability": float(answer[k])} for k in order]
     return {**ranked[0], "top": ranked}
 
@@ -174,7 +174,6 @@ CLASSIFICATION = Task(
     ),
     constant=most_frequent,
     constant_name="most frequent",
-    rule=no_rule,
     record=record,
     galleries=galleries,
     said=said,

@@ -12,12 +12,12 @@ from headstart.data.table import Table
 from headstart.data.targets import LabelSets, Targets, label_targets
 from headstart.errors import DataError, OptionError
 from headstart.finetune.objective import BINARY
+from headstart.heads.calibrate import sigmoid
 from headstart.heads.material import Ints, Material
 from headstart.heads.per_label import best_thresholds, fit_per_label, learnable
 from headstart.heads.probe import Probe
 from headstart.heads.spectrum import Doubles
 from headstart.heads.taps import TapSet
-from headstart.judge.crossing import Measure
 from headstart.judge.marks import Marks
 from headstart.judge.summaries import measure_of
 from headstart.judge.tag_marks import SUMMARIES, crossed_tag_score, tag_marks, tag_score, weakest_label
@@ -59,17 +59,13 @@ def solve(
 
 def answers(outputs: Doubles, rule: Rule) -> Doubles:
     """(image, label, 2): its probability, and the threshold from which it is given; outputs are log-odds."""
-    p = 1 / (1 + np.exp(-np.clip(outputs, -500, 500)))
+    p = sigmoid(outputs)
     return np.stack([p, np.broadcast_to(rule["thresholds"], p.shape)], axis=2)
 
 
 def mark(targets: Targets, said: NDArray[Any]) -> Marks:
     """Of answers (image, label, 2)."""
     return tag_marks(labels_of(targets), said[:, :, 0], said[:, :, 1])
-
-
-def _measure(targets: Targets) -> Measure:
-    return PRECISION
 
 
 def _mean(repeats: Sequence[Marks], said: NDArray[Any]) -> Marks:
@@ -98,7 +94,7 @@ def fixed(threshold: float, targets: Targets, left_out: Doubles, groups: Ints) -
     return {"thresholds": (threshold,) * len(targets.names)}
 
 
-def record(names: Sequence[str], answer: NDArray[np.floating[Any]], rule: Rule) -> Record:
+def record(names: Sequence[str], answer: NDArray[np.floating[Any]], rule: Rule, top: int) -> Record:
     """{"labels": those given, "probabilities": of all}."""
     given = [name for name, (p, least) in zip(names, answer, strict=True) if p >= least]
     return {"labels": given, "probabilities": {name: float(p) for name, p in zip(names, answer[:, 0], strict=True)}}
@@ -125,7 +121,6 @@ MULTILABEL = Task(
     check=check,
     solve=solve,
     objective=BINARY,
-    link="none",
     calibration="scale and offset of each label on leave-one-out scores (Platt 1999), folded into the head",
     answers=answers,
     judging=Judging(
@@ -133,7 +128,6 @@ MULTILABEL = Task(
         score=tag_score,
         crossed=crossed_tag_score,
         headline=PRECISION,
-        measure=_measure,
         mean=_mean,
         weakest=weakest_label,
     ),

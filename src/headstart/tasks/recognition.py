@@ -32,7 +32,7 @@ from headstart.judge.intervals import Gain, accuracy_interval, paired_gain
 from headstart.judge.marks import Interval, Marks, Score
 from headstart.tasks import identifier
 from headstart.tasks.identifier import ABSENT, Identifier, identifier_of
-from headstart.tasks.task import Grams, Head, Judging, OwnHead, Record, Rule, Task, Verdict, no_rule
+from headstart.tasks.task import Grams, Head, Judging, OwnHead, Record, Rule, Task, Verdict
 
 UNTOLD: Interval = {"value": None, "low": None, "high": None}
 NAME = "identification_rate"
@@ -137,10 +137,6 @@ def _crossed_score(
     return replace(found, folds=len(np.unique(folds[0])), repeats=len(repeats))
 
 
-def _measure(targets: Targets) -> Measure:
-    return IDENTIFICATION
-
-
 def _mean(repeats: Sequence[Marks], said: NDArray[Any]) -> Marks:
     """The marks of the first, with the share of them that is right."""
     right = np.mean([marks["right"] for marks in repeats], axis=0)
@@ -165,10 +161,10 @@ def _threshold(rule: Rule) -> float:
     return rule["identify"][0] if "identify" in rule else 1.0
 
 
-def record(names: Sequence[str], answer: NDArray[np.floating[Any]], rule: Rule) -> Record:
+def record(names: Sequence[str], answer: NDArray[np.floating[Any]], rule: Rule, top: int) -> Record:
     """{"identity": a name, or None for unknown, "score": the highest similarity, "nearest": [{"identity", "score"}]},
     the most similar first."""
-    order = np.argsort(-answer, kind="stable")
+    order = np.argsort(-answer, kind="stable")[:top]
     nearest = [{"identity": names[k], "score": float(answer[k])} for k in order if answer[k] > ABSENT]
     best = int(order[0])
     known = bool(answer[best] >= _threshold(rule))
@@ -253,22 +249,17 @@ RECOGNITION = Task(
     prepare=prepare,
     check=check,
     solve=solve,
-    objective=None,
-    link="none",
-    calibration="none",
     answers=answers,
     judging=Judging(
         mark=mark,
         score=_score,
         crossed=_crossed_score,
         headline=IDENTIFICATION,
-        measure=_measure,
         mean=_mean,
         weakest=_weakest,
     ),
     constant=most_frequent,
     constant_name="most frequent",
-    rule=no_rule,
     record=record,
     galleries=galleries,
     said=said,

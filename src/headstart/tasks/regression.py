@@ -17,7 +17,6 @@ from headstart.heads.measured import fit_values, half_widths
 from headstart.heads.probe import Probe
 from headstart.heads.spectrum import Doubles
 from headstart.heads.taps import TapSet, value_sets
-from headstart.judge.crossing import Measure
 from headstart.judge.marks import Marks
 from headstart.judge.summaries import measure_of
 from headstart.judge.value_marks import R2, crossed_value_score, value_marks, value_score
@@ -67,16 +66,8 @@ def mark(targets: Targets, said: NDArray[Any]) -> Marks:
     return value_marks(values_of(targets), said[:, :, 0], said[:, :, 1])
 
 
-def _measure(targets: Targets) -> Measure:
-    return DETERMINATION
-
-
 def _mean(repeats: Sequence[Marks], said: NDArray[Any]) -> Marks:
     return value_marks(repeats[0]["truth"], said[:, :, 0], said[:, :, 1])
-
-
-def _weakest(marks: Marks) -> float:
-    return 1.0
 
 
 def mean_value(targets: Targets, n: int) -> Doubles:
@@ -97,7 +88,7 @@ def intervals(targets: Targets, left_out: Doubles, groups: Ints) -> Rule:
     return {"half_widths": tuple(float(v) for v in found)}
 
 
-def record(names: Sequence[str], answer: NDArray[np.floating[Any]], rule: Rule) -> Record:
+def record(names: Sequence[str], answer: NDArray[np.floating[Any]], rule: Rule, top: int) -> Record:
     """{"values", "low", "high"}, each {column: number}; an end is null where too few images taught to say it."""
 
     def told(numbers: NDArray[np.floating[Any]]) -> dict[str, float | None]:
@@ -126,17 +117,13 @@ REGRESSION = Task(
     check=check,
     solve=solve,
     objective=SQUARED,
-    link="none",
-    calibration="none",
     answers=answers,
     judging=Judging(
         mark=mark,
         score=value_score,
         crossed=crossed_value_score,
         headline=DETERMINATION,
-        measure=_measure,
         mean=_mean,
-        weakest=_weakest,
     ),
     constant=mean_value,
     constant_name="the mean",

@@ -69,18 +69,22 @@ class Judging:
     """How answers (image, ...) become marks, and marks become numbers.
 
     `score(marks, names, groups, seed)`; `crossed(marks of each repeat, folds of each, names, groups, seed)`;
-    `measure(targets that teach)`: what comparisons are made in, for these data; `mean(marks of several answers an
-    image, the mean answers)`; `weakest(marks)`: the share that is right of the class or label that fares worst, 1 where
-    there are none.
+    `mean(marks of several answers an image, the mean answers)`; `measure(targets that teach)`: what comparisons are
+    made in, for these data, where that is not always the headline; `weakest(marks)`: the share that is right of the
+    class or label that fares worst, where there are some.
     """
 
     mark: Callable[[Targets, NDArray[Any]], Marks]
     score: Callable[[Marks, Sequence[str], Ints, int], Score]
     crossed: Callable[[Sequence[Marks], Sequence[Ints], Sequence[str], Ints, int], Score]
     headline: Measure
-    measure: Callable[[Targets], Measure]
     mean: Callable[[Sequence[Marks], NDArray[Any]], Marks]
-    weakest: Callable[[Marks], float]
+    measure: Callable[[Targets], Measure] | None = None
+    weakest: Callable[[Marks], float] | None = None
+
+    def compared_in(self, targets: Targets) -> Measure:
+        """What comparisons are made in, for these targets that teach."""
+        return self.headline if self.measure is None else self.measure(targets)
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,8 +206,7 @@ def judging_by(marks_of: Callable[[NDArray[Any], NDArray[Any]], Marks], summarie
     def mean(repeats: Sequence[Marks], answers: NDArray[Any]) -> Marks:
         return marks_of(repeats[0]["truth"], answers)
 
-    headline = measure_of(summaries[0])
-    return Judging(mark, score, over_folds, headline, lambda targets: headline, mean, lambda marks: 1.0)
+    return Judging(mark, score, over_folds, measure_of(summaries[0]), mean)
 
 
 @dataclass(frozen=True)
@@ -221,8 +224,8 @@ class Task:
     the rule is that of the head that gave them.
     `constant(targets that teach, n)`: the answers of a model that never looks; `constant_name`: what it is.
     `rule(targets, outputs left out, groups)`: see Rule; rows that are nan were not left out.
-    `record(names, answers of one image, rule)`: what `predict` says of it beside `path` and `error`; `said`: the same
-    in words, and how sure.
+    `record(names, answers of one image, rule, top)`: what `predict` says of it beside `path` and `error`, of a ranked
+    list the `top` best; `said`: the same in words, and how sure.
     `galleries(marks)`: which images the page shows, first the worst.
     `sets(--taps, blocks)`: which layers' features are tried. `whole`: whether pictures are seen to their borders, where
     what counts may lie, and not cropped as photographs are.
@@ -236,7 +239,7 @@ class Task:
     answers: Callable[[Doubles, Rule], Doubles]
     judging: Judging
     constant: Callable[[Targets, int], Doubles]
-    record: Callable[[Sequence[str], NDArray[np.floating[Any]], Rule], Record]
+    record: Callable[[Sequence[str], NDArray[np.floating[Any]], Rule, int], Record]
     said: Callable[[Sequence[str], NDArray[np.floating[Any]], Rule], tuple[str, float]]
     prepare: Callable[[Table, int | None], Table] = all_images
     check: Callable[[Targets, Ints], None] = anything
