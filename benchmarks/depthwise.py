@@ -25,7 +25,7 @@ from headstart.finetune.arithmetic import BF16, CHANNELS_LAST, memory_kept
 from headstart.finetune.depthwise import FastGradients
 from headstart.finetune.tunable import Tail, depths, tunable
 from headstart.trunk.backbone import open_backbone
-from headstart.trunk.network import shapes
+from headstart.trunk.module import shapes
 
 # channels, side of the picture, filter, stride
 LAYERS = (

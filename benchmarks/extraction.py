@@ -36,7 +36,8 @@ from headstart.story.opening import Options, sized
 from headstart.trunk.backbone import DEFAULT, open_backbone
 from headstart.trunk.engine import OpenVinoEngine, cpu_has_bf16, n_cores
 from headstart.trunk.features import extract, store_key
-from headstart.trunk.network import Backbone, Trunk
+from headstart.trunk.module import Trunk
+from headstart.trunk.network import Backbone
 from headstart.trunk.store import Store
 
 Bytes = NDArray[np.uint8]

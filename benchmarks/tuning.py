@@ -38,7 +38,8 @@ from headstart.finetune.tunable import Tail, tunable
 from headstart.trunk.backbone import open_backbone
 from headstart.trunk.engine import compile_trunk
 from headstart.trunk.layers import Tap
-from headstart.trunk.network import Backbone, cut_at, shapes
+from headstart.trunk.module import shapes
+from headstart.trunk.network import Backbone, cut_at
 
 CASES = (("hymenoptera", 224, 2), ("eurosat_3000", 160, 10))
 NETWORKS = (("tf_efficientnet_lite0", "auto", 0.39), ("resnet18", "none", 1.81))  # 1e9 multiply-adds at 224 px

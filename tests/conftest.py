@@ -54,7 +54,7 @@ def compiled_once() -> Iterator[None]:
     def compiled(backbone: Backbone, precision: str = "auto") -> Engine:
         if LOGITS in backbone.ends:
             return compile_trunk(backbone, precision)
-        known = (*(value for name, value in vars(backbone).items() if name != "module"), precision)
+        known = (*(value for name, value in vars(backbone).items() if name != "network"), precision)
         if known not in engines:
             if len(engines) == 12:  # memory
                 engines.pop(next(iter(engines)))

@@ -17,7 +17,7 @@ import timm
 import torch
 from torch import nn
 
-from headstart.trunk.backbone import backbone_of
+from headstart.trunk.maker import backbone_of
 from headstart.trunk.network import RANDOM, Backbone
 
 # timm's architecture -> px, the smallest side that it takes (of multiples of 32, and 75, the paper's, for Inception)

@@ -18,7 +18,6 @@ from headstart.data import images
 from headstart.errors import BackboneError
 from headstart.trunk.backbone import (
     DEFAULT,
-    backbone_of,
     from_tensors,
     open_backbone,
     resolve,
@@ -26,7 +25,9 @@ from headstart.trunk.backbone import (
     timm_tensors,
 )
 from headstart.trunk.engine import OpenVinoEngine
-from headstart.trunk.network import Backbone, Trunk, block_names, block_widths
+from headstart.trunk.maker import backbone_of
+from headstart.trunk.module import Trunk
+from headstart.trunk.network import Backbone, block_names, block_widths
 
 Bytes = npt.NDArray[np.uint8]
 SMALL = "test_efficientnet"

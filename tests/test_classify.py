@@ -40,7 +40,7 @@ def blue_first(backbone: Backbone) -> Backbone:
     """The network fed with its channels the other way round."""
     module: Any = copy.deepcopy(backbone.module)
     module.conv_stem.weight.data = module.conv_stem.weight.data.flip(1)
-    return replace(backbone, module=module)
+    return backbone.around(module)
 
 
 def swapped(backbone: Backbone, **preprocess: Any) -> Backbone:
@@ -88,12 +88,12 @@ def test_a_larger_label_set_has_its_own_names() -> None:
 
     backbone = open_backbone("test_efficientnet", "none")
     module = timm.create_model("test_efficientnet", num_classes=21841)
-    labels = own_labels(replace(backbone, module=module))
+    labels = own_labels(backbone.around(module))
     assert len(labels) == 21841
     assert all(wnid.startswith("n") and name for wnid, name in labels)
     module = timm.create_model("test_efficientnet", num_classes=7)
     with pytest.raises(BackboneError, match="7 classes that have no ImageNet names"):
-        own_labels(replace(backbone, module=module))
+        own_labels(backbone.around(module))
 
 
 def test_random_weights_give_no_answer(photographs: Table) -> None:

@@ -18,7 +18,8 @@ from headstart.errors import OptionError
 from headstart.trunk import engine as engines
 from headstart.trunk.backbone import open_backbone
 from headstart.trunk.engine import Engine, OpenVinoEngine, TorchEngine, compile_trunk, cpu_has_bf16
-from headstart.trunk.network import Backbone, Trunk, block_names, block_widths
+from headstart.trunk.module import Trunk
+from headstart.trunk.network import Backbone, block_names, block_widths
 
 Bytes = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.float32]
@@ -129,7 +130,7 @@ def test_where_openvino_cannot_take_a_network_torch_does_with_one_warning(
 
     monkeypatch.setattr(engines, "to_openvino", refuse)
     with caplog.at_level(logging.WARNING):
-        engine = compile_trunk(default, "f32")
+        engine = compile_trunk(default.around(default.module), "f32")  # nothing is known of it from before
     assert isinstance(engine, TorchEngine)
     [record] = caplog.records
     assert "aten::strange" in record.getMessage()

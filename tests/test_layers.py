@@ -13,8 +13,8 @@ import torchvision
 
 import curated
 from headstart.errors import OptionError
-from headstart.trunk.backbone import backbone_of
 from headstart.trunk.layers import LAST, find_layer, hooked, keras_names
+from headstart.trunk.maker import backbone_of
 from headstart.trunk.network import Backbone, possible_sizes, tap_at
 
 # keras.applications 3.15 with its top: a sample of layers -> shape (height, width, channel), for inputs of `side` px.

@@ -25,7 +25,8 @@ from headstart.trunk import catalog
 from headstart.trunk.cut import INPUT, Cuts, depth, find_cuts
 from headstart.trunk.engine import Engine, OpenVinoEngine, cpu_has_bf16
 from headstart.trunk.layers import Tap
-from headstart.trunk.network import Backbone, Trunk, block_names, block_widths, cut_at
+from headstart.trunk.module import Trunk
+from headstart.trunk.network import Backbone, block_names, block_widths, cut_at
 
 Bytes = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.float32]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -15,7 +14,8 @@ import curated
 from headstart.errors import OptionError
 from headstart.finetune.tunable import Tail, depths, stages, tunable
 from headstart.trunk.cut import find_cuts
-from headstart.trunk.network import Backbone, Trunk, block_names
+from headstart.trunk.module import Trunk
+from headstart.trunk.network import Backbone, block_names
 
 
 @cache
@@ -40,7 +40,7 @@ def test_the_higher_the_stage_the_less_learns(name: str) -> None:
 @pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_lite0", "densenet121"])
 def test_the_layers_below_the_cut_are_those_that_learning_leaves_alone(name: str, what: str) -> None:
     """Other weights in all that learns: the features of just these layers stay, bit for bit."""
-    backbone = replace(made(name), module=copy.deepcopy(made(name).module))
+    backbone = made(name).around(copy.deepcopy(made(name).module))
     part = tunable(backbone, stages(backbone)[1] if what == "stage" else what)
     modules = dict(backbone.module.named_modules())
     trunk, pixels = Trunk(backbone), torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,7 +13,8 @@ from torch import fx, nn
 from headstart.errors import OptionError, nearest
 from headstart.trunk.cut import Cuts, find_cuts
 from headstart.trunk.layers import INPUT, find_layer
-from headstart.trunk.network import Backbone, shapes
+from headstart.trunk.module import shapes
+from headstart.trunk.network import Backbone
 from headstart.trunk.weights import fingerprint
 
 
@@ -193,7 +194,7 @@ class Tail(nn.Module):
     def __init__(self, backbone: Backbone, what: Tunable, n_outputs: int) -> None:
         super().__init__()
         network = copy.deepcopy(backbone.module)
-        cuts = find_cuts(replace(backbone, module=network))
+        cuts = find_cuts(backbone.around(network))
         self.body = cuts.part(cuts.nodes[what.cut], _top(backbone, cuts))
         self.linear = nn.Linear(backbone.last_channels, n_outputs)
         self._network = [network]  # in a list: its other parameters are not this module's
@@ -226,9 +227,8 @@ class Tail(nn.Module):
         network = self.network.eval().requires_grad_(False).to(memory_format=torch.contiguous_format)
         tops = (f"{backbone.classifier}.",) if backbone.classifier else ("head.", "pre_logits.")
         state = {k: v for k, v in network.state_dict().items() if not k.startswith(tops)}
-        return replace(
-            backbone,
-            module=network,
+        return backbone.around(
+            network,
             weights_hash=fingerprint(state),
             weights_source=f"{backbone.weights_source}, tuned above {cut}",
             chain=(*(backbone.chain or (backbone.weights_source,)), f"tuned above {cut}"),

@@ -28,7 +28,8 @@ from headstart.tasks.task import Task, closed_form
 from headstart.trunk.engine import Engine
 from headstart.trunk.features import extract_again, store_key
 from headstart.trunk.layers import INPUT, Tap
-from headstart.trunk.network import Backbone, block_names, cut_at, shapes
+from headstart.trunk.module import shapes
+from headstart.trunk.network import Backbone, block_names, cut_at
 from headstart.trunk.store import Store, cache_root
 
 AUGMENTATION_VERSION = 1  # raised when the same settings would give other views

@@ -166,12 +166,11 @@ def export_weights(name: str, file: str | Path) -> Record:
     if not place.parent.is_dir():
         raise OutputError(f"the folder of {place} does not exist: make it first")
     backbone = open_backbone(name)
-    cfg: Any = backbone.module.pretrained_cfg  # the tag is known once the weights are loaded
     architecture = backbone.name.partition(".")[0]
-    tagged = not backbone.weights_source.startswith("package") and cfg.get("tag")
+    tag = "" if backbone.weights_source.startswith("package") else backbone.network.described["tag"]
     steps = backbone.preprocess
     about = weights.Carried(
-        network=f"{architecture}.{cfg['tag']}" if tagged else architecture,
+        network=f"{architecture}.{tag}" if tag else architecture,
         source=backbone.weights_source,
         licence=backbone.licence,
         preprocess={

@@ -97,9 +97,7 @@ def _drawn_anew(tuning: Tuning, random: Backbone, modules: tuple[str, ...], opti
     state, fresh = network.state_dict(), random.module.state_dict()
     above = {name: fresh[name] for name in state if any(name.startswith(f"{module}.") for module in modules)}
     network.load_state_dict(state | above)
-    drawn = replace(
-        tuning.backbone, module=network, weights_hash=fingerprint(network.state_dict()), weights_source=RANDOM
-    )
+    drawn = tuning.backbone.around(network, weights_hash=fingerprint(network.state_dict()), weights_source=RANDOM)
     training = recipe.tuning(n, options.epochs, options.batch_size, random=True)
     return replace(tuning, backbone=drawn, training=training)
 

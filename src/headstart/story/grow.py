@@ -51,7 +51,7 @@ def add_to(folder: str | Path, table: Table, options: Options, watch: Watcher = 
     clock = Clock()
     with clock("open the network"):
         table = labelled(table)
-        old, backbone = read_with(folder, lambda bundle: (_open(bundle, options), trunk_of(bundle)))
+        old, backbone = read_with(folder, lambda bundle: (_open(bundle, options), trunk_of(bundle, options.cache)))
         backbone = replace(backbone, preprocess=old.loaded.backbone.preprocess)
         backbone = read_at(backbone, old.options)
         engine = compile_trunk(backbone, old.loaded.precision)

@@ -83,7 +83,7 @@ def open_at_size(
 ) -> Backbone:
     """The backbone at the size for these images."""
     check_seed(options.seed)
-    backbone = open_backbone(options.backbone, "none" if random else options.weights, options.seed, say)
+    backbone = open_backbone(options.backbone, "none" if random else options.weights, options.seed, say, options.cache)
     found = sized(backbone, table, options, whole)
     for line in said(found.preprocess.ranges):
         say(line)
@@ -129,7 +129,7 @@ def method_of(task: Task, backbone: Backbone, options: Options, n_images: int) -
 
 def as_published(options: Options, say: Say = QUIET.say) -> Backbone:
     """The backbone at its own input size, or the user's: what its own top was trained for."""
-    backbone = open_backbone(options.backbone, options.weights, options.seed, say)
+    backbone = open_backbone(options.backbone, options.weights, options.seed, say, options.cache)
     if options.bands:
         backbone = replace(backbone, preprocess=replace(backbone.preprocess, bands=bands_of(options.bands)))
     return at_side(backbone, options.size, backbone.preprocess.crop_fraction) if options.size else backbone

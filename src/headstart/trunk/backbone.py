@@ -1,19 +1,23 @@
-"""Name -> Backbone: a frozen network without its top, its preprocessing, its taps. The door to timm."""
+"""Name -> Backbone: a frozen network without its top, its preprocessing, its taps.
+
+A network that this machine has opened before is known by the shelf of the cache (`shelf.py`), under the hash of its
+weights and the releases that made it: then neither torch nor timm is imported. Else `maker.py` makes it.
+"""
 
 from __future__ import annotations
 
-import warnings
+import hashlib
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import timm
-import torch
-from torch import nn
 
 from headstart.data.images import Preprocess
 from headstart.errors import BackboneError, HeadstartError, nearest
@@ -23,12 +27,16 @@ from headstart.files.cells import printable
 from headstart.files.reading import read_regular
 from headstart.trunk import catalog, hub
 from headstart.trunk import weights as weight_files
-from headstart.trunk.layers import LAST, Tap
-from headstart.trunk.network import RANDOM, Backbone, shapes
+from headstart.trunk.network import RANDOM, Backbone, Made, Network, Source, Tensors
+from headstart.trunk.shelf import Shelf
+from headstart.trunk.store import cache_root
+from headstart.trunk.weights import Weights
 
 # Its real ImageNet weights install as an ordinary package; 336 images/s on 2 CPU cores (methods.md 9).
 DEFAULT = "tf_efficientnet_lite0"
 ALIASES = catalog.aliases()  # what Keras, torchvision and the tutorials call a network -> timm's name
+MAKERS = ("maker", "module", "layers")  # the modules of this room that make what is kept
+Say = Callable[[str], object]
 
 
 def resolve(name: str) -> str:
@@ -38,7 +46,7 @@ def resolve(name: str) -> str:
     Raises BackboneError with the nearest names.
     """
     architecture, dot, tag = name.lower().partition(".")
-    known = {n.lower(): n for n in timm.list_models()}
+    known = {n.lower(): n for n in _timms_names()}
     alias = ALIASES.get(catalog.squeezed(architecture))
     found = alias if architecture.startswith("efficientnet_lite") else known.get(architecture, alias)
     if found is None:
@@ -47,50 +55,191 @@ def resolve(name: str) -> str:
     return f"{found.partition('.')[0]}.{tag}" if dot else found
 
 
+def _timms_names() -> list[str]:
+    """The names of timm's networks; where timm is imported, with those that the user has added."""
+    shelf, about = Shelf(cache_root()), {"names of": "timm", "release": metadata.version("timm")}
+    known: list[str] | None = None if "timm" in sys.modules else shelf.fact(about)
+    if known is None:
+        own, known = "timm" not in sys.modules, catalog.timms_networks()
+        if own:
+            shelf.note(about, known)
+    return known
+
+
 def open_backbone(
-    name: str = DEFAULT, weights: str = "auto", seed: int = 0, say: Callable[[str], object] = lambda line: None
+    name: str = DEFAULT,
+    weights: str = "auto",
+    seed: int = 0,
+    say: Say = lambda line: None,
+    cache: str | None = None,
 ) -> Backbone:
     """The network of this name without its top; or that of a saved model, where `name` is its folder.
 
     `weights`: "auto" (installed package, else the hub), "none" (random, drawn from `seed`), or a .safetensors or .pth
-    file.
+    file. `cache`: the folder of what was found out before, see `store.cache_root`.
     torch's own random numbers go on afterwards as if nothing had been drawn. `say` is told what to know before
     anything is fetched. Raises BackboneError, BundleError.
     """
     if (Path(name) / MANIFEST).exists() or (Path(name) / CONFIG).exists():
-        return _of_a_model(Path(name), weights, seed)
+        return _of_a_model(Path(name), weights, seed, say, cache)
     if Path(name).is_file():
         raise BackboneError(f"{name} is a file: name its network with --backbone, and give the file with --weights")
     full = resolve(name)
+    return _opened(full, _weights_of(full, weights, say), seed, say, cache)
+
+
+def _weights_of(full: str, weights: str, say: Say) -> Weights:
+    """Where the weights that the user asks for come from; they are fetched where they are not here."""
     architecture, _, tag = full.partition(".")
-    with _drawing(seed):
-        if weights == "none":
-            network, source = timm.create_model(architecture, pretrained=False), RANDOM
-        elif weights != "auto":
-            network, source = _from_file(architecture, Path(weights), weights, say=say), f"file {Path(weights).name}"
-        elif not tag and (path := weight_files.packaged(architecture)):
-            source = f"package {weight_files.PACKAGES[architecture]}"
-            network = _from_file(architecture, path, source)
-        else:
-            network = _from_hub(full, say)
-            source = f"hub timm/{architecture}.{network.pretrained_cfg['tag']}"
-    return backbone_of(network, full, source)
+    if weights == "none":
+        return Weights("random", RANDOM)
+    if weights != "auto":
+        return Weights("file", f"file {Path(weights).name}", Path(weights), called=weights)
+    if not tag and (path := weight_files.packaged(architecture)):
+        source = f"package {weight_files.PACKAGES[architecture]}"
+        return Weights("package", source, path, called=source)
+    about = _published(full)
+    source = f"hub timm/{about.network}"
+    if brought := weight_files.brought_file(full, about.network):
+        return Weights("brought", source, brought, about.network)
+    return Weights("hub", source, hub.obtain(about, say), about.network)
 
 
-def _of_a_model(folder: Path, weights: str, seed: int) -> Backbone:
+def _published(full: str) -> catalog.Published:
+    """What timm says of the published weights of a network, asked once. Raises BackboneError."""
+    shelf, about = Shelf(cache_root()), {"published": full, "release": metadata.version("timm")}
+    with suppress(TypeError):
+        return catalog.Published(**(shelf.fact(about) or {}))
+    found = catalog.published(full)
+    shelf.note(about, vars(found))
+    return found
+
+
+def _opened(full: str, where: Weights, seed: int, say: Say, cache: str | None) -> Backbone:
+    """The network with these weights: what is known of it, or else made. Raises BackboneError."""
+    architecture, digest = full.partition(".")[0], where.digest()
+    if digest is None:  # what is wrong with the file is said by who reads it
+        return _made(full, architecture, where, seed, say)
+    shelf, key = Shelf(cache_root(cache)), {"network": full, **where.to_json(), "bytes": digest, **made_by()}
+    key |= {"seed": seed} if where.kind == "random" else {}
+    known = shelf.fact(key)
+    with suppress(KeyError, TypeError, ValueError):
+        if known is not None:
+            source = _OfWeights(architecture, where, seed, known["backbone"]["weights_hash"], shelf)
+            backbone = _known(known, source, key, shelf)
+            for line in known["lines"]:
+                say(line)
+            return backbone
+    lines: list[str] = []
+
+    def said(line: str) -> None:
+        lines.append(line)
+        say(line)
+
+    backbone = _noted(_made(full, architecture, where, seed, said), key, shelf, lines)
+    if backbone.network.shelf:
+        _keep_tensors(shelf, backbone)
+    return backbone
+
+
+def _made(full: str, architecture: str, where: Weights, seed: int, say: Say) -> Backbone:
+    from headstart.trunk import maker
+
+    return maker.backbone_of(maker.made(architecture, where, seed, say), full, where.source)
+
+
+def _known(said: Mapping[str, Any], source: Source, key: Mapping[str, Any], shelf: Shelf) -> Backbone:
+    """A backbone as `_noted` wrote it, whose network nobody has made yet."""
+    return Backbone.from_json(said["backbone"], Network(source, said["described"], key, shelf))
+
+
+def _noted(backbone: Backbone, key: Mapping[str, Any], shelf: Shelf, lines: Sequence[str] = ()) -> Backbone:
+    """The backbone, and all that is known of it on the shelf, where the network is timm's own."""
+    from headstart.trunk import maker
+
+    if not maker.is_timms(backbone.name.partition(".")[0]):
+        return backbone
+    described = backbone.network.described
+    shelf.note(key, {"backbone": backbone.to_json(), "described": described, "lines": list(lines)})
+    return replace(backbone, network=Network(backbone.network.source, described, key, shelf))
+
+
+@dataclass(frozen=True)
+class _OfWeights:
+    """A network that was made before of these weights, whose trunk's tensors are on the shelf."""
+
+    architecture: str
+    where: Weights
+    seed: int
+    weights_hash: str
+    shelf: Shelf
+
+    def module(self) -> Any:
+        from headstart.trunk import maker
+
+        return maker.frozen(maker.made(self.architecture, self.where, self.seed, lambda line: None))
+
+    def tensors(self) -> Tensors | None:
+        from safetensors.numpy import load
+
+        content = self.shelf.read({"tensors": self.weights_hash})
+        return None if content is None else load(content)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Elsewhere there may be neither the weights nor the shelf."""
+        found = self.tensors()
+        return (
+            (Made, (self.module(),)) if found is None else (_OfTensors, (self.architecture, self.architecture, found))
+        )
+
+
+@dataclass(frozen=True)
+class _OfTensors:
+    """The network of a saved model."""
+
+    name: str
+    architecture: str
+    given: Tensors
+
+    def module(self) -> Any:
+        from headstart.trunk import maker
+
+        return maker.frozen(maker.made_of(self.name, self.architecture, self.given))
+
+    def tensors(self) -> Tensors:
+        return self.given
+
+
+def _keep_tensors(shelf: Shelf, backbone: Backbone) -> None:
+    from safetensors.numpy import save
+
+    own = {name: np.asarray(t, order="C") for name, t in backbone.network.tensors().items()}
+    shelf.write({"tensors": backbone.weights_hash}, save(own))
+
+
+@cache
+def made_by() -> dict[str, str]:
+    """The releases and the code that what is kept depends on."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in MAKERS:
+        digest.update(Path(__file__).with_name(f"{name}.py").read_bytes())
+    return {"torch": metadata.version("torch"), "timm": metadata.version("timm"), "code": digest.hexdigest()}
+
+
+def _of_a_model(folder: Path, weights: str, seed: int, say: Say, cache: str | None) -> Backbone:
     """The trunk of a model that headstart has saved, or of timm's own layout (config.json, model.safetensors).
 
     Its input size and crop are the network's own again: the next task's images decide anew.
     """
     if not (folder / MANIFEST).exists():
-        return _of_timms_layout(folder, weights, seed)
+        return _of_timms_layout(folder, weights, seed, say, cache)
     bundle = read_bundle(folder)
     if weights != "auto":
-        return open_backbone(resolve(bundle.manifest["backbone"]["name"]), weights, seed)
-    return trunk_of(bundle)
+        return open_backbone(resolve(bundle.manifest["backbone"]["name"]), weights, seed, say, cache)
+    return trunk_of(bundle, cache)
 
 
-def trunk_of(bundle: Bundle) -> Backbone:
+def trunk_of(bundle: Bundle, cache: str | None = None) -> Backbone:
     """The trunk of a saved model, see `_of_a_model`. Raises BackboneError, BundleError."""
     about, classes, folder = bundle.manifest["backbone"], bundle.manifest["classes"], bundle.folder
     tensors = bundle.tensors(MODEL)
@@ -100,18 +249,18 @@ def trunk_of(bundle: Bundle) -> Backbone:
     source = RANDOM if earlier == RANDOM else f"model {folder.name} ({earlier})"
     with _of_a_stranger(folder):
         saved = Preprocess.from_json(bundle.manifest["preprocess"])
-        backbone = from_tensors(about["name"], tensors, saved, source, about["licence"])
-    cfg: Mapping[str, Any] = vars(backbone.module)["pretrained_cfg"]
-    size, crop = (int(cfg["input_size"][1]), int(cfg["input_size"][2])), float(cfg["crop_pct"])
+        backbone = from_tensors(about["name"], tensors, saved, source, about["licence"], cache)
+    described = backbone.network.described
     link = f"{folder.name}: {len(classes)} classes, data {bundle.manifest.get('data_fingerprint', '')[:12]}"
+    height, width = described["input_size"][1:]
     return replace(
         backbone,
-        preprocess=replace(saved, size=size, crop_fraction=crop),
+        preprocess=replace(saved, size=(height, width), crop_fraction=described["crop_pct"]),
         chain=(*(about.get("chain") or (about["weights_source"],)), link),
     )
 
 
-def _of_timms_layout(folder: Path, weights: str, seed: int) -> Backbone:
+def _of_timms_layout(folder: Path, weights: str, seed: int, say: Say, cache: str | None) -> Backbone:
     """A checkpoint as timm writes it: the architecture and preprocessing stand in config.json."""
     try:
         config = forms.parse(read_regular(folder / CONFIG), forms.TIMM)
@@ -123,11 +272,13 @@ def _of_timms_layout(folder: Path, weights: str, seed: int) -> Backbone:
         raise BackboneError(f"{folder} holds no {MODEL}: copy the model again")
     architecture = resolve(config["architecture"]).partition(".")[0]
     if weights != "auto":
-        return open_backbone(architecture, weights, seed)
-    with _drawing(seed), _of_a_stranger(folder):
-        overlay = _overlay(config.get("pretrained_cfg") or {})
-        network = _from_file(architecture, files[0], str(files[0]), overlay)
-        return backbone_of(network, config["architecture"], f"model {folder.resolve().name}")
+        return open_backbone(architecture, weights, seed, say, cache)
+    described = config.get("pretrained_cfg") or {}
+    source = f"model {folder.resolve().name}"
+    where = Weights("file", source, files[0], called=str(files[0]), overlay=described)
+    with _of_a_stranger(folder):
+        found = _opened(architecture, where, seed, lambda line: None, cache)
+    return replace(found, name=config["architecture"])
 
 
 @contextmanager
@@ -144,86 +295,29 @@ def _of_a_stranger(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def _overlay(described: Mapping[str, Any]) -> dict[str, Any]:
-    """What is taken over of a description in timm's words, in the types that timm wants; never where weights lie."""
-    return {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in described.items()
-        if key in forms.TIMM_FIELDS and value is not None
-    }
-
-
-@contextmanager
-def _drawing(seed: int) -> Iterator[None]:
-    """Networks made inside draw their first weights from `seed`; the caller's random numbers stay as they were."""
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # timm warns of names that it has changed since
-        torch.default_generator.manual_seed(seed)
-        yield
-
-
-def backbone_of(network: Any, name: str, source: str) -> Backbone:
-    """A Backbone around a timm network."""
-    state = network.state_dict()
-    network = network.eval().requires_grad_(False)
-    cfg: Mapping[str, Any] = network.pretrained_cfg
-    pooled = _top_is_pooled(network)
-    tops = _top_names(network)
-    taps, last = _taps(network, cfg)
-    return Backbone(
-        name=name,
-        module=network,
-        weights_source=source,
-        weights_hash=weight_files.fingerprint({k: v for k, v in state.items() if not k.startswith(tops)}),
-        preprocess=_preprocess(cfg, source.startswith("package")),
-        taps=taps,
-        last_channels=network.num_features if pooled else last,
-        last_is_pooled=pooled,
-        n_parameters=sum(p.numel() for k, p in network.named_parameters() if not k.startswith(tops)),
-        licence=str(cfg.get("license") or "unknown"),
-        classifier=str(cfg["classifier"]) if isinstance(network.get_classifier(), nn.Linear) and not pooled else "",
-        native_size=int(cfg["input_size"][-1]),
-    )
-
-
 def from_tensors(
-    name: str, tensors: Mapping[str, npt.NDArray[np.generic]], preprocess: Preprocess, source: str, licence: str
+    name: str,
+    tensors: Mapping[str, npt.NDArray[np.generic]],
+    preprocess: Preprocess,
+    source: str,
+    licence: str,
+    cache: str | None = None,
 ) -> Backbone:
     """The backbone that a saved model carries: `tensors` under timm's own names, without the top.
 
     Raises BackboneError.
     """
     architecture = resolve(name).split(".")[0]
-    plan = _planned(architecture)  # compared with it before a network takes memory: any network can be named
-    own, tops = plan.state_dict(), _top_names(plan)
-    missing = [k for k in own if k not in tensors and not k.startswith(tops)]
-    unexpected = [
-        k
-        for k, t in tensors.items()
-        if k not in own or tuple(own[k].shape) != t.shape or own[k].is_floating_point() != (t.dtype.kind == "f")
-    ]
-    if missing or unexpected:
-        raise BackboneError(
-            f"the saved tensors do not fit {name}: {printable(', '.join((missing or unexpected)[:3])[:200])}"
-        )
-    with _drawing(0):
-        network = timm.create_model(architecture, pretrained=False)
-    network.load_state_dict({k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in tensors.items()}, strict=False)
-    weight_files.check_numbers(network, f"the saved {name}")
-    return replace(backbone_of(network, name, source), preprocess=preprocess, licence=licence)
+    shelf, key = Shelf(cache_root(cache)), {"network": name, "tensors": weight_files.fingerprint(tensors), **made_by()}
 
+    given, known, backbone = _OfTensors(name, architecture, tensors), shelf.fact(key), None
+    with suppress(KeyError, TypeError, ValueError):
+        backbone = None if known is None else _known(known, given, key, shelf)
+    if backbone is None:
+        from headstart.trunk import maker
 
-def _planned(architecture: str, **options: Any) -> Any:
-    """The network without its numbers: its tensors have a shape and take no memory."""
-    try:
-        with torch.device("meta"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return timm.create_model(architecture, pretrained=False, **options)
-    except (NotImplementedError, RuntimeError) as error:
-        if "meta" not in str(error).lower():
-            raise
-        # none of timm's own from 1.0.30 on, but perhaps one that a user has added
-        return timm.create_model(architecture, pretrained=False, **options)
+        backbone = _noted(maker.backbone_of(given.module(), name, source), key, shelf)
+    return replace(backbone, preprocess=preprocess, weights_source=source, licence=licence)
 
 
 def timm_tensors(
@@ -233,8 +327,7 @@ def timm_tensors(
 
     Where the network's own top is dropped (see `Backbone.last_is_pooled`) only the trunk's tensors are given.
     """
-    tops = _top_names(backbone.module)
-    tensors = {k: v.cpu().numpy() for k, v in backbone.module.state_dict().items() if not k.startswith(tops)}
+    tensors = dict(backbone.network.tensors())
     if backbone.classifier:
         tensors |= {f"{backbone.classifier}.weight": weight, f"{backbone.classifier}.bias": bias}
     return tensors
@@ -245,30 +338,23 @@ def own_labels(backbone: Backbone) -> list[tuple[str, str]]:
 
     Raises BackboneError where there is no top or timm knows no names for its classes.
     """
-    from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 
-    network: Any = backbone.module
-    n = int(getattr(network, "num_classes", 0))
-    subset = infer_imagenet_subset(network) if n else None
-    if subset is None:
+    def find(module: Any) -> Any:
+        from headstart.trunk import maker
+
+        return maker.labels_of(module)
+
+    found = backbone.network.known("the names of its classes", find)
+    if found is None:
+        n = backbone.n_classes
         what = f"{n} classes that have no ImageNet names" if n else "no classes of its own"
         raise BackboneError(f"{backbone.name} has {what}: choose a network trained on ImageNet, such as {DEFAULT}")
-    info = ImageNetInfo(subset)
-    descriptions = [info.index_to_description(k) for k in range(n)]
-    return [(info.index_to_label_name(k), d.split(",")[0].replace(" ", "_")) for k, d in enumerate(descriptions)]
-
-
-def untraceable() -> tuple[list[type[nn.Module]], list[Callable[..., Any]]]:
-    """timm's modules and functions that torch.fx must not look into."""
-    from timm.models import get_notrace_functions, get_notrace_modules
-
-    return list(get_notrace_modules()), list(get_notrace_functions())  # type: ignore[no-untyped-call]
+    return [(wnid, name) for wnid, name in found]
 
 
 def timm_config(backbone: Backbone, n_classes: int, classes: Sequence[str]) -> dict[str, Any]:
     """config.json in timm's layout: `timm.create_model("local-dir:FOLDER", pretrained=True)` needs nothing else."""
-    network: Any = backbone.module
-    preprocess, cfg = backbone.preprocess, network.pretrained_cfg
+    preprocess, described = backbone.preprocess, backbone.network.described
     return {
         "architecture": backbone.name.split(".")[0],
         "num_classes": n_classes,
@@ -276,130 +362,14 @@ def timm_config(backbone: Backbone, n_classes: int, classes: Sequence[str]) -> d
         "pretrained_cfg": {
             "num_classes": n_classes,
             "input_size": [3, *preprocess.size],
-            "fixed_input_size": bool(cfg.get("fixed_input_size")),
+            "fixed_input_size": described["fixed_input_size"],
             "interpolation": preprocess.interpolation,
             "crop_pct": preprocess.crop_fraction,
             "crop_mode": "center" if preprocess.resize == "shortest" else "squash",
             "mean": list(preprocess.mean),
             "std": list(preprocess.std),
-            "classifier": cfg["classifier"],
-            "first_conv": cfg["first_conv"],
+            "classifier": described["classifier"],
+            "first_conv": described["first_conv"],
             "license": backbone.licence,
         },
     }
-
-
-def _top_names(network: Any) -> tuple[str, ...]:
-    """Beginnings of the tensor names of the classifier, and of hidden layers that count as top."""
-    classifier = network.pretrained_cfg["classifier"]
-    names = [f"{c}." for c in ([classifier] if isinstance(classifier, str) else classifier)]
-    return (*names, "pre_logits.") if _top_is_pooled(network) else tuple(names)
-
-
-def _top_is_pooled(network: Any) -> bool:
-    """Whether the hidden layers above the last feature map outweigh the trunk (VGG): they count as top."""
-    top = network.get_classifier()
-    n_top = _n_parameters(top) if isinstance(top, nn.Module) else 0
-    n_hidden = sum(_n_parameters(m) for name, m in network.named_children() if name == "pre_logits")
-    return n_hidden > _n_parameters(network) - n_top - n_hidden
-
-
-def _taps(network: Any, cfg: Mapping[str, Any]) -> tuple[tuple[Tap, ...], int]:
-    """(one tap a stage, features of the pre-logits).
-
-    A stage is a child of the network's list of stages, else a module that timm's `feature_info` names. What gives no
-    single activation there (HRNet's parallel branches) is no tap.
-    """
-    info = getattr(network, "feature_info", None) or []
-    channels = {str(i["module"]): int(i["num_chs"]) for i in getattr(info, "info", info)}
-    names = list(channels)
-    stages = getattr(network, "blocks", None)
-    if isinstance(stages, nn.Sequential) and len(stages) <= 8 and all(isinstance(s, nn.Sequential) for s in stages):
-        names = [f"blocks.{k}" for k in range(len(stages))]
-    found = shapes(network, names, tuple(cfg["input_size"][1:]))
-    taps = []
-    for name in (n for n in names if n in found):
-        shape = found[name]
-        last_axis = len(shape) == 3 or (len(shape) == 4 and shape[-1] == channels.get(name) != shape[1])
-        axis = -1 if last_axis else 1
-        taps.append(Tap(name, shape[axis], axis, module=name))
-    return tuple(taps), found[LAST][-1]
-
-
-def _preprocess(cfg: Mapping[str, Any], is_package: bool) -> Preprocess:
-    mean, std = (weight_files.PACKAGE_MEAN, weight_files.PACKAGE_STD) if is_package else (cfg["mean"], cfg["std"])
-    known = ("bilinear", "bicubic", "lanczos", "nearest")
-    return Preprocess(
-        size=(int(cfg["input_size"][1]), int(cfg["input_size"][2])),
-        crop_fraction=float(cfg["crop_pct"]),
-        interpolation=cfg["interpolation"] if cfg["interpolation"] in known else "bicubic",
-        resize="squash" if cfg.get("crop_mode") == "squash" else "shortest",
-        mean=tuple(map(float, mean)),  # type: ignore[arg-type]
-        std=tuple(map(float, std)),  # type: ignore[arg-type]
-    )
-
-
-def _n_parameters(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
-
-
-def _from_file(
-    architecture: str,
-    path: Path,
-    source: str,
-    overlay: dict[str, Any] | None = None,
-    say: Callable[[str], object] = lambda line: None,
-) -> nn.Module:
-    """The network with the weights of a file; its top has as many classes as the file's.
-
-    `overlay`: what the file's own description says of it in timm's terms, such as mean and std.
-    """
-    state = weight_files.read_state(path)
-    options: dict[str, Any] = {"pretrained_cfg_overlay": overlay}
-    plan = _planned(architecture, **options)
-    n_classes = weight_files.n_classes(state)
-    if n_classes not in (0, plan.num_classes):
-        options["num_classes"] = n_classes
-        plan = _planned(architecture, **options)
-    weight_files.match(plan.state_dict(), state, source)  # before the network takes memory: any size can be named
-    network: Any = timm.create_model(architecture, pretrained=False, **options)
-    if weight_files.other_names(network.state_dict(), state):
-        say(f"{source}: its tensors bear other names than {architecture}'s; matched by order and shape")
-    network.load_state_dict(weight_files.match(network.state_dict(), state, source))
-    weight_files.check_numbers(network, source)
-    return network  # type: ignore[no-any-return]
-
-
-def _from_hub(name: str, say: Callable[[str], object]) -> Any:
-    """The network with its published weights: from a file brought here, the hub's cache, else fetched.
-
-    `say` is told what to know before anything is fetched. Raises BackboneError.
-    """
-    about = catalog.published(name)
-    if brought := weight_files.brought_file(name, about.network):
-        state, carried = weight_files.read_carried(brought)
-        overlay = _overlay(carried.preprocess)
-        weight_files.match(_planned(about.network, pretrained_cfg_overlay=overlay).state_dict(), state, str(brought))
-        network: Any = timm.create_model(about.network, pretrained=False, pretrained_cfg_overlay=overlay)
-        network.load_state_dict(weight_files.match(network.state_dict(), state, str(brought)))
-        weight_files.check_numbers(network, str(brought))
-        return network
-    return _published(about.network, hub.obtain(about, say))
-
-
-def _published(network_name: str, path: Path) -> Any:
-    """The network with the weights of a file of timm's own, whose names and shapes timm adapts where it changed its
-    networks since. timm is given tensors and no file: what it reads itself, older releases unpickle."""
-    state = weight_files.read_state(path)
-    given = {"state_dict": state, "custom_load": False}
-    try:
-        network: Any = timm.create_model(network_name, pretrained=True, pretrained_cfg_overlay=given)
-    except weight_files.BROKEN as error:
-        reason = " ".join(str(error).split())[:200]
-        raise BackboneError(
-            f"weights file {path} does not fit {network_name} ({reason}): delete it, so that it is fetched again"
-        ) from None
-    for cfg in (network.pretrained_cfg, network.default_cfg):
-        cfg.pop("state_dict", None)
-    weight_files.check_numbers(network, str(path))
-    return network

@@ -167,6 +167,13 @@ def published(name: str) -> Published:
     )
 
 
+def timms_networks() -> list[str]:
+    """The names of timm's networks, without tags, and of those that were added to them."""
+    import timm
+
+    return list(timm.list_models())
+
+
 def published_networks() -> list[str]:
     """timm's names, with tags, of every network that has weights somewhere."""
     import timm

@@ -16,8 +16,8 @@ import torch
 from torch import fx, nn
 
 from headstart.errors import BackboneError, OptionError, nearest
-from headstart.trunk.backbone import untraceable
 from headstart.trunk.layers import INPUT, find_layer
+from headstart.trunk.maker import untraceable
 from headstart.trunk.network import Backbone
 
 

@@ -6,33 +6,44 @@ channels-last, autocast.
 
 Batch shapes are static and the last batch is padded by its caller, so that a row does not depend on its batch mates.
 
+The graph that is compiled is kept on the shelf of the cache (`shelf.py`), and so is what OpenVINO makes of it for this
+processor: a network that was compiled before is at work in 0.1 s, and torch is not imported. What is kept and what was
+just made are the same graph, read from the same bytes.
+
 A compiled network works in the process that compiled it. In a forked child OpenVINO waits for ever: in `wait` for
 streams that the child does not have, and when the network is freed, to join them (2026.4.1, Linux). Compiling anew
-there works and gives the parent's rows to the bit, once torch, which traces the network, runs on one thread
-(`forks.py`). So an engine compiles again at its first use in a child. Of 100 children, four at a time and while another
-thread of the parent predicted, all answered; a round of four took 6.1 s at most (a small network at 64 px; 2 cores that
-13 programs shared). With EfficientNet-Lite0 at 224 px the first answer takes 1.6 s of processor time.
+there works and gives the parent's rows to the bit, from what is kept, or once torch, which traces the network, runs on
+one thread (`forks.py`). So an engine compiles again at its first use in a child. Of 100 children, four at a time and
+while another thread of the parent predicted, all answered; a round of four took 6.1 s at most (a small network at 64
+px; 2 cores that 13 programs shared).
 """
 
 from __future__ import annotations
 
 import copy
+import ctypes
 import logging
 import os
+import platform
+import sys
+import tempfile
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import openvino
-import torch
 
 from headstart.errors import HeadstartError, OptionError
 from headstart.files import forks
-from headstart.trunk.network import Backbone, Trunk
+from headstart.trunk.backbone import made_by
+from headstart.trunk.layers import LAST
+from headstart.trunk.network import Backbone
 
 log = logging.getLogger(__name__)
 
@@ -92,10 +103,30 @@ def n_cores() -> int:
 
 
 def accelerator() -> str | None:
-    """torch's name of the device that is faster than the processor, or None."""
+    """torch's name of the device that is faster than the processor, or None. torch is asked only where there may be
+    one."""
+    if "torch" not in sys.modules and not _may_have_accelerator():
+        return None
+    import torch
+
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else None
+
+
+def _may_have_accelerator() -> bool:
+    """Whether a driver is here that torch could use: CUDA's (NVIDIA), ROCm's (AMD) or Apple's."""
+    if sys.platform == "darwin":
+        return platform.machine() == "arm64"
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return False
+    if Path("/dev/kfd").exists():
+        return True
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 class OpenVinoEngine:
@@ -108,12 +139,22 @@ class OpenVinoEngine:
         self._compiled, self._process = self._compile(), os.getpid()
 
     def _compile(self) -> Any:
+        """Read as it was compiled before for this processor, else compiled."""
+        core, shelf = openvino.Core(), self._backbone.network.shelf
         config = {
             "PERFORMANCE_HINT": "THROUGHPUT",
             "INFERENCE_PRECISION_HINT": self.precision,
             "INFERENCE_NUM_THREADS": n_cores(),
         }
-        compiled = openvino.Core().compile_model(to_openvino(self._backbone, self.batch), "CPU", config)
+        about = {"compiled": graph_key(self._backbone, self.batch), "for": config | processor(core)}
+        compiled = None
+        if content := shelf and shelf.read(about):
+            with suppress(RuntimeError):
+                compiled = core.import_model(content, "CPU", config)
+        if compiled is None:
+            compiled = core.compile_model(core.read_model(*graph_of(self._backbone, self.batch)), "CPU", config)
+            if shelf:
+                shelf.write(about, compiled.export_model().getvalue())
         forks.owns_threads(compiled)
         return compiled
 
@@ -160,6 +201,10 @@ class TorchEngine:
     """The trunk in torch: channels-last, autocast to bfloat16 where that is the precision."""
 
     def __init__(self, backbone: Backbone, device: str, precision: str, batch: int | None = None) -> None:
+        import torch
+
+        from headstart.trunk.module import Trunk
+
         self.name, self.precision = f"torch {torch.__version__} {device}", precision
         self.batch = batch or (cpu_batch(backbone.preprocess.size) if device == "cpu" else GPU_BATCH)
         self._device, self._process = device, os.getpid()
@@ -168,6 +213,8 @@ class TorchEngine:
 
     def run(self, batches: Iterable[tuple[Any, Bytes]], deliver: Deliver) -> None:
         """Raises HeadstartError on an accelerator that was opened before a fork, which no driver allows."""
+        import torch
+
         if self._device != "cpu" and self._process != os.getpid():
             raise HeadstartError(
                 f"the model was loaded on {self._device} before this process was forked, and a forked process cannot "
@@ -179,14 +226,65 @@ class TorchEngine:
                 deliver(tag, torch.cat([block.float() for block in blocks], dim=1).cpu().numpy())
 
 
+def graph_key(backbone: Backbone, batch: int) -> dict[str, Any]:
+    """All that the graph of a trunk depends on. A saved model and the network that it was made from have the same, as
+    long as neither the network's own top is read nor a layer that may lie in it."""
+    usual = backbone.ends == (LAST,) and all(tap.pools == ("mean", "std") for tap in backbone.taps)
+    return {
+        "architecture": backbone.name.partition(".")[0],
+        "weights": backbone.weights_hash,
+        "network": {} if usual else backbone.network.key,
+        "taps": [asdict(tap) for tap in backbone.taps],
+        "ends": list(backbone.ends),
+        "pooled": backbone.last_is_pooled,
+        "mean, std": [list(backbone.preprocess.mean), list(backbone.preprocess.std)],
+        "shape": [batch, *backbone.preprocess.size, 3],
+        "openvino": openvino.__version__,
+        **made_by(),
+    }
+
+
+def processor(core: Any) -> dict[str, Any]:
+    """What a compiled network depends on beside its graph and settings."""
+    able = sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    return {"processor": str(core.get_property("CPU", "FULL_DEVICE_NAME")), "able": able}
+
+
+def graph_of(backbone: Backbone, batch: int) -> tuple[bytes, bytes]:
+    """The trunk as OpenVINO's intermediate representation (XML, weights): kept from before, else made by torch.
+
+    Raises RuntimeError where OpenVINO cannot take the network.
+    """
+    shelf, about = backbone.network.shelf, {"graph": graph_key(backbone, batch)}
+    content = shelf and shelf.read(about)
+    if not content:
+        graph, weights = _written(to_openvino(backbone, batch))
+        content = len(graph).to_bytes(8, "little") + graph + weights
+        if shelf:
+            shelf.write(about, content)
+    end = 8 + int.from_bytes(content[:8], "little")
+    return content[8:end], content[end:]
+
+
+def _written(model: Any) -> tuple[bytes, bytes]:
+    """OpenVINO writes a graph to files only."""
+    with tempfile.TemporaryDirectory() as folder:
+        graph, weights = Path(folder) / "graph.xml", Path(folder) / "graph.bin"
+        openvino.serialize(model, graph, weights)
+        return graph.read_bytes(), weights.read_bytes()
+
+
 def to_openvino(backbone: Backbone, batch: int) -> Any:
     """The trunk as an OpenVINO graph: uint8 (batch, height, width, 3) in, float32 (batch, feature) out.
 
     It goes through the frontend itself, not `openvino.convert_model`, which would report its use over the network. A
     function is traced, not the module: that leaves out a script module for each layer, and takes half the time.
     """
+    import torch
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    from headstart.trunk.module import Trunk
 
     shape = [batch, *backbone.preprocess.size, 3]
     trunk = Trunk(backbone).eval()
@@ -214,5 +312,9 @@ class Machine:
 
 
 def this_machine() -> Machine:
-    found = torch.cuda.get_device_name() if torch.cuda.is_available() else (accelerator() or "none")
+    found = accelerator() or "none"
+    if found == "cuda":
+        import torch
+
+        found = torch.cuda.get_device_name()
     return Machine(n_cores(), str(openvino.Core().get_property("CPU", "FULL_DEVICE_NAME")), found)

@@ -11,13 +11,15 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
-from torch import nn
-
+from headstart.data.preprocess import Preprocess
 from headstart.errors import OptionError, nearest
 from headstart.files.forks import Lock
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 LAST = "pre_logits"  # what the network's own classifier reads
 LAST_MAP = "last_map"  # the last feature map, before pooling
@@ -61,7 +63,7 @@ class Tap:
         if "map" in self.pools:
             found["map"] = x.flatten(1).clone()  # a later layer that works in place would change it
         if not axes:
-            found |= {"mean": x, "max": x, "std": torch.zeros_like(x)}
+            found |= {"mean": x, "max": x, "std": x.new_zeros(x.shape)}
             return tuple(found[pool] for pool in self.pools)
         mean = x.mean(axes, keepdim=True)  # over the axes as they lie: flattening them first costs the engine a copy
         found["mean"] = mean.flatten(1)
@@ -70,6 +72,21 @@ class Tap:
         if "max" in self.pools:
             found["max"] = x.amax(axes)
         return tuple(found[pool] for pool in self.pools)
+
+
+class Tapped(Protocol):
+    """A network in torch, and what is read of it at which input: a `Backbone`."""
+
+    @property
+    def module(self) -> Any: ...
+    @property
+    def taps(self) -> tuple[Tap, ...]: ...
+    @property
+    def ends(self) -> tuple[str, ...]: ...
+    @property
+    def last_is_pooled(self) -> bool: ...
+    @property
+    def preprocess(self) -> Preprocess: ...
 
 
 @contextmanager
@@ -125,6 +142,8 @@ def keras_names(network: nn.Module) -> dict[str, str]:
 
 def _vgg(network: Any) -> dict[str, str]:
     """block1_conv1 is the output after its ReLU; block5_pool the last map."""
+    from torch import nn
+
     found, block, conv = {"fc1": "pre_logits.act1", "fc2": "pre_logits.act2"}, 1, 0
     for place, layer in network.features.named_children():
         if isinstance(layer, nn.Conv2d):
@@ -204,6 +223,8 @@ def _blocks(network: Any) -> list[tuple[int, int, str, Any]]:
 
 def _parts(place: str, block: Any) -> dict[str, str]:
     """What a block is made of -> its modules: "expand", "depthwise", "gate", "project", and "add" where it has one."""
+    from torch import nn
+
     kind = type(block).__name__
     order = {
         "InvertedResidual": {"expand": "bn1", "depthwise": "bn2", "gate": "se", "project": "bn3"},

@@ -1,23 +1,104 @@
-"""A frozen network without its top: its taps, its layers, and the module that an engine compiles."""
+"""A frozen network without its top, as data: its taps, its layers, its preprocessing. torch makes it, others run it.
+
+What the rest of headstart asks of a network was found out once, when torch had it at hand, and lies on the shelf of the
+cache (`shelf.py`). The network itself is made when something asks for `Backbone.module`: training, a new layer or input
+size, an engine that has not compiled it yet.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import nn
 
 from headstart.data.images import Preprocess, load
 from headstart.data.table import table_of
 from headstart.errors import OptionError
-from headstart.files import forks
-from headstart.trunk.layers import INPUT, LAST, LAST_MAP, LOGITS, POOLINGS, Tap, find_layer, hooked
+from headstart.files.forks import Lock
+from headstart.trunk.layers import LAST, LOGITS, POOLINGS, Tap
+from headstart.trunk.shelf import Shelf
+from headstart.trunk.store import cache_root
 
 RANDOM = "random weights"
+Tensors = Mapping[str, npt.NDArray[np.generic]]
+
+
+class Source(Protocol):
+    """What a network in torch can be made of; it can be pickled."""
+
+    def module(self) -> Any:
+        """The network, in evaluation mode and without gradients."""
+
+    def tensors(self) -> Tensors | None:
+        """Its trunk's tensors under timm's names, where they are at hand without making it."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A network that is there already."""
+
+    network: Any
+
+    def module(self) -> Any:
+        return self.network
+
+    def tensors(self) -> None:
+        return None
+
+
+class Network:
+    """The torch network behind a backbone, made of its `source` at the first need; safe on several threads.
+
+    `described`: what timm says of it, see `maker.backbone_of`. `key`: all that it is made of, for what is kept of it on
+    the `shelf`; without a shelf everything is found out anew.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        described: Mapping[str, Any],
+        key: Mapping[str, Any] | None = None,
+        shelf: Shelf | None = None,
+    ) -> None:
+        self.source, self.described, self.key, self.shelf = source, described, dict(key or {}), shelf
+        self._lock, self._made = Lock(), None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Where this is read may be another machine, with a cache of its own."""
+        shelf = state["shelf"] and Shelf(cache_root())
+        self.__init__(**state | {"shelf": shelf})  # type: ignore[misc]
+
+    @property
+    def module(self) -> Any:
+        with self._lock:
+            if self._made is None:
+                self._made = self.source.module()
+            return self._made
+
+    def tensors(self) -> Tensors:
+        """The trunk's tensors under timm's names."""
+        found = self.source.tensors() if self._made is None else None
+        if found is not None:
+            return found
+        tops = tuple(self.described["tops"])
+        return {k: v.cpu().numpy() for k, v in self.module.state_dict().items() if not k.startswith(tops)}
+
+    def known(self, question: str, find: Callable[[Any], Any]) -> Any:
+        """`find(module)`, which JSON can hold: found out once for this network."""
+        if self.shelf is None:
+            return find(self.module)
+        about = {"of": self.key, "question": question}
+        found = self.shelf.fact(about)
+        if found is None:
+            found = find(self.module)
+            self.shelf.note(about, found)
+        return found
 
 
 @dataclass(frozen=True)
@@ -30,7 +111,7 @@ class Backbone:
     """
 
     name: str
-    module: nn.Module
+    network: Network
     weights_source: str
     weights_hash: str
     preprocess: Preprocess
@@ -41,13 +122,24 @@ class Backbone:
     licence: str
     classifier: str  # the name of the network's own linear top; "" where it has none that reads `LAST`
     native_size: int  # px, the side of the input that the weights were trained or tested at
+    n_classes: int = 0  # of the network's own top
     chain: tuple[str, ...] = ()  # the models that it comes from, oldest first; empty for published weights
     ends: tuple[str, ...] = (LAST,)  # what is given after the taps: LAST, LOGITS or nothing
+
+    @property
+    def module(self) -> Any:
+        """The network in torch, which this makes if it was not needed before."""
+        return self.network.module
 
     @property
     def random(self) -> bool:
         """Whether nothing was learned before: the weights were drawn."""
         return self.weights_source == RANDOM
+
+    def around(self, module: Any, **changed: Any) -> Backbone:
+        """The same of another network of this architecture, with what has `changed` of the fields."""
+        n_classes = int(getattr(module, "num_classes", 0))
+        return replace(self, network=Network(Made(module), self.network.described), n_classes=n_classes, **changed)
 
     def features(self, images: Iterable[Any], layer: str = LAST, pooling: str = "avg", batch: int = 8) -> Activations:
         """What a layer says of these images (paths, arrays, Pillow images), in float32 and eager torch.
@@ -55,14 +147,15 @@ class Backbone:
         `layer`: a tap, any module's name, Keras's name, `last_map` or `pre_logits`; `pooling`: "avg", "max", "none"
         (the map as it is) or "flatten". Raises OptionError, and ImageError for an image that cannot be read.
         """
+        from headstart.trunk.module import Trunk, eager
+
         tap = tap_at(self, layer, pooling)
         trunk = Trunk(replace(self, taps=(tap,), ends=()))
         table = table_of(images)
         rows = []
         for start in range(0, len(table), batch):
             some = [load(table.read(row), self.preprocess).array for row in range(len(table))[start : start + batch]]
-            with torch.inference_mode():
-                rows.append(trunk(torch.from_numpy(np.stack(some)))[0].numpy())
+            rows.append(eager(trunk, np.stack(some)))
         values = np.concatenate(rows)
         shape = tap.shape if pooling == "none" else (values.shape[1],)
         return Activations(values.reshape(-1, *shape), tuple(map(str, table.names)), layer, tap.module)
@@ -74,6 +167,20 @@ class Backbone:
         """
         found = replace(self, preprocess=preprocess)
         return found if _runs(found) else replace(found, preprocess=replace(preprocess, size=self.preprocess.size))
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the network itself."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("network", "preprocess", "taps")}
+        return plain | {"preprocess": self.preprocess.to_json(), "taps": [vars(tap) for tap in self.taps]}
+
+    @staticmethod
+    def from_json(said: Mapping[str, Any], network: Network) -> Backbone:
+        """What `to_json` said, around this network. Raises KeyError, TypeError or ValueError for anything else."""
+        taps = tuple(Tap(**t | {"pools": tuple(t["pools"]), "shape": tuple(t["shape"])}) for t in said["taps"])
+        plain = dict(said) | {"chain": tuple(said["chain"]), "ends": tuple(said["ends"])}
+        return Backbone(
+            **plain | {"preprocess": Preprocess.from_json(said["preprocess"]), "taps": taps}, network=network
+        )
 
 
 @dataclass(frozen=True)
@@ -90,56 +197,6 @@ class Activations:
         return self.values.shape
 
 
-class Trunk(nn.Module):
-    """uint8 pixels (image, height, width, 3) -> one float32 (image, feature) per block; see `block_names`.
-
-    Normalisation is inside, so that every engine and export gets the same pixels; pooling is in float32.
-    """
-
-    def __init__(self, backbone: Backbone) -> None:
-        super().__init__()
-        forks.torch_runs()
-        self.network: Any = backbone.module
-        self.taps = backbone.taps
-        self.ends = backbone.ends
-        self.last_is_pooled = backbone.last_is_pooled
-        mean, std = backbone.preprocess.mean, backbone.preprocess.std
-        self.mean: torch.Tensor
-        self.std: torch.Tensor
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
-
-    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        x = (pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std
-        pooled: dict[str, tuple[torch.Tensor, ...]] = {}
-
-        def pool_at(tap: Tap) -> Callable[[nn.Module, Any, torch.Tensor], None]:
-            # Pooled at once: a later layer that works in place would change what was kept.
-            return lambda module, inputs, output: pooled.update({tap.name: tap.read(output)})
-
-        with hooked(self.network, [(tap.module, pool_at(tap)) for tap in self.taps]):
-            features = self.network.forward_features(x)
-            ends = [self._end(name, features) for name in self.ends]
-            if any(tap.name not in pooled and tap.module not in (INPUT, LAST, LAST_MAP) for tap in self.taps):
-                self.network.forward_head(features)  # a layer of the network's own top
-            values: dict[str, Callable[[], torch.Tensor]] = {
-                INPUT: lambda: x,
-                LAST_MAP: lambda: features,
-                LAST: lambda: self._end(LAST, features),
-            }
-            for tap in self.taps:
-                if tap.module in values:
-                    pooled[tap.name] = tap.read(values[tap.module]())
-        return (*(block for tap in self.taps for block in pooled[tap.name]), *ends)
-
-    def _end(self, name: str, features: torch.Tensor) -> torch.Tensor:
-        if name == LOGITS:
-            return self.network.forward_head(features).float()  # type: ignore[no-any-return]
-        if self.last_is_pooled:
-            return features.float().mean((2, 3))
-        return self.network.forward_head(features, pre_logits=True)  # type: ignore[no-any-return]
-
-
 def block_names(backbone: Backbone) -> tuple[str, ...]:
     """The names of `Trunk`'s outputs, in order: "TAP/mean" and "TAP/std" for each tap, then "pre_logits"."""
     return (*(name for tap in backbone.taps for name in tap.blocks), *backbone.ends)
@@ -147,8 +204,7 @@ def block_names(backbone: Backbone) -> tuple[str, ...]:
 
 def block_widths(backbone: Backbone) -> tuple[int, ...]:
     """The number of features of each of `Trunk`'s outputs, in order."""
-    n_classes: Any = getattr(backbone.module, "num_classes", 0)  # torch types every attribute as a module or tensor
-    ends = {LAST: backbone.last_channels, LOGITS: int(n_classes)}
+    ends = {LAST: backbone.last_channels, LOGITS: backbone.n_classes}
     return (*(width for tap in backbone.taps for width in tap.widths), *(ends[name] for name in backbone.ends))
 
 
@@ -159,14 +215,22 @@ def tap_at(backbone: Backbone, layer: str, pooling: str = "avg") -> Tap:
     """
     if pooling not in POOLINGS:
         raise OptionError(f"pooling {pooling!r} is not known: one of {', '.join(POOLINGS)}")
-    module = find_layer(backbone.module, layer, tuple(tap.name for tap in backbone.taps))
-    shape = shapes(backbone.module, (module,), backbone.preprocess.size).get(module)
+    size, names = backbone.preprocess.size, tuple(tap.name for tap in backbone.taps)
+
+    def find(module: Any) -> tuple[str, tuple[int, ...] | None]:
+        from headstart.trunk.layers import find_layer
+        from headstart.trunk.module import shapes
+
+        place = find_layer(module, layer, names)
+        return place, shapes(module, (place,), size).get(place)
+
+    module, shape = backbone.network.known(f"layer {layer} at {size[0]} x {size[1]}", find)
     if shape is None:
         raise OptionError(f"layer {layer!r} of {backbone.name} gives no single activation: choose another")
     known = {tap.module: tap.channel_axis for tap in backbone.taps}
     last = len(shape) == 3 or (len(shape) == 4 and -1 in known.values())  # tokens; maps of Swin and its like
     axis = known.get(module, -1 if last else 1)
-    places = [size for k, size in enumerate(shape) if k not in (0, axis % len(shape))]
+    places = [side for k, side in enumerate(shape) if k not in (0, axis % len(shape))]
     map_shape = (shape[axis], *places, *([1] if len(places) == 1 else []))
     return Tap(layer, shape[axis], axis, (POOLINGS[pooling],), module, map_shape)
 
@@ -176,43 +240,20 @@ def cut_at(backbone: Backbone, tap: Tap) -> Backbone:
     return replace(backbone, taps=(tap,), ends=())
 
 
-def shapes(network: Any, names: Iterable[str], size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
-    """The shape of each of these modules' output, of LAST_MAP and of LAST, for one image of (height, width) px.
-
-    A module that gives no single tensor, or is not used, is left out.
-    """
-    forks.torch_runs()
-    found: dict[str, tuple[int, ...]] = {}
-
-    def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            if isinstance(output, torch.Tensor) and output.ndim >= 2:
-                found[name] = tuple(output.shape)
-
-        return hook
-
-    with torch.inference_mode(), hooked(network, [(name, note(name)) for name in names]):
-        features = network.forward_features(torch.zeros(1, 3, *size))
-        last = network.forward_head(features, pre_logits=True)
-        network.forward_head(features)
-    if isinstance(features, torch.Tensor):  # CrossViT has a list of them
-        found[LAST_MAP] = tuple(features.shape)
-    return found | {INPUT: (1, 3, *size), LAST: tuple(last.shape)}
-
-
 def _runs(backbone: Backbone) -> bool:
     """Whether the network takes images of the size that `backbone.preprocess` says."""
-    cfg: Mapping[str, Any] = vars(backbone.module)["pretrained_cfg"]
-    if backbone.preprocess.size == tuple(cfg["input_size"][1:]):
+    described, size = backbone.network.described, backbone.preprocess.size
+    if list(size) == list(described["input_size"][1:]):
         return True
-    if cfg.get("fixed_input_size"):
+    if described["fixed_input_size"]:
         return False
-    try:
-        with torch.inference_mode():
-            Trunk(backbone)(torch.zeros(1, *backbone.preprocess.size, 3, dtype=torch.uint8))
-    except (RuntimeError, AssertionError, ValueError, IndexError):  # torch's and timm's refusals of a shape
-        return False
-    return True
+
+    def find(module: Any) -> bool:
+        from headstart.trunk.module import runs
+
+        return runs(backbone)
+
+    return bool(backbone.network.known(f"runs at {size[0]} x {size[1]}", find))
 
 
 def possible_sizes(backbone: Backbone) -> str:

@@ -16,10 +16,13 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from headstart.errors import BackboneError, OutputError
 from headstart.files import forms
@@ -60,6 +63,37 @@ BROKEN = (
 )
 AGAIN = "copy the file again from where it was made"
 COUNTER = "num_batches_tracked"  # torch's count of training steps: no part of what a frozen network computes
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where the weights of a network come from; `path` is None where they are drawn. `source`: as its backbone says it;
+    `network`: timm's name with its tag, of what is published; `called`: the file in errors; `overlay`: what the file's
+    own description says of the network in timm's words."""
+
+    kind: Literal["random", "file", "package", "brought", "hub"]
+    source: str
+    path: Path | None = None
+    network: str = ""
+    called: str = ""
+    overlay: Mapping[str, Any] = field(default_factory=dict)
+
+    def digest(self) -> str | None:
+        """32 hex digits over the bytes of the file, "" where there is none; None for one that cannot be read."""
+        if self.path is None:
+            return ""
+        digest = hashlib.blake2b(digest_size=16)
+        try:
+            with open_regular(self.path) as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+        except OSError:
+            return None
+        return digest.hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """What a network made of them depends on, beside the bytes."""
+        return {"kind": self.kind, "source": self.source, "published": self.network, "overlay": dict(self.overlay)}
 
 
 def packaged(architecture: str) -> Path | None:
@@ -352,11 +386,12 @@ def _difference(wanted: Iterable[str], given: Iterable[str]) -> str:
     return "another architecture?"
 
 
-def fingerprint(state: Mapping[str, torch.Tensor]) -> str:
-    """32 hex digits over names, shapes and bytes of all tensors."""
+def fingerprint(state: Mapping[str, torch.Tensor] | Mapping[str, npt.NDArray[np.generic]]) -> str:
+    """32 hex digits over names, shapes and bytes of all tensors, torch's or NumPy's."""
     digest = hashlib.blake2b(digest_size=16)
     for name in sorted(state):
-        array = state[name].detach().cpu().contiguous().numpy()
+        t = state[name]
+        array = np.asarray(t if isinstance(t, np.ndarray) else t.detach().cpu().numpy(), order="C")
         digest.update(f"{name}{array.dtype}{array.shape}".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
