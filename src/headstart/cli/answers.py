@@ -293,11 +293,11 @@ def _interval(metric: Interval, name: str) -> str:
     return f"{metric['value']:6.1%}  [{metric['low']:.1%}, {metric['high']:.1%}]"
 
 
-def cache_lines(root: Path, found: Usage) -> list[str]:
-    """What `headstart cache` shows."""
-    lines = []
+def cache_lines(root: Path, found: Usage, networks: int) -> list[str]:
+    """What `headstart cache` shows; `networks`: bytes of compiled networks."""
+    lines = [f"{networks / 1e6:9,.1f} MB  networks, compiled for this machine"] if networks else []
     for _, made_by, shards, size in found.entries:
         side = made_by.get("preprocess", {}).get("size", ["?"])[0]
         what = f"{made_by.get('backbone', 'unknown')}, {side} px, {made_by.get('precision', '?')}"
         lines.append(f"{size / 1e6:9,.1f} MB  {what}, {counted(shards, 'shard')}")
-    return [*lines, f"{found.total_bytes / 1e6:9,.1f} MB  in {root}"]
+    return [*lines, f"{(found.total_bytes + networks) / 1e6:9,.1f} MB  in {root}"]

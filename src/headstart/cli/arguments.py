@@ -171,8 +171,8 @@ def _add_looking_commands(command: Callable[[str, str], argparse.ArgumentParser]
     report.add_argument("model", metavar="MODEL", help="a folder that fit has written")
     report.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
-    cache = command("cache", "show the size of the stored features, or clear them")
-    cache.add_argument("--clear", action="store_true", help="delete the stored features")
+    cache = command("cache", "show the size of stored features and networks, or clear them")
+    cache.add_argument("--clear", action="store_true", help="delete them")
     cache.add_argument("--cache", metavar="FOLDER", help="another place than HEADSTART_CACHE or the platform's cache")
     cache.add_argument("--json", action="store_true", help="one JSON document on stdout")
 

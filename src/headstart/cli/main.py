@@ -363,19 +363,21 @@ def _report(given: argparse.Namespace) -> None:
 
 def _cache(given: argparse.Namespace) -> None:
     from headstart.cli.answers import cache_lines
-    from headstart.trunk import store
+    from headstart.trunk import shelf, store
 
     root = store.cache_root(given.cache)
     if given.clear:
-        freed = store.usage(root).total_bytes
+        freed = store.usage(root).total_bytes + shelf.kept_bytes(root)
         store.clear(root)
-        tell(f"{freed / 1e6:.1f} MB of stored features deleted")
-    found = store.usage(root)
+        shelf.clear(root)
+        tell(f"{freed / 1e6:.1f} MB of stored features and compiled networks deleted")
+    found, networks = store.usage(root), shelf.kept_bytes(root)
     if given.json:
         entries = [dict(zip(("key", "made_by", "shards", "bytes"), entry, strict=True)) for entry in found.entries]
-        say_json({"folder": str(root), "bytes": found.total_bytes, "entries": entries})
+        total = found.total_bytes + networks
+        say_json({"folder": str(root), "bytes": total, "networks": networks, "entries": entries})
         return
-    for line in cache_lines(root, found):
+    for line in cache_lines(root, found, networks):
         say(line)
 
 
