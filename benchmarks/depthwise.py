@@ -91,7 +91,7 @@ def steps(options: Any) -> list[list[str]]:
         for _ in range(options.rounds):
             for which, fast in enumerate((False, True)):
                 with mock.patch.object(depthwise, "X86", fast and depthwise.X86):
-                    seconds = arithmetic._step_seconds(way.prepare(Tail(network, what, 10)), x, way)
+                    seconds = arithmetic._step_seconds(arithmetic.prepare(Tail(network, what, 10), way), x, way)
                 best[which] = min(best[which], seconds)
         usual, fast_one = (options.batch / seconds for seconds in best)
         rows.append([way.name, f"{usual:.1f}", f"{fast_one:.1f}", f"{fast_one / usual:.2f}"])

@@ -25,16 +25,17 @@ from headstart.data.table import list_images, read_table
 from headstart.data.targets import ClassNumbers, class_numbers
 from headstart.errors import DataError, OptionError, OutputError
 from headstart.files.bundle import read_bundle
-from headstart.finetune.arithmetic import BF16, PLAIN
+from headstart.finetune.arithmetic import BF16, numbers, ordered, prepare
 from headstart.finetune.at_cut import AtCut, Stored
 from headstart.finetune.checkpoint import Checkpoint
 from headstart.finetune.choice import BELOW, CLOSED, LINEAR, MEAN, build, choose, layer_sets
+from headstart.finetune.design import PLAIN, Design, Epoch
 from headstart.finetune.job import Job, Session, Tuning
 from headstart.finetune.loop import Loop
 from headstart.finetune.objective import CROSS_ENTROPY
 from headstart.finetune.pilot import Pilot, pilot
 from headstart.finetune.record import Compared, DepthTried, TunedPart, TuningRecord
-from headstart.finetune.trained_head import Design, Epoch, Examples
+from headstart.finetune.training import Examples
 from headstart.finetune.tunable import Tail, Tunable, depths, kind_of, tunable
 from headstart.finetune.tune import Tuned, answers, tune
 from headstart.finetune.versus import compare
@@ -495,13 +496,13 @@ def test_other_numbers_leave_the_weights_as_they_are(network: Backbone) -> None:
     x, part = torch.from_numpy(pixels(4)), tunable(network, "all")
     plain, other = Tail(network, part, 3).eval(), Tail(network, part, 3).eval()
     other.linear.load_state_dict(plain.linear.state_dict())
-    BF16.prepare(other)
+    prepare(other, BF16)
     assert {n: p.dtype for n, p in other.state_dict().items()} == {n: p.dtype for n, p in plain.state_dict().items()}
-    with BF16.numbers("cpu"):
-        found = other(BF16.order(x))
+    with numbers(BF16, "cpu"):
+        found = other(ordered(x, BF16))
     assert found.dtype == torch.bfloat16
     assert torch.allclose(plain(x), found.float(), atol=0.05 * float(plain(x).detach().abs().max()))
-    assert PLAIN.order(x) is x
+    assert ordered(x, PLAIN) is x
 
 
 def test_rates_fall_with_the_stages(network: Backbone) -> None:
@@ -802,7 +803,7 @@ def test_held_out_images_teach_what_is_kept_and_only_after_it_was_compared(
     monkeypatch.setattr("headstart.finetune.tune.ALPHAS", (1.0,))  # the share of the tuned weights is theirs to say
     held = Job(plan, material(known, Y), ROWS, Session()).held
     is_held = np.isin(np.arange(N), held)
-    monkeypatch.setattr("headstart.finetune.trained_head.hold_out", lambda *given: is_held)
+    monkeypatch.setattr("headstart.finetune.design.hold_out", lambda *given: is_held)
     other = Y.copy()
     other[held] = (other[held] + 1) % 3
     seen: list[Epoch] = []

@@ -17,11 +17,12 @@ from headstart.data.targets import ClassNumbers, LabelSets, Targets, Values
 from headstart.errors import OptionError
 from headstart.finetune import spec
 from headstart.finetune.at_cut import AtCut, Stored
+from headstart.finetune.design import Design
 from headstart.finetune.job import Session, Tuning
 from headstart.finetune.loop import Loop
 from headstart.finetune.objective import BINARY, CROSS_ENTROPY, SQUARED, Objective, Unit
 from headstart.finetune.record import Compared
-from headstart.finetune.trained_head import Design, Examples, train_head
+from headstart.finetune.training import Examples, enter, leave, train_head
 from headstart.finetune.tunable import Tunable
 from headstart.finetune.tune import Tuned, answers, tune
 from headstart.finetune.versus import wins
@@ -170,9 +171,9 @@ def test_a_win_is_a_gain_in_whichever_direction_is_better(higher_is_better: bool
 def test_the_way_into_a_unit_and_back_is_none() -> None:
     unit, layer, x = Unit(np.array([5.0, -2.0]), np.array([10.0, 0.1])), torch.nn.Linear(3, 2), torch.randn(4, 3)
     before = layer(x).detach().double().numpy()
-    unit.enter(layer)
+    enter(unit, layer)
     assert unit.back(layer(x).detach().double().numpy()) == pytest.approx(before, abs=1e-5)
-    unit.leave(layer)
+    leave(unit, layer)
     assert layer(x).detach().double().numpy() == pytest.approx(before, abs=1e-5)
 
 

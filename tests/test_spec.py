@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from headstart.errors import OptionError
-from headstart.finetune.spec import Layer, build, parse, pooling
+from headstart.finetune.own_layers import build
+from headstart.finetune.spec import Layer, parse, pooling
 
 
 def shapes(spec: str, shape: tuple[int, ...], n_classes: int = 4) -> list[tuple[int, ...]]:

@@ -13,9 +13,12 @@ from headstart import recipe
 from headstart.data.targets import ClassNumbers
 from headstart.finetune import spec
 from headstart.finetune.at_cut import Stored
+from headstart.finetune.design import Design, Epoch
 from headstart.finetune.loop import batches, one_cycle
 from headstart.finetune.objective import CROSS_ENTROPY
-from headstart.finetune.trained_head import Design, Epoch, Examples, TrainedHead, _Run, build_head, train_head
+from headstart.finetune.own_layers import build_head
+from headstart.finetune.trained_head import TrainedHead
+from headstart.finetune.training import Examples, _Run, train_head
 from headstart.heads.material import Material
 from headstart.story import evidence
 from headstart.story.plan import make_plan

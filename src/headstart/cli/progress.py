@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from headstart.finetune.trained_head import Epoch
+    from headstart.finetune.design import Epoch
     from headstart.story.opening import Watcher
     from headstart.story.track import Tracker
 

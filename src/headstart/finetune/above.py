@@ -14,11 +14,13 @@ from torch import nn
 from headstart import recipe
 from headstart.finetune import arithmetic, pace
 from headstart.finetune.checkpoint import Checkpoint
+from headstart.finetune.design import Design
 from headstart.finetune.finder import Steps, find_rate
 from headstart.finetune.job import Job, part_of
 from headstart.finetune.loop import Groups
 from headstart.finetune.objective import Objective
-from headstart.finetune.trained_head import Design, Examples, TrainedHead, train_head
+from headstart.finetune.trained_head import TrainedHead
+from headstart.finetune.training import Examples, train_head
 from headstart.finetune.tunable import Tail, Tunable
 from headstart.heads.probe import Probe
 from headstart.heads.taps import plain

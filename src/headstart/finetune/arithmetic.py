@@ -12,46 +12,38 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from headstart.finetune.depthwise import FastGradients
+from headstart.finetune.design import PLAIN, Arithmetic
 
 VERSION = 3  # raised when a step is made in another way: its speed and last bits are others then
 WORTH = 1.15  # times faster than float32 before another way is taken: less is within the noise of three steps
 STEPS = 3  # timed, the first one apart
 
 
-@dataclass(frozen=True)
-class Arithmetic:
-    """`name`: for the report; `bf16`: convolutions and matrix products in bfloat16, the weights stay in float32;
-    `channels_last`: (image, height, width, channel)."""
-
-    name: str = "float32"
-    bf16: bool = False
-    channels_last: bool = False
-
-    def prepare(self, module: nn.Module) -> nn.Module:
-        """The module as it works in these numbers; its parameters stay the ones that they are."""
-        if self.channels_last:
-            module = module.to(memory_format=torch.channels_last)
-        return module
-
-    def order(self, x: torch.Tensor) -> torch.Tensor:
-        return x.contiguous(memory_format=torch.channels_last) if self.channels_last and x.ndim == 4 else x
-
-    @contextmanager
-    def numbers(self, device: str) -> Iterator[None]:
-        with FastGradients(), torch.autocast(device.split(":")[0], torch.bfloat16, enabled=self.bf16):
-            yield
-
-
-PLAIN = Arithmetic()
 CHANNELS_LAST = Arithmetic("float32, channels-last", channels_last=True)
 BF16 = Arithmetic("bfloat16, channels-last", bf16=True, channels_last=True)
 ALL = (PLAIN, CHANNELS_LAST, BF16)
+
+
+def prepare(module: nn.Module, way: Arithmetic) -> nn.Module:
+    """The module as it works in these numbers; its parameters stay the ones that they are."""
+    return module.to(memory_format=torch.channels_last) if way.channels_last else module
+
+
+def ordered(x: torch.Tensor, way: Arithmetic) -> torch.Tensor:
+    """x (image, ...) in the order of memory that it is read in."""
+    return x.contiguous(memory_format=torch.channels_last) if way.channels_last and x.ndim == 4 else x
+
+
+@contextmanager
+def numbers(way: Arithmetic, device: str) -> Iterator[None]:
+    """What is computed here is computed in these numbers."""
+    with FastGradients(), torch.autocast(device.split(":")[0], torch.bfloat16, enabled=way.bf16):
+        yield
 
 
 def candidates(module: nn.Module, precision: str, device: str) -> tuple[Arithmetic, ...]:
@@ -67,7 +59,7 @@ def rates(
     make: Iterator[nn.Module], x: torch.Tensor, ways: tuple[Arithmetic, ...], device: str
 ) -> list[tuple[Arithmetic, float]]:
     """Images a second of a training step on `x` (image, ...) in each of these ways, a fresh module for each."""
-    return [(way, len(x) / _step_seconds(way.prepare(next(make).to(device)), x.to(device), way)) for way in ways]
+    return [(way, len(x) / _step_seconds(prepare(next(make).to(device), way), x.to(device), way)) for way in ways]
 
 
 def fastest(measured: list[tuple[Arithmetic, float]]) -> tuple[Arithmetic, float]:
@@ -84,8 +76,8 @@ def _step_seconds(module: nn.Module, x: torch.Tensor, way: Arithmetic) -> float:
     for _ in range(1 + STEPS):
         start = time.perf_counter()
         optimizer.zero_grad(set_to_none=True)
-        with way.numbers(x.device.type):
-            loss = module(way.order(x)).float().logsumexp(1).mean()
+        with numbers(way, x.device.type):
+            loss = module(ordered(x, way)).float().logsumexp(1).mean()
         loss.backward()
         optimizer.step()
         if x.device.type != "cpu":

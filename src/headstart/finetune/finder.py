@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from headstart.finetune.design import Design
 from headstart.finetune.loop import Ints, Loop, batches
 from headstart.finetune.objective import Objective
-from headstart.finetune.trained_head import Design, Examples, begin
+from headstart.finetune.training import Examples, begin
 
 LOWEST, HIGHEST = 1e-6, 1.0
 STEPS = 100

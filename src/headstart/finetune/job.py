@@ -6,16 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from headstart.data.targets import Targets
 from headstart.finetune.at_cut import AtCut
+from headstart.finetune.design import Bar, Epoch, held_out, no_bar
 from headstart.finetune.objective import Objective
-from headstart.finetune.trained_head import Bar, Epoch, held_out, no_bar
-from headstart.finetune.tunable import Tunable
 from headstart.heads.material import Material
 from headstart.heads.probe import Probe
 from headstart.heads.spectrum import Doubles
@@ -25,6 +24,9 @@ from headstart.judge.marks import Marks
 from headstart.recipe import Training
 from headstart.trunk.engine import Engine, compile_trunk
 from headstart.trunk.network import Backbone
+
+if TYPE_CHECKING:
+    from headstart.finetune.tunable import Tunable
 
 Ints = npt.NDArray[np.int64]
 Blocks = dict[str, npt.NDArray[np.floating]]

@@ -15,8 +15,9 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from headstart.errors import DataError
-from headstart.finetune.arithmetic import PLAIN, Arithmetic
+from headstart.finetune.arithmetic import numbers, ordered, prepare
 from headstart.finetune.checkpoint import State, named, under
+from headstart.finetune.design import PLAIN, Arithmetic
 from headstart.finetune.objective import Objective
 from headstart.recipe import Training
 
@@ -51,7 +52,7 @@ class Loop:
     ) -> None:
         self.how, self.steps, self.objective, self.seed, self.device = how, steps, objective, seed, device
         self.arithmetic = arithmetic
-        self.module = arithmetic.prepare(module)
+        self.module = prepare(module, arithmetic)
         self.optimizer = _optimizer(how, groups or [(1.0, list(self.module.parameters()))])
         self.average = _moving_average(self.module, how)
         self.part = how.batch_size  # images of a batch that go through at once; fewer where memory is short
@@ -127,8 +128,8 @@ class Loop:
         self.optimizer.zero_grad(set_to_none=True)
         total, known = 0.0, max(1, _known(target))
         for part, wanted in zip(torch.split(x, self.part), torch.split(target, self.part), strict=True):
-            with self.arithmetic.numbers(self.device):
-                scores = self.module(self.arithmetic.order(part))
+            with numbers(self.arithmetic, self.device):
+                scores = self.module(ordered(part, self.arithmetic))
             loss = self.objective.loss(scores.float(), wanted, self.how.smoothing)
             loss = loss * (_known(wanted) / known)
             loss.backward()  # type: ignore[no-untyped-call]

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from headstart.data.targets import Targets, class_numbers
 from headstart.heads.calibrate import best_scale, log_softmax
 from headstart.heads.probe import Link
 from headstart.heads.spectrum import Doubles
 from headstart.judge.class_marks import class_marks
+
+if TYPE_CHECKING:
+    import torch
 
 Floats = NDArray[np.float32]
 EVEN = 0.5  # the probability that label smoothing draws a label to
@@ -40,20 +41,6 @@ class Unit:
 
     def back(self, outputs: Doubles) -> Doubles:
         return np.asarray(self.centre + self.spread * outputs)
-
-    def enter(self, last: nn.Linear) -> None:
-        """A last layer that gives the user's numbers gives these from now on."""
-        centre, spread = (torch.from_numpy(v).to(last.weight) for v in (self.centre, self.spread))
-        with torch.no_grad():
-            last.weight.div_(spread[:, None])
-            last.bias.sub_(centre).div_(spread)
-
-    def leave(self, last: nn.Linear) -> None:
-        """The way back of `enter`."""
-        centre, spread = (torch.from_numpy(v).to(last.weight) for v in (self.centre, self.spread))
-        with torch.no_grad():
-            last.weight.mul_(spread[:, None])
-            last.bias.mul_(spread).add_(centre)
 
 
 @dataclass(frozen=True)
@@ -105,7 +92,9 @@ def _one_hot(targets: Targets) -> Floats:
 
 
 def _cross_entropy(scores: torch.Tensor, encoded: torch.Tensor, smoothing: float) -> torch.Tensor:
-    return nn.functional.cross_entropy(scores, encoded, label_smoothing=smoothing)
+    from torch.nn.functional import cross_entropy
+
+    return cross_entropy(scores, encoded, label_smoothing=smoothing)
 
 
 def _best_class_scale(targets: Targets, outputs: Doubles) -> tuple[float, float]:
@@ -130,9 +119,12 @@ def _present(targets: Targets) -> Floats:
 
 def _binary_cross_entropy(scores: torch.Tensor, encoded: torch.Tensor, smoothing: float) -> torch.Tensor:
     """Of the labels that are known; each drawn to EVEN by `smoothing`."""
+    import torch
+    from torch.nn.functional import binary_cross_entropy_with_logits
+
     known = ~encoded.isnan()
     wanted = torch.where(known, encoded, EVEN) * (1 - smoothing) + EVEN * smoothing
-    losses = nn.functional.binary_cross_entropy_with_logits(scores, wanted, reduction="none")
+    losses = binary_cross_entropy_with_logits(scores, wanted, reduction="none")
     return torch.where(known, losses, 0.0).sum() / known.sum().clamp(min=1)
 
 
@@ -178,7 +170,9 @@ def _right_labels(targets: Targets, outputs: Doubles) -> NDArray[Any]:
 
 def _squared(scores: torch.Tensor, encoded: torch.Tensor, smoothing: float) -> torch.Tensor:
     """Smoothing means nothing for a value: it is left aside."""
-    return nn.functional.mse_loss(scores, encoded)
+    from torch.nn.functional import mse_loss
+
+    return mse_loss(scores, encoded)
 
 
 def _spread(values: Doubles) -> Doubles:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from headstart.finetune.trained_head import Epoch
+from headstart.finetune.design import Epoch
 from headstart.judge.marks import Interval
 
 ACCURACY = "accuracy"  # the measure that metrics.json does not name: there was no other

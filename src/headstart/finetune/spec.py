@@ -1,4 +1,4 @@
-"""A head in words: "flatten, dense 256 relu, dense", "conv 256 3x3 relu, gap", and the layers it stands for.
+"""A head in words: "flatten, dense 256 relu, dense", "conv 256 3x3 relu, gap".
 
 | word | what | Keras |
 |---|---|---|
@@ -16,17 +16,12 @@ The last `dense` may be left out: it is always there, with one output a class.
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from headstart.errors import OptionError, nearest
 
-if TYPE_CHECKING:
-    from torch import nn
-
-# word -> torch's class: the grammar is checked before torch is imported
+# word -> torch's class
 ACTIVATIONS = {"relu": "ReLU", "gelu": "GELU", "silu": "SiLU", "tanh": "Tanh", "sigmoid": "Sigmoid"}
 POOLED = {"gap": "avg", "gmp": "max"}  # what the trunk can do itself, so that no map is kept
 ARGUMENTS = {
@@ -65,11 +60,11 @@ def parse(spec: str) -> tuple[Layer, ...]:
     for group in re.finditer(r"[^,]+|(?<=,)(?=,|$)|^$", spec):
         words = [(w.group().lower(), group.start() + w.start()) for w in re.finditer(r"\S+", group.group())]
         if not words:
-            raise _wrong(spec, group.start(), f"nothing stands there: one of {', '.join(ARGUMENTS)}")
+            raise wrong(spec, group.start(), f"nothing stands there: one of {', '.join(ARGUMENTS)}")
         layers.append(_layer(spec, words))
     for layer in layers[:-1]:
         if layer.kind == "dense" and not layer.units:
-            raise _wrong(spec, layer.at, "only the last dense may be without a number of units")
+            raise wrong(spec, layer.at, "only the last dense may be without a number of units")
     last = layers[-1]
     if last.kind != "dense" or last.units:
         layers.append(Layer("dense", at=len(spec)))
@@ -79,7 +74,7 @@ def parse(spec: str) -> tuple[Layer, ...]:
 def _layer(spec: str, words: list[tuple[str, int]]) -> Layer:
     (kind, at), rest = words[0], words[1:]
     if kind not in ARGUMENTS:
-        raise _wrong(spec, at, f"{kind!r} is not known{nearest(kind, ARGUMENTS)}: one of {', '.join(ARGUMENTS)}")
+        raise wrong(spec, at, f"{kind!r} is not known{nearest(kind, ARGUMENTS)}: one of {', '.join(ARGUMENTS)}")
     units, kernel, share, activation = 0, 0, 0.0, ""
     takes = {"dense": 1, "conv": 2, "dropout": 1, "maxpool": 1, "avgpool": 1}.get(kind, 0)
     numbers = rest[:takes]
@@ -87,13 +82,13 @@ def _layer(spec: str, words: list[tuple[str, int]]) -> Layer:
         activation, rest = rest[-1][0], rest[:-1]
         numbers = rest[:takes]
     for word, place in rest[len(numbers) :]:
-        raise _wrong(spec, place, f"{word!r} is not allowed: {kind} takes {ARGUMENTS[kind]}")
+        raise wrong(spec, place, f"{word!r} is not allowed: {kind} takes {ARGUMENTS[kind]}")
     if len(numbers) < {"conv": 2, "dropout": 1}.get(kind, 0):
-        raise _wrong(spec, at, f"{kind} takes {ARGUMENTS[kind]}")
+        raise wrong(spec, at, f"{kind} takes {ARGUMENTS[kind]}")
     for k, (word, place) in enumerate(numbers):
         number = _number(kind, k, word)
         if number is None:
-            raise _wrong(spec, place, f"{word!r} is not allowed: {kind} takes {ARGUMENTS[kind]}")
+            raise wrong(spec, place, f"{word!r} is not allowed: {kind} takes {ARGUMENTS[kind]}")
         if kind == "dropout":
             share = number
         elif kind in ("dense", "conv") and k == 0:
@@ -117,70 +112,11 @@ def _number(kind: str, k: int, word: str) -> float | None:
     return float(word) if re.fullmatch(r"\d{1,6}", word) and least <= int(word) <= MOST else None
 
 
-def _wrong(spec: str, at: int, what: str) -> OptionError:
+def wrong(spec: str, at: int, what: str) -> OptionError:
+    """The error at this character of a spec."""
     return OptionError(f"head {spec!r}, character {at + 1}: {what}")
 
 
 def pooling(layers: tuple[Layer, ...]) -> str:
     """How the trunk gives what the first layer reads: "avg", "max", or "none" for a whole map."""
     return POOLED.get(layers[0].kind, "none")
-
-
-def build(layers: tuple[Layer, ...], shape: tuple[int, ...], n_classes: int, spec: str) -> nn.Sequential:
-    """The layers for inputs (channel, height, width), or (channel,) where the trunk has pooled already.
-
-    Raises OptionError where a layer cannot follow the one before it.
-    """
-    from torch import nn
-
-    modules: list[nn.Module] = []
-    for layer in layers:
-        flat = len(shape) == 1
-        if layer.kind in POOLED and layer is layers[0] and flat:
-            continue  # done by the trunk
-        if flat and layer.kind in ("gap", "gmp", "conv", "maxpool", "avgpool"):
-            raise _wrong(spec, layer.at, f"{layer.kind} needs a feature map, and what comes before leaves none")
-        if not flat and layer.kind == "dense":
-            raise _wrong(spec, layer.at, "dense needs one row an image: put gap or flatten before it")
-        made, shape = _module(layer, shape, n_classes, spec)
-        modules += made
-        if layer.activation:
-            modules.append(_activation(layer.activation))
-    return nn.Sequential(*modules)
-
-
-def _module(layer: Layer, shape: tuple[int, ...], n_classes: int, spec: str) -> tuple[list[nn.Module], tuple[int, ...]]:
-    """(modules, shape of what comes out)."""
-    from torch import nn
-
-    flat, channels = len(shape) == 1, shape[0]
-    if layer.kind == "dense":
-        units = layer.units or n_classes
-        return [nn.Linear(channels, units)], (units,)
-    if layer.kind == "conv":
-        return [nn.Conv2d(channels, layer.units, layer.kernel, padding="same")], (layer.units, *shape[1:])
-    if layer.kind in ("maxpool", "avgpool"):
-        size = tuple(side // layer.kernel for side in shape[1:])
-        if min(size) < 1:
-            raise _wrong(
-                spec, layer.at, f"{layer.kind} of {layer.kernel}: the map is only {shape[1]} x {shape[2]} there"
-            )
-        kind = nn.MaxPool2d if layer.kind == "maxpool" else nn.AvgPool2d
-        return [kind(layer.kernel)], (channels, *size)
-    if layer.kind == "flatten":
-        return [nn.Flatten()], (math.prod(shape),)
-    if layer.kind in POOLED:
-        pool = nn.AdaptiveAvgPool2d(1) if layer.kind == "gap" else nn.AdaptiveMaxPool2d(1)
-        return [pool, nn.Flatten()], (channels,)
-    if layer.kind == "batchnorm":
-        return [nn.BatchNorm1d(channels) if flat else nn.BatchNorm2d(channels)], shape
-    if layer.kind == "dropout":
-        return [nn.Dropout(layer.share)], shape
-    return [_activation(layer.kind)], shape
-
-
-def _activation(word: str) -> nn.Module:
-    from torch import nn
-
-    made: nn.Module = getattr(nn, ACTIVATIONS[word])()
-    return made

@@ -16,11 +16,12 @@ import torch
 
 from headstart import recipe
 from headstart.finetune.above import Attempt, learn_held_out, train_above
+from headstart.finetune.arithmetic import prepare
 from headstart.finetune.choice import LINEAR, Choice, build, choose, layer_sets
+from headstart.finetune.design import Epoch
 from headstart.finetune.job import Ints, Job, Reader, Session, Tuning, part_of
 from headstart.finetune.pilot import Pilot, pilot
 from headstart.finetune.record import Compared, TunedPart, TuningRecord
-from headstart.finetune.trained_head import Epoch
 from headstart.finetune.tunable import Tunable, tunable
 from headstart.finetune.versus import compare, no_need, wins
 from headstart.heads.material import Material
@@ -158,7 +159,7 @@ def _mixed(job: Job, attempt: Attempt) -> tuple[Attempt, float]:
     head, held, objective = attempt.head, job.held, job.tuning.objective
     assert head.design.start is not None
     tuned = {name: value.clone() for name, value in head.module.state_dict().items()}
-    first = head.design.arithmetic.prepare(head.design.start(job.teaching)).state_dict()
+    first = prepare(head.design.start(job.teaching), head.design.arithmetic).state_dict()
 
     def between(alpha: float) -> dict[str, torch.Tensor]:
         return {n: t if alpha == 1 or not t.is_floating_point() else first[n].lerp(t, alpha) for n, t in tuned.items()}
@@ -166,7 +167,7 @@ def _mixed(job: Job, attempt: Attempt) -> tuple[Attempt, float]:
     losses, found = {}, {}
     for alpha in ALPHAS:
         head.module.load_state_dict(between(alpha))
-        found[alpha] = head.answer(attempt.examples, held)
+        found[alpha] = attempt.examples.answers_of(head.module, held, head.scale, head.link)
         losses[alpha] = objective.best_scale(job.held_targets, found[alpha])[1]
     best = min(ALPHAS, key=losses.__getitem__)
     head.module.load_state_dict(between(best))

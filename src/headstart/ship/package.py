@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from headstart.data.given import kind_of
 from headstart.data.images import Preprocess
@@ -22,8 +21,9 @@ from headstart.errors import BundleError, HeadstartError
 from headstart.files.bundle import HEAD, MODEL, Bundle
 from headstart.files.cells import printable
 from headstart.files.forms import LINEAR, MOST_SIDE, RECOGNISER, TRAINED
+from headstart.finetune.design import Design
 from headstart.finetune.spec import parse
-from headstart.finetune.trained_head import Design, TrainedHead, build_head
+from headstart.finetune.trained_head import TrainedHead
 from headstart.heads.probe import Link, Probe
 from headstart.heads.taps import Part, plain
 from headstart.recipe import Training
@@ -150,34 +150,21 @@ def _of_layers(
 ) -> Head:
     """A linear head, or one of the user's own layers."""
     parts = tuple(Part(part["block"], part["root"], part["unit"]) for part in described["parts"])
-    nothing = np.empty((0, n_outputs))
     if described["kind"] == LINEAR:
         coef, intercept = (tensors[name].astype(np.float64) for name in ("coef", "intercept"))
         wanted = (n_outputs, sum(widths[part.block] for part in parts))
         if coef.shape != wanted or intercept.shape != wanted[:1]:
             raise ValueError(f"its head has the shapes {coef.shape} and {intercept.shape}, needed: {wanted}")
-        return Probe(parts, coef, intercept, (), nothing, link)
+        return Probe(parts, coef, intercept, (), np.empty((0, n_outputs)), link)
+    from headstart.finetune.own_layers import rebuilt  # torch
+
     words, shape = described["spec"], tuple(described["shape"])
     if math.prod(shape) != widths[parts[0].block]:
         raise ValueError(f"its head reads maps of {shape}, and {parts[0].block} has {widths[parts[0].block]} values")
     known = {field.name for field in fields(Training)}
     training = Training(**{name: value for name, value in described["training"].items() if name in known})
     design = Design(words=words, layers=parse(words), block=parts[0].block, shape=shape, training=training)
-    _check_layers(design, tensors, n_outputs)
-    module = build_head(design, n_outputs).eval().requires_grad_(False)
-    module.load_state_dict({name: torch.from_numpy(t.copy()) for name, t in tensors.items()})
-    return TrainedHead(design, module, float(described["scale"]), (), nothing, link=link)
-
-
-def _check_layers(design: Design, tensors: dict[str, npt.NDArray[Any]], n_outputs: int) -> None:
-    """Compare the layers in words with the tensors before they take memory: a few words can ask for any size."""
-    with torch.device("meta"):
-        planned = build_head(design, n_outputs).state_dict()
-    if {name: tuple(t.shape) for name, t in planned.items()} != {name: t.shape for name, t in tensors.items()}:
-        raise ValueError(f"the tensors of its head are not those of the layers {design.words[:80]!r}")
-    for name, t in tensors.items():
-        if name.endswith("running_var") and (t < 0).any():
-            raise ValueError(f"{name} of its head is below zero")
+    return rebuilt(design, tensors, float(described["scale"]), n_outputs, link)
 
 
 @dataclass(frozen=True)

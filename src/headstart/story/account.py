@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from headstart import recipe
 from headstart.counted import count, counted
+from headstart.finetune.design import Epoch
 from headstart.finetune.objective import CROSS_ENTROPY
 from headstart.finetune.record import ACCURACY, Compared, TuningRecord
-from headstart.finetune.trained_head import Epoch, TrainedHead
+from headstart.finetune.trained_head import TrainedHead
 from headstart.judge.marks import Interval, ends
 from headstart.story.pipeline import Fitted, Growth
 

@@ -16,9 +16,9 @@ from threadpoolctl import threadpool_limits
 from headstart import recipe
 from headstart.data.splits import nested_order
 from headstart.finetune.at_cut import Stored
+from headstart.finetune.design import Bar, Design, Epoch, no_bar
 from headstart.finetune.job import Session, Tuning
-from headstart.finetune.trained_head import Bar, Design, Epoch, Examples, TrainedHead, no_bar, train_head
-from headstart.finetune.tune import answers, tune
+from headstart.finetune.trained_head import TrainedHead
 from headstart.heads.material import Blocks, Ints, Material
 from headstart.heads.probe import Probe
 from headstart.heads.spectrum import Doubles
@@ -117,6 +117,8 @@ def _train(
     material: Material, rows: Ints, method: Method, progress: Callable[[Epoch], None] = lambda epoch: None
 ) -> TrainedHead:
     """The user's own layers, trained on these rows."""
+    from headstart.finetune.training import Examples, train_head  # torch
+
     assert method.design is not None
     assert method.task.objective is not None
     m, keys = material, [material.keys[row] for row in rows]
@@ -169,6 +171,8 @@ def _own_crossed(
 def cross_tuned(material: Material, plan: Plan, method: Method, bar: Bar) -> tuple[Verdict, Verdict]:
     """Cross-validation in which all of a tuning is done anew: of the model, and of its linear top alone. `material`:
     the frozen network's."""
+    from headstart.finetune.tune import answers, tune  # torch
+
     assert method.tuning is not None
     assert method.session is not None
     tuning, session = method.tuning, method.session.quiet()

@@ -15,9 +15,8 @@ from headstart.data.ranges import ranges_of
 from headstart.data.table import Table
 from headstart.errors import DataError, ImageError, OptionError, OutputError
 from headstart.finetune import spec
+from headstart.finetune.design import Bar, Design, Epoch, no_bar
 from headstart.finetune.job import Session
-from headstart.finetune.trained_head import Bar, Design, Epoch, check_layers, no_bar
-from headstart.finetune.tunable import tunable
 from headstart.heads.taps import one_layer
 from headstart.story.evidence import Method
 from headstart.story.options import LARGEST, SMALLEST, Options, bands_of, check_seed
@@ -93,9 +92,13 @@ def open_at_size(
 def read_at(backbone: Backbone, options: Options) -> Backbone:
     """The backbone with the taps that the heads will read, and no others: what is not read need not be computed."""
     if options.tune != "none":
+        from headstart.finetune.tunable import tunable  # torch
+
         tunable(backbone, "last" if options.tune == "auto" else options.tune)  # a wrong word is named before long work
         return backbone
     if options.head != "auto":
+        from headstart.finetune.own_layers import check_layers  # torch
+
         tap = tap_at(backbone, options.layer or LAST_MAP, spec.pooling(spec.parse(options.head)))
         backbone = replace(backbone, taps=(tap,))
         check_layers(design_of(backbone, options, 1))

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,6 @@ from headstart.data.targets import Targets
 from headstart.errors import DataError, OptionError
 from headstart.files.bundle import read_bundle
 from headstart.finetune.record import TuningRecord
-from headstart.finetune.tune import Tuned, tune
 from headstart.heads.material import Material
 from headstart.heads.taps import LAST, plain
 from headstart.judge.crossing import CurvePoint
@@ -36,7 +35,6 @@ from headstart.judge.marks import Interval, Score
 from headstart.ship.package import Loaded, unpack
 from headstart.ship.predict import Predictions, predict_with_features
 from headstart.story import evidence
-from headstart.story.activations_of import prepare
 from headstart.story.opening import (
     QUIET,
     Options,
@@ -56,6 +54,9 @@ from headstart.tasks.task import Head, Rule, Task
 from headstart.trunk.engine import Engine
 from headstart.trunk.features import Features
 from headstart.trunk.network import Backbone
+
+if TYPE_CHECKING:
+    from headstart.finetune.tune import Tuned
 
 LEAST_SHOWN = 0.05  # s between the stages of a fit: less is nobody's concern
 
@@ -181,11 +182,22 @@ def taught(task: Task, seen: Seen, plan: Plan, options: Options, watch: Watcher,
     """Heads for what the network saw. Raises DataError where a class cannot be learned."""
     with clock("fit heads"):
         task.check(seen.targets, plan.train)
-        features, material = seen.features, seen.material(options.seed)
+        material = seen.material(options.seed)
         method = method_of(task, seen.backbone, options, len(plan.train))
         if options.tune == "none":
             head = evidence.final_head(material, plan, method, watch.bar)
             return Learned(seen, plan, head, method, material, options, clock.seconds, material)
+    return _tuned(seen, plan, material, method, options, watch, clock)
+
+
+def _tuned(
+    seen: Seen, plan: Plan, material: Material, method: evidence.Method, options: Options, watch: Watcher, clock: Clock
+) -> Learned:
+    """As `taught`: a part of the network learns too."""
+    from headstart.finetune.tune import tune  # torch
+    from headstart.story.activations_of import prepare
+
+    task, features = method.task, seen.features
     with clock("tune"):
         trainings = 1 if plan.judge is not None else 1 + recipe.cross_validation(len(plan.train))[0]
         tuning = prepare(task, seen.table, features.hashes, seen.backbone, options, plan.train, trainings)
