@@ -102,17 +102,18 @@ def _demo(given: argparse.Namespace) -> None:
 
 
 def _fit_and_save(given: argparse.Namespace) -> None:
-    from headstart.files.bundle import check_writable, read_bundle
     from headstart.story.options import set_otherwise, typed
-    from headstart.story.replacing import check_grows, check_replaceable
     from headstart.story.track import open_trackers, read_words
 
     folder, options = Path(given.output), _options(given)
     if given.add_to and (other := set_otherwise(options)):
         raise OptionError(f"--{other} cannot be set with --add-to: it is the model's own")
+    read_words(given.track)
+    from headstart.files.bundle import check_writable, read_bundle
+    from headstart.story.replacing import check_grows, check_replaceable
+
     if given.add_to:
         check_grows(read_bundle(given.add_to))
-    read_words(given.track)
     check_writable(folder)
     table = _read(given, 1 if given.add_to else 2)
     if not given.force:
@@ -173,14 +174,15 @@ def _evaluate(given: argparse.Namespace) -> None:
 
 
 def _predict(given: argparse.Namespace) -> None:
-    from headstart.data.table import list_images
-    from headstart.data.to_label import named
     from headstart.files.output import PREDICTIONS, check_output
     from headstart.story.options import check_top
 
     check_top(given.top)
     if given.output:
         check_output(Path(given.output), PREDICTIONS)
+    from headstart.data.table import list_images
+    from headstart.data.to_label import named
+
     table = list_images(named(given.images, sys.stdin))
     from headstart.ship.predict import predict, records, write_predictions
     from headstart.story import pipeline
@@ -195,10 +197,8 @@ def _predict(given: argparse.Namespace) -> None:
     failed = sum(record["error"] is not None for record in found)
     if given.output:
         write_predictions(found, Path(given.output), min(given.top, len(model.names)))
-        tell(
-            f"{counted(len(found) - failed, 'prediction')} written to {given.output}, {counted(failed, 'image')} could "
-            "not be read"
-        )
+        written, unread = counted(len(found) - failed, "prediction"), counted(failed, "image")
+        tell(f"{written} written to {given.output}, {unread} could not be read")
     if given.json:
         say_json(found)
     elif not given.output:
@@ -216,8 +216,6 @@ def _tell_notes(table: Table) -> None:
 
 
 def _classify(given: argparse.Namespace) -> None:
-    from headstart.data.table import list_images
-    from headstart.data.to_label import named
     from headstart.files.output import ANSWERS, check_output
     from headstart.story.options import check_top
 
@@ -225,6 +223,9 @@ def _classify(given: argparse.Namespace) -> None:
     check_top(given.top)
     if given.output:
         check_output(Path(given.output), ANSWERS)
+    from headstart.data.table import list_images
+    from headstart.data.to_label import named
+
     table = list_images(named(given.images, sys.stdin))
     from headstart.ship.classify import classify, write_answers
     from headstart.story import opening
