@@ -314,6 +314,8 @@ def _closest(pairs: Pairs) -> Pairs:
 
 def _connected(n: int, a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
     """Component number of each of n nodes joined by the edges a - b."""
+    if not len(a):
+        return np.arange(n, dtype=np.int64)
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 

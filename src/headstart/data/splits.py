@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from headstart.data.stratify import dealt, rarest
 from headstart.errors import DataError, OptionError, OutputError
+from headstart.files.arrow import numbers, texts
 from headstart.files.parquet import UNSOUND, open_parquet, read_columns
 from headstart.files.reading import why
 from headstart.files.whole import write_whole
@@ -225,8 +226,8 @@ def write_split(
     Raises OutputError where the file cannot be written.
     """
     mark = fingerprint(hashes, labels, splits, groups)
-    texts = [[_storable(v) for v in column] for column in (names, hashes, labels, splits)]
-    arrays = [pa.array(column, pa.string()) for column in texts] + [pa.array(np.asarray(groups, dtype=np.int64))]
+    said = [[_storable(v) for v in column] for column in (names, hashes, labels, splits)]
+    arrays = [texts(column) for column in said] + [numbers(np.asarray(groups, dtype=np.int64))]
     table = pa.table(dict(zip(_COLUMNS, arrays, strict=True))).replace_schema_metadata({_FINGERPRINT: mark.encode()})
     target = Path(path)
     try:

@@ -9,6 +9,7 @@ from typing import Any
 
 from headstart.data.table import Table
 from headstart.errors import OutputError
+from headstart.files.arrow import numbers, texts
 from headstart.files.cells import csv_bytes
 from headstart.files.reading import why
 from headstart.files.whole import write_whole
@@ -39,7 +40,7 @@ def write_features(
     features = features_of(table, backbone, engine, options, watch.bar("network", len(table)), watch.say)
     kept = table.take(features.kept)
     chosen = {name: block for name, block in features.blocks.items() if layer in (None, name)}
-    about: dict[str, Any] = {
+    about: dict[str, list[str]] = {
         "path": kept.names.tolist(),
         "label": kept.labels.tolist(),
         "split": kept.splits.tolist(),
@@ -63,13 +64,15 @@ def write_features(
     )
 
 
-def _write_parquet(about: dict[str, Any], blocks: dict[str, Any], one: Tap | None, pooling: str, place: Path) -> None:
+def _write_parquet(
+    about: dict[str, list[str]], blocks: dict[str, Any], one: Tap | None, pooling: str, place: Path
+) -> None:
     """`one`: the layer that alone was asked for; what it is stands in its column's metadata."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    lists = {n: pa.FixedSizeListArray.from_arrays(pa.array(b.ravel()), b.shape[1]) for n, b in blocks.items()}
-    written = pa.table(about | lists)
+    lists = {n: pa.FixedSizeListArray.from_arrays(numbers(b.ravel()), b.shape[1]) for n, b in blocks.items()}
+    written = pa.table({name: texts(column) for name, column in about.items()} | lists)
     if one:
         shape = one.shape if pooling == "none" else (one.widths[0],)
         known = {"layer": one.name, "module": one.module, "pooling": pooling, "shape": list(shape)}

@@ -32,6 +32,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from headstart.errors import OutputError
+from headstart.files.arrow import numbers, rows_of, texts
 from headstart.files.parquet import open_parquet
 from headstart.files.reading import read_regular, why
 from headstart.files.whole import sweep, write_whole
@@ -105,7 +106,7 @@ class Store:
         """Write one shard: content hashes (image,), thumbnails (image, 16, 16, 3), blocks (image, feature)."""
         flat = pa.py_buffer(np.ascontiguousarray(thumbnails))
         columns: dict[str, pa.Array] = {
-            "content_hash": pa.array(hashes, pa.string()),
+            "content_hash": texts(hashes),
             "thumbnail": pa.FixedSizeBinaryArray.from_buffers(pa.binary(THUMBNAIL_BYTES), len(hashes), [None, flat]),
             **{name: _lists(block) for name, block in blocks.items()},
         }
@@ -162,7 +163,7 @@ class Store:
 def _lists(block: Halves) -> pa.Array:
     """(image, feature) as a column. No value can be null: Parquet writes and reads that in half the time."""
     item = pa.field("item", pa.float16(), nullable=False)
-    return pa.FixedSizeListArray.from_arrays(pa.array(block.ravel()), type=pa.list_(item, block.shape[1]))
+    return pa.FixedSizeListArray.from_arrays(numbers(block.ravel()), type=pa.list_(item, block.shape[1]))
 
 
 def _checksum(content: bytes | memoryview) -> str:
@@ -181,7 +182,7 @@ def _read_shard(path: Path) -> Found | None:
         raw = table["thumbnail"].combine_chunks().buffers()[1]
         thumbnails = np.frombuffer(raw, np.uint8, n * THUMBNAIL_BYTES).reshape(-1, 16, 16, 3)
         blocks = {
-            name: table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(n, -1)
+            name: rows_of(table[name], np.float16)
             for name in table.column_names
             if name not in ("content_hash", "thumbnail")
         }
