@@ -37,6 +37,29 @@ DOORS = {
 }
 QUICK = {"__init__", "errors", "files/bundle", "files/swap", "cli/main", "data/table", "data/images"}  # by --help
 SLOW = ["torch", "torchvision", "timm", "openvino", "sklearn", "scipy.stats"]  # 0.3 to 4 s each
+# What trains or makes a network. All other files are imported without torch, timm and torchvision, and import these
+# inside the functions that need them: a frozen model waits for none of it (tests/test_lean.py).
+WITH_TORCH = {
+    "data/augment.py",
+    "finetune/above.py",
+    "finetune/arithmetic.py",
+    "finetune/checkpoint.py",
+    "finetune/depthwise.py",
+    "finetune/finder.py",
+    "finetune/forward.py",
+    "finetune/loop.py",
+    "finetune/own_layers.py",
+    "finetune/pace.py",
+    "finetune/pilot.py",
+    "finetune/training.py",
+    "finetune/tunable.py",
+    "finetune/tune.py",
+    "story/activations_of.py",
+    "story/freeze_depth.py",
+    "trunk/cut.py",
+    "trunk/maker.py",
+    "trunk/module.py",
+}
 UNSAFE = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 NAMELESS = {"utils", "util", "helpers", "helper", "base", "common", "constants", "misc"}
 # Where JSON is read or written: what the Hub, timm, a saved model or a user's list calls its keys.
@@ -83,6 +106,16 @@ def quick_import(file: str, tree: ast.Module) -> Found:
     for line, name in imported(tree.body):
         if any(f"{name}.".startswith(f"{slow}.") for slow in SLOW):
             yield line, f"imports {name} at the top"
+
+
+def torch_where_it_is_needed(file: str, tree: ast.Module) -> Found:
+    """Neither torch nor a file that loads it is imported at the top of any other file."""
+    if file in WITH_TORCH:
+        return
+    slow = {"torch", "timm", "torchvision"} | {f"headstart.{name[:-3].replace('/', '.')}" for name in WITH_TORCH}
+    for line, name in imported(tree.body):
+        if any(f"{name}.".startswith(f"{one}.") for one in slow):
+            yield line, f"imports {name} at the top, and with it torch"
 
 
 def no_pickle(file: str, tree: ast.Module) -> Found:
@@ -160,6 +193,7 @@ Rule = Callable[[str, ast.Module], Found]
 RULES: list[Rule] = [
     one_door,
     quick_import,
+    torch_where_it_is_needed,
     no_pickle,
     only_cli_prints_and_exits,
     no_blind_except,
@@ -190,6 +224,9 @@ def test_every_file_keeps_the_rule(rule: Rule, trees: dict[str, ast.Module]) -> 
         (one_door, "data/splits.py", "import PIL.Image"),
         (quick_import, "cli/main.py", "import torch.nn"),
         (quick_import, "data/table.py", "from scipy.stats import norm"),
+        (torch_where_it_is_needed, "story/pipeline.py", "from torch import nn"),
+        (torch_where_it_is_needed, "story/pipeline.py", "from headstart.finetune import tune"),
+        (torch_where_it_is_needed, "story/pipeline.py", "from headstart.finetune.tune import answers"),
         (no_pickle, "heads/closed.py", "import joblib"),
         (no_pickle, "trunk/backbone.py", "torch.load(path)"),
         (no_pickle, "trunk/backbone.py", "torch.load(path, weights_only=False)"),

@@ -148,6 +148,7 @@ def _evaluate(given: argparse.Namespace) -> None:
 
     bundle = read_bundle(given.model)
     table = _read(given, 1, str(bundle.manifest.get("task", "classify")))
+    from headstart.cli.answers import score_lines
     from headstart.ship.package import unpack
     from headstart.story import pipeline
 
@@ -165,8 +166,6 @@ def _evaluate(given: argparse.Namespace) -> None:
     if given.json:
         say_json(scored.to_json() | {"set_aside": unread})
         return
-    from headstart.cli.answers import score_lines
-
     for line in score_lines(scored):
         say(line)
     for record in unread:

@@ -38,7 +38,9 @@ def rows_of(column: pa.ChunkedArray, dtype: type[np.generic]) -> npt.NDArray[Any
     lists = column.combine_chunks()
     values = lists.flatten()
     if values.type != pa.from_numpy_dtype(np.dtype(dtype)) or values.null_count:
-        raise ValueError(f"a column holds {values.type}, and {np.dtype(dtype)} was written")
+        raise ValueError(
+            f"a column holds {values.type} with {values.null_count} nulls, not {np.dtype(dtype)} with none"
+        )
     width = lists.type.list_size
     found = np.frombuffer(values.buffers()[1], dtype, len(values), values.offset * np.dtype(dtype).itemsize)
     return found.reshape(len(lists), width)

@@ -10,7 +10,6 @@ from typing import Any
 from headstart.errors import BackboneError, OptionError, OutputError, nearest
 from headstart.trunk import catalog, hub, weights
 from headstart.trunk.backbone import open_backbone, resolve
-from headstart.trunk.cut import depth, find_cuts
 
 Record = dict[str, Any]
 COLUMNS = catalog.COLUMNS
@@ -198,6 +197,8 @@ def import_weights(file: str | Path) -> Record:
 
 def count_depth(name: str) -> int | None:
     """The catalog's `depth` of a network, counted on the network itself; None where torch.fx cannot follow it."""
+    from headstart.trunk.cut import depth, find_cuts  # torch
+
     try:
         return depth(find_cuts(open_backbone(name, "none")))
     except BackboneError:
