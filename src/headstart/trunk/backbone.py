@@ -139,6 +139,8 @@ def _opened(full: str, where: Weights, seed: int, say: Say, cache: str | None) -
     backbone = _noted(_made(full, architecture, where, seed, said), key, shelf, lines)
     if backbone.network.shelf:
         _keep_tensors(shelf, backbone)
+        if where.kind in ("random", "package") and full == architecture:  # so `from_tensors` would make it
+            _noted(backbone, _key_of_tensors(full, backbone.weights_hash), shelf)
     return backbone
 
 
@@ -217,9 +219,13 @@ def _keep_tensors(shelf: Shelf, backbone: Backbone) -> None:
     shelf.write({"tensors": backbone.weights_hash}, save(own))
 
 
+def _key_of_tensors(name: str, weights_hash: str) -> dict[str, Any]:
+    return {"network": name, "tensors": weights_hash, **made_by()}
+
+
 @cache
 def made_by() -> dict[str, str]:
-    """The releases and the code that what is kept depends on."""
+    """The releases and the code that what is kept depends on: `network.MADE_BY`."""
     digest = hashlib.blake2b(digest_size=16)
     for name in MAKERS:
         digest.update(Path(__file__).with_name(f"{name}.py").read_bytes())
@@ -308,7 +314,7 @@ def from_tensors(
     Raises BackboneError.
     """
     architecture = resolve(name).split(".")[0]
-    shelf, key = Shelf(cache_root(cache)), {"network": name, "tensors": weight_files.fingerprint(tensors), **made_by()}
+    shelf, key = Shelf(cache_root(cache)), _key_of_tensors(name, weight_files.fingerprint(tensors))
 
     given, known, backbone = _OfTensors(name, architecture, tensors), shelf.fact(key), None
     with suppress(KeyError, TypeError, ValueError):

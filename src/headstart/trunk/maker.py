@@ -112,6 +112,7 @@ def _described(network: Any, tops: tuple[str, ...]) -> dict[str, Any]:
         "first_conv": cfg["first_conv"] if isinstance(cfg["first_conv"], str) else list(cfg["first_conv"]),
         "tag": str(cfg.get("tag") or ""),
         "tops": list(tops),
+        "architecture": str(cfg.get("architecture") or ""),
     }
 
 

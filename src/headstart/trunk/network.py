@@ -23,6 +23,7 @@ from headstart.trunk.shelf import Shelf
 from headstart.trunk.store import cache_root
 
 RANDOM = "random weights"
+MADE_BY = ("torch", "timm", "code")  # of a key: the releases and the code that made it
 Tensors = Mapping[str, npt.NDArray[np.generic]]
 
 
@@ -89,11 +90,14 @@ class Network:
         tops = tuple(self.described["tops"])
         return {k: v.cpu().numpy() for k, v in self.module.state_dict().items() if not k.startswith(tops)}
 
-    def known(self, question: str, find: Callable[[Any], Any]) -> Any:
-        """`find(module)`, which JSON can hold: found out once for this network."""
+    def known(self, question: str, find: Callable[[Any], Any], any_weights: bool = False) -> Any:
+        """`find(module)`, which JSON can hold: found out once for this network; `any_weights`: the answer is that of
+        every network of this architecture whose size of input is the same."""
         if self.shelf is None:
             return find(self.module)
-        about = {"of": self.key, "question": question}
+        alike = {k: self.described[k] for k in ("architecture", "input_size", "fixed_input_size")}
+        alike |= {k: self.key[k] for k in MADE_BY}
+        about = {"of": alike if any_weights else self.key, "question": question}
         found = self.shelf.fact(about)
         if found is None:
             found = find(self.module)
@@ -253,7 +257,7 @@ def _runs(backbone: Backbone) -> bool:
 
         return runs(backbone)
 
-    return bool(backbone.network.known(f"runs at {size[0]} x {size[1]}", find))
+    return bool(backbone.network.known(f"runs at {size[0]} x {size[1]}", find, any_weights=True))
 
 
 def possible_sizes(backbone: Backbone) -> str:
