@@ -40,7 +40,8 @@ def made(architecture: str, where: Weights, seed: int, say: Callable[[str], obje
             return _published(where.network, where.path)
         if where.kind == "brought":
             return _brought(where.network, where.path)
-        return _from_file(architecture, where.path, where.called, overlay_of(where.overlay), say)
+        told = say if where.kind == "file" else lambda line: None  # of a package everybody knows
+        return _from_file(architecture, where.path, where.called, overlay_of(where.overlay), told)
 
 
 def made_of(name: str, architecture: str, tensors: Mapping[str, npt.NDArray[np.generic]]) -> Any:
