@@ -58,12 +58,15 @@ def resolve(name: str) -> str:
 def _timms_names() -> list[str]:
     """The names of timm's networks; where timm is imported, with those that the user has added."""
     shelf, about = Shelf(cache_root()), {"names of": "timm", "release": metadata.version("timm")}
-    known: list[str] | None = None if "timm" in sys.modules else shelf.fact(about)
+    known: list[str] | None = shelf.fact(about)
+    if known is not None and "timm" not in sys.modules:
+        return known
+    found = catalog.timms_networks()
     if known is None:
-        own, known = "timm" not in sys.modules, catalog.timms_networks()
-        if own:
-            shelf.note(about, known)
-    return known
+        from headstart.trunk import maker
+
+        shelf.note(about, [name for name in found if maker.is_timms(name)])
+    return found
 
 
 def open_backbone(
