@@ -26,6 +26,7 @@ from headstart.errors import BackboneError
 from headstart.finetune import spec
 from headstart.story import opening
 from headstart.trunk import backbone as trunk
+from headstart.trunk import maker
 from headstart.trunk.network import RANDOM, Backbone
 
 FOLDER = Path(__file__).resolve().parents[1] / "examples"
@@ -44,7 +45,7 @@ def opened_once() -> Iterator[None]:
     @cache
     def opened(name: str, weights: str) -> Backbone:
         if (name, weights) == ("vgg16", "none"):
-            return trunk.backbone_of(curated.network_of(name), name, RANDOM)
+            return maker.backbone_of(curated.network_of(name), name, RANDOM)
         return real(name, weights)
 
     def once(name: str, weights: str = "auto", *_: object, **__: object) -> Backbone:
