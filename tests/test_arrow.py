@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headstart.files.arrow import numbers, rows_of, texts
+from headstart.files.arrow import numbers, rows_of, texts, whole_numbers
 
 WORDS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=9), max_size=9)
 
@@ -49,5 +49,19 @@ def test_rows_come_back_bit_for_bit_from_pieces_and_from_the_middle() -> None:
 
 def test_what_holds_a_null_is_refused() -> None:
     column = pa.chunked_array([pa.array([[1.0, None]], pa.list_(pa.float16(), 2))])
-    with pytest.raises(ValueError, match="halffloat"):
+    with pytest.raises(ValueError, match="1 nulls"):
         rows_of(column, np.float16)
+    with pytest.raises(ValueError, match="1 nulls"):
+        whole_numbers(pa.chunked_array([pa.array([1, None])]))
+
+
+@pytest.mark.parametrize("kind", [pa.int8(), pa.uint16(), pa.int32(), pa.int64(), pa.uint64()])
+def test_whole_numbers_are_those_that_arrow_gives(kind: pa.DataType) -> None:
+    values = pa.array(range(9), kind)
+    for column in (
+        pa.chunked_array([values]),
+        pa.chunked_array([values[3:5], values[:2]]),
+        pa.chunked_array([values[:0]]),
+    ):
+        assert whole_numbers(column).tolist() == column.to_pylist()
+        assert whole_numbers(column).dtype == np.int64

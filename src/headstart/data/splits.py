@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from headstart.data.stratify import dealt, rarest
 from headstart.errors import DataError, OptionError, OutputError
-from headstart.files.arrow import numbers, texts
+from headstart.files.arrow import numbers, texts, whole_numbers
 from headstart.files.parquet import UNSOUND, open_parquet, read_columns
 from headstart.files.reading import why
 from headstart.files.whole import write_whole
@@ -254,10 +254,10 @@ def read_split(path: str | Path) -> Split:
         if missing or not mark:
             raise DataError(f"{path} is no split of headstart: lacks {', '.join(missing) or 'its fingerprint'}")
         table = read_columns(Path(path), _COLUMNS)
+        groups = whole_numbers(table["group"])
     except UNSOUND as error:
         raise DataError(f"cannot read the split {path}: {why(error)}") from error
     names, hashes, labels, splits = (np.array(table[c].to_pylist(), dtype=object) for c in _COLUMNS[:4])
-    groups = table["group"].to_numpy().astype(np.int64)
     found = fingerprint(hashes.tolist(), labels.tolist(), splits.tolist(), groups)
     if found != mark:
         raise DataError(

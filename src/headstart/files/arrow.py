@@ -34,13 +34,25 @@ def texts(values: Sequence[str]) -> pa.Array:
 
 
 def rows_of(column: pa.ChunkedArray, dtype: type[np.generic]) -> npt.NDArray[Any]:
-    """A column of lists of one length, without nulls, as (row, value); not copied where it is one chunk."""
+    """A column of lists of one length as (row, value); not copied where it is one chunk. Raises ValueError for other
+    values, and for nulls."""
     lists = column.combine_chunks()
     values = lists.flatten()
-    if values.type != pa.from_numpy_dtype(np.dtype(dtype)) or values.null_count:
-        raise ValueError(
-            f"a column holds {values.type} with {values.null_count} nulls, not {np.dtype(dtype)} with none"
-        )
-    width = lists.type.list_size
-    found = np.frombuffer(values.buffers()[1], dtype, len(values), values.offset * np.dtype(dtype).itemsize)
-    return found.reshape(len(lists), width)
+    if values.type != pa.from_numpy_dtype(np.dtype(dtype)):
+        raise ValueError(f"a column holds {values.type}, not {np.dtype(dtype)}")
+    return _in_memory(values).reshape(len(lists), lists.type.list_size)
+
+
+def whole_numbers(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """A column of integers (row,). Raises ValueError for nulls."""
+    return _in_memory(column.combine_chunks()).astype(np.int64)
+
+
+def _in_memory(values: pa.Array) -> npt.NDArray[Any]:
+    """Numbers (row,) as they lie in memory. Raises ValueError for nulls."""
+    if values.null_count:
+        raise ValueError(f"a column of {len(values)} numbers holds {values.null_count} nulls")
+    dtype = np.dtype(values.type.to_pandas_dtype())
+    if not len(values):
+        return np.empty(0, dtype)
+    return np.frombuffer(values.buffers()[1], dtype, len(values), values.offset * dtype.itemsize)
