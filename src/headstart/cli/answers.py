@@ -95,7 +95,7 @@ def _alike(kinds: list[str]) -> str:
 
 def _remarks(fitted: Fitted) -> list[str]:
     """What the user should look at."""
-    seen, lines = fitted.seen, []
+    seen, lines = fitted.seen, _shift(fitted)
     if seen.features.set_aside:
         lines.append(_line("set aside", f"{counted(len(seen.features.set_aside), 'unreadable file')} (set_aside.csv)"))
     if seen.duplicates:
@@ -107,6 +107,22 @@ def _remarks(fitted: Fitted) -> list[str]:
     if seen.backbone.weights_source == "random weights":
         lines.append(_line("note", "the network has random weights: nothing was transferred"))
     return lines
+
+
+def _shift(fitted: Fitted) -> list[str]:
+    """That the judged images are of another kind than those that taught."""
+    trust, name = fitted.trust, fitted.method.task.judging.headline.name
+    if trust is None or not trust.shifted:
+        return []
+    lines = []
+    if trust.dropped and trust.left_out is not None:
+        lines.append(
+            f"{_interval(trust.left_out, name).strip()} on the training images, each left out: the judged ones"
+        )
+        lines.append("are of another kind, so this model is not shown to work on them")
+    if trust.apart is not None and trust.apart.clear:
+        lines.append(f"judged and training images look different (told apart with AUROC {trust.apart.auroc:.2f})")
+    return [_line("shift" if k == 0 else "", line) for k, line in enumerate(lines)]
 
 
 def _line(name: str, text: str) -> str:

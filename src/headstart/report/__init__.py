@@ -20,6 +20,7 @@ from headstart.report.content import (
     ReliabilityBin,
     ReportData,
     Setting,
+    Shift,
     TimmView,
 )
 from headstart.report.page import render_report
@@ -38,6 +39,7 @@ __all__ = [
     "ReliabilityBin",
     "ReportData",
     "Setting",
+    "Shift",
     "TimmView",
     "render_card",
     "render_report",

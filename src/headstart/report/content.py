@@ -169,6 +169,17 @@ class Acceptance:
 
 
 @dataclass(frozen=True)
+class Shift:
+    """The judged images are of another kind than those that taught. `dropped`: they are answered worse than the
+    training images, each left out, whose score is `left_out`; `auroc`: how well a simple classifier tells which of the
+    two an image is, where it does."""
+
+    left_out: Metric | None
+    dropped: bool
+    auroc: float | None
+
+
+@dataclass(frozen=True)
 class ReportData:
     """Everything that the report and the card say."""
 
@@ -183,6 +194,7 @@ class ReportData:
     judging_notes: tuple[str, ...] = ()  # what was done otherwise than asked when it was judged, such as fewer folds
     also: tuple[Measured, ...] = ()  # further scores, shown in the table beside the headline
     baselines: tuple[Baseline, ...] = ()
+    shift: Shift | None = None  # None: nothing speaks for one
     warnings: tuple[str, ...] = ()  # more than what words.warnings derives from this data
 
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # split -> class or label -> images used

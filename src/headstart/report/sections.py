@@ -5,7 +5,7 @@ from __future__ import annotations
 from headstart.report import classes, identities, otherwise, tags, values
 from headstart.report.content import ReportData
 from headstart.report.telling import Telling
-from headstart.report.words import Advice, data_warnings, look_at_data, more_images, transfer
+from headstart.report.words import Advice, data_warnings, look_at_data, more_images, shift_warnings, shifted, transfer
 
 TELLINGS: dict[str, Telling] = {
     "classify": classes.TELLING,
@@ -26,7 +26,7 @@ def headline(data: ReportData) -> str:
 
 def verdict(data: ReportData) -> list[Advice]:
     """Does transfer help, is the result usable: each with its reason."""
-    return [advice for advice in (transfer(data), telling_of(data).usable(data)) if advice is not None]
+    return [advice for advice in (transfer(data), shifted(data) or telling_of(data).usable(data)) if advice is not None]
 
 
 def next_steps(data: ReportData) -> list[str]:
@@ -44,4 +44,4 @@ def next_steps(data: ReportData) -> list[str]:
 def warnings(data: ReportData) -> list[str]:
     """What makes the numbers weaker than they look, worst first; the pipeline's own warnings last."""
     first, last = data_warnings(data)
-    return [*first, *telling_of(data).warnings(data), *last, *data.warnings]
+    return [*shift_warnings(data), *first, *telling_of(data).warnings(data), *last, *data.warnings]

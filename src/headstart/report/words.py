@@ -86,7 +86,7 @@ def look_at_data(data: ReportData, truths: str = "labels") -> list[str]:
             f"{_alike(data.leak_count)} {'stands' if one else 'stand'} in more than one of your splits: take "
             f"{'its' if one else 'their'} pictures out of all but one and fit again, since they flatter the score."
         )
-    if data.suspect_count:
+    if data.suspect_count and not (data.shift and data.shift.dropped):
         labels = counted(data.suspect_count, "label")
         verb = "looks" if data.suspect_count == 1 else "look"
         steps.append(f"{labels} {verb} wrong: check {'it' if data.suspect_count == 1 else 'those'} first.")
@@ -253,6 +253,38 @@ def sequence_warning(films: int) -> str:
         "an image is judged by a model that learned from its neighbours, so the score flatters. Fit again with "
         "--group-by, which keeps the frames of a film together."
     )
+
+
+def shift_warnings(data: ReportData) -> list[str]:
+    """What the number does not speak of, where the judged images are of another kind."""
+    shift, found = data.shift, []
+    if shift is None:
+        return []
+    what, left_out = headline_measure(data), estimate(shift.left_out)
+    if shift.dropped and left_out is not None:
+        judged = measures.value(what, headline_of(data.headline, data.headline_name).value)
+        found.append(
+            f"The judged images are of another kind than the training images, or follow another rule: the {what.name} "
+            f"is {judged} on them and {measures.value(what, left_out.value)} on the training images, each left out in "
+            "turn, which is more than chance explains."
+        )
+    if shift.auroc is not None:
+        found.append(
+            f"The judged images do not look like the training images: a simple classifier tells which of the two an "
+            f"image is (AUROC {shift.auroc:.2f}, by chance 0.50). The number speaks of pictures like the judged ones."
+        )
+    return found
+
+
+def shifted(data: ReportData) -> Advice | None:
+    """Instead of a task's own answer, where the judged images show that the model fails on their kind."""
+    if data.shift is None or not data.shift.dropped:
+        return None
+    answer = (
+        "Not on pictures like the judged ones. They differ from the training images: teach it with pictures like those "
+        "that it is to answer, or judge it on pictures like those that taught it, and fit again."
+    )
+    return Advice("Is it usable?", answer, "bad")
 
 
 def data_warnings(data: ReportData) -> tuple[list[str], list[str]]:

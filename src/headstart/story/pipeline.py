@@ -49,6 +49,7 @@ from headstart.story.opening import (
 )
 from headstart.story.options import check
 from headstart.story.plan import Plan, make_plan
+from headstart.story.trust import Trust, trust_of
 from headstart.tasks.known import TASKS, with_threshold
 from headstart.tasks.task import Head, Rule, Task
 from headstart.trunk.engine import Engine
@@ -145,6 +146,7 @@ class Fitted:
     rule: Rule
     tuning: TuningRecord | None = None
     growth: Growth | None = None
+    trust: Trust | None = None
 
     @property
     def tuned(self) -> bool:
@@ -239,7 +241,10 @@ def prove(learned: Learned, watch: Watcher = QUIET) -> Fitted:
         if plan.validation is not None:
             validation = evidence.judge_rows(task, material, head, plan.validation, rule).score
         leak_free = _without_leaks(task, seen, plan, verdict)
+        trust = trust_of(task, material, plan, head, rule, verdict)
         suspects = _suspects(task, seen, plan, head, rule, verdict)
+        if trust and trust.dropped:  # what the model says of pictures of another kind accuses no label
+            suspects = [s for s in suspects if s.row not in set(verdict.rows.tolist())]
     bare = learned.frozen.without_maps()
     with clock("baselines"):
         baselines = _baselines(seen, plan, bare, verdict, learned, watch)
@@ -262,6 +267,7 @@ def prove(learned: Learned, watch: Watcher = QUIET) -> Fitted:
         method,
         rule,
         learned.tuned.record if learned.tuned else None,
+        trust=trust,
     )
 
 

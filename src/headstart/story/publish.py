@@ -61,6 +61,7 @@ def metrics(fitted: Fitted) -> dict[str, Any]:
         "timm_view": {"same_model": fitted.view is fitted.head, "n": view.n, measure: view[measure]}
         if _has_view(fitted)
         else None,
+        "trust": None if fitted.trust is None else fitted.trust.to_json(),
         "learning_curve": fitted.curve,
         "candidates": [asdict(c) for c in tried],
         "added": None if fitted.growth is None else fitted.growth.to_json(),
@@ -173,6 +174,7 @@ def report_data(
         also=also,
         baselines=_baselines(fitted),
         warnings=_warnings(fitted),
+        shift=_shift(fitted),
         counts=_counts(fitted),
         images={split: int((plan.splits == split).sum()) for split in ("train", "validation", "test")},
         layout=_without_place(seen.table.layout),
@@ -237,6 +239,14 @@ def _baselines(fitted: Fitted) -> tuple[report.Baseline, ...]:
         )
         for b in fitted.baselines
     )
+
+
+def _shift(fitted: Fitted) -> report.Shift | None:
+    trust = fitted.trust
+    if trust is None or not trust.shifted:
+        return None
+    clear = trust.apart is not None and trust.apart.clear
+    return report.Shift(trust.left_out, trust.dropped, trust.apart.auroc if trust.apart is not None and clear else None)
 
 
 def _warnings(fitted: Fitted) -> tuple[str, ...]:
