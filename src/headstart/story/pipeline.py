@@ -164,7 +164,7 @@ def learn(
 ) -> Learned:
     """The frozen model. With `hold_out` false it learns from all but the user's own test and validation."""
     clock, task = Clock(), with_threshold(task or TASKS[table.task], options.threshold)
-    with clock("open the network"):
+    with clock("open the network"), watch.step("open the network"):
         check(options)
         refuse_training(task, options)
         table = labelled(table)
@@ -182,7 +182,7 @@ def learn(
 
 def taught(task: Task, seen: Seen, plan: Plan, options: Options, watch: Watcher, clock: Clock) -> Learned:
     """Heads for what the network saw. Raises DataError where a class cannot be learned."""
-    with clock("fit heads"):
+    with clock("fit heads"), watch.step("fit heads"):
         task.check(seen.targets, plan.train)
         material = seen.material(options.seed)
         method = method_of(task, seen.backbone, options, len(plan.train))
@@ -248,7 +248,7 @@ def prove(learned: Learned, watch: Watcher = QUIET) -> Fitted:
     bare = learned.frozen.without_maps()
     with clock("baselines"):
         baselines = _baselines(seen, plan, bare, verdict, learned, watch)
-    with clock("learning curve"):
+    with clock("learning curve"), watch.step("learning curve"):
         curve = evidence.curve(bare, plan, head, method)
     return Fitted(
         seen,
