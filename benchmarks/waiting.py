@@ -6,8 +6,8 @@ With `--before` an older checkout takes turns with this one, with the same inter
 PYTHONPATH. Each has a cache of its own. "first time": an empty cache. "compiled": the stored features are removed and
 all else is kept, so a network that was compiled before need not be opened. "again": nothing was removed. Where there
 are several rounds, medians. CPU seconds are those of all threads, user and system: on a machine with other work they
-say more than the clock. Stages come from metrics.json, each the median of its own. CIFAR-10
-with all its images is measured where it is named.
+say more than the clock. Stages come from metrics.json, each the median of its own. CIFAR-10 with
+all its images is measured only where it is named.
 """
 
 from __future__ import annotations
