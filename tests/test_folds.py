@@ -32,7 +32,7 @@ def material(targets: Targets, widths: tuple[int, int], groups: Any = None, seed
     """Features that tell the truth, in noise."""
     n, rng = len(targets), np.random.default_rng(seed)
     truth = targets.strata if targets.strata.ndim == 1 else targets.matrix()
-    seen = np.eye(int(truth.max()) + 1)[truth] if targets.strata.ndim == 1 else truth
+    seen = np.eye(int(truth.max()) + 1)[truth] if targets.strata.ndim == 1 else np.nan_to_num(truth)
     blocks = {
         name: (rng.normal(size=(n, width)) + 1.2 * seen @ rng.normal(size=(seen.shape[1], width))).astype(np.float32)
         for name, width in zip("ab", widths, strict=True)

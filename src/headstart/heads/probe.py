@@ -226,12 +226,12 @@ def _merge(members: list[tuple[_Member, float]], y: Ints, candidates: tuple[Cand
     assert not isinstance(left_out, int)
     scale = best_scale(left_out, y)[0] if len(members) > 1 else 1.0
     intercept = sum(w * m.intercept for m, w in members)
-    sets: dict[str, tuple[TapSet, Doubles]] = {}
+    sets: dict[tuple[Part, ...], Doubles] = {}
     for m, w in members:
-        previous = sets[m.tap_set.name][1] if m.tap_set.name in sets else 0
-        sets[m.tap_set.name] = (m.tap_set, previous + w * m.coef)
-    coef = np.concatenate([c for _, c in sets.values()], axis=1)
-    parts = tuple(part for tap_set, _ in sets.values() for part in tap_set.parts)
+        read = m.tap_set.parts
+        sets[read] = sets.get(read, np.zeros_like(m.coef)) + w * m.coef
+    coef = np.concatenate(list(sets.values()), axis=1)
+    parts = tuple(part for read in sets for part in read)
     return Probe(parts, scale * coef, np.asarray(scale * intercept), candidates, log_softmax(scale * left_out))
 
 
