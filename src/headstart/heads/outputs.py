@@ -62,7 +62,7 @@ def fit_outputs(source: Source, targets: Doubles, groups: Ints, loss: Loss, rows
     def lost(left: Doubles) -> Doubles:
         return loss(left[None, rows], targets[rows])[0]
 
-    found = chosen(fit, lost, recipe.PENALTIES, source.starts.get("ridge"))
+    found = chosen(fit, lost, recipe.PENALTIES, source, "ridge")
     none = np.zeros(targets.shape[1])
     return Outputs(found.held.T, none, found.left, np.array(recipe.PENALTIES)[found.numbers])
 

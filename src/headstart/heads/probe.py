@@ -181,7 +181,7 @@ def _fit_without(
             l2, scores, coef, intercept = _fit_logistic(decompose(taught.taught), y, groups, seed)
             coef, intercept = taught.answers(coef, intercept).T, none
         else:
-            found = chosen(ridge if head == "ridge" else lda, loss, recipe.PENALTIES, taught.starts.get(head))
+            found = chosen(ridge if head == "ridge" else lda, loss, recipe.PENALTIES, taught, head)
             l2, scores, coef, intercept = recipe.PENALTIES[found.numbers[0]], found.left, found.held.T, none
         members.append(_calibrated(head, tap_set, l2, (scores, coef, intercept), y, groups))
     return members

@@ -22,6 +22,7 @@ Doubles = npt.NDArray[np.float64]
 CHUNK = 4096  # rows of U made at a time: 4096 x 2848 x 8 bytes = 93 MB for the default backbone's features
 DOUBLE_ROWS = 5000  # images up to which everything is float64
 FLOOR = 1e-12  # eigenvalues below this share of the largest are rounding noise of a float64 product
+UNIT = 0.01  # of a decade: penalties lie half a decade apart, and are a hundredth of one off at most
 LEAST = 1e-30  # an eigenvalue where every image has the same features (a dead network): nothing is learned from it
 
 
@@ -47,7 +48,7 @@ class Spectrum:
     @property
     def scale(self) -> float:
         """The mean squared length of a centred row: penalties are stated in this unit."""
-        return float(self.values.sum() / self.n_images) or 1.0
+        return unit_of(float(self.values.sum() / self.n_images))
 
     def rows(self, index: slice | npt.NDArray[np.intp]) -> Doubles:
         """Rows of U, (row, component)."""
@@ -118,6 +119,12 @@ def decompose(features: Floats) -> Spectrum:
     keep = values > FLOOR * float(values[-1])
     made = Spectrum(features, mean, values[keep], None, right[:, keep])
     return replace(made, left=made.rows(slice(None))) if n <= DOUBLE_ROWS else made
+
+
+def unit_of(mean_square: float) -> float:
+    """The mean squared length of a centred row, rounded to UNIT: the folds of a set mostly share one, and with it what
+    a penalty costs. 1 where every image is alike."""
+    return float(10 ** (round(np.log10(mean_square) / UNIT) * UNIT)) if mean_square > LEAST else 1.0
 
 
 def _working_type(n_images: int) -> type[np.floating]:

@@ -16,14 +16,16 @@ Each takes one Cholesky factor, of the features, of R or of S; the cheapest is t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 from headstart.files.forks import Lock
-from headstart.heads.spectrum import LEAST, Doubles, Floats, Spectrum, decompose
+from headstart.heads.spectrum import Doubles, Floats, Spectrum, decompose, unit_of
 from headstart.heads.taps import TapSet
 
 Rows = npt.NDArray[np.intp]
@@ -46,6 +48,7 @@ class Whole:
     def __init__(self, features: Floats) -> None:
         self.taught = features
         self._lock = Lock()
+        self._ready: dict[tuple[bytes, float], tuple[Doubles, Sequence[Rows], Kept]] = {}
 
     @property
     def spectrum(self) -> Spectrum:
@@ -58,6 +61,12 @@ class Whole:
         """(image, feature), float64."""
         with self._lock:
             return self._centred
+
+    @property
+    def lengths(self) -> Doubles:
+        """(image,): the squared lengths of the centred rows."""
+        with self._lock:
+            return self._lengths
 
     @property
     def gram(self) -> Doubles:
@@ -82,6 +91,10 @@ class Whole:
         return wide
 
     @cached_property
+    def _lengths(self) -> Doubles:
+        return np.asarray((self._centred**2).sum(axis=1))
+
+    @cached_property
     def _gram(self) -> Doubles:
         return np.asarray(self._centred @ self._centred.T)
 
@@ -92,10 +105,40 @@ class Whole:
     def without(self, held: Rows, starts: Mapping[str, float] | None = None) -> Taught:
         """All images but the held ones."""
         rows = np.setdiff1d(np.arange(len(self.taught)), held)
-        taught = self.centred[rows]
-        mean = taught.mean(axis=0)
-        scale = float(np.vdot(taught, taught)) / len(rows) - float(mean @ mean)
-        return Taught(self, rows, held, scale if scale > LEAST else 1.0, starts or {})
+        fewer = rows if len(rows) < len(held) else held
+        total = self.centred[fewer].sum(axis=0)  # the rows' is its opposite, or itself
+        scale = (float(self.lengths[rows].sum()) - float(total @ total) / len(rows)) / len(rows)
+        return Taught(self, rows, held, unit_of(scale), starts or {})
+
+    def prepare(self, asked: Sequence[Asked], penalties: Sequence[float], workers: int) -> None:
+        """What these folds will ask for these penalties (in the unit of each), from one matrix for each penalty and
+        unit; `workers` folds at once."""
+        for l2 in sorted({one.taught.scale * penalty for one in asked for penalty in penalties}):
+            ours = [one for one in asked if any(one.taught.scale * penalty == l2 for penalty in penalties)]
+            kept = self._kept(l2)
+
+            def ready(one: Asked, kept: Doubles = kept, l2: float = l2) -> None:
+                found = _without_held(kept, one)
+                self._ready[one.taught.held.tobytes(), l2] = (one.targets, one.tied, found)
+
+            with threadpool_limits(1, "blas"), ThreadPoolExecutor(workers) as pool:
+                list(pool.map(ready, ours))
+
+    def _kept(self, l2: float) -> Doubles:
+        """I - H of all images, (image, image)."""
+        u, values = self.spectrum.rows(slice(None)), self.spectrum.values
+        half = u * np.sqrt(values / (values + l2))
+        found = np.asarray(half @ half.T)
+        found += 1 / len(u)
+        np.negative(found, out=found)
+        found[np.diag_indices_from(found)] += 1
+        return found
+
+    def ready(self, held: Rows, l2: float, targets: Doubles, tied: Sequence[Rows]) -> Kept | None:
+        """What `prepare` made of this, if it did."""
+        theirs, groups, found = self._ready.get((held.tobytes(), l2), (None, (), None))
+        same = theirs is not None and np.array_equal(theirs, targets) and len(groups) == len(tied)
+        return found if same and all(map(np.array_equal, groups, tied)) else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +168,7 @@ class Taught:
 
     def kept(self, l2: float, targets: Doubles, tied: Sequence[Rows]) -> Kept:
         """What is asked for one penalty, for targets (row, target). tied: places among the rows, of each group."""
-        return self._way.kept(l2, targets, tied)
+        return self.whole.ready(self.held, l2, targets, tied) or self._way.kept(l2, targets, tied)
 
     @cached_property
     def _way(self) -> _Narrow | _Few | _Most:
@@ -137,6 +180,15 @@ class Taught:
             _Most: 2 * m * k * min(k + m, d) + m * m * k + m**3 / 3,
         }
         return min(costs, key=lambda way: costs[way]).of(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What a fold will ask: targets (row, target) and tied places, as of `Taught.kept`."""
+
+    taught: Taught
+    targets: Doubles
+    tied: Sequence[Rows]
 
 
 class Shared:
@@ -232,6 +284,20 @@ class _Most:
             np.eye(len(p)) - 1 / n - (self.u[p] * share) @ self.u[p].T - thin[:, p].T @ thin[:, p] for p in tied
         )
         return Kept(diagonal, targets - fitted - thin.T @ seen, blocks, -_solved(factor, seen, transposed=True))
+
+
+def _without_held(kept: Doubles, asked: Asked) -> Kept:
+    """As _Most, from I - H of all images, (image, image)."""
+    rows, held, targets = asked.taught.rows, asked.taught.held, asked.targets
+    across = kept[held]
+    factor = _cholesky(across[:, held], 0.0)
+    thin = _solved(factor, np.asfortranarray(across[:, rows]))  # (held, row)
+    seen = thin @ targets
+    everyone = np.zeros((len(kept), targets.shape[1]))
+    everyone[rows] = targets
+    residuals = (kept @ everyone)[rows] - thin.T @ seen
+    blocks = tuple(kept[np.ix_(rows[p], rows[p])] - thin[:, p].T @ thin[:, p] for p in asked.tied)
+    return Kept(kept.diagonal()[rows] - _squares(thin), residuals, blocks, -_solved(factor, seen, transposed=True))
 
 
 def _cholesky(matrix: Doubles, ridge: float) -> Doubles:

@@ -27,7 +27,7 @@ from headstart.heads.without import Shared
 from headstart.judge.crossing import CrossValidation, CurvePoint, Fit, Judged, Measure, cross_validate, learning_curve
 from headstart.judge.intervals import Gain
 from headstart.judge.marks import Interval, Marks
-from headstart.story.folds import fitter, refitter
+from headstart.story.folds import Fitter, fitter, refitter
 from headstart.story.plan import Plan
 from headstart.tasks.task import Head, OwnHead, Rule, Task, Verdict, closed_form, solved
 from headstart.trunk.engine import n_cores
@@ -377,7 +377,9 @@ def _one_repeat(task: Task, material: Material, sets: tuple[TapSet, ...], rows: 
     if task.own is not None:
         return _own_crossed(task.own, material, sets, rows, quick)
     folds, _ = recipe.cross_validation(len(material))
-    return _crossed(task, material, fitter(task, material, sets, quick), rows, folds, 1)
+    shared = Shared(material.blocks)
+    near = task.solve(material, sets, quick=quick, known=shared.of).candidates
+    return _crossed(task, material, fitter(task, material, sets, quick, shared, near), rows, folds, 1)
 
 
 def _crossed(
@@ -393,9 +395,11 @@ def _crossed(
     from a second thread than two of them gain from a processor each. Of few images a fold at a time: fits so short are
     mostly Python, of which one thread works at a time (400 images: 0.61 s on two threads and 0.59 s on one)."""
     workers = n_cores() if len(material) > FEW_IMAGES else 1
+    prepare = fit.prepare if isinstance(fit, Fitter) else None
+
     with threadpool_limits(1, "blas"):
         marking = _marking(task, material)
-        found = cross_validate(fit, judged_of(material), marking, folds, repeats, progress, workers)
+        found = cross_validate(fit, judged_of(material), marking, folds, repeats, progress, workers, prepare)
     return _verdict_of(task, material, rows, found)
 
 
