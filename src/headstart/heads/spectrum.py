@@ -22,7 +22,7 @@ Doubles = npt.NDArray[np.float64]
 CHUNK = 4096  # rows of U made at a time: 4096 x 2848 x 8 bytes = 93 MB for the default backbone's features
 DOUBLE_ROWS = 5000  # images up to which everything is float64
 FLOOR = 1e-12  # eigenvalues below this share of the largest are rounding noise of a float64 product
-UNIT = 0.01  # of a decade: penalties lie half a decade apart, and are a hundredth of one off at most
+UNIT = 0.02  # of a decade: penalties lie half a decade apart, and are a fiftieth of that off at most
 LEAST = 1e-30  # an eigenvalue where every image has the same features (a dead network): nothing is learned from it
 
 

@@ -234,10 +234,12 @@ class _Narrow:
 
 @dataclass(frozen=True, eq=False)
 class _Few:
-    """By the Gram matrix of the rows; ahead (held, row): products of the held images with the rows."""
+    """By the Gram matrix of the rows, to which the constant direction (centred away) is added with the mean eigenvalue:
+    weak penalties would lose digits there. ahead (held, row): products of the held images with the rows."""
 
     gram: Doubles
     ahead: Doubles
+    constant: float
 
     @staticmethod
     def of(taught: Taught) -> _Few:
@@ -245,7 +247,9 @@ class _Few:
         inner = gram[np.ix_(taught.rows, taught.rows)]
         column = inner.mean(axis=0)
         ahead = gram[np.ix_(taught.held, taught.rows)] - column
-        return _Few(inner - column - column[:, None] + column.mean(), ahead)
+        inner += column.mean() - column - column[:, None]
+        constant = float(np.trace(inner)) / len(inner) or 1.0
+        return _Few(inner + constant / len(inner), ahead, constant)
 
     def kept(self, l2: float, targets: Doubles, tied: Sequence[Rows]) -> Kept:
         from scipy.linalg.lapack import dtrtri
@@ -253,10 +257,11 @@ class _Few:
         k, mean = len(self.gram), targets.mean(axis=0)
         thin, _ = dtrtri(_cholesky(self.gram, l2), lower=1, overwrite_c=1)  # (row, row)
         thin *= np.sqrt(l2)
-        residuals = thin.T @ (thin @ targets) - mean
-        blocks = tuple(thin[:, p].T @ thin[:, p] - 1 / k for p in tied)
+        rest = l2 / (l2 + self.constant) / k  # what is left of the constant direction
+        residuals = thin.T @ (thin @ targets) - rest * targets.sum(axis=0)
+        blocks = tuple(thin[:, p].T @ thin[:, p] - rest for p in tied)
         weights = (residuals - residuals.mean(axis=0)) / l2  # they sum to zero, but for rounding
-        return Kept(_squares(thin) - 1 / k, residuals, blocks, mean + self.ahead @ weights)
+        return Kept(_squares(thin) - rest, residuals, blocks, mean + self.ahead @ weights)
 
 
 @dataclass(frozen=True, eq=False)
