@@ -68,7 +68,7 @@ def least(loss: Callable[[int], Doubles], n: int, first: Iterable[int]) -> Rows:
     losses = {k: loss(k) for k in first}
     while True:
         tried = sorted(losses)
-        best = np.array(tried)[np.stack([losses[k] for k in tried]).argmin(axis=0)]
+        best: Rows = np.array(tried, np.intp)[np.stack([losses[k] for k in tried]).argmin(axis=0)]
         new = {int(k) for b in best for k in (b - 1, b + 1) if 0 <= k < n} - losses.keys()
         if not new:
             return best

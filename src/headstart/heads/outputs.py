@@ -60,7 +60,7 @@ def fit_outputs(source: Source, targets: Doubles, groups: Ints, loss: Loss, rows
         return ridge_without(source.kept(source.scale * l2, targets, tied), targets, tied)
 
     def lost(left: Doubles) -> Doubles:
-        return loss(left[None, rows], targets[rows])[0]
+        return np.asarray(loss(left[None, rows], targets[rows])[0])
 
     found = chosen(fit, lost, recipe.PENALTIES, source, "ridge")
     none = np.zeros(targets.shape[1])

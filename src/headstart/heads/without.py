@@ -86,7 +86,7 @@ class Whole:
 
     @cached_property
     def _centred(self) -> Doubles:
-        wide = self.taught.astype(np.float64)
+        wide: Doubles = self.taught.astype(np.float64)
         wide -= wide.mean(axis=0)
         return wide
 
@@ -325,4 +325,4 @@ def _solved(factor: Doubles, right: Doubles, transposed: bool = False) -> Double
 
 def _squares(matrix: Doubles) -> Doubles:
     """(column,): the squared length of each."""
-    return np.einsum("ij,ij->j", matrix, matrix)
+    return np.asarray(np.einsum("ij,ij->j", matrix, matrix))
