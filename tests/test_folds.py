@@ -10,6 +10,7 @@ import pytest
 
 from headstart import recipe
 from headstart.data.targets import UNKNOWN, ClassNumbers, LabelSets, Targets, Values
+from headstart.heads import spectrum
 from headstart.heads.folds import least
 from headstart.heads.material import Material
 from headstart.heads.probe import Candidate, Probe
@@ -146,10 +147,12 @@ def test_every_way_is_the_hat_matrix_of_the_rows(way: Any, shape: tuple[int, int
 def test_what_is_prepared_for_all_folds_changes_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """More images than are tried with every penalty; the folds of three repeats."""
     without_logistic(monkeypatch)
+    monkeypatch.setattr(spectrum, "ROUNDED", 100)
     m = material(classes(np.arange(240) % 3), (20, 300), np.maximum(np.arange(240), 5))
     plan = make_plan(np.full(240, "none", dtype=object), m.targets.strata, m.groups, m.keys, 0)
     method = evidence.Method(CLASSIFICATION, SETS)
     shared = evidence.shared_of(m, plan, method)
+    assert shared is not None
     head = evidence.final_head(m, plan, method, no_bar, shared)
     found = evidence.judge(m, plan, head, method, no_bar, shared)
     anew = cross_validate(
@@ -159,6 +162,7 @@ def test_what_is_prepared_for_all_folds_changes_no_answer(monkeypatch: pytest.Mo
         *recipe.cross_validation(240),
     )
     assert np.abs(found.answers - anew.answers).max() < 1e-6
+    assert shared.of(SETS[1])._ready
 
 
 def test_the_curve_ends_where_a_refit_of_the_folds_does(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ CHUNK = 4096  # rows of U made at a time: 4096 x 2848 x 8 bytes = 93 MB for the 
 DOUBLE_ROWS = 5000  # images up to which everything is float64
 FLOOR = 1e-12  # eigenvalues below this share of the largest are rounding noise of a float64 product
 UNIT = 0.02  # of a decade: penalties lie half a decade apart, and are a fiftieth of that off at most
+ROUNDED = 1000  # images above which the folds of a set share a unit, and with it what a penalty costs
 LEAST = 1e-30  # an eigenvalue where every image has the same features (a dead network): nothing is learned from it
 
 
@@ -48,7 +49,7 @@ class Spectrum:
     @property
     def scale(self) -> float:
         """The mean squared length of a centred row: penalties are stated in this unit."""
-        return unit_of(float(self.values.sum() / self.n_images))
+        return unit_of(float(self.values.sum() / self.n_images), self.n_images)
 
     def rows(self, index: slice | npt.NDArray[np.intp]) -> Doubles:
         """Rows of U, (row, component)."""
@@ -121,10 +122,12 @@ def decompose(features: Floats) -> Spectrum:
     return replace(made, left=made.rows(slice(None))) if n <= DOUBLE_ROWS else made
 
 
-def unit_of(mean_square: float) -> float:
-    """The mean squared length of a centred row, rounded to UNIT: the folds of a set mostly share one, and with it what
-    a penalty costs. 1 where every image is alike."""
-    return float(10 ** (round(np.log10(mean_square) / UNIT) * UNIT)) if mean_square > LEAST else 1.0
+def unit_of(mean_square: float, n_images: int) -> float:
+    """The mean squared length of a centred row of so many, rounded to UNIT above ROUNDED images. 1 where every image is
+    alike."""
+    if mean_square <= LEAST:
+        return 1.0
+    return float(10 ** (round(np.log10(mean_square) / UNIT) * UNIT)) if n_images > ROUNDED else mean_square
 
 
 def _working_type(n_images: int) -> type[np.floating]:

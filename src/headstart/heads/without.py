@@ -108,7 +108,7 @@ class Whole:
         fewer = rows if len(rows) < len(held) else held
         total = self.centred[fewer].sum(axis=0)  # the rows' is its opposite, or itself
         scale = (float(self.lengths[rows].sum()) - float(total @ total) / len(rows)) / len(rows)
-        return Taught(self, rows, held, unit_of(scale), starts or {})
+        return Taught(self, rows, held, unit_of(scale, len(rows)), starts or {})
 
     def prepare(self, asked: Sequence[Asked], penalties: Sequence[float], workers: int) -> None:
         """What these folds will ask for these penalties (in the unit of each), from one matrix for each penalty and

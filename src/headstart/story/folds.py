@@ -58,7 +58,7 @@ class Fitter:
             for rows in parts if numbers and min(map(len, parts)) > ALL_TRIED else ():
                 taught = self._taught(tap_set, np.setdiff1d(np.arange(len(groups)), rows))
                 asked.append(Asked(taught, targets[rows], tied_places(groups[rows])))
-            if asked:
+            if len({one.taught.scale for one in asked}) < len(asked):  # folds share a unit
                 self.shared.of(tap_set).prepare(asked, [recipe.PENALTIES[n] for n in sorted(numbers)], n_cores())
 
     def _taught(self, tap_set: TapSet, held: Ints) -> Taught:
