@@ -30,7 +30,6 @@ from headstart.judge.marks import Marks, Score, Summary
 from headstart.judge.summaries import crossed, measure_of, summarise
 from headstart.trunk.engine import n_cores
 
-FEW = 1000  # images up to which tap sets are fitted beside each other, each on one BLAS thread
 Rule = Mapping[str, tuple[float, ...]]  # what turns outputs into a decision: thresholds, half widths; kept with a model
 Record = dict[str, Any]  # of one image, JSON-ready: what `predict` says of it
 
@@ -262,8 +261,8 @@ class Task:
 def solved(task: Task, material: Material, rows: Ints, sets: tuple[TapSet, ...], shared: Shared | None = None) -> Head:
     """The closed-form model of these rows. `shared`: what is known of their features."""
     blocks = {part.block: material.blocks[part.block][rows] for tap_set in sets for part in tap_set.parts}
-    mine, few = replace(replace(material, blocks={}).part(rows), blocks=blocks), len(rows) <= FEW
-    # the small decompositions gain less from a second BLAS thread than a tap set gains from a processor of its own
+    mine, few = replace(replace(material, blocks={}).part(rows), blocks=blocks), len(rows) <= recipe.SMALL
+    # an eigendecomposition gains less from a second BLAS thread than a tap set gains from a processor of its own
     with threadpool_limits(1 if few else None, "blas"):
         return task.solve(mine, sets, known=shared.of if shared else None, workers=n_cores() if few else 1)
 
