@@ -375,7 +375,8 @@ def _quick(
         verdict = _own_crossed(task.own, mine, sets, plan.train, quick)
         return verdict.rows, verdict.answers
     shared = Shared(mine.blocks)
-    near = task.solve(mine, sets, quick=quick, known=shared.of).candidates
+    with threadpool_limits(1, "blas"):
+        near = task.solve(mine, sets, quick=quick, known=shared.of).candidates
     folds, _ = recipe.cross_validation(len(mine))
     return plan.train, _crossed(task, mine, fitter(task, mine, sets, quick, shared, near), folds, 1).answers
 
