@@ -21,8 +21,9 @@ Doubles = npt.NDArray[np.float64]
 
 CHUNK = 4096  # rows of U made at a time: 4096 x 2848 x 8 bytes = 93 MB for the default backbone's features
 DOUBLE_ROWS = 5000  # images up to which everything is float64
-FLOOR = 1e-12  # eigenvalues below this share of the largest are rounding noise of a float64 product,
-FLOOR_SINGLE = 1e-6  # and of a float32 one
+FLOOR = 1e-12  # eigenvalues below this share of the largest are rounding noise of a float64 product
+UNIT = 0.02  # of a decade: penalties lie half a decade apart, and are a fiftieth of that off at most
+ROUNDED = 1000  # images above which the folds of a set share a unit, and with it what a penalty costs
 LEAST = 1e-30  # an eigenvalue where every image has the same features (a dead network): nothing is learned from it
 
 
@@ -48,7 +49,7 @@ class Spectrum:
     @property
     def scale(self) -> float:
         """The mean squared length of a centred row: penalties are stated in this unit."""
-        return float(self.values.sum() / self.n_images) or 1.0
+        return unit_of(float(self.values.sum() / self.n_images), self.n_images)
 
     def rows(self, index: slice | npt.NDArray[np.intp]) -> Doubles:
         """Rows of U, (row, component)."""
@@ -97,24 +98,19 @@ class Spectrum:
         return np.asarray(self.features.T.astype(np.float64) @ dual)
 
 
-def decompose(features: Floats, gram: Floats | None = None) -> Spectrum:
-    """The spectrum of features (image, feature).
-
-    `gram` (image, image), the uncentred product of the features with themselves, saves making it again. It is used in
-    the dual only, and decomposed in its own type: float32 takes half the time and moves left-out scores by 1e-4.
-    """
+def decompose(features: Floats) -> Spectrum:
+    """The spectrum of features (image, feature)."""
     n, d = features.shape
     mean = features.mean(axis=0, dtype=np.float64)
     if n <= d:
-        if gram is None:
-            wide = features.astype(np.float64)
-            gram = wide @ wide.T
+        wide = features.astype(np.float64)
+        gram = wide @ wide.T
         column = gram.mean(axis=0)
         centred = gram - column - column[:, None] + column.mean()
         values, left = np.linalg.eigh(centred)
         values = np.maximum(values, LEAST)
-        keep = values > (FLOOR if gram.dtype == np.float64 else FLOOR_SINGLE) * float(values[-1])
-        return Spectrum(features, mean, values[keep].astype(np.float64), left[:, keep].astype(np.float64), None)
+        keep = values > FLOOR * float(values[-1])
+        return Spectrum(features, mean, values[keep], left[:, keep], None)
     scatter = -n * np.outer(mean, mean)
     for start in range(0, n, CHUNK):
         block = features[start : start + CHUNK].astype(_working_type(n))
@@ -124,6 +120,14 @@ def decompose(features: Floats, gram: Floats | None = None) -> Spectrum:
     keep = values > FLOOR * float(values[-1])
     made = Spectrum(features, mean, values[keep], None, right[:, keep])
     return replace(made, left=made.rows(slice(None))) if n <= DOUBLE_ROWS else made
+
+
+def unit_of(mean_square: float, n_images: int) -> float:
+    """The mean squared length of a centred row of so many, rounded to UNIT above ROUNDED images. 1 where every image is
+    alike."""
+    if mean_square <= LEAST:
+        return 1.0
+    return float(10 ** (round(np.log10(mean_square) / UNIT) * UNIT)) if n_images > ROUNDED else mean_square
 
 
 def _working_type(n_images: int) -> type[np.floating]:

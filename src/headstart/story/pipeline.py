@@ -29,6 +29,7 @@ from headstart.files.bundle import read_bundle
 from headstart.finetune.record import TuningRecord
 from headstart.heads.material import Material
 from headstart.heads.taps import LAST, plain
+from headstart.heads.without import Shared
 from headstart.judge.crossing import CurvePoint
 from headstart.judge.labels import Suspect
 from headstart.judge.marks import Interval, Score
@@ -94,6 +95,7 @@ class Learned:
     seconds: dict[str, float]  # wall clock by stage
     frozen: Material
     tuned: Tuned | None = None
+    shared: Shared | None = None  # what is known of the training images' features, for those who judge
 
     @property
     def rule(self) -> Rule:
@@ -187,8 +189,9 @@ def taught(task: Task, seen: Seen, plan: Plan, options: Options, watch: Watcher,
         material = seen.material(options.seed)
         method = method_of(task, seen.backbone, options, len(plan.train))
         if options.tune == "none":
-            head = evidence.final_head(material, plan, method, watch.bar)
-            return Learned(seen, plan, head, method, material, options, clock.seconds, material)
+            shared = evidence.shared_of(material, plan, method)
+            head = evidence.final_head(material, plan, method, watch.bar, shared)
+            return Learned(seen, plan, head, method, material, options, clock.seconds, material, shared=shared)
     return _tuned(seen, plan, material, method, options, watch, clock)
 
 
@@ -233,10 +236,10 @@ def prove(learned: Learned, watch: Watcher = QUIET) -> Fitted:
         else:
             # where the frozen model was kept it alone is judged: it was fitted in seconds
             once = replace(method, tuning=None) if learned.tuned else method
-            verdict = evidence.judge(material, plan, head, once, watch.bar)
+            verdict = evidence.judge(material, plan, head, once, watch.bar, learned.shared)
             view_verdict = verdict if view is head else evidence.judge(material, plan, view, once, watch.bar)
         if task.own is None and view.parts != plain().parts:
-            view, view_verdict = evidence.timm_view(task, material.without_maps(), plan)
+            view, view_verdict = evidence.timm_view(task, material.without_maps(), plan, learned.shared)
         validation = None
         if plan.validation is not None:
             validation = evidence.judge_rows(task, material, head, plan.validation, rule).score
@@ -249,7 +252,7 @@ def prove(learned: Learned, watch: Watcher = QUIET) -> Fitted:
     with clock("baselines"):
         baselines = _baselines(seen, plan, bare, verdict, learned, watch)
     with clock("learning curve"), watch.step("learning curve"):
-        curve = evidence.curve(bare, plan, head, method)
+        curve = evidence.curve(bare, plan, head, method, learned.shared)
     return Fitted(
         seen,
         plan,

@@ -15,7 +15,7 @@ from headstart.data.targets import ClassNumbers, Targets, class_numbers
 from headstart.errors import DataError, nearest
 from headstart.finetune.objective import CROSS_ENTROPY
 from headstart.heads.material import Ints, Material
-from headstart.heads.probe import Probe, fit_probe
+from headstart.heads.probe import Known, Probe, fit_probe
 from headstart.heads.spectrum import Doubles
 from headstart.heads.taps import TapSet
 from headstart.judge.class_marks import class_marks, class_score, crossed_class_score, mean_marks
@@ -29,7 +29,7 @@ from headstart.judge.intervals import (
 )
 from headstart.judge.labels import Suspect, suspected_labels
 from headstart.judge.marks import Interval, Marks
-from headstart.tasks.task import Grams, Judging, Record, Rule, Task
+from headstart.tasks.task import Judging, Record, Rule, Task
 
 
 def targets_of(table: Table, names: tuple[str, ...]) -> ClassNumbers:
@@ -64,12 +64,12 @@ def check(targets: Targets, rows: Ints) -> None:
 
 
 def solve(
-    material: Material, sets: tuple[TapSet, ...], *, quick: bool = False, grams: Grams | None = None, workers: int = 1
+    material: Material, sets: tuple[TapSet, ...], *, quick: bool = False, known: Known | None = None, workers: int = 1
 ) -> Probe:
     """Ridge, LDA and logistic regression, the best averaged; with `quick` ridge alone."""
     heads = ("ridge",) if quick else recipe.heads(len(material), len(material.targets.names))
     y, m = class_numbers(material.targets), material
-    return fit_probe(m.blocks, y, m.groups, sets, heads, m.seed, grams, workers)
+    return fit_probe(m.blocks, y, m.groups, sets, heads, m.seed, known, workers)
 
 
 def mark(targets: Targets, answers: NDArray[Any]) -> Marks:
