@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from typing import Any, cast
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from headstart.heads import calibrate as calibration
+from headstart.heads import closed, probe, spectrum, taps
 from headstart.heads.calibrate import best_scale, calibrate, log_softmax, scaled_losses
+from headstart.heads.probe import fit_probe
+from headstart.heads.sums import added, sums_of
+from headstart.heads.taps import Prepared, Taken, last, tap_sets
 
 Doubles = NDArray[np.float64]
 
@@ -65,3 +72,86 @@ def test_the_size_of_the_parts_changes_no_calibration(monkeypatch: pytest.Monkey
     assert offsets == pytest.approx(whole[0][1], abs=1e-10)
     assert best == pytest.approx(whole[1], rel=1e-10)
     assert np.array_equal(logs, whole[2])
+
+
+WIDTHS = {"a/mean": 6, "pre_logits": 10}
+
+
+def features(n: int, seed: int = 0) -> tuple[dict[str, NDArray[np.float16]], NDArray[np.int64]]:
+    """Blocks (image, feature) and classes (image,) that can partly be told from them."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 3, n)
+    made = {
+        name: (0.5 * rng.normal(size=(3, width))[y] + np.abs(rng.normal(size=(n, width)))).astype(np.float16)
+        for name, width in WIDTHS.items()
+    }
+    return made, y
+
+
+def test_sums_of_chunks_are_the_sums_of_all() -> None:
+    blocks, y = features(300)
+    x, targets = blocks["pre_logits"].astype(np.float64), np.eye(3)[y]
+    cuts = (slice(0, 1), slice(1, 180), slice(180, 300))
+    parts = [sums_of(x[cut], targets[cut]) for cut in cuts]
+    for found in (added((x[cut], targets[cut]) for cut in cuts), parts[2] + parts[0] + parts[1]):
+        centred = x - x.mean(axis=0)
+        assert found.n == 300
+        assert found.mean == pytest.approx(x.mean(axis=0))
+        assert found.centred_scatter == pytest.approx(centred.T @ centred)
+        assert found.centred_products == pytest.approx(centred.T @ targets)
+    with pytest.raises(ValueError, match="at least one chunk"):
+        added([])
+
+
+def test_features_prepared_when_they_are_read_are_those_prepared_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks, _ = features(100)
+    for tap_set in tap_sets("auto", tuple(WIDTHS)):
+        monkeypatch.setattr(taps, "MANY", 100)
+        before = tap_set.of(blocks)
+        monkeypatch.setattr(taps, "MANY", 99)
+        later = tap_set.of(blocks)
+        assert isinstance(later, Prepared)
+        assert later.shape == before.shape
+        for index in (slice(None), slice(90, 120), np.array([5, 3, 3]), np.arange(7, 11)):
+            assert np.array_equal(later[index], before[index])
+        rows = np.arange(20, 60)[::2]
+        taken = tap_set.of({name: cast(Any, Taken(block, rows)) for name, block in blocks.items()})
+        assert np.array_equal(taken[3:9], before[rows][3:9])
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_heads_of_many_images_equal_those_in_double_precision(monkeypatch: pytest.MonkeyPatch, tied: bool) -> None:
+    """Rows made anew, leverages kept, groups at once: choices, left-out answers and the head."""
+    blocks, y = features(200)
+    groups = np.arange(200) // 3 if tied else np.arange(200)
+    sets = tap_sets("auto", tuple(WIDTHS))
+    want = fit_probe(blocks, y, groups, sets, ("ridge", "lda"))
+    for module, name, value in ((taps, "MANY", 100), (spectrum, "DOUBLE_ROWS", 100), (spectrum, "CHUNK", 64)):
+        monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(closed, "CHUNK", 64)
+    found = fit_probe(blocks, y, groups, sets, ("ridge", "lda"))
+    assert [(c.taps, c.head, c.l2, c.weight) for c in found.candidates] == [
+        (c.taps, c.head, c.l2, c.weight) for c in want.candidates
+    ]
+    assert np.abs(np.exp(found.left_out) - np.exp(want.left_out)).max() < 1e-4
+    assert np.abs(np.exp(found.outputs(blocks)) - np.exp(want.outputs(blocks))).max() < 1e-4
+
+
+def test_what_many_images_cost_beside_their_features_does_not_grow_with_their_width(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Peak memory of heads for 8,000 images of 400 values: less than half of what the prepared features would take."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 8_000)
+    block = rng.random((8_000, 400), np.float32).astype(np.float16)
+    block[np.arange(8_000), y] += 1
+    monkeypatch.setattr(taps, "MANY", 7_999)
+    monkeypatch.setattr(spectrum, "CHUNK", 256)
+    monkeypatch.setattr(probe, "CHOICE_ROWS", 100)
+    tracemalloc.start()
+    try:
+        fit_probe({"pre_logits": block}, y, np.arange(8_000), (last(),), ("ridge",))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < block.size * 4 / 2
