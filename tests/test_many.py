@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -14,6 +15,7 @@ from headstart.heads import calibrate as calibration
 from headstart.heads import closed, probe, spectrum, taps
 from headstart.heads.calibrate import best_scale, calibrate, log_softmax, scaled_losses
 from headstart.heads.probe import fit_probe
+from headstart.heads.shards import Shards
 from headstart.heads.sums import added, sums_of
 from headstart.heads.taps import Prepared, Taken, last, tap_sets
 
@@ -155,3 +157,33 @@ def test_what_many_images_cost_beside_their_features_does_not_grow_with_their_wi
     finally:
         tracemalloc.stop()
     assert peak < block.size * 4 / 2
+
+
+def test_shards_are_one_array(tmp_path: Path) -> None:
+    whole = np.random.default_rng(0).random((23, 4)).astype(np.float16)
+    for k, part in enumerate(np.split(whole, [7, 9, 20])):
+        np.save(tmp_path / f"{k}.npy", part)
+    found = Shards.of(tuple(sorted(tmp_path.glob("*.npy"))))
+    assert (len(found), found.shape, found.dtype) == (23, (23, 4), np.float16)
+    for index in (slice(None), slice(5, 21), slice(22, 40), np.array([22, 0, 7, 7, 19]), np.array([], np.int64)):
+        assert np.array_equal(found[index], whole[index])
+    with pytest.raises(IndexError, match=r"23, there are 23"):
+        found[np.array([23])]
+    np.save(tmp_path / "9.npy", np.zeros((2, 5), np.float16))
+    with pytest.raises(ValueError, match=r"9.npy \(2, 5\) float16; expected .* of one width"):
+        Shards.of(tuple(sorted(tmp_path.glob("*.npy"))))
+
+
+def test_heads_of_shards_are_those_of_the_array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks, y = features(150)
+    monkeypatch.setattr(taps, "MANY", 100)
+    monkeypatch.setattr(spectrum, "DOUBLE_ROWS", 100)
+    for k, part in enumerate(np.split(blocks["pre_logits"], [40, 90])):
+        np.save(tmp_path / f"{k}.npy", part)
+    shards = Shards.of(tuple(sorted(tmp_path.glob("*.npy"))))
+    one, other = (
+        fit_probe(cast(Any, {"pre_logits": block}), y, np.arange(150), (last(),), ("ridge", "lda"))
+        for block in (blocks["pre_logits"], shards)
+    )
+    assert np.array_equal(one.coef, other.coef)
+    assert np.array_equal(one.left_out, other.left_out)
