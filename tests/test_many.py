@@ -65,6 +65,15 @@ def test_the_losses_of_a_path_are_those_of_each_alone() -> None:
     assert scaled_losses(path, y) == pytest.approx([best_scale(one, y)[1] for one in path], abs=1e-7)
 
 
+def test_what_tells_nothing_has_the_loss_that_it_has_alone() -> None:
+    """Left-out scores of twenty images lie on the wrong side: their losses differ in the ninth digit, if at all."""
+    scores, y = scored(20, 10, -0.1)
+    told, _ = scored(20, 10, 0.3)
+    path = [told, scores, 3 * scores + 0.01 * told, told, -told]
+    found = scaled_losses(path, y)
+    assert [found[k] for k in (1, 2, 4)] == [best_scale(path[k], y)[1] for k in (1, 2, 4)]
+
+
 def test_the_size_of_the_parts_changes_no_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
     scores, y = scored(203, 6, 0.15)
     whole = calibrate(scores, y), best_scale(scores, y), log_softmax(scores)

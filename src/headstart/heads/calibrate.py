@@ -18,6 +18,7 @@ Ints = npt.NDArray[np.integer]
 
 RANGE = 7.0  # the scale is searched from e^-7 to e^7 times the natural one, 1 / standard deviation of the scores
 ENOUGH = 1e-3  # relative change of the scale: the log-loss then changes by less than a millionth of itself
+FLAT = 0.1  # of the natural scale: scores whose best one is smaller tell nothing
 STEPS = 50  # Newton's take 4 to 8; halving the range, on a logarithmic scale, 14
 SCALES = (float(np.exp(-3)), float(np.exp(3)))  # of the scale beside offsets, in units of the best one without
 ENOUGH_LOSS = 1e-12  # relative fall of the loss that a last step would promise
@@ -46,13 +47,16 @@ def best_scale(scores: Doubles, y: Ints) -> tuple[float, float]:
 
 def scaled_losses(path: Iterable[Doubles], y: Ints) -> Doubles:
     """The log-loss (penalty,) of `best_scale` for the scores (image, class) of each penalty of a path, in which each
-    search starts where the one before it ended."""
+    search starts where the one before it ended. What tells nothing is searched as if it were alone: there the losses
+    differ by less than the search leaves open, and the choice shall not depend on the neighbours."""
     losses, start = [], 1.0
     for scores in path:
         spread = _spread(scores)
         scale, loss = _best_scale(scores, y, spread, start)
+        if scale * spread < FLAT and start != 1.0:
+            scale, loss = _best_scale(scores, y, spread, 1.0)
         losses.append(loss)
-        start = scale * spread
+        start = scale * spread if scale * spread >= FLAT else 1.0
     return np.array(losses)
 
 

@@ -70,9 +70,7 @@ class Spectrum:
 
     def _centred(self, index: slice | npt.NDArray[np.intp], kind: type[np.floating]) -> Floats:
         """Rows of the features (row, feature) minus their mean."""
-        centred = self.features[index].astype(kind)
-        centred -= self.mean.astype(kind)
-        return centred
+        return np.subtract(self.features[index], self.mean.astype(kind), dtype=kind)
 
     def fits(
         self, l2s: Sequence[float], projected: Doubles, rows: npt.NDArray[np.intp]
@@ -162,7 +160,7 @@ def decompose(features: Floats, gram: Floats | None = None) -> Spectrum:
     n, d = features.shape
     if n > max(d, DOUBLE_ROWS):
         none = np.empty((CHUNK, 0))
-        chunks = (features[start : start + CHUNK].astype(np.float32) for start in range(0, n, CHUNK))
+        chunks = (features[start : start + CHUNK].astype(np.float32, copy=False) for start in range(0, n, CHUNK))
         return of_sums(features, added((chunk, none[: len(chunk)]) for chunk in chunks))
     mean = features.mean(axis=0, dtype=np.float64)
     if n <= d:
