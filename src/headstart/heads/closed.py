@@ -51,9 +51,11 @@ def _groups_among(rows: Rows, groups: Ints | None) -> Iterator[tuple[Rows, Rows]
     starts = np.flatnonzero(np.diff(groups[order], prepend=groups[order[0]] - 1))
     place = np.full(len(groups), -1)
     place[rows] = np.arange(len(rows))
-    for members in np.split(order, starts[1:]):
+    ends = np.append(starts[1:], len(order))
+    for k in np.flatnonzero(ends - starts > 1):
+        members = order[starts[k] : ends[k]]
         here = place[members] >= 0
-        if len(members) > 1 and here.any():
+        if here.any():
             yield place[members[here]], np.concatenate([members[here], members[~here]])
 
 
