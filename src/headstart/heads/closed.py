@@ -51,9 +51,11 @@ def groups_among(rows: Rows, groups: Ints | None) -> Iterator[tuple[Rows, Rows]]
     starts = np.flatnonzero(np.diff(groups[order], prepend=groups[order[0]] - 1))
     place = np.full(len(groups), -1)
     place[rows] = np.arange(len(rows))
-    for members in np.split(order, starts[1:]):
+    ends = np.append(starts[1:], len(order))
+    for k in np.flatnonzero(ends - starts > 1):
+        members = order[starts[k] : ends[k]]
         here = place[members] >= 0
-        if len(members) > 1 and here.any():
+        if here.any():
             yield place[members[here]], np.concatenate([members[here], members[~here]])
 
 
@@ -118,13 +120,10 @@ def ridge_path(
     projected = spectrum.project(targets)
     mean = targets.mean(axis=0)
     scores = np.empty((len(l2s), len(rows), targets.shape[1]))
-    for here, u in spectrum.chunks(rows):
+    for here, leverage, fitted in spectrum.fits(l2s, projected, rows):
         wanted = targets[rows[here]]
-        leverage = 1 / n + (u**2) @ share.T  # (row, penalty)
-        fitted = mean + _times_all(u, share, projected)  # (penalty, row, class)
-        scores[:, here] = wanted - (wanted - fitted) / (1 - leverage.T)[:, :, None]
-    for places, members in groups_among(rows, groups):
-        u = spectrum.rows(members)
+        scores[:, here] = wanted - (wanted - mean - fitted) / (1 - 1 / n - leverage.T)[:, :, None]
+    for places, members, u in _tied(spectrum, rows, groups):
         for k in range(len(l2s)):
             fitted = mean + u @ (share[k][:, None] * projected)
             kept = np.eye(len(members)) - 1 / n - (u * share[k]) @ u.T
@@ -156,11 +155,19 @@ def ridge_left_out_of(
     return answers
 
 
-def _times_all(u: Doubles, share: Doubles, projected: Doubles) -> Doubles:
-    """U diag(share) projected for every penalty in one product: (penalty, row, target)."""
-    n_targets = projected.shape[1]
-    weights = (share[:, :, None] * projected).transpose(1, 0, 2).reshape(len(projected), -1)  # (component, ...)
-    return np.asarray((u @ weights).reshape(len(u), len(share), n_targets).transpose(1, 0, 2))
+def _tied(spectrum: Spectrum, rows: Rows, groups: Ints | None) -> Iterator[tuple[Rows, Rows, Doubles]]:
+    """As `groups_among`, each with its members' rows of U, which are made for many groups at once."""
+    waiting: list[tuple[Rows, Rows]] = []
+    for places, members in [*groups_among(rows, groups), (rows[:0], rows[:0])]:
+        waiting.append((places, members))
+        if len(members) and sum(len(m) for _, m in waiting) < CHUNK:
+            continue
+        u = spectrum.rows(np.concatenate([m for _, m in waiting]))
+        ends = np.cumsum([len(m) for _, m in waiting])
+        for (where, which), end in zip(waiting, ends, strict=True):
+            if len(which):
+                yield where, which, u[end - len(which) : end]
+        waiting = []
 
 
 class ShrunkLDA:
@@ -177,7 +184,7 @@ class ShrunkLDA:
         spectrum = spectrum or decompose(X)
         self.leave_one_out_ = lda_left_out(spectrum, y, [self.l2], groups)[0]
         counts = np.bincount(y)
-        projected = spectrum.project(one_hot(y, len(counts)) / counts)
+        projected = spectrum.project(one_hot(y, len(counts))) / counts
         share = np.sqrt(spectrum.values) / (spectrum.values + self.l2)
         forms = Forms.of(projected.T @ ((np.sqrt(spectrum.values) * share)[:, None] * projected), counts)
         precise_means = spectrum.coefficients(share[:, None] * projected)  # (feature, class)
@@ -202,17 +209,14 @@ def lda_left_out(
     counts = np.bincount(y)
     n_classes = len(counts)
     rows = np.arange(len(y)) if rows is None else rows
-    projected = spectrum.project(one_hot(y, n_classes) / counts)
+    projected = spectrum.project(one_hot(y, n_classes)) / counts
     share = spectrum.values / (spectrum.values + np.asarray(l2s)[:, None])  # (penalty, component)
     forms = [Forms.of(projected.T @ (one[:, None] * projected), counts) for one in share]
     scores = np.empty((len(l2s), len(rows), n_classes))
-    for here, u in spectrum.chunks(rows):
-        leverage = (u**2) @ share.T  # (row, penalty)
-        total = _times_all(u, share, projected)  # (penalty, row, class)
+    for here, leverage, total in spectrum.fits(l2s, projected, rows):
         for k, form in enumerate(forms):
             scores[k, here] = without_one(form, leverage[:, k], total[k], y[rows[here]], counts)
-    for places, members in groups_among(rows, groups):
-        u = spectrum.rows(members)
+    for places, members, u in _tied(spectrum, rows, groups):
         for k, form in enumerate(forms):
             hat, total_means = (u * share[k]) @ u.T, u @ (share[k][:, None] * projected)
             scores[k, places] = without_group(form, hat, total_means, y[members], counts)[: len(places)]

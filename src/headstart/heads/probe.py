@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from headstart import recipe
 from headstart.data.splits import folds
-from headstart.heads.calibrate import best_scale, calibrate, log_loss, log_softmax
+from headstart.heads.calibrate import best_scale, calibrate, log_loss, log_softmax, scaled_losses
 from headstart.heads.closed import Logistic, Ridge, ShrunkLDA, lda_left_out, linear_scores, one_hot, ridge_left_out
 from headstart.heads.folds import chosen, lda_without, ridge_without, tied_places
 from headstart.heads.spectrum import Doubles, Spectrum, decompose
@@ -138,7 +138,7 @@ def _fit_member(head: str, tap_set: TapSet, spectrum: Spectrum, y: Ints, groups:
         penalties = [spectrum.scale * p for p in recipe.PENALTIES]
         rows = _choice_rows(y, groups, seed)
         path = left_out(spectrum, y, penalties, groups, rows)
-        best = int(np.argmin([best_scale(scores, y[rows])[1] for scores in path]))
+        best = int(scaled_losses(path, y[rows]).argmin())
         l2 = recipe.PENALTIES[best]
         fitted = kind(penalties[best]).fit(spectrum.features, y, groups, spectrum)
         scores, coef, intercept = fitted.leave_one_out_, fitted.coef_, fitted.intercept_
@@ -198,7 +198,7 @@ def _fit_logistic(spectrum: Spectrum, y: Ints, groups: Ints, seed: int) -> tuple
     for k, path in zip(np.unique(fold), paths, strict=True):
         for p, head in enumerate(path):
             scores[p, fold == k] = head.decision_function(z[fold == k])
-    best = int(np.argmin([best_scale(s, y)[1] for s in scores]))
+    best = int(scaled_losses(scores, y).argmin())
     final = _logistic_path(z, y, n_classes, spectrum.scale)[best]
     coef = spectrum.coefficients(final.coef_.T).T
     return recipe.LOGISTIC_PENALTIES[best], scores[best], coef, final.intercept_ - coef @ spectrum.mean

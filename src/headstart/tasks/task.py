@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from headstart.finetune.objective import Objective
 from headstart.heads.material import Blocks, Ints, Material
 from headstart.heads.probe import Candidate, Known, Link, Probe
 from headstart.heads.spectrum import Doubles
-from headstart.heads.taps import Part, TapSet, tap_sets
+from headstart.heads.taps import MANY, Part, Taken, TapSet, tap_sets
 from headstart.heads.without import Shared
 from headstart.judge.crossing import Measure
 from headstart.judge.labels import Suspect
@@ -260,8 +260,13 @@ class Task:
 
 def solved(task: Task, material: Material, rows: Ints, sets: tuple[TapSet, ...], shared: Shared | None = None) -> Head:
     """The closed-form model of these rows. `shared`: what is known of their features."""
-    blocks = {part.block: material.blocks[part.block][rows] for tap_set in sets for part in tap_set.parts}
-    mine, few = replace(replace(material, blocks={}).part(rows), blocks=blocks), len(rows) <= recipe.SMALL
+    names = dict.fromkeys(part.block for tap_set in sets for part in tap_set.parts)
+    bare, few = replace(material, blocks={}).part(rows), len(rows) <= recipe.SMALL
+    read = replace(material, blocks={name: material.blocks[name] for name in names})
+    if len(rows) > MANY and task.own is None:  # read in chunks, never copied whole
+        mine = replace(bare, blocks={name: cast(Any, Taken(block, rows)) for name, block in read.blocks.items()})
+    else:
+        mine = replace(bare, blocks=read.at(rows))
     # an eigendecomposition gains less from a second BLAS thread than a tap set gains from a processor of its own
     with threadpool_limits(1 if few else None, "blas"):
         return task.solve(mine, sets, known=shared.of if shared else None, workers=n_cores() if few else 1)
