@@ -174,7 +174,7 @@ def confidence_sentences(found: Confidence | None) -> list[str]:
     """What the sets of classes held, and what was right of the answers that were sure enough."""
     if found is None:
         return []
-    held, size, asked = estimate(found.held), estimate(found.size), percent(found.coverage)
+    held, size, asked = estimate(found.held), estimate(found.size), _asked(found.coverage)
     said = []
     if not found.sets:
         said.append(f"Sets that hold the true class of {asked} of new images are of all classes: too few images.")
@@ -188,7 +188,7 @@ def confidence_sentences(found: Confidence | None) -> list[str]:
     answered, error = estimate(found.answered), estimate(found.error)
     if found.max_error is None or answered is None:
         return said
-    asked = f"at most {percent(found.max_error)} wrong among the answers that are sure enough"
+    asked = f"at most {_asked(found.max_error)} wrong among the answers that are sure enough"
     if not found.answers:
         said.append(f"No probability could be shown to leave {asked}: all answers are marked as not sure enough.")
     elif error is None:
@@ -199,6 +199,10 @@ def confidence_sentences(found: Confidence | None) -> list[str]:
             f"{full(error, found.n_answered)} of those answers were wrong."
         )
     return said
+
+
+def _asked(share_asked: float) -> str:
+    return f"{100 * share_asked:g} %"
 
 
 def _away(error: Estimate) -> str:
