@@ -51,7 +51,7 @@ from headstart.story.opening import (
 from headstart.story.options import check
 from headstart.story.plan import Plan, make_plan
 from headstart.story.trust import Trust, trust_of
-from headstart.tasks.known import TASKS, with_threshold
+from headstart.tasks.known import TASKS, with_confidence, with_threshold
 from headstart.tasks.task import Head, Rule, Task
 from headstart.trunk.engine import Engine
 from headstart.trunk.features import Features
@@ -166,6 +166,7 @@ def learn(
 ) -> Learned:
     """The frozen model. With `hold_out` false it learns from all but the user's own test and validation."""
     clock, task = Clock(), with_threshold(task or TASKS[table.task], options.threshold)
+    task = with_confidence(task, options.coverage, options.max_error)
     with clock("open the network"), watch.step("open the network"):
         check(options)
         refuse_training(task, options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from headstart.judge.intervals import (
 )
 from headstart.judge.labels import Suspect, suspected_labels
 from headstart.judge.marks import Interval, Marks
+from headstart.tasks.confidence import confidence, decided
 from headstart.tasks.task import Judging, Record, Rule, Task
 
 
@@ -142,10 +144,10 @@ def said(names: Sequence[str], answer: NDArray[np.floating[Any]], rule: Rule) ->
 
 
 def record(names: Sequence[str], answer: NDArray[np.floating[Any]], rule: Rule, top: int) -> Record:
-    """{"label", "probability", "top": [{"label", "probability"}]}, best first."""
+    """{"label", "probability", "set", "abstain", "top": [{"label", "probability"}]}, best first; see `decided`."""
     order = np.argsort(-answer, kind="stable")[:top]
     ranked = [{"label": names[k], "probability": float(answer[k])} for k in order]
-    return {**ranked[0], "top": ranked}
+    return {**ranked[0], **decided(names, answer, rule), "top": ranked}
 
 
 def suspects(targets: Targets, answers: NDArray[Any]) -> list[Suspect]:
@@ -174,6 +176,7 @@ CLASSIFICATION = Task(
     ),
     constant=most_frequent,
     constant_name="most frequent",
+    rule=partial(confidence, None, None),
     record=record,
     galleries=galleries,
     said=said,
