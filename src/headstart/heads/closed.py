@@ -43,17 +43,21 @@ def one_hot(y: Ints, n_classes: int) -> Doubles:
     return np.eye(n_classes)[y]
 
 
+def tied_places(groups: Ints) -> list[Rows]:
+    """The places of each group of several images."""
+    order = np.argsort(groups, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(groups[order])) + 1, len(order))
+    sizes = np.diff(ends, prepend=0)
+    return [order[ends[k] - sizes[k] : ends[k]] for k in np.flatnonzero(sizes > 1)]
+
+
 def groups_among(rows: Rows, groups: Ints | None) -> Iterator[tuple[Rows, Rows]]:
     """(places in rows, members) of every group of several images with a row here; members start with those rows."""
     if groups is None or not len(groups):
         return
-    order = np.argsort(groups, kind="stable")
-    starts = np.flatnonzero(np.diff(groups[order], prepend=groups[order[0]] - 1))
     place = np.full(len(groups), -1)
     place[rows] = np.arange(len(rows))
-    ends = np.append(starts[1:], len(order))
-    for k in np.flatnonzero(ends - starts > 1):
-        members = order[starts[k] : ends[k]]
+    for members in tied_places(groups):
         here = place[members] >= 0
         if here.any():
             yield place[members[here]], np.concatenate([members[here], members[~here]])

@@ -23,13 +23,6 @@ ALL_TRIED = 100
 HELD = "held images"  # a block of features: which of the held images it is, (held, held) of 0 and 1
 
 
-def tied_places(groups: Ints) -> list[Rows]:
-    """The places of each group of several images."""
-    order = np.argsort(groups, kind="stable")
-    parts = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
-    return [part for part in parts if len(part) > 1]
-
-
 def ridge_without(kept: Kept, targets: Doubles, tied: Sequence[Rows]) -> tuple[Doubles, Doubles]:
     """Ridge for targets (row, target): (answers for the rows, each by a fit without it and its group; for the held)."""
     left = targets - kept.residuals / kept.diagonal[:, None]

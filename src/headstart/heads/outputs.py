@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart import recipe
-from headstart.heads.closed import ridge_path, ridge_weights
-from headstart.heads.folds import chosen, ridge_without, tied_places
+from headstart.heads.closed import ridge_path, ridge_weights, tied_places
+from headstart.heads.folds import chosen, ridge_without
 from headstart.heads.probe import CHOICE_ROWS, WORTH, Blocks, Candidate, Probe, Source
 from headstart.heads.spectrum import Doubles, Spectrum
 from headstart.heads.taps import Part, TapSet
@@ -68,6 +68,7 @@ def fit_outputs(source: Source, targets: Doubles, groups: Ints, loss: Loss, rows
 
 
 def fit_whole(spectrum: Spectrum, targets: Doubles, groups: Ints, loss: Loss, rows: Rows) -> Outputs:
+    """As `fit_outputs`, of images whose decomposition is at hand."""
     penalties = [spectrum.scale * p for p in recipe.PENALTIES]
     path = ridge_path(spectrum, targets, penalties, groups, rows)
     best = loss(path, targets[rows]).argmin(axis=0)

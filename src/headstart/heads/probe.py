@@ -18,8 +18,17 @@ import numpy.typing as npt
 from headstart import recipe
 from headstart.data.splits import folds
 from headstart.heads.calibrate import best_scale, calibrate, log_loss, log_softmax, scaled_losses
-from headstart.heads.closed import Logistic, Ridge, ShrunkLDA, lda_left_out, linear_scores, one_hot, ridge_left_out
-from headstart.heads.folds import chosen, lda_without, ridge_without, tied_places
+from headstart.heads.closed import (
+    Logistic,
+    Ridge,
+    ShrunkLDA,
+    lda_left_out,
+    linear_scores,
+    one_hot,
+    ridge_left_out,
+    tied_places,
+)
+from headstart.heads.folds import chosen, lda_without, ridge_without
 from headstart.heads.spectrum import Doubles, Spectrum, decompose
 from headstart.heads.taps import Part, TapSet
 from headstart.heads.without import Taught, Whole

@@ -15,10 +15,11 @@ Each takes one Cholesky factor, of the features, of R or of S; the cheapest is t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,7 @@ from headstart.heads.spectrum import Doubles, Floats, Spectrum, decompose, unit_
 from headstart.heads.taps import TapSet
 
 Rows = npt.NDArray[np.intp]
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -42,65 +44,54 @@ class Kept:
     held: Doubles
 
 
+class _Once(Generic[Made]):
+    """An attribute of a `Whole` that is made when it is first asked for, by one thread for all."""
+
+    def __init__(self, make: Callable[[Whole], Made]) -> None:
+        self._make = make
+        self.__doc__ = make.__doc__
+
+    def __get__(self, whole: Whole, kind: type[Whole]) -> Made:
+        with whole.lock:
+            if self not in whole.made:
+                whole.made[self] = self._make(whole)
+            return whole.made[self]  # type: ignore[no-any-return]
+
+
 class Whole:
     """Features (image, feature) of all images, and what is made of them once, when it is first asked for."""
 
     def __init__(self, features: Floats) -> None:
         self.taught = features
-        self._lock = Lock()
+        self.lock, self.made = Lock(), dict[object, Any]()
         self._ready: dict[tuple[bytes, float], tuple[Doubles, Sequence[Rows], Kept]] = {}
 
-    @property
+    @_Once
     def spectrum(self) -> Spectrum:
         """Their decomposition."""
-        with self._lock:
-            return self._spectrum
-
-    @property
-    def centred(self) -> Doubles:
-        """(image, feature), float64."""
-        with self._lock:
-            return self._centred
-
-    @property
-    def lengths(self) -> Doubles:
-        """(image,): the squared lengths of the centred rows."""
-        with self._lock:
-            return self._lengths
-
-    @property
-    def gram(self) -> Doubles:
-        """(image, image) of the centred rows."""
-        with self._lock:
-            return self._gram
-
-    @property
-    def scatter(self) -> Doubles:
-        """(feature, feature) of the centred rows."""
-        with self._lock:
-            return self._scatter
-
-    @cached_property
-    def _spectrum(self) -> Spectrum:
         return decompose(self.taught)
 
-    @cached_property
-    def _centred(self) -> Doubles:
+    @_Once
+    def centred(self) -> Doubles:
+        """(image, feature), float64."""
         wide: Doubles = self.taught.astype(np.float64)
         wide -= wide.mean(axis=0)
         return wide
 
-    @cached_property
-    def _lengths(self) -> Doubles:
-        return np.asarray((self._centred**2).sum(axis=1))
+    @_Once
+    def lengths(self) -> Doubles:
+        """(image,): the squared lengths of the centred rows."""
+        return np.asarray((self.centred**2).sum(axis=1))
 
-    @cached_property
-    def _gram(self) -> Doubles:
-        return np.asarray(self._centred @ self._centred.T)
+    @_Once
+    def gram(self) -> Doubles:
+        """(image, image) of the centred rows."""
+        return np.asarray(self.centred @ self.centred.T)
 
-    @cached_property
-    def _scatter(self) -> Doubles:
-        return np.asarray(self._centred.T @ self._centred)
+    @_Once
+    def scatter(self) -> Doubles:
+        """(feature, feature) of the centred rows."""
+        return np.asarray(self.centred.T @ self.centred)
 
     def without(self, held: Rows, starts: Mapping[str, float] | None = None) -> Taught:
         """All images but the held ones."""

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from headstart import recipe
-from headstart.heads.folds import ALL_TRIED, HELD, nearest, on_held, tied_places
+from headstart.heads.closed import tied_places
+from headstart.heads.folds import ALL_TRIED, HELD, nearest, on_held
 from headstart.heads.material import Ints, Material
 from headstart.heads.probe import Candidate, Probe
 from headstart.heads.spectrum import Doubles

@@ -248,7 +248,8 @@ def prove(learned: Learned, watch: Watcher = QUIET) -> Fitted:
         trust = trust_of(task, material, plan, head, rule, verdict)
         suspects = _suspects(task, seen, plan, head, rule, verdict)
         if trust and trust.dropped:  # what the model says of pictures of another kind accuses no label
-            suspects = [s for s in suspects if s.row not in set(verdict.rows.tolist())]
+            judged = set(verdict.rows.tolist())
+            suspects = [s for s in suspects if s.row not in judged]
     bare = learned.frozen.without_maps()
     with clock("baselines"):
         baselines = _baselines(seen, plan, bare, verdict, learned, watch)
