@@ -200,7 +200,19 @@ def _data_options(command: argparse.ArgumentParser, leaves_out: bool = False, as
         "their names below DATA, or the folder inside their class; none: the topmost folders are the classes, and "
         "folders in them mean nothing",
     )
+    data.add_argument(
+        "--group",
+        metavar="COLUMN",
+        help="the column of a list whose values say which images belong together (hospital, camera, patient): each "
+        "group is judged by what the others taught",
+    )
     if leaves_out:
+        data.add_argument(
+            "--time",
+            metavar="COLUMN",
+            help="the column of a list with dates (2024-03-01) or numbers: the past teaches, and the latest fifth of "
+            "the images judges",
+        )
         data.add_argument(
             "--min-images",
             type=_count,
