@@ -27,6 +27,7 @@ from headstart.report.content import (
     TimmView,
 )
 from headstart.report.page import render_report
+from headstart.report.sheet import render_sheet
 
 __all__ = [
     "Acceptance",
@@ -49,4 +50,5 @@ __all__ = [
     "TimmView",
     "render_card",
     "render_report",
+    "render_sheet",
 ]
