@@ -25,6 +25,7 @@ MAY: dict[str, set[str]] = {
     "classify": set(),
     "features": set(),
     "inspect": set(),
+    "suggest": set(),
     "evaluate": {"scipy"},
     "fit": {"scipy", "scipy.optimize", "jinja2"},
     "TransferClassifier": set(SLOW) - MAKERS,  # its classes are scikit-learn's
@@ -106,6 +107,7 @@ def commands(parted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> d
         "classify": ["classify", image, "--json", *network],
         "features": ["features", data, "-o", str(tmp_path / "features.parquet"), "--json", *network],
         "inspect": ["inspect", data, "--json", *network],
+        "suggest": ["suggest", model, data, "--json"],
         "evaluate": ["evaluate", model, data, "--json"],
     }
 
