@@ -82,6 +82,14 @@ def parser() -> argparse.ArgumentParser:
     _tuning_options(fit)
     _network_options(fit)
 
+    _add_asking_commands(command)
+    _add_recognising_commands(command)
+    _add_looking_commands(command)
+    return top
+
+
+def _add_asking_commands(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    """The commands that ask a saved model."""
     evaluate = command("evaluate", "score a saved model on labelled images")
     evaluate.add_argument("model", metavar="MODEL", help="a folder that fit has written")
     evaluate.add_argument("data", metavar="DATA", help="as for fit; a test part is used alone where there is one")
@@ -99,9 +107,6 @@ def parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("--top", type=int, default=3, metavar="K", help="best classes to list (default: 3)")
     predict.add_argument("--json", action="store_true", help="one JSON document on stdout")
-    _add_recognising_commands(command)
-    _add_looking_commands(command)
-    return top
 
 
 def _add_recognising_commands(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
