@@ -19,6 +19,7 @@ from headstart.files.bundle import write_bundle
 from headstart.files.cells import csv_bytes
 from headstart.finetune.choice import TUNED
 from headstart.finetune.trained_head import TrainedHead
+from headstart.heads.material import Ints, Material
 from headstart.heads.taps import LAST
 from headstart.report.measures import full, measure
 from headstart.report.numbers import estimate
@@ -28,8 +29,9 @@ from headstart.story import confidence, pictures
 from headstart.story.account import HEADS, TAPS, epochs_of, no_gain_line, outcomes, settings
 from headstart.story.evidence import called
 from headstart.story.pipeline import Fitted
+from headstart.story.trust import kept_of
 from headstart.tasks.identifier import Identifier
-from headstart.tasks.task import Head
+from headstart.tasks.task import Head, Rule, Task
 from headstart.trunk.engine import this_machine
 from headstart.trunk.weights import PACKAGES
 
@@ -91,6 +93,7 @@ def save(fitted: Fitted, folder: Path, title: str, command: str) -> dict[str, An
         seen.targets.names,
         fitted.rule,
         seen.engine.precision,
+        None if fitted.tuned else kept_of(*_taught(fitted)),
     )
     found = metrics(fitted)
     with tempfile.TemporaryDirectory() as scratch:
@@ -135,6 +138,12 @@ def _lists(fitted: Fitted) -> dict[str, bytes]:
         "duplicates.csv": csv_bytes(("set", "kind", "path", "split", "label"), alike),
         "set_aside.csv": csv_bytes(("path", "reason"), seen.features.set_aside),
     }
+
+
+def _taught(fitted: Fitted) -> tuple[Task, Material, Ints, Head, Rule]:
+    """What taught the model, and what it has learned."""
+    material = fitted.seen.material(fitted.options.seed)
+    return fitted.method.task, material, fitted.plan.train, fitted.head, fitted.rule
 
 
 def public(options: dict[str, Any]) -> dict[str, Any]:
