@@ -19,6 +19,7 @@ from headstart.judge.marks import Interval, Score
 from headstart.story.evidence import called
 
 if TYPE_CHECKING:
+    from headstart.heads.apart import Apart
     from headstart.story.pipeline import Fitted, Seen
     from headstart.trunk.store import Usage
 
@@ -140,6 +141,14 @@ def _shift(fitted: Fitted) -> list[str]:
     if trust.apart is not None and trust.apart.clear:
         lines.append(f"judged and training images look different (told apart with AUROC {trust.apart.auroc:.2f})")
     return [_line("shift" if k == 0 else "", line) for k, line in enumerate(lines)]
+
+
+def different(apart: Apart | None) -> list[str]:
+    """That the images given to a saved model are of another kind than those that taught it."""
+    if apart is None or not apart.clear:
+        return []
+    told = f"told apart with AUROC {apart.auroc:.2f} [{apart.low:.2f}, {apart.high:.2f}]; 0.5 is by chance"
+    return [f"these pictures look different from those that taught the model ({told}): its answers may not hold"]
 
 
 def _line(name: str, text: str) -> str:

@@ -28,6 +28,7 @@ MOST_BYTES = 2**20  # of features in float16: 1,280 of the default network leave
 LEAST = 128  # images, however wide the features are
 WIDEST = 8192  # features: wider ones are maps of a layer, of which 128 images would be larger than many a network
 ENOUGH = 50  # images of which it is worth saying that they look different
+SAMPLED = 2000  # images of which features are kept for the comparison, however many there are
 BINS = 4  # of measured values: images are compared with those of about the same value
 ROWS, PLACED = "reference", "placed"  # the names of the tensors
 
@@ -92,10 +93,10 @@ def read(tensors: Mapping[str, npt.NDArray[np.generic]], block: str, width: int)
 def placed_by(answers: npt.NDArray[np.floating], task: str) -> npt.NDArray[np.float64]:
     """(image,): what images are compared by, of the model's answers (image, output, ...); NaN where there are none."""
     first = answers.reshape(*answers.shape[:2], -1)[:, :, 0].astype(np.float64)
-    known = np.isfinite(first).all(axis=1)
+    known = np.asarray(np.isfinite(first).all(axis=1))
     if task == "recognise":  # new people are the rule: there is nothing to compare by
         return np.where(known, 0.0, np.nan)
-    found = first[:, 0] if task == "regress" else np.where(known[:, None], first, 0.0).argmax(axis=1)
+    found = first[:, 0] if task == "regress" else np.nan_to_num(first).argmax(axis=1)
     return np.where(known, found, np.nan)
 
 
@@ -113,6 +114,35 @@ def shift(kept: Reference, blocks: Blocks, placed: npt.NDArray[np.floating], see
     n = len(kept.rows)
     here, there = np.arange(n), np.arange(n, len(joined))
     return apart(lambda rows: {LAST: joined[rows]}, here, there, strata, np.arange(len(joined)), seed)
+
+
+@dataclass(eq=False)
+class Sampled:
+    """Features of some of `n` images, evenly drawn, gathered as they come."""
+
+    kept: Reference
+    n: int
+
+    def __post_init__(self) -> None:
+        self.chosen = np.random.default_rng(0).permutation(self.n)[:SAMPLED] if self.n >= ENOUGH else np.arange(0)
+        self.rows: list[int] = []
+        self.values: list[npt.NDArray[np.float16]] = []
+
+    def add(self, rows: list[int], blocks: Blocks) -> None:
+        """The features of these row numbers."""
+        if not len(self.chosen):
+            return
+        mine = np.flatnonzero(np.isin(rows, self.chosen))
+        self.rows += [rows[k] for k in mine]
+        self.values.append(np.asarray(blocks[self.kept.block][mine], dtype=np.float16))
+
+    def shift(self, placed: npt.NDArray[np.floating]) -> Apart | None:
+        """See `shift`; placed (image,) of all n images. The order in which the images came does not matter."""
+        if len(self.rows) < ENOUGH:
+            return None
+        order = np.argsort(self.rows)
+        values, rows = np.concatenate(self.values)[order], np.array(self.rows)[order]
+        return shift(self.kept, {self.kept.block: values}, placed[rows])
 
 
 def _strata(values: npt.NDArray[np.float64], known: npt.NDArray[np.float32]) -> Ints:

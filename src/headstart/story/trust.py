@@ -7,7 +7,7 @@ can tell which part an image is of, they look different, whatever the score.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -41,8 +41,11 @@ class Trust:
 
     def to_json(self) -> dict[str, Any]:
         """As metrics.json has it."""
-        told = self.apart and asdict(self.apart) | {"clear": self.apart.clear}
-        return {"left_out": self.left_out, "dropped": self.dropped, "told_apart": told}
+        return {
+            "left_out": self.left_out,
+            "dropped": self.dropped,
+            "told_apart": self.apart and self.apart.to_json(),
+        }
 
 
 def trust_of(task: Task, material: Material, plan: Plan, head: Head, rule: Rule, verdict: Verdict) -> Trust | None:
