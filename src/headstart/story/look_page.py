@@ -15,7 +15,6 @@ from headstart.data.targets import counts
 from headstart.errors import ImageError, OutputError
 from headstart.files.reading import why
 from headstart.files.whole import write_whole
-from headstart.judge.shortcut import Told
 from headstart.report.inspection import (
     MOST_OF_SET,
     MOST_PICTURES,
