@@ -18,8 +18,7 @@ from headstart.errors import ImageError
 
 CAMERA = (0x010F, 0x0110)  # EXIF: make, model
 SAMPLINGS = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0"}
-# The first row of the luma table that JPEG's annex K gives, at quality 50: what nearly every program scales.
-ANNEX_K = (16, 11, 10, 16, 24, 40, 51, 61)
+ANNEX_K = 3688  # the sum of the luma table in JPEG's annex K, of quality 50: what nearly every program scales
 MOST_WORDS = 60  # characters of a camera's name
 
 
@@ -62,8 +61,8 @@ def _jpeg(picture: Image.Image) -> tuple[str, str]:
 
 
 def _quality(luma: list[int]) -> int:
-    """The quality by which libjpeg would have made such a table, 1 to 100, from the sum of its first values."""
-    scale = 100 * sum(luma[:1] + luma[1:2]) / sum(ANNEX_K[:2])
+    """The quality by which libjpeg would have made such a table, 1 to 100, from its sum."""
+    scale = 100 * sum(luma) / ANNEX_K
     return max(1, min(100, round(5000 / scale if scale > 100 else (200 - scale) / 2)))
 
 
