@@ -17,7 +17,8 @@ from headstart.data.targets import counts
 from headstart.files.bundle import Bundle
 from headstart.judge.marks import Interval, Score
 from headstart.story.evidence import called
-from headstart.story.look import shift_lines, shortcut_line
+from headstart.story.given_away import shortcut_line
+from headstart.story.look import shift_lines
 
 if TYPE_CHECKING:
     from headstart.heads.apart import Apart
@@ -124,6 +125,8 @@ def _remarks(fitted: Fitted) -> list[str]:
         lines.append(_line("duplicates", f"{_alike([s.kind for s in seen.duplicates])}{across} (duplicates.csv)"))
     if fitted.suspects:
         lines.append(_line("labels", f"{len(fitted.suspects):,} may be wrong (suspected_labels.csv)"))
+    if fitted.shortcut is not None and fitted.shortcut.clear:
+        lines.append(_line("shortcut", shortcut_line(fitted.shortcut)))
     if seen.backbone.weights_source == "random weights":
         lines.append(_line("note", "the network has random weights: nothing was transferred"))
     return lines

@@ -103,8 +103,8 @@ def _texts(values: Iterable[str]) -> Column:
     return np.array(list(values), dtype=object)
 
 
-def drawn(labels: NDArray[Any], groups: Ints, seed: int) -> Ints:
-    """Rows that are asked: one of each group, of classes with at least LEAST, at most MOST, the classes in turn."""
+def drawn(labels: NDArray[Any], groups: Ints, seed: int, most: int = MOST) -> Ints:
+    """Rows that are asked: one of each group, of classes with at least LEAST, at most `most`, the classes in turn."""
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(labels))
     order = order[np.sort(np.unique(groups[order], return_index=True)[1])]
@@ -113,7 +113,7 @@ def drawn(labels: NDArray[Any], groups: Ints, seed: int) -> Ints:
     for one, count in enumerate(np.bincount(classes)):
         turn[classes == one] = np.arange(count) if count >= LEAST else -1
     order, turn = order[turn >= 0], turn[turn >= 0]
-    return np.sort(order[np.argsort(turn, kind="stable")[:MOST]])
+    return np.sort(order[np.argsort(turn, kind="stable")[:most]])
 
 
 def told_by(columns: Mapping[str, Column], labels: NDArray[Any], seed: int) -> Told | None:

@@ -6,7 +6,7 @@ One more pass over the files, as small as pictures are looked at; the network do
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -23,13 +23,13 @@ from headstart.heads.apart import Apart, apart
 from headstart.heads.material import Ints
 from headstart.judge import shortcut
 from headstart.judge.shortcut import Told
+from headstart.story.given_away import OF_CLASSES
 from headstart.story.opening import QUIET, Watcher
 from headstart.story.pipeline import Seen
 from headstart.trunk.engine import n_cores
 
 T = TypeVar("T")
 RUN = 64  # images a task of a thread
-OF_CLASSES = ("classify", "recognise")  # tasks in which an image is of one class
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,29 +111,6 @@ def shifts(seen: Seen, seed: int) -> dict[str, Apart]:
         if one is not None:
             found[part] = one
     return found
-
-
-def given_away(seen: Seen, rows: Ints, seed: int) -> Told | None:
-    """How well the files alone tell the class of these rows, from headers; None where too little can be said."""
-    table = seen.table
-    if table.task not in OF_CLASSES:
-        return None
-    chosen = rows[shortcut.drawn(table.labels[rows], seen.groups[rows], seed)]
-    try:
-        facts: Sequence[Facts] = [facts_of(table.read(int(row))) for row in chosen]
-    except ImageError:  # images of a model that grew are gone
-        return None
-    return shortcut.told_by(shortcut.of_files(facts), table.labels[chosen], seed) if facts else None
-
-
-def shortcut_line(told: Told) -> str:
-    """That files give a class away, in one line."""
-    best = ", ".join(f"{name} alone {value:.0%}" for name, value in told.facts[:2] if value >= told.low)
-    by = f"; by {best}" if best else ""
-    return (
-        f"class {told.label} can be told from file facts alone in {told.value:.0%} [{told.low:.0%}, {told.high:.0%}] "
-        f"where guessing gives 50 %{by}: a model may learn how the files were made, not what they show"
-    )
 
 
 def shift_lines(look: Look) -> list[str]:

@@ -29,7 +29,8 @@ from headstart.report.inspection import (
     render_inspection,
     told_sentence,
 )
-from headstart.story.look import Look, shift_lines, shortcut_line
+from headstart.story.given_away import shortcut_line
+from headstart.story.look import Look, shift_lines
 from headstart.story.pipeline import Seen
 
 SIDE = 96  # px, the longer side of a picture in a contact sheet

@@ -28,6 +28,7 @@ from headstart.ship.package import pack, versions
 from headstart.story import confidence, pictures
 from headstart.story.account import HEADS, TAPS, epochs_of, no_gain_line, outcomes, settings
 from headstart.story.evidence import called
+from headstart.story.given_away import shortcut_line
 from headstart.story.pipeline import Fitted
 from headstart.story.trust import kept_of
 from headstart.tasks.identifier import Identifier
@@ -65,6 +66,7 @@ def metrics(fitted: Fitted) -> dict[str, Any]:
         if _has_view(fitted)
         else None,
         "trust": None if fitted.trust is None else fitted.trust.to_json(),
+        "shortcut": fitted.shortcut and fitted.shortcut.to_json(),
         "learning_curve": fitted.curve,
         "candidates": [asdict(c) for c in tried],
         "added": None if fitted.growth is None else fitted.growth.to_json(),
@@ -268,6 +270,8 @@ def _warnings(fitted: Fitted) -> tuple[str, ...]:
         told = full(what, estimate(fitted.leak_free[name]), fitted.leak_free.n)
         without = "Without the judged images that are the same, or nearly the same, as a training image the"
         found.append(f"{without} {what.name} is {told}.")
+    if fitted.shortcut is not None and fitted.shortcut.clear:
+        found.append(f"The {shortcut_line(fitted.shortcut)}.")
     table = fitted.seen.table
     takes = None if any(table.groups) else sequences_in([str(name) for name in table.names])
     if takes is not None:
