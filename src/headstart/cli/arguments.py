@@ -101,7 +101,6 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument("--json", action="store_true", help="one JSON document on stdout")
     _add_recognising_commands(command)
     _add_looking_commands(command)
-    _add_inspect(command)
     return top
 
 
@@ -151,6 +150,7 @@ def _add_looking_commands(command: Callable[[str, str], argparse.ArgumentParser]
     doing.add_argument("--import-weights", metavar="FILE", help="take such a file in, for use without a connection")
     backbones.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
+    _add_inspect(command)
     compare = command("compare", "frozen, tuned, from scratch, random weights, raw pixels: same images, paired")
     compare.add_argument("data", metavar="DATA", help="as for fit; without a split a quarter is held out")
     _data_options(compare, leaves_out=True)
