@@ -235,6 +235,8 @@ def _class_said(record: Mapping[str, Any]) -> str:
     else:
         more = [f"one of {len(meant) - among:,} more"] if len(meant) > among else []
         said = "; ".join(part for part in (", or ".join([*told[:among], *more]), ", ".join(told[among:])) if part)
+    if record.get("known") is False:
+        said = f"unlike anything that the model was taught: {said}"
     return f"not sure enough: {said}" if record.get("abstain") else said
 
 

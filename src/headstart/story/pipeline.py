@@ -28,6 +28,7 @@ from headstart.errors import DataError, OptionError
 from headstart.files.bundle import read_bundle
 from headstart.finetune.record import TuningRecord
 from headstart.heads.material import Material
+from headstart.heads.novelty import Novelty
 from headstart.heads.taps import LAST, plain
 from headstart.heads.without import Shared
 from headstart.judge.crossing import CurvePoint
@@ -36,6 +37,7 @@ from headstart.judge.marks import Interval, Score
 from headstart.ship.package import Loaded, unpack
 from headstart.ship.predict import Predictions, predict_with_features
 from headstart.story import evidence
+from headstart.story.careful import careful
 from headstart.story.opening import (
     QUIET,
     Options,
@@ -51,6 +53,7 @@ from headstart.story.opening import (
 from headstart.story.options import check
 from headstart.story.plan import Plan, make_plan
 from headstart.story.trust import Trust, trust_of
+from headstart.story.unlike import unlike
 from headstart.tasks.known import TASKS, with_confidence, with_threshold
 from headstart.tasks.task import Head, Rule, Task
 from headstart.trunk.engine import Engine
@@ -149,6 +152,7 @@ class Fitted:
     tuning: TuningRecord | None = None
     growth: Growth | None = None
     trust: Trust | None = None
+    novelty: Novelty | None = None
 
     @property
     def tuned(self) -> bool:
@@ -228,8 +232,7 @@ def prove(learned: Learned, watch: Watcher = QUIET) -> Fitted:
     """Judge a learned model: the headline, its baselines, the learning curve, suspected labels."""
     clock = Clock(learned.seconds)
     seen, plan, head, material, options = learned.seen, learned.plan, learned.head, learned.material, learned.options
-    method, task = learned.method, learned.method.task
-    rule = learned.rule
+    method, task, rule = learned.method, learned.method.task, learned.rule
     with clock("judge"):
         view: Head = learned.tuned.top if learned.tuned else head
         if learned.tuned and learned.tuned.backbone and plan.judge is None:
@@ -241,6 +244,8 @@ def prove(learned: Learned, watch: Watcher = QUIET) -> Fitted:
             view_verdict = verdict if view is head else evidence.judge(material, plan, view, once, watch.bar)
         if task.own is None and view.parts != plain().parts:
             view, view_verdict = evidence.timm_view(task, material.without_maps(), plan, learned.shared)
+        novelty = unlike(task, material, plan.train, head, bool(learned.tuned and learned.tuned.backbone))
+        rule = careful(rule, material, plan, head, method, verdict)
         validation = None
         if plan.validation is not None:
             validation = evidence.judge_rows(task, material, head, plan.validation, rule).score
@@ -273,6 +278,7 @@ def prove(learned: Learned, watch: Watcher = QUIET) -> Fitted:
         rule,
         learned.tuned.record if learned.tuned else None,
         trust=trust,
+        novelty=novelty,
     )
 
 
@@ -383,8 +389,7 @@ def _without_leaks(task: Task, seen: Seen, plan: Plan, verdict: evidence.Verdict
     clean = ~np.isin(seen.groups[plan.judge], seen.groups[plan.train])
     if clean.all() or not clean.any():
         return None
-    groups = seen.groups[plan.judge[clean]]
-    return task.judging.score(verdict.marks.take(clean), seen.targets.names, groups, 0)
+    return task.judging.score(verdict.marks.take(clean), seen.targets.names, seen.groups[plan.judge[clean]], 0)
 
 
 def load(folder: str | Path) -> Loaded:

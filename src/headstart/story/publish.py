@@ -15,7 +15,7 @@ from headstart.data.duplicates import find_conflicts, find_leaks
 from headstart.data.groups import sequences_in
 from headstart.data.splits import write_split
 from headstart.data.targets import counts
-from headstart.files.bundle import write_bundle
+from headstart.files.bundle import NOVELTY, write_bundle
 from headstart.files.cells import csv_bytes
 from headstart.finetune.choice import TUNED
 from headstart.finetune.trained_head import TrainedHead
@@ -92,6 +92,8 @@ def save(fitted: Fitted, folder: Path, title: str, command: str) -> dict[str, An
         fitted.rule,
         seen.engine.precision,
     )
+    if fitted.novelty is not None:
+        manifest["novelty"], tensors[NOVELTY] = fitted.novelty.to_json(), fitted.novelty.tensors()
     found = metrics(fitted)
     with tempfile.TemporaryDirectory() as scratch:
         split = Path(scratch) / "split.parquet"
