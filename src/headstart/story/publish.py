@@ -24,7 +24,7 @@ from headstart.report.measures import full, measure
 from headstart.report.numbers import estimate
 from headstart.report.words import sequence_warning
 from headstart.ship.package import pack, versions
-from headstart.story import confidence, pictures
+from headstart.story import confidence, pictures, reliability
 from headstart.story.account import HEADS, TAPS, epochs_of, no_gain_line, outcomes, settings
 from headstart.story.evidence import called
 from headstart.story.pipeline import Fitted
@@ -33,10 +33,8 @@ from headstart.tasks.task import Head
 from headstart.trunk.engine import this_machine
 from headstart.trunk.weights import PACKAGES
 
-BINS = 10  # of the reliability diagram
 
-
-def metrics(fitted: Fitted) -> dict[str, Any]:
+def metrics(fitted: Fitted, sure: report.Confidence | None) -> dict[str, Any]:
     """The content of metrics.json."""
     plan, view, task = fitted.plan, fitted.view_verdict.score, fitted.method.task
     tried = fitted.head.candidates if task.own is None else task.own.tried(fitted.head)
@@ -58,7 +56,9 @@ def metrics(fitted: Fitted) -> dict[str, Any]:
             }
             for b in fitted.baselines
         },
-        "confidence": confidence.to_json(confidence.measured(fitted)),
+        "confidence": confidence.to_json(sure),
+        "reliability": reliability.to_json(fitted),
+        "novelty": None if fitted.novelty is None else fitted.novelty.to_json(),
         "timm_view": {"same_model": fitted.view is fitted.head, "n": view.n, measure: view[measure]}
         if _has_view(fitted)
         else None,
@@ -94,7 +94,8 @@ def save(fitted: Fitted, folder: Path, title: str, command: str) -> dict[str, An
     )
     if fitted.novelty is not None:
         manifest["novelty"], tensors[NOVELTY] = fitted.novelty.to_json(), fitted.novelty.tensors()
-    found = metrics(fitted)
+    sure = confidence.measured(fitted)
+    found = metrics(fitted, sure)
     with tempfile.TemporaryDirectory() as scratch:
         split = Path(scratch) / "split.parquet"
         used = [str(s) for s in fitted.plan.splits]
@@ -113,7 +114,7 @@ def save(fitted: Fitted, folder: Path, title: str, command: str) -> dict[str, An
             "images_through_the_network": seen.features.n_forward,
             "seconds": found["seconds"],
         }
-        data = report_data(fitted, folder, title, command, fingerprint, run["created"])
+        data = report_data(fitted, sure, folder, title, command, fingerprint, run["created"])
         files = {
             "split.parquet": split.read_bytes(),
             "report.html": report.render_report(data).encode(),
@@ -157,7 +158,13 @@ def _without_place(layout: str) -> str:
 
 
 def report_data(
-    fitted: Fitted, folder: Path, title: str, command: str, fingerprint: str, created: str
+    fitted: Fitted,
+    sure: report.Confidence | None,
+    folder: Path,
+    title: str,
+    command: str,
+    fingerprint: str,
+    created: str,
 ) -> report.ReportData:
     """Everything that the report and the card say."""
     seen, plan, verdict, task = fitted.seen, fitted.plan, fitted.verdict, fitted.method.task
@@ -198,9 +205,12 @@ def report_data(
         losses=tuple((epoch.loss, epoch.held_out_loss) for epoch in epochs_of(fitted)),
         more_epochs=(fitted.tuning.more_epochs or 0) if fitted.tuning else 0,
         rates=tuple(epoch.rate for epoch in epochs_of(fitted)),
-        reliability=_reliability(fitted),
+        reliability=reliability.bins(fitted),
         threshold=fitted.options.threshold,
-        confidence=confidence.measured(fitted),
+        ece_by_chance=reliability.by_chance(fitted),
+        risk=reliability.risk(fitted),
+        unlike=reliability.unlike(fitted),
+        confidence=sure,
         columns=_columns(fitted),
         acceptance=_acceptance(fitted),
         network=_network(fitted),
@@ -373,14 +383,3 @@ def _counts(fitted: Fitted) -> dict[str, dict[str, int]]:
         if any(here.values()):
             found[split] = here
     return found
-
-
-def _reliability(fitted: Fitted) -> tuple[report.ReliabilityBin, ...]:
-    """Bins of equal numbers of answers by their probability."""
-    marks = fitted.verdict.marks
-    if "sure" not in marks.columns:
-        return ()
-    sure, right = marks["sure"], marks["answer"] == marks["truth"]
-    order = np.argsort(sure, kind="stable")
-    parts = [k for k in np.array_split(order, BINS) if len(k)]
-    return tuple(report.ReliabilityBin(float(sure[k].mean()), float(right[k].mean()), len(k)) for k in parts)
