@@ -228,7 +228,7 @@ def unlike_sentences(found: Unlike | None) -> list[str]:
         return []
     return [
         "The model also says whether an image is unlike everything that it was taught, such as one of a class that it "
-        f"does not know. At most {_asked(found.false_alarms)} of new images of its own classes are marked so by mistake "
+        f"does not know. At most {_asked(found.false_alarms)} of new images of its own classes are marked so wrongly "
         f"(set by {counted(found.n, 'training image')}, left out). Not every strange image is noticed: where whole "
         "classes were left out, distance alone told their images from others with an AUROC of "
         f"{decimal(found.told_apart)} (0.5 is chance, 1 is always)."
