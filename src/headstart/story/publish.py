@@ -114,7 +114,8 @@ def save(fitted: Fitted, folder: Path, title: str, command: str) -> dict[str, An
             "images_through_the_network": seen.features.n_forward,
             "seconds": found["seconds"],
         }
-        data = report_data(fitted, sure, folder, title, command, fingerprint, run["created"])
+        data = report_data(fitted, folder, title, command, fingerprint, run["created"])
+        data = reliability.told(fitted, sure, data)
         files = {
             "split.parquet": split.read_bytes(),
             "report.html": report.render_report(data).encode(),
@@ -158,13 +159,7 @@ def _without_place(layout: str) -> str:
 
 
 def report_data(
-    fitted: Fitted,
-    sure: report.Confidence | None,
-    folder: Path,
-    title: str,
-    command: str,
-    fingerprint: str,
-    created: str,
+    fitted: Fitted, folder: Path, title: str, command: str, fingerprint: str, created: str
 ) -> report.ReportData:
     """Everything that the report and the card say."""
     seen, plan, verdict, task = fitted.seen, fitted.plan, fitted.verdict, fitted.method.task
@@ -205,12 +200,7 @@ def report_data(
         losses=tuple((epoch.loss, epoch.held_out_loss) for epoch in epochs_of(fitted)),
         more_epochs=(fitted.tuning.more_epochs or 0) if fitted.tuning else 0,
         rates=tuple(epoch.rate for epoch in epochs_of(fitted)),
-        reliability=reliability.bins(fitted),
         threshold=fitted.options.threshold,
-        ece_by_chance=reliability.by_chance(fitted),
-        risk=reliability.risk(fitted),
-        unlike=reliability.unlike(fitted),
-        confidence=sure,
         columns=_columns(fitted),
         acceptance=_acceptance(fitted),
         network=_network(fitted),

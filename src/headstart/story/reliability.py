@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,6 +53,18 @@ def unlike(fitted: Fitted) -> report.Unlike | None:
     """How images unlike all that taught are known."""
     n = fitted.novelty
     return None if n is None else report.Unlike(n.rate, n.n, n.told_apart[n.method])
+
+
+def told(fitted: Fitted, sure: report.Confidence | None, data: report.ReportData) -> report.ReportData:
+    """What the page says, with how far its probabilities can be relied on."""
+    return replace(
+        data,
+        reliability=bins(fitted),
+        ece_by_chance=by_chance(fitted),
+        risk=risk(fitted),
+        unlike=unlike(fitted),
+        confidence=sure,
+    )
 
 
 def to_json(fitted: Fitted) -> dict[str, Any] | None:
