@@ -32,6 +32,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.data import second_look
+from headstart.data.second_look import Look
 from headstart.errors import DataError
 
 NEAR_PRODUCT = (
@@ -78,12 +80,13 @@ class DuplicateSet:
 
 
 def find_duplicates(
-    hashes: Sequence[str], embeddings: NDArray[Any], thumbnails: NDArray[np.uint8]
+    hashes: Sequence[str], embeddings: NDArray[Any], thumbnails: NDArray[np.uint8], look: Look | None = None
 ) -> list[DuplicateSet]:
     """Sets of exact copies, then sets of near copies, each ordered by its first row.
 
     hashes: content hash of each image. embeddings (image, feature): any float type, any scale. thumbnails (image, 16,
-    16, 3) uint8. The answer does not depend on the order of the rows. Up to 200,000 distinct images all pairs are
+    16, 3) uint8. look: gives the whole picture of a row, (32, 32, 3) uint8, or None where it cannot be read; with it
+    cropped and framed copies are found too (second_look.py). The answer does not depend on the order of the rows. Up to 200,000 distinct images all pairs are
     compared, tile by tile; beyond, only pairs of images whose features are closest to the same one of n/50,000 pivot
     images (exact copies are always found). Raises DataError where the three disagree on the number of images.
     """
@@ -101,7 +104,7 @@ def find_duplicates(
     keys = _Keys.of(embeddings, thumbnails, first)
     near = [
         DuplicateSet("near", tuple(sorted(int(row) for image in images for row in members[image])))
-        for images in _components(keys, _near_pairs(keys, len(first)))
+        for images in _components(keys, _near_pairs(keys, len(first), look))
     ]
     return sorted(exact, key=lambda s: s.rows) + sorted(near, key=lambda s: s.rows)
 
@@ -220,15 +223,24 @@ def _thumbnail_parts(thumbnails: NDArray[np.uint8]) -> tuple[NDArray[np.float32]
     return (left + right).reshape(len(grey), 128), (left - right).reshape(len(grey), 128)
 
 
-def _near_pairs(keys: _Keys, n: int) -> Pairs:
+def _near_pairs(keys: _Keys, n: int, look: Look | None) -> Pairs:
     """All pairs up to LOOSE_PRODUCT with their product of distances; within buckets where there are too many images."""
     if n <= SEARCH_ALL:
-        return _join(_search(keys))
+        return _join([*_search(keys), *_looked_at(keys, look)])
     found = []
     for rows in _buckets(keys, n):
-        a, b, product = _join(_search(keys.take(rows)))
+        here = keys.take(rows)
+        a, b, product = _join([*_search(here), *_looked_at(here, look)])
         found.append((rows[a], rows[b], product))
     return _join(found)
+
+
+def _looked_at(keys: _Keys, look: Look | None) -> Iterator[Pairs]:
+    """Pairs that a second look finds alike, their product brought to the scale of NEAR_PRODUCT."""
+    if look is not None and len(keys.scale) > 1:
+        pairs = second_look.candidates(keys.unit(slice(None)), keys.stretch)
+        pairs, product = second_look.looked_at(pairs, keys.thumbnails, keys.rows, look)
+        yield pairs.a, pairs.b, product * np.float32(NEAR_PRODUCT / second_look.DETAIL)
 
 
 def _buckets(keys: _Keys, n: int) -> Iterator[NDArray[np.int64]]:
