@@ -19,6 +19,7 @@ STARTS = ((1, 1), (0.9, 0.9), (0.8, 0.8), (1.1, 1.1), (1.25, 1.25), (1, 0.75), (
 SCALES = (0.6, 1.6)  # of an axis
 FARTHEST = 0.4  # shift of a centre, in half sides
 STRIDE = 0.1  # at most a step
+FLAT = 12  # grey levels, largest less smallest of a row: less is a frame, JPEG's noise beside its edge included
 DAMPING = 1e-3  # of the mean curvature: flat pictures would jump
 
 
@@ -39,7 +40,7 @@ class Alignment:
 
 
 def align(first: Floats, second: Floats, steps: int) -> Alignment:
-    """first, second (pair, side, side) grey, laid over each other from every start of `STARTS`, as it is or mirrored."""
+    """first, second (pair, side, side) grey, laid over each other from every start of `STARTS`, or its mirror image."""
     best = Alignment(
         np.ones((len(first), 4), np.float32), np.zeros(len(first), bool), np.full(len(first), -2, np.float32)
     )
@@ -74,14 +75,27 @@ def refine(first: Floats, second: Floats, start: Alignment, steps: int) -> Align
 def detail(first: Floats, second: Floats, found: Alignment) -> tuple[Floats, Floats]:
     """(correlation (pair,) of what is finer than 5 px, share (pair,) of the second picture that overlaps).
 
-    Look-alikes agree in the coarse and differ here; copies do not.
+    Look-alikes agree in the coarse and differ here; copies do not. Frames of one colour are left out: they agree in
+    whatever is framed alike.
     """
     warped, inside = _warped(_turned(first, found.mirrored), found.place)
-    shown = inside.copy()
+    shown = inside * _content(second) * (_warped(_turned(_content(first), found.mirrored), found.place)[0] > 0.999)
     shown[:, :2] = shown[:, -2:] = shown[:, :, :2] = shown[:, :, -2:] = 0
     shown = (_smooth(shown) > 0.999).astype(np.float32)  # nothing that a picture's edge has a part in
     fine = (_unit(picture - _smooth(picture), shown) for picture in (warped, second))
     return np.einsum("pyx,pyx->p", *fine), inside.mean(axis=(1, 2))
+
+
+def _content(pictures: Floats) -> Floats:
+    """1 within the first and last row and column that are not of one grey, and the next to them; 0 in the frame."""
+    inside = np.ones_like(pictures)
+    for axis, view in ((1, inside.transpose(0, 2, 1)), (2, inside)):
+        varied = np.ptp(pictures, axis=3 - axis) > FLAT  # a row, then a column, at a time
+        begun = np.cumsum(varied, axis=1) > 1
+        ended = (np.cumsum(varied[:, ::-1], axis=1) > 1)[:, ::-1]
+        whole = varied[:, :2].any(axis=1)[:, None], varied[:, -2:].any(axis=1)[:, None]
+        view *= ((begun | whole[0]) & (ended | whole[1]))[:, None, :]
+    return inside
 
 
 def _turned(pictures: Floats, mirrored: NDArray[np.bool_]) -> Floats:

@@ -86,7 +86,9 @@ def find_duplicates(
 
     hashes: content hash of each image. embeddings (image, feature): any float type, any scale. thumbnails (image, 16,
     16, 3) uint8. look: gives the whole picture of a row, (32, 32, 3) uint8, or None where it cannot be read; with it
-    cropped and framed copies are found too (second_look.py). The answer does not depend on the order of the rows. Up to 200,000 distinct images all pairs are
+    cropped and framed copies are found too (second_look.py).
+
+    The answer does not depend on the order of the rows. Up to 200,000 distinct images all pairs are
     compared, tile by tile; beyond, only pairs of images whose features are closest to the same one of n/50,000 pivot
     images (exact copies are always found). Raises DataError where the three disagree on the number of images.
     """
@@ -104,7 +106,7 @@ def find_duplicates(
     keys = _Keys.of(embeddings, thumbnails, first)
     near = [
         DuplicateSet("near", tuple(sorted(int(row) for image in images for row in members[image])))
-        for images in _components(keys, _near_pairs(keys, len(first), look))
+        for images in _components(keys, _near_pairs(keys, len(first), _search), _second_look(keys, look))
     ]
     return sorted(exact, key=lambda s: s.rows) + sorted(near, key=lambda s: s.rows)
 
@@ -223,24 +225,31 @@ def _thumbnail_parts(thumbnails: NDArray[np.uint8]) -> tuple[NDArray[np.float32]
     return (left + right).reshape(len(grey), 128), (left - right).reshape(len(grey), 128)
 
 
-def _near_pairs(keys: _Keys, n: int, look: Look | None) -> Pairs:
+def _near_pairs(keys: _Keys, n: int, search: Callable[[_Keys], Iterable[Pairs]]) -> Pairs:
     """All pairs up to LOOSE_PRODUCT with their product of distances; within buckets where there are too many images."""
     if n <= SEARCH_ALL:
-        return _join([*_search(keys), *_looked_at(keys, look)])
+        return _join(search(keys))
     found = []
     for rows in _buckets(keys, n):
         here = keys.take(rows)
-        a, b, product = _join([*_search(here), *_looked_at(here, look)])
+        a, b, product = _join(search(here))
         found.append((rows[a], rows[b], product))
     return _join(found)
 
 
-def _looked_at(keys: _Keys, look: Look | None) -> Iterator[Pairs]:
-    """Pairs that a second look finds alike, their product brought to the scale of NEAR_PRODUCT."""
-    if look is not None and len(keys.scale) > 1:
-        pairs = second_look.candidates(keys.unit(slice(None)), keys.stretch)
-        pairs, product = second_look.looked_at(pairs, keys.thumbnails, keys.rows, look)
-        yield pairs.a, pairs.b, product * np.float32(NEAR_PRODUCT / second_look.DETAIL)
+def _second_look(keys: _Keys, look: Look | None) -> Pairs:
+    """Pairs that a second look finds alike; where that is so of too many, look-alikes are the rule: a lower limit."""
+    if look is None or len(keys.scale) < 2:
+        return _join(())
+
+    def search(here: _Keys) -> list[Pairs]:
+        pairs = second_look.candidates(here.unit(slice(None)), here.stretch)
+        pairs, product = second_look.looked_at(pairs, here.thumbnails, here.rows, look)
+        return [(pairs.a, pairs.b, product * np.float32(NEAR_PRODUCT / second_look.DETAIL))]
+
+    a, b, product = pairs = _near_pairs(keys, len(keys.scale), search)
+    near = product <= _limit(len(keys.scale), pairs, second_look.LARGEST_SET)
+    return a[near], b[near], product[near]
 
 
 def _buckets(keys: _Keys, n: int) -> Iterator[NDArray[np.int64]]:
@@ -335,13 +344,14 @@ def _connected(n: int, a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np
     return np.asarray(connected_components(edges, directed=False)[1], dtype=np.int64)
 
 
-def _components(keys: _Keys, pairs: Pairs) -> list[list[int]]:
+def _components(keys: _Keys, pairs: Pairs, seen_again: Pairs) -> list[list[int]]:
     """Sets of images joined by near pairs, without chains.
 
     A resembles B and B resembles C does not make A resemble C: in data of one kind (digits, frames of one camera) such
     chains can tie a whole class together, which no split could then use. Where many of the images hang together in such
     chains look-alikes are the rule, and `_limit` is lower. Else a set of more than max(10, 2 %) of the images is taken
     apart and joined again by pairs at a tenth of the limit; what is still more than max(20, 10 %) is not tied at all.
+    seen_again: pairs of a second look, whose limit is kept already.
     """
     (a, b, product), n = pairs, len(keys.scale)
     most, most_strict = (max(few, int(share * n)) for few, share in (LARGEST_SET, LARGEST_STRICT_SET))
@@ -351,6 +361,7 @@ def _components(keys: _Keys, pairs: Pairs) -> list[list[int]]:
     if limit < NEAR_PRODUCT:
         same = keys.same_colours(a, b)
         a, b, product = a[same], b[same], product[same]
+    a, b, product = _join([(a, b, product), seen_again])
     sets, large = _sized(n, a, b, lambda size: size <= most)
     strict = large[a] & (product <= limit / 10)
     tight, _ = _sized(n, a[strict], b[strict], lambda size: size <= most_strict)

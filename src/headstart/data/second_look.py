@@ -34,6 +34,9 @@ LEAST_SHARED = 0.55  # of the picture: a single edge, of a road or a field, is l
 # (1 - cosine) x (1 - correlation of detail) of a copy at most. Of other photographs the least is 0.13, and of satellite
 # tiles that pass the two limits above 0.05.
 DETAIL = 0.03
+# Images that hang together at ten times the limit, from which they are look-alikes and no copies: the ten pictures of
+# each face in faces_orl. Copies made in larger numbers are left to the first look.
+LARGEST_SET = 4
 # Cut away on either side (across, down); the last two are the bars that make a picture of 4:3 square.
 MARGINS = ((0.0, 0.0), (0.05, 0.05), (0.09, 0.09), (0.13, 0.13), (0.0, 0.125), (0.125, 0.0))
 LOWEST_CONTRAST = 2.0  # grey levels, standard deviation within a thumbnail: below, rounding noise rules
