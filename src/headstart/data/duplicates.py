@@ -48,7 +48,9 @@ CROWDED = 0.05
 SAME_COLOURS = 0.97  # cosine of two thumbnails without their grey; re-encoded photographs are above 0.99
 LEAST_COLOUR = 4.0  # of 255, root mean square of that; below, rounding and JPEG rule it, or one copy may be grey
 LOWEST_CORRELATION = 0.95  # thumbnails: below, different pictures of one kind begin (MRI slices, digits)
-LARGEST_DISTANCE = 0.5  # 1 - cosine; two unrelated photographs are at 0.6 to 0.7
+# 1 - cosine. Unrelated photographs are at 0.6 to 0.7, and so are X-rays squashed to another aspect ratio, whose
+# thumbnails correlate at 0.9999: the product tells them apart. Nothing is left out but features that say nothing.
+LARGEST_DISTANCE = 0.9
 # 1 - cosine of unrelated images; in a set where it is less (random weights, one scene), cosines are stretched to it
 USUAL_DISTANCE = 0.5
 ENOUGH_TO_STRETCH = 100  # images; fewer may all be copies of each other, then their mean cosine says nothing
@@ -248,7 +250,7 @@ def _second_look(keys: _Keys, look: Look | None) -> Pairs:
         return [(pairs.a, pairs.b, product * np.float32(NEAR_PRODUCT / second_look.DETAIL))]
 
     a, b, product = pairs = _near_pairs(keys, len(keys.scale), search)
-    near = product <= _limit(len(keys.scale), pairs, second_look.LARGEST_SET)
+    near = product <= _limit(len(keys.scale), pairs, second_look.LARGEST_SET, second_look.CROWDED)
     return a[near], b[near], product[near]
 
 
@@ -368,7 +370,7 @@ def _components(keys: _Keys, pairs: Pairs, seen_again: Pairs) -> list[list[int]]
     return sets + tight
 
 
-def _limit(n: int, pairs: Pairs, most: int) -> float:
+def _limit(n: int, pairs: Pairs, most: int, crowded: float = CROWDED) -> float:
     """The largest product of a near copy: NEAR_PRODUCT, or a tenth, a hundredth ... of it, so that at ten times the
     limit few images hang together in chains of more than `most`."""
     a, b, product = pairs
@@ -376,7 +378,7 @@ def _limit(n: int, pairs: Pairs, most: int) -> float:
     while limit > LEAST_PRODUCT:
         near = product <= 10 * limit
         _, chained = _sized(n, a[near], b[near], lambda size: size <= most)
-        if chained.mean() < CROWDED:
+        if chained.mean() < crowded:
             break
         limit /= 10
     return limit

@@ -8,12 +8,16 @@ each other (aligned.py); of what agrees there the files are read again, 32 px wi
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.data.aligned import Alignment, align, detail, refine
+from headstart.data.images import load
+from headstart.data.preprocess import Preprocess
+from headstart.data.table import Table
+from headstart.errors import ImageError
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -37,6 +41,7 @@ DETAIL = 0.03
 # Images that hang together at ten times the limit, from which they are look-alikes and no copies: the ten pictures of
 # each face in faces_orl. Copies made in larger numbers are left to the first look.
 LARGEST_SET = 4
+CROWDED = 0.10  # share of such images: faces 0.5, camvid 0.29, Fashion-MNIST 0.23; MRI slices and copies of them 0.05
 # Cut away on either side (across, down); the last two are the bars that make a picture of 4:3 square.
 MARGINS = ((0.0, 0.0), (0.05, 0.05), (0.09, 0.09), (0.13, 0.13), (0.0, 0.125), (0.125, 0.0))
 LOWEST_CONTRAST = 2.0  # grey levels, standard deviation within a thumbnail: below, rounding noise rules
@@ -57,6 +62,19 @@ class Candidates:
 
     def take(self, pairs: NDArray[np.intp]) -> Candidates:
         return Candidates(self.a[pairs], self.b[pairs], self.distance[pairs])
+
+
+def looking_at(table: Table, preprocess: Preprocess) -> Look:
+    """Reads a row's file again, in the range and the bands of `preprocess`."""
+    whole = replace(preprocess, size=(SIDE, SIDE), crop_fraction=1.0, resize="squash")
+
+    def look(row: int) -> NDArray[np.uint8] | None:
+        try:
+            return load(table.read(row), whole).array
+        except ImageError:  # an older image of a saved model may be gone
+            return None
+
+    return look
 
 
 def candidates(unit: Floats, stretch: float) -> Candidates:

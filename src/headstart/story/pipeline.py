@@ -21,6 +21,7 @@ from headstart.counted import counted
 from headstart.data.deep import said
 from headstart.data.duplicates import DuplicateSet, find_duplicates, tie_groups
 from headstart.data.scarce import training_images, without
+from headstart.data.second_look import looking_at
 from headstart.data.sources import GoneSource
 from headstart.data.table import Table
 from headstart.data.targets import Targets
@@ -330,7 +331,9 @@ def examine(task: Task, table: Table, backbone: Backbone, engine: Engine, featur
     notes = (*table.notes, *said(backbone.preprocess.ranges), *features.remarks)
     kept = replace(table.take(features.kept), notes=notes)
     targets = task.targets(kept, table.classes)  # of all: a class of which nothing can be read is not forgotten
-    duplicates = find_duplicates(features.hashes, features.blocks[LAST], features.thumbnails)
+    duplicates = find_duplicates(
+        features.hashes, features.blocks[LAST], features.thumbnails, looking_at(kept, backbone.preprocess)
+    )
     groups = tie_groups(len(kept), duplicates, kept.groups)
     enlarged = short_side(table) < recipe.PHOTOGRAPH
     return Seen(kept, backbone, engine, features, targets, duplicates, groups, enlarged)
