@@ -116,7 +116,8 @@ def _warped(pictures: Floats, place: Floats) -> tuple[Floats, Floats]:
     side = pictures.shape[1]
     across, inside = _axis(place[:, 0], place[:, 2], side)
     down, below = _axis(place[:, 1], place[:, 3], side)
-    return down @ pictures @ across.transpose(0, 2, 1), (below[:, :, None] & inside[:, None, :]).astype(np.float32)
+    seen = np.asarray(down @ pictures @ across.transpose(0, 2, 1), dtype=np.float32)
+    return seen, (below[:, :, None] & inside[:, None, :]).astype(np.float32)
 
 
 def _unit(pictures: Floats, inside: Floats) -> Floats:
@@ -129,7 +130,7 @@ def _unit(pictures: Floats, inside: Floats) -> Floats:
 
 def _agreement(first: Floats, second: Floats, place: Floats) -> Floats:
     warped, inside = _warped(first, place)
-    return np.einsum("pyx,pyx->p", _unit(warped, inside), _unit(second, inside))
+    return np.asarray(np.einsum("pyx,pyx->p", _unit(warped, inside), _unit(second, inside)), dtype=np.float32)
 
 
 def _step(first: Floats, second: Floats, place: Floats) -> Floats:
@@ -153,5 +154,5 @@ def _smooth(pictures: Floats) -> Floats:
     """The mean of 5 x 5 px around each."""
     side = pictures.shape[1]
     wide = np.pad(pictures, ((0, 0), (2, 2), (2, 2)), mode="edge")
-    tall = sum(wide[:, k : k + side] for k in range(5))
-    return np.asarray(sum(tall[:, :, k : k + side] for k in range(5)) / 25, dtype=np.float32)
+    tall = np.sum([wide[:, k : k + side] for k in range(5)], axis=0)
+    return np.asarray(np.sum([tall[:, :, k : k + side] for k in range(5)], axis=0) / 25, dtype=np.float32)

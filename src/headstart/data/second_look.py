@@ -183,7 +183,7 @@ def _with_margins(first: Floats, second: Floats) -> Floats:
     for one, other in ((first, second), (second, first)):
         whole = _even(other)
         for across, down in MARGINS:
-            inner = _even(_inside(down) @ one @ _inside(across).T)
+            inner = _even(np.asarray(_inside(down) @ one @ _inside(across).T, dtype=np.float32))
             for seen in (inner, inner[:, :, ::-1]):
                 best = np.maximum(best, np.einsum("pyx,pyx->p", seen, whole))
     return best
