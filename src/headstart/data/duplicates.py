@@ -28,8 +28,9 @@ as much on every side 0.99 and 1.00, borders of 5 and 10 % 1.00, grey 0.98, made
 brain_mri_yes_no crops 0.97 and 0.90, on every side 1.00 and 0.68, borders 0.95 and 0.94, bars 0.95; in eurosat_3000
 crops 0.78 and 0.73, borders 0.12, grey 0.75, half size 0.44, JPEG quality 40 0.51. Where look-alikes are the rule
 (camvid, Fashion-MNIST, faces) it adds next to nothing. Untouched sets: hymenoptera, eurosat_3000, Fashion-MNIST 0,
-faces_orl 32 (71) and camvid 10 (23) as without; brain_mri_yes_no 26 for 22. Framed alike, different pictures are
-still tied by their thumbnails now and then (framed tiles of eurosat_3000, MRI slices).
+faces_orl 32 (71) and camvid 10 (23) as without; brain_mri_yes_no 26 for 22 (67 images for 52, all copies by eye).
+Framed alike, different pictures are still tied by their thumbnails now and then (framed tiles of eurosat_3000, MRI
+slices).
 """
 
 from __future__ import annotations
