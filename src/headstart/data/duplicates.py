@@ -31,6 +31,8 @@ crops 0.78 and 0.73, borders 0.12, grey 0.75, half size 0.44, JPEG quality 40 0.
 faces_orl 32 (71) and camvid 10 (23) as without; brain_mri_yes_no 26 for 22 (67 images for 52, all copies by eye).
 Framed alike, different pictures are still tied by their thumbnails now and then (framed tiles of eurosat_3000, MRI
 slices).
+In the last 20,000 images of CIFAR-10 it finds 195 sets for 8; of the first 48 further ones at most 4 look doubtful by
+eye, the others show one picture cut out otherwise.
 """
 
 from __future__ import annotations
