@@ -42,6 +42,7 @@ class Finished:
     """A child process that ended well. stderr goes to the terminal."""
 
     seconds: float  # wall clock, start to exit
+    cpu: float  # s of all its threads, user and system, and of the children it waited for
     peak_bytes: int  # largest resident set of the process, shared pages included
     started: float  # time.time() just before the start
     stdout: str
@@ -95,7 +96,7 @@ def run(command: Sequence[str], environment: Mapping[str, str] | None = None) ->
     if child.returncode:
         sys.exit(f"{' '.join(command)} ended with exit code {child.returncode}\n{text[-2000:]}")
     unit = 1 if sys.platform == "darwin" else 1024  # bytes of ru_maxrss
-    return Finished(seconds, usage.ru_maxrss * unit, started, text)
+    return Finished(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit, started, text)
 
 
 def fit(data: Path, cache: Path, *options: str) -> tuple[Finished, dict[str, Any]]:

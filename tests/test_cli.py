@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -18,6 +19,8 @@ import pytest
 
 from conftest import TINY, Run, Start, picture
 from headstart.cli import main as cli
+from headstart.cli.console import tell
+from headstart.cli.progress import watching
 from headstart.data.images import write_png
 from headstart.files.bundle import ABOUT, CHECKSUMS, DEFINING, GALLERY
 
@@ -177,9 +180,24 @@ def test_progress_is_shown_on_a_terminal_and_an_interrupt_is_one_line(start: Sta
     assert (tmp_path / "out.txt").read_bytes() == b"", text
     assert process.code() == 130, text
     assert "img" in text
+    assert text.index("open the network ...") < text.index("network:")
     assert text.rstrip().splitlines()[-1].split("\x1b[K")[-1].startswith("headstart: interrupted: "), text
     assert "Traceback" not in text
     assert not (tmp_path / "model").exists()
+
+
+def test_a_line_stands_beside_what_is_being_done_and_nothing_of_it_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    shown = Terminal()
+    monkeypatch.setattr(sys, "stderr", shown)
+    with watching(tell) as watch, watch.step("fit heads"):
+        watch.say("note: a line")
+    screen = [line.rsplit("\r", 1)[-1] for line in shown.getvalue().split("\n")]  # what a return overwrites is gone
+    assert "fit heads ..." in shown.getvalue()
+    assert screen == ["note: a line", ""]
 
 
 def test_a_reader_that_closes_early_is_no_error(start: Start, model: Path, pictures: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from headstart.heads.material import Material
 from headstart.heads.probe import fit_probe
 from headstart.heads.taps import Part, plain, tap_sets
 from headstart.story import evidence
+from headstart.story.folds import fitter
 from headstart.story.opening import Options, sized
 from headstart.story.plan import make_plan
 from headstart.tasks.classification import CLASSIFICATION
@@ -187,7 +188,7 @@ def test_a_fold_never_sees_its_own_labels() -> None:
     rows, judged = np.arange(60), np.arange(60, 90)
     changed = relabelled(m, np.where(np.arange(90) < 60, class_numbers(m.targets), 0))
     sets = tap_sets("auto", BLOCKS)
-    ours, theirs = (evidence.fitter(CLASSIFICATION, x, sets)(rows)(judged) for x in (m, changed))
+    ours, theirs = (fitter(CLASSIFICATION, x, sets)(rows)(judged) for x in (m, changed))
     assert np.array_equal(ours, theirs)
 
 
@@ -197,7 +198,7 @@ def test_precomputed_products_change_nothing() -> None:
     sets = tap_sets("auto", BLOCKS)
     part = m.part(rows)
     direct = fit_probe(part.blocks, class_numbers(part.targets), part.groups, sets, recipe.heads(20, 3))
-    quick = evidence.fitter(CLASSIFICATION, m, sets)(rows)(judged)
+    quick = fitter(CLASSIFICATION, m, sets)(rows)(judged)
     assert quick == pytest.approx(np.exp(direct.outputs(m.at(judged))), abs=1e-6)
 
 

@@ -38,6 +38,8 @@ NEEDS: dict[str, tuple[object, list[dict[str, str]]]] = {
     "precision": ("f32", [{}]),
     "bands": ("4,3,2", [{}]),
     "threshold": (0.4, [{}]),
+    "coverage": (0.8, [{}]),
+    "max_error": (0.02, [{}]),
     "min_images": (3, [{}]),
     "cache": ("here", [{}]),
     "seed": (3, [{}]),
@@ -86,6 +88,9 @@ def test_an_option_has_an_effect_or_is_refused(name: str, beside: dict[str, str]
 WRONG = [
     ("fit", "--task segmnt", "allowed are auto, classify, tag"),
     ("fit", "--threshold 1.5", "a probability between 0 and 1"),
+    ("fit", "--coverage 0.4", "from 0.5 to 0.999"),
+    ("fit", "--coverage nan", "from 0.5 to 0.999"),
+    ("fit", "--max-error 1", "a share between 0 and 1"),
     ("fit", "--taps some", "one of auto, last, all"),
     ("fit", "--precision f16", "one of auto, bf16, f32"),
     ("fit", "--size 3", "16 to 1024"),

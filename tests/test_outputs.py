@@ -16,6 +16,7 @@ from headstart.heads.outputs import fit_outputs
 from headstart.heads.per_label import best_thresholds, fit_per_label, learnable
 from headstart.heads.spectrum import decompose
 from headstart.heads.taps import Part, TapSet, lower, value_sets
+from headstart.heads.without import Whole
 
 ONE = (TapSet("one", (Part("a", root=False, unit=False),)),)
 TWO = (*ONE, TapSet("two", (Part("b", root=False, unit=True),)))
@@ -83,7 +84,7 @@ def test_a_penalty_for_each_output_is_as_each_output_alone() -> None:
 def test_penalties_chosen_on_a_part_of_the_images_are_used_for_all() -> None:
     X, targets = np.random.default_rng(21).normal(size=(60, 8)), pictures(60, 21)[1]
     spectrum, groups = decompose(X), grouped(60, 22)
-    found = fit_outputs(spectrum, targets, groups, lambda a, t: ((a - t) ** 2).mean(axis=1), np.arange(0, 60, 4))
+    found = fit_outputs(Whole(X), targets, groups, lambda a, t: ((a - t) ** 2).mean(axis=1), np.arange(0, 60, 4))
     for k, l2 in enumerate(found.l2 * spectrum.scale):
         alone = ridge_path(spectrum, targets[:, [k]], [l2], groups)[0]
         assert np.allclose(found.left_out[:, k], alone[:, 0], rtol=1e-9)
@@ -189,16 +190,6 @@ def test_a_label_of_one_group_is_not_learned_and_left_out_by_group() -> None:
     assert np.allclose(sigmoid(probe.left_out[:3, 0]), 1 / 29)  # without the three that have it
     assert np.allclose(sigmoid(probe.left_out[3:, 0]), 4 / 29)
     assert (best_thresholds(probe.left_out, present)[:3] == 0.5).all()
-
-
-def test_a_known_gram_matrix_changes_nothing() -> None:
-    blocks, present = labels(40, 14, unknown=0.2)
-    wide = {name: np.repeat(block, 3, axis=1) for name, block in blocks.items()}
-    assert wide["a"].shape[1] > 40  # the dual
-    prepared = ONE[0].of(wide).astype(np.float64)
-    one = fit_per_label(wide, present, np.arange(40), ONE)
-    other = fit_per_label(wide, present, np.arange(40), ONE, grams={"one": prepared @ prepared.T}, workers=2)
-    assert np.allclose(one.outputs(wide), other.outputs(wide), rtol=1e-6, atol=1e-8)
 
 
 def test_platt_finds_the_line_that_made_the_labels_and_never_turns_it_round() -> None:

@@ -37,6 +37,7 @@ from headstart.story import pipeline, publish
 from headstart.story.options import Options
 from headstart.story.replacing import check_replaceable
 from headstart.tasks.classification import CLASSIFICATION
+from headstart.tasks.confidence import abstains, in_set
 from headstart.tasks.known import TASKS
 from headstart.tasks.multilabel import MULTILABEL
 from headstart.tasks.regression import REGRESSION
@@ -75,6 +76,7 @@ class Settings:
     seed: int = Options.seed
 
 
+@dataclass(eq=False, repr=False)
 class TransferClassifier(ClassifierMixin, Settings, BaseEstimator):  # type: ignore[misc]
     """A frozen pre-trained network with a head fitted to your images: one class an image.
 
@@ -83,7 +85,9 @@ class TransferClassifier(ClassifierMixin, Settings, BaseEstimator):  # type: ign
     trained with epochs, batch_size and optimizer ("adam", "adamw", "sgd"). tune: "none", "auto", "last", "all", a
     number of modules or a stage; augment, lr and budget are of that, as in `headstart fit --help`. size: side of the
     network's input in px, None = from the images. precision: "auto", "bf16" or "f32". bands: those of a TIFF that are
-    red, green and blue, "4,3,2". cache: folder of stored features. seed: of every random draw.
+    red, green and blue, "4,3,2". cache: folder of stored features. seed: of every random draw. coverage: of the sets
+    of `predict_set`, None = 0.9. max_error: the largest share of wrong answers among those that are sure enough, with
+    95 % confidence (`abstains`); None: all are sure enough.
 
     Images are given as a folder or manifest (a path), or as a sequence or column of paths, Pillow images or arrays
     (height, width[, channel]) with labels; numbers (a, b, c) are one picture where c is 1, 3 or 4, else grey ones.
@@ -95,6 +99,9 @@ class TransferClassifier(ClassifierMixin, Settings, BaseEstimator):  # type: ign
     and not what was learned from, images and features: `save` works on the fitted estimator and its copies in memory.
     Several threads may predict with one estimator, and so may a forked child.
     """
+
+    coverage: float | None = Options.coverage
+    max_error: float | None = Options.max_error
 
     def fit(self, X: Images, y: Given | None = None) -> Self:
         """Learn from X (and y (image,), unless X is a folder or manifest). Raises HeadstartError.
@@ -119,6 +126,21 @@ class TransferClassifier(ClassifierMixin, Settings, BaseEstimator):  # type: ign
         """The most probable class of each image, (image,)."""
         check_is_fitted(self, "_fit")
         return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
+
+    def predict_set(self, X: Images) -> npt.NDArray[np.bool_]:
+        """Which classes can be meant (image, class), one at least: the share `coverage` of new images has its true
+        class among them (least ambiguous sets, Sadinle, Lei and Wasserman 2019). Raises DataError for a loaded model of
+        before there were sets."""
+        found = _of(self)
+        if "set_from" not in found.model.rule:
+            raise DataError("the model was saved before there were sets: fit it again, and they come with it")
+        return in_set(found.answers(X), found.model.rule)
+
+    def abstains(self, X: Images) -> npt.NDArray[np.bool_]:
+        """Whether the answer is not sure enough (image,), so that of the others at most the share `max_error` is wrong,
+        with 95 % confidence; never, where none was set."""
+        found = _of(self)
+        return abstains(found.answers(X), found.model.rule)
 
     def evaluate(self, X: Images, y: Given | None = None) -> dict[str, Any]:
         """Scores with 95 % intervals (see metrics.json) on labelled images; classes are matched by name.

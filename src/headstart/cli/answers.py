@@ -42,10 +42,27 @@ def summary(fitted: Fitted, folder: Path, seconds: float) -> list[str]:
     lines += [_line(*worst)] if worst else []
     if task.own is not None:
         lines += [*_strangers(score), *(_line("note", remark) for remark in task.own.remarks(fitted.head))]
-    lines += _remarks(fitted)
+    lines += _confidence(fitted) + _remarks(fitted)
     lines.append(_line("time", f"{seconds:.1f} s, {_work(fitted)}"))
     usage = shlex.join(["headstart", "predict", str(folder)])
     return ["", *lines, "", _line("report", str(folder / "report.html")), _line("next", f"{usage} IMAGES")]
+
+
+def _confidence(fitted: Fitted) -> list[str]:
+    """What was asked of sets and answers, on the judged images, and what cannot be promised."""
+    from headstart.story.confidence import measured, remarks
+
+    found, lines = measured(fitted), []
+    if found is None:
+        return []
+    if fitted.options.coverage is not None and found.sets:
+        lines.append(_line("sets", f"{_interval(found.held, '')}  hold the true class ({found.coverage:g} was asked)"))
+        lines.append(_line("", f"{found.size['value']:.2f} classes on average"))
+    if found.answered is not None and found.answers:
+        lines.append(_line("answered", f"{_interval(found.answered, '')}  are sure enough"))
+        wrong = _interval(found.error, "") if found.error is not None else "none"
+        lines.append(_line("", f"{wrong}  of these wrong ({found.max_error:g} was asked)"))
+    return lines + [_line("note", remark) for remark in remarks(fitted)]
 
 
 def _strangers(score: Score) -> list[str]:
@@ -198,7 +215,7 @@ def record_line(record: Mapping[str, Any]) -> str:
     if record["error"]:
         return f"{record['path']}: cannot be read: {record['error']}"
     if "top" in record:
-        said = ", ".join(f"{c['label']} {c['probability']:.1%}" for c in record["top"])
+        said = _class_said(record)
     elif "labels" in record:
         said = ", ".join(f"{name} {record['probabilities'][name]:.1%}" for name in record["labels"]) or "none of them"
     elif "values" in record:
@@ -206,6 +223,19 @@ def record_line(record: Mapping[str, Any]) -> str:
     else:
         said = f"{record['identity'] or 'unknown'} ({record['score']:.3f})"
     return f"{record['path']}: {said}"
+
+
+def _class_said(record: Mapping[str, Any]) -> str:
+    """ "ants 97.0%, bees 3.0%"; where several classes can be meant "ants 71.0%, or bees 28.0%; wasps 1.0%"."""
+    meant = record.get("set", [])
+    told = [f"{c['label']} {c['probability']:.1%}" for c in record["top"]]
+    among = min(len(meant), len(told))
+    if len(meant) < 2:
+        said = ", ".join(told)
+    else:
+        more = [f"one of {len(meant) - among:,} more"] if len(meant) > among else []
+        said = "; ".join(part for part in (", or ".join([*told[:among], *more]), ", ".join(told[among:])) if part)
+    return f"not sure enough: {said}" if record.get("abstain") else said
 
 
 def _value_said(record: Mapping[str, Any], name: str) -> str:

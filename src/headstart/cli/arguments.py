@@ -248,6 +248,20 @@ def _head_options(command: argparse.ArgumentParser) -> None:
         metavar="P",
         help="the probability from which a label is given (several labels an image; default: the best F1 of each)",
     )
+    fit.add_argument(
+        "--coverage",
+        type=float,
+        metavar="SHARE",
+        help="predict names beside its answer all classes that can be meant; of new images the share whose true class "
+        "is among them (one class an image; default: 0.9)",
+    )
+    fit.add_argument(
+        "--max-error",
+        type=float,
+        metavar="SHARE",
+        help="predict marks answers as not sure enough, so that of the others at most this share is wrong, such as "
+        "0.02 (one class an image; with 95 %% confidence; default: none is marked)",
+    )
     fit.add_argument("--batch-size", type=int, metavar="N", help="images a step of that training (default: 32)")
     fit.add_argument(
         "--optimizer",

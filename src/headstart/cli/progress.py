@@ -32,7 +32,15 @@ def watching(tell: Callable[[str], None], tracker: Tracker | None = None) -> Ite
 
     def bar(stage: str, total: int) -> Callable[[int], None]:
         unit = "fold" if stage == "judge" else "img"
-        shown = tqdm(total=total, desc=stage, unit=unit, file=sys.stderr, disable=not shown_to_somebody(), leave=False)
+        shown = tqdm(
+            total=total,
+            desc=stage,
+            unit=unit,
+            file=sys.stderr,
+            disable=not shown_to_somebody(),
+            leave=False,
+            bar_format="{desc} ..." if total == 1 else None,  # one step has no share to show
+        )
         bars.append(shown)
 
         def done(count: int) -> None:
@@ -42,8 +50,12 @@ def watching(tell: Callable[[str], None], tracker: Tracker | None = None) -> Ite
 
         return done
 
+    def beside(line: str) -> None:
+        with tqdm.external_write_mode(sys.stderr):
+            tell(line)
+
     try:
-        yield Watcher(tell, bar, lambda total, n: epoch_table(tell, tracker, total, n))
+        yield Watcher(beside, bar, lambda total, n: epoch_table(beside, tracker, total, n))
     finally:
         for shown in bars:
             shown.close()

@@ -1,7 +1,8 @@
 """numpy and text <-> Arrow, by the bytes that they share.
 
-Arrow's own `array` and `to_numpy` ask pandas whether the values are its own, and so import it wherever it is installed:
-0.3 s of every command that reads or keeps features.
+Arrow's own `array`, `to_numpy` and `to_pandas_dtype` ask pandas whether the values are its own, and so import it
+wherever it is installed: 0.3 s of every command that reads or keeps features, and its end where that pandas is one that
+cannot be imported.
 """
 
 from __future__ import annotations
@@ -40,19 +41,20 @@ def rows_of(column: pa.ChunkedArray, dtype: type[np.generic]) -> npt.NDArray[Any
     values = lists.flatten()
     if values.type != pa.from_numpy_dtype(np.dtype(dtype)):
         raise ValueError(f"a column holds {values.type}, not {np.dtype(dtype)}")
-    return _in_memory(values).reshape(len(lists), lists.type.list_size)
+    return _in_memory(values, np.dtype(dtype)).reshape(len(lists), lists.type.list_size)
 
 
 def whole_numbers(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    """A column of integers (row,). Raises ValueError for nulls."""
-    return _in_memory(column.combine_chunks()).astype(np.int64)
+    """A column of integers (row,). Raises ValueError for other values, and for nulls."""
+    if not pa.types.is_integer(column.type):
+        raise ValueError(f"a column holds {column.type}, not integers")
+    return _in_memory(column.combine_chunks(), np.dtype(str(column.type))).astype(np.int64)
 
 
-def _in_memory(values: pa.Array) -> npt.NDArray[Any]:
-    """Numbers (row,) as they lie in memory. Raises ValueError for nulls."""
+def _in_memory(values: pa.Array, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Numbers (row,) of this type as they lie in memory. Raises ValueError for nulls."""
     if values.null_count:
         raise ValueError(f"a column of {len(values)} numbers holds {values.null_count} nulls")
-    dtype = np.dtype(values.type.to_pandas_dtype())
     if not len(values):
         return np.empty(0, dtype)
     return np.frombuffer(values.buffers()[1], dtype, len(values), values.offset * dtype.itemsize)

@@ -176,6 +176,11 @@ RECOGNISING_HEAD = record(
     | {"shrinkage": or_null(number(0, 1, above=0)), "identify": THRESHOLD, "verify": THRESHOLD}
 )
 HEADS = {LINEAR: LINEAR_HEAD, TRAINED: TRAINED_HEAD, RECOGNISER: RECOGNISING_HEAD}
+RULE = record(  # of the other tasks' rules the task itself knows what they are
+    {},
+    {"coverage": each(number(0, 1), 1, 1), "set_from": each(number(0, 1), 1, 1)}
+    | {"max_error": each(number(0, 1), 1, 1), "answer_from": each(number(0, 2), 1, 1)},
+)
 
 
 def _head(value: Any, place: str) -> str:
@@ -198,6 +203,7 @@ def manifest(newest: int) -> Check:
         {
             "precision": one_of("auto", "bf16", "f32"),
             "layer": or_null(record({"name": name, "pooling": name}, {"module": text})),
+            "rule": RULE,
             "data_fingerprint": text,
             "calibration": ANYTHING,
             "versions": ANYTHING,
@@ -226,6 +232,7 @@ OPTIONS = record(
     dict.fromkeys(("backbone", "weights", "taps", "head", "optimizer", "tune", "augment", "precision"), name)
     | dict.fromkeys(("layer", "lr", "budget", "cache"), or_null(name))
     | dict.fromkeys(("epochs", "batch_size", "size"), or_null(whole(1)))
+    | dict.fromkeys(("coverage", "max_error"), or_null(number(0, 1)))
     | {"seed": whole(0)},
 )
 RUN = record({"options": OPTIONS})

@@ -80,7 +80,7 @@ def _one_a_group(rows: Ints, groups: Ints, both: Ints) -> Ints:
 
 def _matched(first: Ints, second: Ints, strata: Ints) -> tuple[Ints, Ints]:
     """As many of each class from both parts, at most MOST in all of each, the classes in turn."""
-    turns, chosen = [], []
+    turns = []
     for rows in (first, second):
         place = np.zeros(len(rows), dtype=np.int64)
         for c in np.unique(strata[rows]):

@@ -7,6 +7,9 @@ smoothed by 1 / (n + 2) (Platt 1999): of 18 images all right, every later answer
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -15,65 +18,190 @@ Ints = npt.NDArray[np.integer]
 
 RANGE = 7.0  # the scale is searched from e^-7 to e^7 times the natural one, 1 / standard deviation of the scores
 ENOUGH = 1e-3  # relative change of the scale: the log-loss then changes by less than a millionth of itself
+FLAT = 0.1  # of the natural scale: scores whose best one is smaller tell nothing
 STEPS = 50  # Newton's take 4 to 8; halving the range, on a logarithmic scale, 14
+SCALES = (float(np.exp(-3)), float(np.exp(3)))  # of the scale beside offsets, in units of the best one without
+ENOUGH_LOSS = 1e-12  # relative fall of the loss that a last step would promise
+LEAST_CURVATURE = 1e-9  # an image, in the scale: scores that carry nothing have none
+CELLS = 2**16  # (image, class) at a time: each array of them is 512 KB of float64
 
 
 def log_softmax(scores: Doubles) -> Doubles:
     """Log-probabilities (image, class)."""
-    shifted = scores - scores.max(axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+    logs = _shifted(scores)
+    for here in _chunks(logs):
+        logs[here] -= np.log(np.exp(logs[here]).sum(axis=1, keepdims=True))
+    return logs
 
 
 def log_loss(scores: Doubles, y: Ints, smoothing: float = 0.0) -> float:
     """Mean log-loss of softmax(scores), with `smoothing` of each target spread evenly over all classes."""
-    logs = log_softmax(scores)
-    return float(-(1 - smoothing) * logs[np.arange(len(y)), y].mean() - smoothing * logs.mean())
+    shifted = _shifted(scores)
+    return _partition(shifted, 1.0) - _wanted(shifted, y, smoothing)
 
 
 def best_scale(scores: Doubles, y: Ints) -> tuple[float, float]:
-    """(scale, log-loss) that minimises the smoothed log-loss of scale * scores, which is convex in the scale.
+    """(scale, log-loss) that minimises the smoothed log-loss of scale * scores, which is convex in the scale."""
+    return _best_scale(scores, y, _spread(scores), 1.0)
 
-    Newton's method; where a step leaves the range that is known to hold the minimum, that range is halved instead.
-    """
+
+def scaled_losses(path: Iterable[Doubles], y: Ints) -> Doubles:
+    """The log-loss (penalty,) of `best_scale` for the scores (image, class) of each penalty of a path, in which each
+    search starts where the one before it ended. What tells nothing is searched as if it were alone: there the losses
+    differ by less than the search leaves open, and the choice shall not depend on the neighbours."""
+    losses, start = [], 1.0
+    for scores in path:
+        spread = _spread(scores)
+        scale, loss = _best_scale(scores, y, spread, start)
+        if scale * spread < FLAT and start != 1.0:
+            scale, loss = _best_scale(scores, y, spread, 1.0)
+        losses.append(loss)
+        start = scale * spread if scale * spread >= FLAT else 1.0
+    return np.array(losses)
+
+
+def _best_scale(scores: Doubles, y: Ints, spread: float, start: float) -> tuple[float, float]:
+    """Newton's method from `start`, in units of 1 / `spread`; where a step leaves the range that is known to hold the
+    minimum, that range is halved instead."""
     smoothing = 1 / (len(y) + 2)
-    wanted = float((1 - smoothing) * scores[np.arange(len(y)), y].mean() + smoothing * scores.mean())
-    scale = 1 / max(float(scores.std()), 1e-12)
-    low, high = scale * np.exp(-RANGE), scale * np.exp(RANGE)
+    shifted = _shifted(scores)
+    wanted = _wanted(shifted, y, smoothing)
+    low, scale, high = np.exp(-RANGE) / spread, start / spread, np.exp(RANGE) / spread
     for _ in range(STEPS):
-        p = np.exp(log_softmax(scale * scores))
-        mean = (p * scores).sum(axis=1)  # of the scores, by the probabilities
-        slope = float(mean.mean()) - wanted
+        mean, curvature = _moments(shifted, scale)
+        slope = mean - wanted
         low, high = (scale, high) if slope < 0 else (low, scale)
-        curvature = float(((p * scores**2).sum(axis=1) - mean**2).mean())
         found = scale - slope / curvature if curvature > 0 else high
         if not low < found < high:
             found = float(np.sqrt(low * high))
         done, scale = abs(found - scale) <= ENOUGH * scale, found
         if done:
             break
-    return scale, log_loss(scale * scores, y, smoothing)
+    return scale, _partition(shifted, scale) - scale * wanted
+
+
+def _spread(scores: Doubles) -> float:
+    return max(float(scores.std()), 1e-12)
+
+
+def _shifted(scores: Doubles) -> Doubles:
+    """The scores (image, class) minus the largest of each image: softmax stays as it is, and no exponential is too
+    large."""
+    return np.asarray(scores - scores.max(axis=1, keepdims=True))
+
+
+def _chunks(scores: Doubles) -> Iterator[slice]:
+    """Rows of scores (image, class), so few at a time that what is made of them stays in a core's cache."""
+    size = max(1, CELLS // scores.shape[1])
+    return (slice(start, start + size) for start in range(0, len(scores), size))
+
+
+def _wanted(scores: Doubles, y: Ints, smoothing: float) -> float:
+    """The mean score of the truth, with `smoothing` of each target spread evenly over all classes."""
+    return float((1 - smoothing) * scores[np.arange(len(y)), y].mean() + smoothing * scores.mean())
+
+
+def _partition(shifted: Doubles, scale: float) -> float:
+    """Mean over the images of log(sum over the classes of exp(scale * shifted))."""
+    sums = [float(np.log(np.exp(scale * shifted[here]).sum(axis=1)).sum()) for here in _chunks(shifted)]
+    return sum(sums) / len(shifted)
+
+
+def _moments(shifted: Doubles, scale: float) -> tuple[float, float]:
+    """(mean, variance) of the scores by the probabilities softmax(scale * shifted), averaged over the images."""
+    mean = variance = 0.0
+    ones = np.ones(shifted.shape[1])
+    for here in _chunks(shifted):
+        some = shifted[here]
+        p = scale * some
+        np.exp(p, out=p)
+        total = p @ ones
+        p *= some
+        first = p @ ones / total
+        mean += float(first.sum())
+        variance += float((np.einsum("ic,ic->i", p, some) / total - first**2).sum())
+    return mean / len(shifted), variance / len(shifted)
 
 
 def calibrate(scores: Doubles, y: Ints) -> tuple[float, Doubles]:
-    """(scale, offsets (class,)) for probabilities softmax(scale * scores + offsets)."""
-    from scipy.optimize import minimize
+    """(scale, offsets (class,)) for probabilities softmax(scale * scores + offsets).
 
-    start, _ = best_scale(scores, y)
+    Newton's method with halved steps: the loss is convex in both. The scale stays between e^-3 and e^3 times the best
+    one without offsets.
+    """
+    unit, _ = best_scale(scores, y)
     n, n_classes = scores.shape
-    targets = np.full((n, n_classes), 1 / (n + 2) / n_classes)
-    targets[np.arange(n), y] += 1 - 1 / (n + 2)
+    smoothing = 1 / (n + 2)
+    wanted = np.empty(n_classes + 1)
+    wanted[0] = unit * n * _wanted(scores, y, smoothing)
+    wanted[1:] = (1 - smoothing) * np.bincount(y, minlength=n_classes) + smoothing * n / n_classes
+    at = np.zeros(n_classes + 1)  # the scale in that unit, then the offsets
+    at[0] = 1.0
+    here = _Loss.of(scores, unit, at, wanted)
+    for _ in range(STEPS):
+        step, fall = here.step(at)
+        if fall <= ENOUGH_LOSS * here.value:
+            break
+        at, here = _shortened(lambda there: _Loss.of(scores, unit, there, wanted), here, at, step)
+    return unit * float(at[0]), at[1:] - at[1:].mean()
 
-    def loss(x: Doubles) -> tuple[float, Doubles]:
-        scale = start * np.exp(x[0])
-        logs = log_softmax(scale * scores + x[1:])
-        error = np.exp(logs) - targets  # (image, class)
-        gradient = np.concatenate([[scale * (error * scores).sum()], error.sum(axis=0) + x[1:]])
-        return float(-(targets * logs).sum() + (x[1:] ** 2).sum() / 2) / n, gradient / n
 
-    bounds = [(-3, 3)] + [(None, None)] * n_classes
-    found = minimize(loss, np.zeros(n_classes + 1), jac=True, method="L-BFGS-B", bounds=bounds)
-    offsets = found.x[1:]
-    return start * float(np.exp(found.x[0])), offsets - offsets.mean()
+def _shortened(loss_at: Callable[[Doubles], _Loss], here: _Loss, at: Doubles, step: Doubles) -> tuple[Doubles, _Loss]:
+    """(place, loss) after the step, or after the first of its halves that does not raise the loss."""
+    for _ in range(STEPS):
+        there = at + step
+        there[0] = np.clip(there[0], *SCALES)
+        found = loss_at(there)
+        if found.value <= here.value:
+            return there, found
+        step = step / 2
+    return at, here
+
+
+@dataclass(frozen=True)
+class _Loss:
+    """The log-loss and the offsets' prior, summed over the images, with slope (1 + class,) and curvature (1 + class,
+    1 + class) in the scale and the offsets."""
+
+    value: float
+    slope: Doubles
+    curvature: Doubles
+
+    @classmethod
+    def of(cls, scores: Doubles, unit: float, at: Doubles, wanted: Doubles) -> _Loss:
+        """At the scale unit * at[0] and the offsets at[1:]. wanted: the targets' sums of unit * scores and of ones."""
+        scale, offsets = float(at[0]), at[1:]
+        value = float(offsets @ offsets) / 2 - float(at @ wanted)
+        slope = np.concatenate([[0.0], offsets]) - wanted
+        curvature = np.eye(len(at))
+        curvature[0, 0] = LEAST_CURVATURE * len(scores)
+        for rows in _chunks(scores):
+            x = unit * scores[rows]
+            p = scale * x + offsets
+            largest = p.max(axis=1, keepdims=True)
+            np.exp(np.subtract(p, largest, out=p), out=p)
+            total = p.sum(axis=1, keepdims=True)
+            p /= total
+            mean = np.einsum("ic,ic->i", p, x)
+            x -= mean[:, None]
+            change = p * x  # of the probabilities with the scale
+            value += float((np.log(total) + largest).sum())
+            slope[0] += mean.sum()
+            slope[1:] += p.sum(axis=0)
+            curvature[0, 0] += float(np.vdot(change, x))
+            curvature[0, 1:] += change.sum(axis=0)
+            curvature[1:, 1:] -= p.T @ p
+        np.fill_diagonal(curvature[1:, 1:], curvature.diagonal()[1:] + slope[1:] + wanted[1:] - offsets)
+        curvature[1:, 0] = curvature[0, 1:]
+        return cls(value, slope, curvature)
+
+    def step(self, at: Doubles) -> tuple[Doubles, float]:
+        """(Newton's step, twice what it promises to lower the loss by); a scale at its end does not go beyond."""
+        ended = (at[0] <= SCALES[0] and self.slope[0] > 0) or (at[0] >= SCALES[1] and self.slope[0] < 0)
+        first = 1 if ended else 0
+        step = np.zeros(len(at))
+        step[first:] = -np.linalg.solve(self.curvature[first:, first:], self.slope[first:])
+        return step, -float(step @ self.slope)
 
 
 def log_odds_loss(log_odds: Doubles, targets: Doubles) -> Doubles:

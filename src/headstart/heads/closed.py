@@ -17,12 +17,12 @@ Scores of `decision_function` sum to zero over the classes (a constant per image
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from headstart.heads.lda import Forms, without_group, without_one
 from headstart.heads.spectrum import CHUNK, Doubles, Floats, Spectrum, decompose
 
 Ints = npt.NDArray[np.integer]
@@ -43,17 +43,23 @@ def one_hot(y: Ints, n_classes: int) -> Doubles:
     return np.eye(n_classes)[y]
 
 
-def _groups_among(rows: Rows, groups: Ints | None) -> Iterator[tuple[Rows, Rows]]:
+def tied_places(groups: Ints) -> list[Rows]:
+    """The places of each group of several images."""
+    order = np.argsort(groups, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(groups[order])) + 1, len(order))
+    sizes = np.diff(ends, prepend=0)
+    return [order[ends[k] - sizes[k] : ends[k]] for k in np.flatnonzero(sizes > 1)]
+
+
+def groups_among(rows: Rows, groups: Ints | None) -> Iterator[tuple[Rows, Rows]]:
     """(places in rows, members) of every group of several images with a row here; members start with those rows."""
     if groups is None or not len(groups):
         return
-    order = np.argsort(groups, kind="stable")
-    starts = np.flatnonzero(np.diff(groups[order], prepend=groups[order[0]] - 1))
     place = np.full(len(groups), -1)
     place[rows] = np.arange(len(rows))
-    for members in np.split(order, starts[1:]):
+    for members in tied_places(groups):
         here = place[members] >= 0
-        if len(members) > 1 and here.any():
+        if here.any():
             yield place[members[here]], np.concatenate([members[here], members[~here]])
 
 
@@ -80,7 +86,7 @@ class Ridge:
         targets = one_hot(y, int(y.max()) + 1)
         self.leave_one_out_ = ridge_left_out(spectrum, y, [self.l2], groups)[0]
         coef, intercept = ridge_weights(spectrum, targets, np.array([self.l2]))
-        self.intercept_ = _centre(intercept)
+        self.intercept_ = centred(intercept)
         self.coef_ = coef - coef.mean(axis=0)
         return self
 
@@ -118,13 +124,10 @@ def ridge_path(
     projected = spectrum.project(targets)
     mean = targets.mean(axis=0)
     scores = np.empty((len(l2s), len(rows), targets.shape[1]))
-    for here, u in spectrum.chunks(rows):
+    for here, leverage, fitted in spectrum.fits(l2s, projected, rows):
         wanted = targets[rows[here]]
-        leverage = 1 / n + (u**2) @ share.T  # (row, penalty)
-        fitted = mean + _times_all(u, share, projected)  # (penalty, row, class)
-        scores[:, here] = wanted - (wanted - fitted) / (1 - leverage.T)[:, :, None]
-    for places, members in _groups_among(rows, groups):
-        u = spectrum.rows(members)
+        scores[:, here] = wanted - (wanted - mean - fitted) / (1 - 1 / n - leverage.T)[:, :, None]
+    for places, members, u in _tied(spectrum, rows, groups):
         for k in range(len(l2s)):
             fitted = mean + u @ (share[k][:, None] * projected)
             kept = np.eye(len(members)) - 1 / n - (u * share[k]) @ u.T
@@ -156,11 +159,19 @@ def ridge_left_out_of(
     return answers
 
 
-def _times_all(u: Doubles, share: Doubles, projected: Doubles) -> Doubles:
-    """U diag(share) projected for every penalty in one product: (penalty, row, target)."""
-    n_targets = projected.shape[1]
-    weights = (share[:, :, None] * projected).transpose(1, 0, 2).reshape(len(projected), -1)  # (component, ...)
-    return np.asarray((u @ weights).reshape(len(u), len(share), n_targets).transpose(1, 0, 2))
+def _tied(spectrum: Spectrum, rows: Rows, groups: Ints | None) -> Iterator[tuple[Rows, Rows, Doubles]]:
+    """As `groups_among`, each with its members' rows of U, which are made for many groups at once."""
+    waiting: list[tuple[Rows, Rows]] = []
+    for places, members in [*groups_among(rows, groups), (rows[:0], rows[:0])]:
+        waiting.append((places, members))
+        if len(members) and sum(len(m) for _, m in waiting) < CHUNK:
+            continue
+        u = spectrum.rows(np.concatenate([m for _, m in waiting]))
+        ends = np.cumsum([len(m) for _, m in waiting])
+        for (where, which), end in zip(waiting, ends, strict=True):
+            if len(which):
+                yield where, which, u[end - len(which) : end]
+        waiting = []
 
 
 class ShrunkLDA:
@@ -176,50 +187,20 @@ class ShrunkLDA:
     def fit(self, X: Floats, y: Ints, groups: Ints | None = None, spectrum: Spectrum | None = None) -> Self:
         spectrum = spectrum or decompose(X)
         self.leave_one_out_ = lda_left_out(spectrum, y, [self.l2], groups)[0]
-        forms = _Forms.of(spectrum, y, self.l2)
         counts = np.bincount(y)
-        indicator = one_hot(y, len(counts)) / counts
+        projected = spectrum.project(one_hot(y, len(counts))) / counts
         share = np.sqrt(spectrum.values) / (spectrum.values + self.l2)
-        precise_means = spectrum.coefficients(share[:, None] * spectrum.project(indicator))  # (feature, class)
+        forms = Forms.of(projected.T @ ((np.sqrt(spectrum.values) * share)[:, None] * projected), counts)
+        precise_means = spectrum.coefficients(share[:, None] * projected)  # (feature, class)
         coef = (precise_means @ (np.eye(len(counts)) + forms.inner @ forms.mean_total)).T
         freedom = max(len(y) - len(counts), 1)
         intercept = -coef @ spectrum.mean - forms.mean_mean.diagonal() / 2
         self.coef_ = freedom * (coef - coef.mean(axis=0))
-        self.intercept_ = _centre(freedom * intercept + np.log(counts / len(y)))
+        self.intercept_ = centred(freedom * intercept + np.log(counts / len(y)))
         return self
 
     def decision_function(self, X: Floats) -> Doubles:
         return linear_scores(X, self.coef_, self.intercept_)
-
-
-@dataclass(frozen=True)
-class _Forms:
-    """Inner products under A = (S_w + l2 I)^-1 between class means, and what makes them of the total scatter's.
-
-    With T = S_t + l2 I and M the class means (centred on the grand mean), A = T^-1 + T^-1 M inner M' T^-1.
-    """
-
-    share: Doubles  # (component,) w / (w + l2)
-    total_means: Doubles  # (component, class): U' of the class-mean weights
-    inner: Doubles  # (class, class)
-    mean_total: Doubles  # (class, class) M' T^-1 M
-    mean_mean: Doubles  # (class, class) M' A M
-
-    @staticmethod
-    def of(spectrum: Spectrum, y: Ints, l2: float, projected: Doubles | None = None) -> _Forms:
-        counts = np.bincount(y)
-        if projected is None:
-            projected = spectrum.project(one_hot(y, len(counts)) / counts)
-        share = spectrum.values / (spectrum.values + l2)
-        mean_total = projected.T @ (share[:, None] * projected)
-        root = np.sqrt(counts)
-        small = np.eye(len(counts)) - root[:, None] * mean_total * root
-        inner = np.asarray(root[:, None] * np.linalg.inv(small) * root, np.float64)
-        return _Forms(share, projected, inner, mean_total, mean_total + mean_total @ inner @ mean_total)
-
-    def with_means(self, total: Doubles) -> Doubles:
-        """x' A M (row, class), from x' T^-1 M."""
-        return np.asarray(total + total @ self.inner @ self.mean_total)
 
 
 def lda_left_out(
@@ -232,74 +213,18 @@ def lda_left_out(
     counts = np.bincount(y)
     n_classes = len(counts)
     rows = np.arange(len(y)) if rows is None else rows
-    projected = spectrum.project(one_hot(y, n_classes) / counts)
-    forms = [_Forms.of(spectrum, y, l2, projected) for l2 in l2s]
+    projected = spectrum.project(one_hot(y, n_classes)) / counts
+    share = spectrum.values / (spectrum.values + np.asarray(l2s)[:, None])  # (penalty, component)
+    forms = [Forms.of(projected.T @ (one[:, None] * projected), counts) for one in share]
     scores = np.empty((len(l2s), len(rows), n_classes))
-    share = np.stack([form.share for form in forms])
-    for here, u in spectrum.chunks(rows):
-        leverage = (u**2) @ share.T  # (row, penalty)
-        total = _times_all(u, share, projected)  # (penalty, row, class)
+    for here, leverage, total in spectrum.fits(l2s, projected, rows):
         for k, form in enumerate(forms):
-            scores[k, here] = _lda_without_one(form, leverage[:, k], total[k], y[rows[here]], counts)
-    for places, members in _groups_among(rows, groups):
-        u = spectrum.rows(members)
+            scores[k, here] = without_one(form, leverage[:, k], total[k], y[rows[here]], counts)
+    for places, members, u in _tied(spectrum, rows, groups):
         for k, form in enumerate(forms):
-            scores[k, places] = _lda_without_group(form, u, y[members], counts)[: len(places)]
+            hat, total_means = (u * share[k]) @ u.T, u @ (share[k][:, None] * projected)
+            scores[k, places] = without_group(form, hat, total_means, y[members], counts)[: len(places)]
     return np.asarray(scores - scores.mean(axis=2, keepdims=True))
-
-
-def _lda_without_one(form: _Forms, leverage: Doubles, x_total: Doubles, y: Ints, counts: Ints) -> Doubles:
-    """Scores (row, class) of each row by a fit without that row, from x' T^-1 x (row,) and x' T^-1 M (row, class)."""
-    i = np.arange(len(y))
-    x_mean = form.with_means(x_total)
-    x_x = leverage + ((x_total @ form.inner) * x_total).sum(axis=1)
-    mean_mean = form.mean_mean
-    square = x_x[:, None] - 2 * x_mean + mean_mean.diagonal()  # (x - m_k)' A (x - m_k)
-    own = square[i, y]
-    cross = (x_x - x_mean[i, y])[:, None] - x_mean + mean_mean[:, y].T  # (x - m_k)' A (x - m_y)
-    weight = counts[y] / np.maximum(counts[y] - 1, 1)
-    left = np.maximum(1 - weight * own, 1e-12)
-    square = square + (weight / left)[:, None] * cross**2
-    square[i, y] = weight**2 * own / left
-    return _gaussian_scores(square, _counts_without(counts, y[:, None]), int(counts.sum()) - 1)
-
-
-def _lda_without_group(form: _Forms, u: Doubles, y: Ints, counts: Ints) -> Doubles:
-    """Scores (row, class) of the rows of one group by a fit without the whole group.
-
-    Every vector is written in the basis (group rows, class means), whose inner products under A are `gram`.
-    """
-    m, n_classes = len(y), len(counts)
-    x_total = u @ (form.share[:, None] * form.total_means)
-    x_mean = form.with_means(x_total)
-    gram = np.block([[(u * form.share) @ u.T + x_total @ form.inner @ x_total.T, x_mean], [x_mean.T, form.mean_mean]])
-    basis = np.eye(m + n_classes)
-    deviations = basis[:m] - basis[m + y]
-    means, downdates = basis[m:].copy(), [deviations]
-    for k in np.unique(y):
-        left = counts[k] - (y == k).sum()
-        if left:
-            total = deviations[y == k].sum(axis=0)
-            means[k] -= total / left
-            downdates.append(total[None] / np.sqrt(left))
-    removed = np.concatenate(downdates)
-    across = removed @ gram
-    changed = gram + across.T @ np.linalg.solve(np.eye(len(removed)) - across @ removed.T, across)
-    apart = basis[:m, None, :] - means[None]  # (row, class, basis)
-    square = np.einsum("rkb,bc,rkc->rk", apart, changed, apart, optimize=True)
-    return _gaussian_scores(square, _counts_without(counts, np.tile(y, (m, 1))), int(counts.sum()) - m)
-
-
-def _counts_without(counts: Ints, gone: Ints) -> Doubles:
-    """Images per class (row, class) once those in gone (row, left out) lose one image each; at least half a one."""
-    left = np.tile(counts.astype(np.float64), (len(gone), 1))
-    np.subtract.at(left, (np.arange(len(gone))[:, None], gone), 1)
-    return np.maximum(left, 0.5)
-
-
-def _gaussian_scores(square: Doubles, counts: Doubles, n: int) -> Doubles:
-    freedom = max(n - counts.shape[1], 1)
-    return np.asarray(-freedom / 2 * square + np.log(counts / n))
 
 
 class Logistic:
@@ -350,5 +275,5 @@ class Logistic:
         return linear_scores(X, self.coef_, self.intercept_)
 
 
-def _centre(values: Doubles) -> Doubles:
+def centred(values: Doubles) -> Doubles:
     return np.asarray(values - values.mean())

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from headstart.data.targets import Targets
+from headstart.heads.sums import stretch
 
 Ints = npt.NDArray[np.int64]
 Blocks = Mapping[str, npt.NDArray[np.floating]]
@@ -31,8 +31,7 @@ class Material:
 
     def at(self, rows: Ints) -> dict[str, npt.NDArray[np.floating]]:
         """The blocks of these rows; views of them where the rows are one stretch, which saves half the memory."""
-        stretch = len(rows) > 0 and rows[-1] - rows[0] + 1 == len(rows) and bool((np.diff(rows) == 1).all())
-        index: Any = slice(int(rows[0]), int(rows[-1]) + 1) if stretch else rows
+        index = stretch(rows)
         return {name: block[index] for name, block in self.blocks.items()}
 
     def without_maps(self) -> Material:

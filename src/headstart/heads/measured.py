@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -11,8 +10,8 @@ import numpy.typing as npt
 
 from headstart.errors import OptionError
 from headstart.heads.outputs import Member, average, candidates, choice_rows, fit_outputs
-from headstart.heads.probe import Blocks, Probe
-from headstart.heads.spectrum import Doubles, Floats, decompose
+from headstart.heads.probe import Blocks, Known, Probe, source_of
+from headstart.heads.spectrum import Doubles
 from headstart.heads.taps import TapSet
 
 Ints = npt.NDArray[np.integer]
@@ -25,14 +24,14 @@ def fit_values(
     tap_sets: tuple[TapSet, ...],
     seed: int = 0,
     quick: bool = False,
-    grams: Mapping[str, Floats] | None = None,
+    known: Known | None = None,
     workers: int = 1,
 ) -> Probe:
     """Ridge for each column of values (image, column), finite, in any unit; the answers are in that unit.
 
     blocks: block -> (image, feature); groups (image,) are left out together. Each column takes the penalty with the
     least left-out squared error, and the average of the tap sets whose error is within a tenth of the best; with
-    `quick` the best alone. `grams`, `workers`: as in `fit_probe`. A candidate's `log_loss` is here the left-out
+    `quick` the best alone. `known`, `workers`: as in `fit_probe`. A candidate's `log_loss` is here the left-out
     squared error in units of the column's variance, mean over the columns, and `accuracy` 1 less that.
     """
     centre, spread = values.mean(axis=0), values.std(axis=0)
@@ -42,8 +41,7 @@ def fit_values(
     rows = choice_rows(len(values), seed)
 
     def on(tap_set: TapSet) -> Member:
-        spectrum = decompose(tap_set.of(blocks), (grams or {}).get(tap_set.name))
-        found = fit_outputs(spectrum, targets, groups, _squared_error, rows)
+        found = fit_outputs(source_of(tap_set, blocks, known), targets, groups, _squared_error, rows)
         return Member(tap_set, found, _squared_error(found.left_out[None], targets)[0], spread > 0)
 
     with ThreadPoolExecutor(workers) as pool:

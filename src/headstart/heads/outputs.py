@@ -13,10 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart import recipe
-from headstart.heads.closed import ridge_path, ridge_weights
-from headstart.heads.probe import CHOICE_ROWS, WORTH, Blocks, Candidate, Probe
+from headstart.heads.closed import ridge_path, ridge_weights, tied_places
+from headstart.heads.folds import chosen, ridge_without
+from headstart.heads.probe import CHOICE_ROWS, WORTH, Blocks, Candidate, Probe, Source
 from headstart.heads.spectrum import Doubles, Spectrum
 from headstart.heads.taps import Part, TapSet
+from headstart.heads.without import Whole
 
 Ints = npt.NDArray[np.integer]
 Rows = npt.NDArray[np.intp]
@@ -27,8 +29,9 @@ Loss = Callable[
 
 @dataclass(frozen=True)
 class Outputs:
-    """coef (output, feature), intercept (output,), left_out (image, output): the answers by fits without the image and
-    its group; l2 (output,): the penalties, in units of the mean squared length of a centred row."""
+    """coef (output, feature), of a fold (output, held image); intercept (output,); left_out (image, output): the
+    answers by fits without the image and its group; l2 (output,): the penalties, in units of the mean squared length of
+    a centred row."""
 
     coef: Doubles
     intercept: Doubles
@@ -47,8 +50,25 @@ class Member:
     learned: npt.NDArray[np.bool_]
 
 
-def fit_outputs(spectrum: Spectrum, targets: Doubles, groups: Ints, loss: Loss, rows: Rows) -> Outputs:
+def fit_outputs(source: Source, targets: Doubles, groups: Ints, loss: Loss, rows: Rows) -> Outputs:
     """Each output of targets (image, output) with the penalty whose left-out answers for `rows` lose least."""
+    if isinstance(source, Whole):
+        return fit_whole(source.spectrum, targets, groups, loss, rows)
+    tied = tied_places(groups)
+
+    def fit(l2: float) -> tuple[Doubles, Doubles]:
+        return ridge_without(source.kept(source.scale * l2, targets, tied), targets, tied)
+
+    def lost(left: Doubles) -> Doubles:
+        return np.asarray(loss(left[None, rows], targets[rows])[0])
+
+    found = chosen(fit, lost, recipe.PENALTIES, source, "ridge")
+    none = np.zeros(targets.shape[1])
+    return Outputs(found.held.T, none, found.left, np.array(recipe.PENALTIES)[found.numbers])
+
+
+def fit_whole(spectrum: Spectrum, targets: Doubles, groups: Ints, loss: Loss, rows: Rows) -> Outputs:
+    """As `fit_outputs`, of images whose decomposition is at hand."""
     penalties = [spectrum.scale * p for p in recipe.PENALTIES]
     path = ridge_path(spectrum, targets, penalties, groups, rows)
     best = loss(path, targets[rows]).argmin(axis=0)

@@ -6,9 +6,9 @@ is the within-class scatter and one rank-one term along the difference of the me
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +17,11 @@ from headstart.data.targets import UNKNOWN
 from headstart.errors import OptionError
 from headstart.heads.calibrate import log_odds_loss, platt, sigmoid
 from headstart.heads.closed import ridge_left_out_of
-from headstart.heads.outputs import Member, Outputs, Rows, average, candidates, choice_rows, fit_outputs
-from headstart.heads.probe import Blocks, Probe
-from headstart.heads.spectrum import Doubles, Floats, decompose
+from headstart.heads.outputs import Member, Outputs, Rows, average, candidates, choice_rows, fit_outputs, fit_whole
+from headstart.heads.probe import Blocks, Known, Probe, source_of
+from headstart.heads.spectrum import Doubles, decompose
 from headstart.heads.taps import TapSet
+from headstart.heads.without import Taught
 
 Ints = npt.NDArray[np.integer]
 Bools = npt.NDArray[np.bool_]
@@ -37,7 +38,7 @@ def fit_per_label(
     tap_sets: tuple[TapSet, ...],
     seed: int = 0,
     quick: bool = False,
-    grams: Mapping[str, Floats] | None = None,
+    known: Known | None = None,
     workers: int = 1,
 ) -> Probe:
     """A head whose answers are log-odds (image, label).
@@ -47,13 +48,14 @@ def fit_per_label(
     calibration (Platt 1999), and the average of the tap sets whose loss is within a tenth of the best; with `quick` the
     best alone. Scale and offset of the calibration are folded into the head. `left_out` holds log-odds for every image,
     also where the label is unknown. A label that cannot be learned (`learnable`) gets the log-odds of its share,
-    (P + 1) / (P + N + 2), whatever the image. `grams`, `workers`: as in `fit_probe`. A candidate's `log_loss` and
+    (P + 1) / (P + N + 2), whatever the image. `known`, `workers`: as in `fit_probe`. A candidate's `log_loss` and
     `accuracy` are means over the labels that can be learned.
     """
     able = learnable(present, groups)
 
     def on(tap_set: TapSet) -> Member:
-        return _fit_member(tap_set, tap_set.of(blocks), (grams or {}).get(tap_set.name), present, able, groups, seed)
+        source = _Source(tap_set, blocks, known)
+        return _fit_member(tap_set, source, present, able, groups, seed)
 
     with ThreadPoolExecutor(workers) as pool:
         members = list(pool.map(on, tap_sets))
@@ -68,16 +70,46 @@ def learnable(present: Present, groups: Ints) -> Bools:
     return np.array([all(len(np.unique(groups[column == k])) > 1 for k in (0, 1)) for column in present.T], bool)
 
 
-def _fit_member(
-    tap_set: TapSet, features: Floats, gram: Floats | None, present: Present, able: Bools, groups: Ints, seed: int
-) -> Member:
+@dataclass(frozen=True)
+class _Source:
+    """The features of one tap set, and what is known of them."""
+
+    tap_set: TapSet
+    blocks: Blocks
+    known: Known | None
+
+    @property
+    def width(self) -> int:
+        """What coefficients are of: features, or in a fold held images."""
+        return sum(self.blocks[part.block].shape[1] for part in self.tap_set.parts)
+
+    def fit_known(self, targets: Doubles, known: Rows, groups: Ints, choice: Rows) -> Outputs:
+        """As `fit_outputs`, of all images, for targets (known, label) of the `known` ones."""
+        source = source_of(self.tap_set, self.blocks, self.known)
+        if len(known) == len(groups):
+            return fit_outputs(source, targets, groups, _calibrated_loss, choice)
+        features = source.taught
+        spectrum = decompose(features[known])
+        found = fit_whole(spectrum, targets, groups[known], _calibrated_loss, choice)
+        left_out = np.empty((len(features), targets.shape[1]))
+        left_out[known] = found.left_out
+        rest = np.setdiff1d(np.arange(len(features)), known)
+        l2 = spectrum.scale * found.l2
+        left_out[rest] = ridge_left_out_of(spectrum, targets, l2, groups[known], features[rest], groups[rest])
+        if isinstance(source, Taught):
+            answers = source.answers(found.coef, found.intercept)
+            return Outputs(answers.T, np.zeros(len(found.l2)), left_out, found.l2)
+        return replace(found, left_out=left_out)
+
+
+def _fit_member(tap_set: TapSet, source: _Source, present: Present, able: Bools, groups: Ints, seed: int) -> Member:
     """The labels that can be learned, calibrated; the others are 0."""
     n, n_labels = present.shape
-    coef, intercept, l2 = np.zeros((n_labels, features.shape[1])), np.zeros(n_labels), np.ones(n_labels)
+    coef, intercept, l2 = np.zeros((n_labels, source.width)), np.zeros(n_labels), np.ones(n_labels)
     left_out, losses = np.zeros((n, n_labels)), np.zeros(n_labels)
     for known, labels in _patterns(present, able):
         part = present[np.ix_(known, labels)] == 1
-        found = _fit_pattern(features, gram, part, known, groups, seed)
+        found = source.fit_known(part.astype(np.float64), known, groups, _choice_rows(part, seed))
         for k, label in enumerate(labels):
             scale, offset, _ = (float(v[0]) for v in platt(found.left_out[known, k][None], part[:, k]))
             coef[label], intercept[label] = scale * found.coef[k], scale * found.intercept[k] + offset
@@ -94,23 +126,6 @@ def _patterns(present: Present, able: Bools) -> Iterator[tuple[Rows, Rows]]:
         kinds, kind_of = np.unique(known, axis=1, return_inverse=True)
         for k, rows in enumerate(kinds.T):
             yield np.flatnonzero(rows), labels[kind_of.ravel() == k]
-
-
-def _fit_pattern(features: Floats, gram: Floats | None, part: Bools, known: Rows, groups: Ints, seed: int) -> Outputs:
-    """Uncalibrated scores of all images for labels whose truth for the `known` ones is part (known, label)."""
-    whole = len(known) == len(features)
-    inner = gram if gram is None or whole else gram[np.ix_(known, known)]
-    spectrum = decompose(features if whole else features[known], inner)
-    targets = part.astype(np.float64)
-    found = fit_outputs(spectrum, targets, groups[known], _calibrated_loss, _choice_rows(part, seed))
-    if whole:
-        return found
-    left_out = np.empty((len(features), part.shape[1]))
-    left_out[known] = found.left_out
-    rest = np.setdiff1d(np.arange(len(features)), known)
-    l2 = spectrum.scale * found.l2
-    left_out[rest] = ridge_left_out_of(spectrum, targets, l2, groups[known], features[rest], groups[rest])
-    return replace(found, left_out=left_out)
 
 
 def _calibrated_loss(answers: Doubles, targets: Doubles) -> Doubles:

@@ -6,9 +6,10 @@ image, the average of the scores: so the result, whatever it averages, is one li
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -16,10 +17,21 @@ import numpy.typing as npt
 
 from headstart import recipe
 from headstart.data.splits import folds
-from headstart.heads.calibrate import best_scale, calibrate, log_loss, log_softmax
-from headstart.heads.closed import Logistic, Ridge, ShrunkLDA, lda_left_out, linear_scores, ridge_left_out
-from headstart.heads.spectrum import Doubles, Floats, Spectrum, decompose
+from headstart.heads.calibrate import best_scale, calibrate, log_loss, log_softmax, scaled_losses
+from headstart.heads.closed import (
+    Logistic,
+    Ridge,
+    ShrunkLDA,
+    lda_left_out,
+    linear_scores,
+    one_hot,
+    ridge_left_out,
+    tied_places,
+)
+from headstart.heads.folds import chosen, lda_without, ridge_without
+from headstart.heads.spectrum import Doubles, Spectrum, decompose
 from headstart.heads.taps import Part, TapSet
+from headstart.heads.without import Taught, Whole
 
 Ints = npt.NDArray[np.integer]
 Blocks = Mapping[str, npt.NDArray[np.floating]]
@@ -29,6 +41,9 @@ CHOICE_ROWS = 5000  # images on which penalties are compared: a log-loss is then
 # near equals is decided by noise, and an average of near equals is better than any of them (Caruana et al. 2004).
 WORTH = 0.1
 
+
+Source = Whole | Taught  # what a head learns from: all images, or some of them
+Known = Callable[[TapSet], Source]  # what is known of a tap set's features already
 
 Link = Literal["softmax", "none"]  # log-probabilities of classes that exclude each other; scores as they are
 
@@ -68,6 +83,13 @@ class Probe:
                 here = slice(at, at + recipe.SMALL)
                 scores[here] += linear_scores(part.of(blocks[part.block][here]), weights, np.zeros(len(weights)))
             start += width
+        return self._linked(scores)
+
+    def held_outputs(self) -> Doubles:
+        """(held image, output) of the head of a fold (`folds.on_held`)."""
+        return self._linked(self.coef.T + self.intercept)
+
+    def _linked(self, scores: Doubles) -> Doubles:
         return log_softmax(scores) if self.link == "softmax" else scores
 
 
@@ -80,6 +102,11 @@ class _Member:
     left_out: Doubles  # calibrated scores (image, class)
 
 
+def source_of(tap_set: TapSet, blocks: Blocks, known: Known | None) -> Source:
+    """What is known of the set's features."""
+    return known(tap_set) if known else Whole(tap_set.of(blocks))
+
+
 def fit_probe(
     blocks: Blocks,
     y: Ints,
@@ -87,28 +114,29 @@ def fit_probe(
     tap_sets: tuple[TapSet, ...],
     heads: tuple[str, ...],
     seed: int = 0,
-    grams: Mapping[str, Floats] | None = None,
+    known: Known | None = None,
     workers: int = 1,
 ) -> Probe:
     """Fit every head on every tap set and average those that help.
 
     blocks: block -> (image, feature); y (image,) class numbers, each class present; groups (image,) are left out
-    together. `grams`: tap set -> (image, image) products of the prepared features, if they are known already.
-    `workers`: tap sets at once, on threads.
+    together. `known`: what is known of a tap set's features already. `workers`: tap sets at once, on threads.
     """
 
     def on(tap_set: TapSet) -> list[_Member]:
-        spectrum = decompose(tap_set.of(blocks), (grams or {}).get(tap_set.name))
+        source = source_of(tap_set, blocks, known)
         # logistic regression on the first set only: on several taps ridge and LDA were as good on every set tried
         tried = [head for head in heads if head != "logistic" or tap_set == tap_sets[0]]
-        return [_fit_member(head, tap_set, spectrum, y, groups, seed) for head in tried]
+        if isinstance(source, Whole):
+            return [_fit_member(head, tap_set, source.spectrum, y, groups, seed) for head in tried]
+        return _fit_without(tried, tap_set, source, y, groups, seed)
 
     with ThreadPoolExecutor(workers) as pool:
         members = [member for found in pool.map(on, tap_sets) for member in found]
     order = sorted(range(len(members)), key=lambda k: members[k].candidate.log_loss)
     weights = _average([members[k] for k in order])
-    chosen = [(members[k], w) for k, w in zip(order, weights, strict=True)]
-    return _merge([(m, w) for m, w in chosen if w], y, tuple(replace(m.candidate, weight=w) for m, w in chosen))
+    shares = [(members[k], w) for k, w in zip(order, weights, strict=True)]
+    return _merge([(m, w) for m, w in shares if w], y, tuple(replace(m.candidate, weight=w) for m, w in shares))
 
 
 def _fit_member(head: str, tap_set: TapSet, spectrum: Spectrum, y: Ints, groups: Ints, seed: int) -> _Member:
@@ -119,16 +147,53 @@ def _fit_member(head: str, tap_set: TapSet, spectrum: Spectrum, y: Ints, groups:
         penalties = [spectrum.scale * p for p in recipe.PENALTIES]
         rows = _choice_rows(y, groups, seed)
         path = left_out(spectrum, y, penalties, groups, rows)
-        best = int(np.argmin([best_scale(scores, y[rows])[1] for scores in path]))
+        best = int(scaled_losses(path, y[rows]).argmin())
         l2 = recipe.PENALTIES[best]
         fitted = kind(penalties[best]).fit(spectrum.features, y, groups, spectrum)
         scores, coef, intercept = fitted.leave_one_out_, fitted.coef_, fitted.intercept_
+    return _calibrated(head, tap_set, l2, (scores, coef, intercept), y, groups)
+
+
+def _calibrated(
+    head: str, tap_set: TapSet, l2: float, fitted: tuple[Doubles, Doubles, Doubles], y: Ints, groups: Ints
+) -> _Member:
+    """Of (left-out scores, coef, intercept)."""
+    scores, coef, intercept = fitted
     known = _knowable(y, groups)
     scale, offsets = calibrate(scores[known], y[known])
     calibrated = scale * scores + offsets
     accuracy = float((scores.argmax(axis=1) == y).mean())
     candidate = Candidate(tap_set.name, head, l2, log_loss(calibrated[known], y[known]), accuracy)
     return _Member(candidate, tap_set, scale * coef, scale * intercept + offsets, calibrated)
+
+
+def _fit_without(
+    heads: Sequence[str], tap_set: TapSet, taught: Taught, y: Ints, groups: Ints, seed: int
+) -> list[_Member]:
+    """These heads of a fold; `coef` (class, held image) are what they answer."""
+    rows, tied, targets = _choice_rows(y, groups, seed), tied_places(groups), one_hot(y, int(y.max()) + 1)
+    of = cache(lambda l2: taught.kept(taught.scale * l2, targets, tied))
+
+    def ridge(l2: float) -> tuple[Doubles, Doubles]:
+        left, held = ridge_without(of(l2), targets, tied)
+        return left - left.mean(axis=1, keepdims=True), held - held.mean(axis=1, keepdims=True)
+
+    def lda(l2: float) -> tuple[Doubles, Doubles]:
+        return lda_without(of(l2), y, targets.shape[1], tied)
+
+    def loss(left: Doubles) -> Doubles:
+        return np.array([best_scale(left[rows], y[rows])[1]])
+
+    members, none = [], np.zeros(targets.shape[1])
+    for head in heads:
+        if head == "logistic":
+            l2, scores, coef, intercept = _fit_logistic(decompose(taught.taught), y, groups, seed)
+            coef, intercept = taught.answers(coef, intercept).T, none
+        else:
+            found = chosen(ridge if head == "ridge" else lda, loss, recipe.PENALTIES, taught, head)
+            l2, scores, coef, intercept = recipe.PENALTIES[found.numbers[0]], found.left, found.held.T, none
+        members.append(_calibrated(head, tap_set, l2, (scores, coef, intercept), y, groups))
+    return members
 
 
 def _fit_logistic(spectrum: Spectrum, y: Ints, groups: Ints, seed: int) -> tuple[float, Doubles, Doubles, Doubles]:
@@ -142,13 +207,13 @@ def _fit_logistic(spectrum: Spectrum, y: Ints, groups: Ints, seed: int) -> tuple
     for k, path in zip(np.unique(fold), paths, strict=True):
         for p, head in enumerate(path):
             scores[p, fold == k] = head.decision_function(z[fold == k])
-    best = int(np.argmin([best_scale(s, y)[1] for s in scores]))
+    best = int(scaled_losses(scores, y).argmin())
     final = _logistic_path(z, y, n_classes, spectrum.scale)[best]
     coef = spectrum.coefficients(final.coef_.T).T
     return recipe.LOGISTIC_PENALTIES[best], scores[best], coef, final.intercept_ - coef @ spectrum.mean
 
 
-def _logistic_path(z: Floats, y: Ints, n_classes: int, scale: float) -> list[Logistic]:
+def _logistic_path(z: Doubles, y: Ints, n_classes: int, scale: float) -> list[Logistic]:
     """Strong to weak penalty, each fit started from the last."""
     path: list[Logistic] = []
     for penalty in recipe.LOGISTIC_PENALTIES:
@@ -170,12 +235,12 @@ def _merge(members: list[tuple[_Member, float]], y: Ints, candidates: tuple[Cand
     assert not isinstance(left_out, int)
     scale = best_scale(left_out, y)[0] if len(members) > 1 else 1.0
     intercept = sum(w * m.intercept for m, w in members)
-    sets: dict[str, tuple[TapSet, Doubles]] = {}
+    sets: dict[tuple[Part, ...], Doubles] = {}
     for m, w in members:
-        previous = sets[m.tap_set.name][1] if m.tap_set.name in sets else 0
-        sets[m.tap_set.name] = (m.tap_set, previous + w * m.coef)
-    coef = np.concatenate([c for _, c in sets.values()], axis=1)
-    parts = tuple(part for tap_set, _ in sets.values() for part in tap_set.parts)
+        read = m.tap_set.parts
+        sets[read] = sets.get(read, np.zeros_like(m.coef)) + w * m.coef
+    coef = np.concatenate(list(sets.values()), axis=1)
+    parts = tuple(part for read in sets for part in read)
     return Probe(parts, scale * coef, np.asarray(scale * intercept), candidates, log_softmax(scale * left_out))
 
 

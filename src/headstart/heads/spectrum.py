@@ -10,19 +10,21 @@ DOUBLE_ROWS images the large products run in float32, whose error (1e-6 of a sco
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.floating]
-Doubles = npt.NDArray[np.float64]
+from headstart.heads.sums import Doubles, Floats, Sums, added, stretch
 
 CHUNK = 4096  # rows of U made at a time: 4096 x 2848 x 8 bytes = 93 MB for the default backbone's features
 DOUBLE_ROWS = 5000  # images up to which everything is float64
-FLOOR = 1e-12  # eigenvalues below this share of the largest are rounding noise of a float64 product,
-FLOOR_SINGLE = 1e-6  # and of a float32 one
+FLOOR = 1e-12  # eigenvalues below this share of the largest are rounding noise of a float64 product
+UNIT = 0.02  # of a decade: penalties lie half a decade apart, and are a fiftieth of that off at most
+ROUNDED = 1000  # images above which the folds of a set share a unit, and with it what a penalty costs
 LEAST = 1e-30  # an eigenvalue where every image has the same features (a dead network): nothing is learned from it
 
 
@@ -32,7 +34,9 @@ class Spectrum:
 
     `features` (image, feature) as given; `mean` (feature,); `values` (component,) decreasing rank is not required;
     `left` (image, component) = U, None in the primal above DOUBLE_ROWS images, where rows are made when they are asked
-    for; `right` (feature, component) = V in the primal, None in the dual.
+    for; `right` (feature, component) = V in the primal, None in the dual. Where rows are made anew, what took a
+    pass over all of them is kept: `products` (component, target) by the targets' hash, `leverages` (image,) by the
+    penalty.
     """
 
     features: Floats
@@ -40,6 +44,8 @@ class Spectrum:
     values: Doubles
     left: Doubles | None
     right: Doubles | None
+    products: dict[bytes, Doubles] = field(default_factory=dict, repr=False, compare=False)
+    leverages: dict[float, Floats] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def n_images(self) -> int:
@@ -48,16 +54,62 @@ class Spectrum:
     @property
     def scale(self) -> float:
         """The mean squared length of a centred row: penalties are stated in this unit."""
-        return float(self.values.sum() / self.n_images) or 1.0
+        return unit_of(float(self.values.sum() / self.n_images), self.n_images)
 
     def rows(self, index: slice | npt.NDArray[np.intp]) -> Doubles:
         """Rows of U, (row, component)."""
         if self.left is not None:
             return self.left[index]
-        assert self.right is not None
         kind = _working_type(self.n_images)
-        centred = self.features[index].astype(kind) - self.mean.astype(kind)
-        return (centred @ self.right.astype(kind)).astype(np.float64) / np.sqrt(self.values)
+        return (self._centred(index, kind) @ self._turn).astype(np.float64)
+
+    @cached_property
+    def _turn(self) -> Floats:
+        """(feature, component): what makes rows of U of centred rows, in the primal."""
+        assert self.right is not None
+        return np.asarray((self.right / np.sqrt(self.values)).astype(_working_type(self.n_images)))
+
+    def _centred(self, index: slice | npt.NDArray[np.intp], kind: type[np.floating]) -> Floats:
+        """Rows of the features (row, feature) minus their mean."""
+        return np.subtract(self.features[index], self.mean.astype(kind), dtype=kind)
+
+    def fits(
+        self, l2s: Sequence[float], projected: Doubles, rows: npt.NDArray[np.intp]
+    ) -> Iterator[tuple[slice, Doubles, Doubles]]:
+        """(places, leverages (row, penalty), U diag(share) projected (penalty, row, target)) for these rows, a chunk at
+        a time: share = w / (w + l2), projected = U' targets.
+
+        Where rows of U are made anew they are made for the leverages alone, once for all images.
+        """
+        share = self.values / (self.values + np.asarray(l2s)[:, None])  # (penalty, component)
+        weights = (share[:, :, None] * projected).transpose(1, 0, 2).reshape(len(projected), -1)  # (component, ...)
+        shape = (-1, len(l2s), projected.shape[1])
+        if self.left is not None:
+            for here, u in self.chunks(rows):
+                yield here, (u**2) @ share.T, np.asarray((u @ weights).reshape(shape).transpose(1, 0, 2))
+            return
+        assert self.right is not None
+        leverages, coef = self._leverages(l2s), (self.right @ (weights / np.sqrt(self.values)[:, None]))
+        coef = coef.astype(np.float32)
+        for start in range(0, len(rows), CHUNK):
+            some = rows[start : start + CHUNK]
+            found = self._centred(stretch(some), np.float32) @ coef
+            place = slice(start, start + len(some))
+            yield place, leverages[:, some].T.astype(np.float64), found.reshape(shape).transpose(1, 0, 2)
+
+    def _leverages(self, l2s: Sequence[float]) -> Floats:
+        """(penalty, image) of float32, in one pass for those that are not known yet."""
+        new = [l2 for l2 in dict.fromkeys(l2s) if l2 not in self.leverages]
+        if new:
+            share = (self.values[:, None] / (self.values[:, None] + np.array(new))).astype(np.float32)
+            found = np.empty((len(new), self.n_images), np.float32)
+            for start in range(0, self.n_images, CHUNK):
+                here = slice(start, start + CHUNK)
+                u = self._centred(here, np.float32) @ self._turn
+                np.square(u, out=u)
+                found[:, here] = (u @ share).T
+            self.leverages.update(zip(new, found, strict=True))
+        return np.stack([self.leverages[l2] for l2 in l2s])
 
     def coordinates(self, features: Floats) -> Doubles:
         """What rows of U would be for other images (row, feature): (row, component)."""
@@ -73,19 +125,22 @@ class Spectrum:
         index = np.arange(self.n_images) if rows is None else rows
         for start in range(0, len(index), CHUNK):
             here = slice(start, min(start + CHUNK, len(index)))
-            yield here, self.rows(index[here])
+            yield here, self.rows(stretch(index[here]))
 
     def project(self, targets: Floats) -> Doubles:
         """U' targets, (component, target), for targets (image, target)."""
         if self.left is not None:
             return np.asarray(self.left.T @ targets)
         assert self.right is not None
-        total = -np.outer(self.mean, targets.sum(axis=0))
-        kind = _working_type(self.n_images)
-        for start in range(0, self.n_images, CHUNK):
-            here = slice(start, start + CHUNK)
-            total += self.features[here].astype(kind).T @ targets[here].astype(kind)
-        return np.asarray(self.right.T @ total / np.sqrt(self.values)[:, None])
+        key = hashlib.blake2b(targets.tobytes()).digest()
+        if key not in self.products:
+            total = -np.outer(self.mean, targets.sum(axis=0))
+            kind = _working_type(self.n_images)
+            for start in range(0, self.n_images, CHUNK):
+                here = slice(start, start + CHUNK)
+                total += self.features[here].astype(kind).T @ targets[here].astype(kind)
+            self.products[key] = self.right.T @ total / np.sqrt(self.values)[:, None]
+        return self.products[key]
 
     def coefficients(self, weights: Doubles) -> Doubles:
         """V weights, (feature, target), for weights (component, target): from singular coordinates to features."""
@@ -97,33 +152,50 @@ class Spectrum:
         return np.asarray(self.features.T.astype(np.float64) @ dual)
 
 
-def decompose(features: Floats, gram: Floats | None = None) -> Spectrum:
-    """The spectrum of features (image, feature).
-
-    `gram` (image, image), the uncentred product of the features with themselves, saves making it again. It is used in
-    the dual only, and decomposed in its own type: float32 takes half the time and moves left-out scores by 1e-4.
-    """
+def decompose(features: Floats) -> Spectrum:
+    """The spectrum of features (image, feature)."""
     n, d = features.shape
+    if n > max(d, DOUBLE_ROWS):
+        none = np.empty((CHUNK, 0))
+        chunks = (features[start : start + CHUNK].astype(np.float32, copy=False) for start in range(0, n, CHUNK))
+        return of_sums(features, added((chunk, none[: len(chunk)]) for chunk in chunks))
     mean = features.mean(axis=0, dtype=np.float64)
     if n <= d:
-        if gram is None:
-            wide = features.astype(np.float64)
-            gram = wide @ wide.T
+        wide = features.astype(np.float64)
+        gram = wide @ wide.T
         column = gram.mean(axis=0)
         centred = gram - column - column[:, None] + column.mean()
         values, left = np.linalg.eigh(centred)
         values = np.maximum(values, LEAST)
-        keep = values > (FLOOR if gram.dtype == np.float64 else FLOOR_SINGLE) * float(values[-1])
-        return Spectrum(features, mean, values[keep].astype(np.float64), left[:, keep].astype(np.float64), None)
+        keep = values > FLOOR * float(values[-1])
+        return Spectrum(features, mean, values[keep], left[:, keep], None)
     scatter = -n * np.outer(mean, mean)
     for start in range(0, n, CHUNK):
-        block = features[start : start + CHUNK].astype(_working_type(n))
+        block = features[start : start + CHUNK].astype(np.float64)
         scatter += block.T @ block
+    made = _primal(features, mean, scatter)
+    return replace(made, left=made.rows(slice(None)))
+
+
+def of_sums(features: Floats, sums: Sums) -> Spectrum:
+    """The spectrum of more than DOUBLE_ROWS images from their sums, which may have been added up elsewhere. What the
+    sums say of targets is not used."""
+    return _primal(features, sums.mean, sums.centred_scatter)
+
+
+def _primal(features: Floats, mean: Doubles, scatter: Doubles) -> Spectrum:
     values, right = np.linalg.eigh(scatter)
     values = np.maximum(values, LEAST)
     keep = values > FLOOR * float(values[-1])
-    made = Spectrum(features, mean, values[keep], None, right[:, keep])
-    return replace(made, left=made.rows(slice(None))) if n <= DOUBLE_ROWS else made
+    return Spectrum(features, mean, values[keep], None, right[:, keep])
+
+
+def unit_of(mean_square: float, n_images: int) -> float:
+    """The mean squared length of a centred row of so many, rounded to UNIT above ROUNDED images. 1 where every image is
+    alike."""
+    if mean_square <= LEAST:
+        return 1.0
+    return float(10 ** (round(np.log10(mean_square) / UNIT) * UNIT)) if n_images > ROUNDED else mean_square
 
 
 def _working_type(n_images: int) -> type[np.floating]:

@@ -15,17 +15,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from headstart.errors import OptionError
+from headstart.heads.sums import Rows, stretch
 
 LAST = "pre_logits"  # the block that the network's own classifier reads (trunk.backbone.LAST)
 TAPS = ("auto", "last", "all")
 CHUNK = 4096  # rows prepared at a time
-# Images above which prepared features are kept in float16, as the features themselves are: 50,000 of the default
-# backbone are 285 MB instead of 570. The rounding (5e-4 of a value) is that of the stored features once more.
+# Images above which features are prepared whenever they are read and not kept: 50,000 of the default backbone would be
+# 570 MB beside the features themselves, and preparing them again takes about an eighth of the product that they are for
+# (5 ns a value, most of it from float16 to float32).
 MANY = 20_000
 
 
@@ -54,15 +57,65 @@ class TapSet:
     parts: tuple[Part, ...]
 
     def of(self, blocks: Mapping[str, npt.NDArray[np.floating]]) -> npt.NDArray[np.floating]:
-        """All parts side by side, (image, feature); float16 for more than MANY images."""
+        """All parts side by side, (image, feature). For more than MANY images what makes rows as they are asked for
+        (`Prepared`): then blocks may be mapped files, or anything of which a part is read at a time (`sums.Rows`)."""
         widths = [blocks[part.block].shape[1] for part in self.parts]
         n = len(blocks[self.parts[0].block])
-        out = np.empty((n, sum(widths)), np.float32 if n <= MANY else np.float16)
+        prepared = Prepared(tuple((part, blocks[part.block]) for part in self.parts), n, sum(widths))
+        if n > max(MANY, sum(widths)):
+            return cast(npt.NDArray[np.floating], prepared)
+        out = np.empty((n, sum(widths)), np.float32)
         for start in range(0, n, CHUNK):  # a chunk at a time: no second copy, however many images
-            here = slice(start, start + CHUNK)
-            for part, end, width in zip(self.parts, np.cumsum(widths), widths, strict=True):
-                out[here, end - width : end] = part.of(blocks[part.block][here])
+            prepared.write(slice(start, start + CHUNK), out[start : start + CHUNK])
         return out
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Features (image, feature) that are prepared when they are read: `features[rows]` is float32 (row, feature)."""
+
+    parts: tuple[tuple[Part, Rows], ...]
+    n_images: int
+    width: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.n_images, self.width
+
+    def __len__(self) -> int:
+        return self.n_images
+
+    def __getitem__(self, index: Any) -> npt.NDArray[np.float32]:
+        rows = range(self.n_images)[index] if isinstance(index, slice) else index
+        out = np.empty((len(rows), self.width), np.float32)
+        self.write(index, out)
+        return out
+
+    def write(self, index: Any, out: npt.NDArray[np.float32]) -> None:
+        """These rows into `out` (row, feature)."""
+        start = 0
+        for part, block in self.parts:
+            end = start + block.shape[1]
+            out[:, start:end] = part.of(block[index])
+            start = end
+
+
+@dataclass(frozen=True, eq=False)
+class Taken:
+    """These rows of features (image, feature), read when they are asked for: no copy of them all."""
+
+    of: Rows
+    rows: npt.NDArray[np.intp]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.rows), self.of.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.of[stretch(self.rows[index])]
 
 
 def tap_sets(taps: str, blocks: tuple[str, ...]) -> tuple[TapSet, ...]:

@@ -25,6 +25,7 @@ from headstart.errors import DataError, OptionError
 from headstart.judge.intervals import (
     accuracy_interval,
     corrected_half_width,
+    drawn,
     effective_numbers,
     interval,
     mean_ends,
@@ -283,10 +284,8 @@ def _bootstrap(marks: Marks, units: NDArray[np.int64], n_classes: int, seed: int
 
     Calibration bins stay as observed.
     """
-    rng = np.random.default_rng(seed)
-    blocks = int(units.max()) + 1
-    if blocks > BLOCKS:
-        units, blocks = (rng.permutation(blocks) % BLOCKS)[units], BLOCKS
+    merged, drawings = drawn(seed, int(units.max()) + 1, BLOCKS, RESAMPLES)
+    units, blocks = units if merged is None else merged[units], drawings.shape[1]
     truth, predicted, losses, confidence = (marks[name] for name in ("truth", "answer", "loss", "sure"))
     hit = truth == predicted
     gap = _sums(units, _calibration_bins(confidence), confidence - hit, blocks, ECE_BINS)
@@ -297,8 +296,8 @@ def _bootstrap(marks: Marks, units: NDArray[np.int64], n_classes: int, seed: int
     ]
     loss, size = np.bincount(units, weights=losses, minlength=blocks), np.bincount(units, minlength=blocks)
     macro, means, eces = [], [], []
-    for _ in range(0, RESAMPLES, CHUNK):
-        weights = rng.multinomial(blocks, np.full(blocks, 1 / blocks), size=CHUNK).astype(np.float64)
+    for start in range(0, RESAMPLES, CHUNK):
+        weights = drawings[start : start + CHUNK].astype(np.float64)
         total = weights @ size
         macro.append(_macro_values(*(_weighted(weights, s) for s in counts)).T)
         means.append(weights @ loss / total)

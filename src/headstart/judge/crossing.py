@@ -87,20 +87,23 @@ def cross_validate(
     repeats: int = 1,
     progress: Callable[[int, int], None] | None = None,
     workers: int = 1,
+    prepare: Callable[[Sequence[Rows]], None] | None = None,
 ) -> CrossValidation:
     """Judge `fit` by repeated, stratified, group-aware cross-validation.
 
     Repeat r draws its folds with seed + r. progress(done, of) is called after each fold; `workers` folds are fitted at
-    once, on threads. A class with fewer groups than folds is absent from the test part of some folds but never from a
-    training part; a note says so. Fewer folds are made, with a note, only where no class has as many groups as folds.
-    Raises DataError where a class has images of one group only (it could not be learnt and judged at once),
-    OptionError for repeats < 1.
+    once, on threads. `prepare` is told the training rows of all folds, before any is fitted. A class with fewer groups
+    than folds is absent from the test part of some folds but never from a training part; a note says so. Fewer folds
+    are made, with a note, only where no class has as many groups as folds. Raises DataError where a class has images of
+    one group only (it could not be learnt and judged at once), OptionError for repeats < 1.
     """
     if repeats < 1:
         raise OptionError(f"cross-validation: {repeats} repeats asked, at least 1 is needed")
     n_folds, notes = possible_folds(judged, n_folds)
     j = judged
     numbers = np.stack([stratified_folds(j.strata, j.groups, n_folds, j.seed + r, j.keys) for r in range(repeats)])
+    if prepare is not None:
+        prepare([np.flatnonzero(number != f) for number in numbers for f in range(n_folds)])
     parts: list[tuple[int, Rows, NDArray[Any]]] = []
 
     def judge_fold(r: int, f: int) -> tuple[int, Rows, NDArray[Any]]:

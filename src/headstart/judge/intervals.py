@@ -9,6 +9,7 @@ worth (Korn and Graubard 1998; Dean and Pagano 2015). Means of several shares co
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NotRequired, TypedDict
 
 import numpy as np
@@ -18,6 +19,7 @@ from headstart.errors import OptionError
 from headstart.judge.marks import Array, Interval
 
 NEW_IMAGES = 2.0**0.5  # two samples of one size differ by sqrt(2) times the chance of one
+AT_ONCE = 250  # resamples drawn at a time
 Z = 1.959963984540054  # standard normal, two-sided 95 %
 
 
@@ -191,6 +193,24 @@ def units_of(n: int, groups: NDArray[Any] | None) -> NDArray[np.int64]:
         raise OptionError(f"score: {len(groups)} groups for {n} images")
     _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
     return np.asarray(np.argsort(np.argsort(first))[inverse], dtype=np.int64)
+
+
+@lru_cache(maxsize=2)
+def drawn(seed: int, units: int, most: int, resamples: int) -> tuple[NDArray[np.intp] | None, NDArray[np.uint16]]:
+    """(block (unit,), how often each block is drawn (resample, block)) of a bootstrap over so many units. More units
+    than `most` are merged at random into so many blocks; block is None where each unit is one.
+
+    The last two are kept, 16 MB each: a fit judges the same images many times, and drawing takes longer than judging.
+    """
+    rng, merged = np.random.default_rng(seed), None
+    if units > most:
+        merged, units = rng.permutation(units) % most, most
+    counts = np.empty((resamples, units), np.uint16)
+    for start in range(0, resamples, AT_ONCE):
+        here = counts[start : start + AT_ONCE]
+        here[:] = rng.multinomial(units, np.full(units, 1 / units), size=len(here))
+    counts.flags.writeable = False
+    return merged, counts
 
 
 def corrected_half_width(values: Sequence[float], test_to_train: float) -> float:

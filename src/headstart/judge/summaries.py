@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.judge.crossing import Measure
-from headstart.judge.intervals import Gain, Z, corrected_half_width, interval, mean_ends, units_of, wider, wilson
+from headstart.judge.intervals import Gain, Z, corrected_half_width, drawn, interval, mean_ends, units_of, wider, wilson
 from headstart.judge.marks import Array, Interval, Marks, Summary
 
 RESAMPLES = 2000  # the ends of a 95 % interval then vary by about 1.5 % of its width,
@@ -171,13 +171,11 @@ def resampled(marks: Sequence[Marks], statistics: Mapping[str, Statistic], units
 
 def _resamples(units: Units, n_draws: int, seed: int) -> Iterator[Array]:
     """How often each image counts, (resample, image) a part at a time: groups drawn as often as there are groups."""
-    rng, blocks = np.random.default_rng(seed), groups_in(units)
-    if blocks > BLOCKS:
-        units, blocks = (rng.permutation(blocks) % BLOCKS)[units], BLOCKS
+    merged, drawings = drawn(seed, groups_in(units), BLOCKS, n_draws)
+    units = units if merged is None else merged[units]
     at_once = max(1, CELLS // len(units))
     for start in range(0, n_draws, at_once):
-        size = min(at_once, n_draws - start)
-        yield rng.multinomial(blocks, np.full(blocks, 1 / blocks), size=size)[:, units].astype(np.float64)
+        yield drawings[start : start + at_once, units].astype(np.float64)
 
 
 def percentile_ends(draws: Array, found: float, m: int) -> tuple[float, float]:

@@ -11,8 +11,8 @@ from markupsafe import Markup
 
 from headstart.counted import count, counted
 from headstart.report import figures, numbers
-from headstart.report.content import Measured, ReportData
-from headstart.report.numbers import Estimate, decimal, ends, estimate, full, interval, percent, share
+from headstart.report.content import Confidence, Measured, ReportData
+from headstart.report.numbers import DASH, Estimate, decimal, ends, estimate, full, interval, percent, plain, share
 from headstart.report.telling import Hub, Telling, Use
 from headstart.report.words import Advice, few_judged, headline_of, is_wide, listing
 
@@ -170,6 +170,41 @@ def calibration_sentences(score: Any, temperature: float | None) -> list[str]:
     return said
 
 
+def confidence_sentences(found: Confidence | None) -> list[str]:
+    """What the sets of classes held, and what was right of the answers that were sure enough."""
+    if found is None:
+        return []
+    held, size, asked = estimate(found.held), estimate(found.size), _asked(found.coverage)
+    said = []
+    if not found.sets:
+        said.append(f"Sets that hold the true class of {asked} of new images are of all classes: too few images.")
+    elif held is not None and size is not None:
+        spread = "" if size.low is None else f", 95 % interval {plain(size.low, 2)}{DASH}{plain(size.high, 2)}"
+        said.append(
+            f"Beside its answer the model names all classes that can be meant, so that they hold the true class of "
+            f"{asked} of new images: they held it for {full(held, found.n)} of the judged ones, with "
+            f"{plain(size.value, 2)} classes on average{spread}."
+        )
+    answered, error = estimate(found.answered), estimate(found.error)
+    if found.max_error is None or answered is None:
+        return said
+    asked = f"at most {_asked(found.max_error)} wrong among the answers that are sure enough"
+    if not found.answers:
+        said.append(f"No probability could be shown to leave {asked}: all answers are marked as not sure enough.")
+    elif error is None:
+        said.append(f"Asked for {asked}, the model was sure enough of none of the {count(found.n)} judged images.")
+    else:
+        said.append(
+            f"Asked for {asked}, the model was sure enough of {full(answered, found.n)} of the judged images, and "
+            f"{full(error, found.n_answered)} of those answers were wrong."
+        )
+    return said
+
+
+def _asked(share_asked: float) -> str:
+    return f"{100 * share_asked:g} %"
+
+
 def _away(error: Estimate) -> str:
     """A calibration error with its interval."""
     between = interval(error)
@@ -237,7 +272,10 @@ def sections(data: ReportData) -> dict[str, Any]:
     return {
         **class_tables(data),
         **confusion_section(data.headline, data.classes),
-        "calibration": calibration_sentences(data.headline.score, data.temperature),
+        "calibration": [
+            *calibration_sentences(data.headline.score, data.temperature),
+            *confidence_sentences(data.confidence),
+        ],
         "reliability": figures.reliability(data.reliability),
     }
 

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from headstart.judge.marks import Interval
+
 Score = Mapping[str, Any]
 Metric = Mapping[str, object] | float
 
@@ -153,6 +155,28 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Confidence:
+    """What sets of classes and a largest error came to on `n` judged images, each by thresholds that it did not set.
+
+    `coverage`, `max_error`: as asked, None for no largest error. `held`: the share whose set holds the true class;
+    `size`: the mean number of classes in a set; `answered`: the share whose answer was sure enough; `error`: the share
+    of these `n_answered` that is wrong, None where there are none. `sets`, `answers`: whether the training images could
+    say anything: else a set holds all classes, and no answer is sure enough.
+    """
+
+    n: int
+    coverage: float
+    held: Interval
+    size: Interval
+    max_error: float | None = None
+    answered: Interval | None = None
+    error: Interval | None = None
+    n_answered: int = 0
+    sets: bool = True
+    answers: bool = True
+
+
+@dataclass(frozen=True)
 class Acceptance:
     """The least similarity that a recogniser accepts, chosen so that of strangers the share `rate` is accepted; of how
     many scores of strangers it comes: below 1 / rate - 1 it lies above all of them, and the rate is not shown."""
@@ -222,6 +246,7 @@ class ReportData:
     reliability: tuple[ReliabilityBin, ...] = ()
     temperature: float | None = None
     threshold: float | None = None  # of every label, where the user set it
+    confidence: Confidence | None = None  # of one class an image
     columns: tuple[Column, ...] = ()  # of measured values
     acceptance: Acceptance | None = None  # of identities
 

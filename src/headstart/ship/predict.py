@@ -180,6 +180,8 @@ def _parquet(found: list[Record]) -> bytes:
             return pa.struct([(key, pa.float64()) for key in value])
         if isinstance(value, list):
             return pa.list_(pa.string())
+        if name == "abstain":
+            return pa.bool_()
         return pa.string() if name in ("path", "label", "identity", "error") else pa.float64()
 
     schema = pa.schema([(name, kind(name, value)) for name, value in found[0].items()]) if found else pa.schema([])
@@ -203,6 +205,8 @@ def _cells(record: Record, top: int) -> dict[str, object]:
             cells |= {f"{what}_{name}": _digits(number) for name, number in value.items()}
         elif isinstance(value, list):
             cells[what] = "|".join(value)
+        elif isinstance(value, bool):
+            cells[what] = "true" if value else "false"
         else:
             cells[what] = _digits(value) if isinstance(value, float) else value
     return cells

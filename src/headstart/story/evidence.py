@@ -23,14 +23,16 @@ from headstart.heads.material import Blocks, Ints, Material
 from headstart.heads.probe import Probe
 from headstart.heads.spectrum import Doubles
 from headstart.heads.taps import Part, TapSet, last, plain, tap_sets
+from headstart.heads.without import Shared
 from headstart.judge.crossing import CrossValidation, CurvePoint, Fit, Judged, Measure, cross_validate, learning_curve
 from headstart.judge.intervals import Gain
 from headstart.judge.marks import Interval, Marks
+from headstart.story.folds import Fitter, fitter, refitter
 from headstart.story.plan import Plan
 from headstart.tasks.task import Head, OwnHead, Rule, Task, Verdict, closed_form, solved
 from headstart.trunk.engine import n_cores
 
-DOUBLE_IMAGES = 1000  # above, folds are decomposed in float32, which halves their time; the model itself never is
+FEW_IMAGES = 1000  # up to which folds are fitted one after another
 CHUNK = 1024  # rows that a head reads at a time
 CURVE_IMAGES = 3000  # above, the curve is drawn on a stratified part: its largest fits would cost more than the rest
 PIXELS = TapSet("pixels", (Part("pixels", root=False, unit=False),))
@@ -81,34 +83,16 @@ def called(baseline: Baseline, task: Task) -> str:
     return task.constant_name if baseline.kind == "constant" else baseline.kind
 
 
-def fitter(task: Task, material: Material, sets: tuple[TapSet, ...], quick: bool = False) -> Fit:
-    """A `fit` for cross-validation: everything is chosen anew from the rows it is given.
-
-    The products of the prepared features of all images are made once, and each fit picks its own rows of them: they
-    hold nothing of the truth, and preparation looks at one image at a time.
-    """
-    n = len(material)
-    grams: dict[str, npt.NDArray[np.floating]] = {}
-    for tap_set in sets:
-        x = tap_set.of(material.blocks)
-        if n * 0.8 <= x.shape[1]:  # the folds will be solved in the dual
-            wide = x.astype(np.float64) if n <= DOUBLE_IMAGES else x
-            grams[tap_set.name] = np.asarray(wide @ wide.T)
-
-    def fit(rows: Ints) -> Callable[[Ints], Doubles]:
-        inner = {name: gram[np.ix_(rows, rows)] for name, gram in grams.items()}
-        mine = material.part(rows)
-        probe = task.solve(mine, sets, quick=quick, grams=inner)
-        rule = task.rule(mine.targets, probe.left_out, mine.groups)
-        return lambda other: task.answers(probe.outputs(material.at(other)), rule)
-
-    return fit
+def shared_of(material: Material, plan: Plan, method: Method) -> Shared | None:
+    """The features of the training images, where cross-validation will ask for them again and again."""
+    again = plan.judge is None and method.closed and method.task.own is None
+    return Shared(material.without_maps().at(plan.train)) if again else None
 
 
-def final_head(material: Material, plan: Plan, method: Method, bar: Bar) -> Head:
-    """The model that is handed over, from all training rows."""
+def final_head(material: Material, plan: Plan, method: Method, bar: Bar, shared: Shared | None = None) -> Head:
+    """The model that is handed over, from all training rows. `shared`: what is known of their features."""
     if method.design is None:
-        return solved(method.task, material, plan.train, method.sets)
+        return solved(method.task, material, plan.train, method.sets, shared)
     step = bar("train the head", method.design.training.epochs)
     return _train(material, plan.train, method, lambda epoch: step(1))
 
@@ -128,8 +112,11 @@ def _train(
     return train_head(method.design, examples, objective, seed=m.seed, device=device, progress=progress)
 
 
-def judge(material: Material, plan: Plan, head: Head, method: Method, bar: Bar) -> Verdict:
-    """The headline: the head on the rows held out for it, or cross-validation of all that led to it."""
+def judge(
+    material: Material, plan: Plan, head: Head, method: Method, bar: Bar, shared: Shared | None = None
+) -> Verdict:
+    """The headline: the head on the rows held out for it, or cross-validation of all that led to it. `shared`: as in
+    `final_head`."""
     if plan.judge is not None:
         return judge_rows(method.task, material, head, plan.judge, rule_of(method.task, material, plan.train, head))
     folds, repeats = recipe.cross_validation(len(plan.train))
@@ -138,8 +125,9 @@ def judge(material: Material, plan: Plan, head: Head, method: Method, bar: Bar) 
         return _own_crossed(method.task.own, mine, method.sets, plan.train, bar=bar)
     if method.closed:
         step = bar("judge", folds * repeats)
-        fit = fitter(method.task, mine, method.sets)
-        return _crossed(method.task, mine, fit, plan.train, folds, repeats, lambda *_: step(1))
+        fit = fitter(method.task, mine, method.sets, shared=shared, near=head.candidates)
+        found = _crossed(method.task, mine, fit, folds, repeats, lambda *_: step(1))
+        return _verdict_of(method.task, mine, plan.train, found)
 
     def fit_own(rows: Ints) -> Callable[[Ints], Doubles]:
         trained = _train(material, plan.train[rows], method)
@@ -237,12 +225,15 @@ def _answers(task: Task, material: Material, head: Head, rows: Ints, rule: Rule)
     return task.answers(np.concatenate([head.outputs(material.at(chunk)) for chunk in chunks]), rule)
 
 
-def timm_view(task: Task, material: Material, plan: Plan) -> tuple[Probe, Verdict]:
+def timm_view(task: Task, material: Material, plan: Plan, shared: Shared | None = None) -> tuple[Probe, Verdict]:
     """The best head that fits inside the network itself, judged as the headline is (one repeat)."""
-    probe = closed_form(task, material, plan.train, (plain(),))
+    shared = shared or Shared(material.at(plan.train))
+    probe = closed_form(task, material, plan.train, (plain(),), shared)
     if plan.judge is not None:
         return probe, judge_rows(task, material, probe, plan.judge, rule_of(task, material, plan.train, probe))
-    return probe, _one_repeat(task, material.part(plan.train), (plain(),), plan.train)
+    mine, (folds, _) = material.part(plan.train), recipe.cross_validation(len(plan.train))
+    fit = fitter(task, mine, (plain(),), shared=shared, near=probe.candidates)
+    return probe, _verdict_of(task, mine, plan.train, _crossed(task, mine, fit, folds, 1))
 
 
 def measure_of(task: Task, material: Material, plan: Plan) -> Measure:
@@ -352,7 +343,7 @@ def _drawn(material: Material, rows: Ints, most: int, rare: bool) -> Ints:
     return np.sort(rows[order[:most]])
 
 
-def curve(material: Material, plan: Plan, head: Head, method: Method) -> list[CurvePoint]:
+def curve(material: Material, plan: Plan, head: Head, method: Method, shared: Shared | None = None) -> list[CurvePoint]:
     """The headline against the number of training images, with ridge on the tap set of the best candidate (on the last
     tap where the head is of the user's own layers)."""
     rows, task = plan.train, method.task
@@ -367,7 +358,8 @@ def curve(material: Material, plan: Plan, head: Head, method: Method) -> list[Cu
             return []
     part = material.part(rows)
     with threadpool_limits(1, "blas"):
-        fit = fitter(task, part, (chosen,), quick=True)
+        whole = shared if len(rows) == len(plan.train) else None
+        fit = fitter(task, part, (chosen,), quick=True, shared=whole, near=head.candidates)
         marking, judging = _marking(task, part), task.judging
         return learning_curve(fit, judged_of(part), marking, judging.headline, judging.mean, draws=1, workers=n_cores())
 
@@ -377,35 +369,34 @@ def _quick(
 ) -> tuple[Ints, npt.NDArray[np.floating]]:
     """(rows, answers) of closed-form heads, on the judged rows or by one cross-validation of the training rows."""
     if plan.judge is not None:
-        return plan.judge, fitter(task, material, sets, quick)(plan.train)(plan.judge)
-    verdict = _one_repeat(task, material.part(plan.train), sets, plan.train, quick)
-    return verdict.rows, verdict.answers
-
-
-def _one_repeat(task: Task, material: Material, sets: tuple[TapSet, ...], rows: Ints, quick: bool = False) -> Verdict:
+        return plan.judge, refitter(task, material, sets, quick)(plan.train)(plan.judge)
+    mine = material.part(plan.train)
     if task.own is not None:
-        return _own_crossed(task.own, material, sets, rows, quick)
-    folds, _ = recipe.cross_validation(len(material))
-    return _crossed(task, material, fitter(task, material, sets, quick), rows, folds, 1)
+        verdict = _own_crossed(task.own, mine, sets, plan.train, quick)
+        return verdict.rows, verdict.answers
+    shared = Shared(mine.blocks)
+    with threadpool_limits(1, "blas"):
+        near = task.solve(mine, sets, quick=quick, known=shared.of).candidates
+    folds, _ = recipe.cross_validation(len(mine))
+    return plan.train, _crossed(task, mine, fitter(task, mine, sets, quick, shared, near), folds, 1).answers
 
 
 def _crossed(
     task: Task,
     material: Material,
     fit: Fit,
-    rows: Ints,
     folds: int,
     repeats: int,
     progress: Callable[[int, int], None] | None = None,
-) -> Verdict:
-    """Cross-validation with a fold per processor at a time, each on one BLAS thread: an eigendecomposition gains less
-    from a second thread than two of them gain from a processor each. Of few images a fold at a time: fits so short are
-    mostly Python, of which one thread works at a time (400 images: 0.61 s on two threads and 0.59 s on one)."""
-    workers = n_cores() if len(material) > DOUBLE_IMAGES else 1
+) -> CrossValidation:
+    """Cross-validation with a fold per processor at a time, each on one BLAS thread. Of few images a fold at a time:
+    fits so short are mostly Python, of which one thread works at a time (400 images: 0.61 s on two threads and 0.59 s
+    on one)."""
+    workers = n_cores() if len(material) > FEW_IMAGES else 1
+    prepare = fit.prepare if isinstance(fit, Fitter) else None
     with threadpool_limits(1, "blas"):
         marking = _marking(task, material)
-        found = cross_validate(fit, judged_of(material), marking, folds, repeats, progress, workers)
-    return _verdict_of(task, material, rows, found)
+        return cross_validate(fit, judged_of(material), marking, folds, repeats, progress, workers, prepare)
 
 
 def _baseline(

@@ -26,6 +26,7 @@ from headstart.story.opening import QUIET, Options, Watcher, features_of, read_a
 from headstart.story.pipeline import Clock, Fitted, Growth, Seen, announce, examine, labelled, prove, taught
 from headstart.story.plan import Plan, make_plan
 from headstart.story.replacing import check_grows
+from headstart.tasks.known import with_confidence
 from headstart.trunk.backbone import trunk_of
 from headstart.trunk.engine import compile_trunk
 from headstart.trunk.features import Features, store_key
@@ -62,7 +63,7 @@ def add_to(folder: str | Path, table: Table, options: Options, watch: Watcher = 
         fresh = features_of(table, backbone, engine, old.options, watch.bar("network", len(table)), watch.say)
     with clock("find duplicates"):
         table, features, n_old = _together(old, before, table.take(fresh.kept), fresh)
-        task = old.loaded.task
+        task = with_confidence(old.loaded.task, old.options.coverage, old.options.max_error)
         seen = examine(task, table, backbone, engine, features)
         plan = _plan(old, seen, n_old)
     fitted = prove(taught(task, seen, plan, old.options, watch, clock), watch)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -41,6 +42,13 @@ class Watcher:
     say: Say = field(default=lambda text: None)
     bar: Bar = field(default=no_bar)
     epochs: Epochs = field(default=lambda total, n: lambda epoch: None)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Show what is being done while it is done, where there are no parts to count."""
+        done = self.bar(name, 1)
+        yield
+        done(1)
 
 
 QUIET = Watcher()

@@ -22,6 +22,7 @@ PRECISIONS = ("auto", "bf16", "f32")  # trunk.engine.PRECISIONS
 POOLINGS = ("avg", "max", "none", "flatten")  # trunk.layers.POOLINGS
 AUGMENTATIONS = ("photo", "aerial", "medical", "document", "none")  # data.augment.KINDS
 SMALLEST, LARGEST = 16, 1024  # px of the input
+LEAST_COVERAGE, MOST_COVERAGE = 0.5, 0.999  # of sets: the latter asks for 999 images at least
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class Options:
     precision: str = "auto"  # or "bf16", "f32"
     bands: str | None = None  # of a TIFF: those that are red, green and blue, from 1, such as "4,3,2"; None: as it says
     threshold: float | None = None  # from which a label is given; None: the best for each by left-out answers (F1)
+    coverage: float | None = None  # of the sets of classes that `predict` answers with; None: 0.9
+    max_error: float | None = None  # of the answers given, the others are marked; None: all are given
     min_images: int | None = None  # classes with fewer training images are left out; None: they are refused
     cache: str | None = None  # folder; None: HEADSTART_CACHE or the platform's
     seed: int = 0
@@ -63,6 +66,12 @@ def check(options: Options) -> None:
     check_seed(options.seed)
     if options.threshold is not None and not 0 < options.threshold < 1:
         raise OptionError(f"threshold {options.threshold} is not allowed: a probability between 0 and 1")
+    if options.coverage is not None and not LEAST_COVERAGE <= options.coverage <= MOST_COVERAGE:
+        raise OptionError(
+            f"coverage {options.coverage:g} is not allowed: a share from {LEAST_COVERAGE} to {MOST_COVERAGE}"
+        )
+    if options.max_error is not None and not 0 < options.max_error < 1:
+        raise OptionError(f"max-error {options.max_error:g} is not allowed: a share between 0 and 1, such as 0.02")
     if options.size is not None and not SMALLEST <= options.size <= LARGEST:
         raise OptionError(f"size {options.size} px is not allowed: {SMALLEST} to {LARGEST}")
     for name in ("backbone", "weights", "layer", "tune"):

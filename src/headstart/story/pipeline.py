@@ -30,6 +30,7 @@ from headstart.files.bundle import read_bundle
 from headstart.finetune.record import TuningRecord
 from headstart.heads.material import Material
 from headstart.heads.taps import LAST, plain
+from headstart.heads.without import Shared
 from headstart.judge.crossing import CurvePoint
 from headstart.judge.labels import Suspect
 from headstart.judge.marks import Interval, Score
@@ -51,7 +52,7 @@ from headstart.story.opening import (
 from headstart.story.options import check
 from headstart.story.plan import Plan, make_plan
 from headstart.story.trust import Trust, trust_of
-from headstart.tasks.known import TASKS, with_threshold
+from headstart.tasks.known import TASKS, with_confidence, with_threshold
 from headstart.tasks.task import Head, Rule, Task
 from headstart.trunk.engine import Engine
 from headstart.trunk.features import Features
@@ -95,6 +96,7 @@ class Learned:
     seconds: dict[str, float]  # wall clock by stage
     frozen: Material
     tuned: Tuned | None = None
+    shared: Shared | None = None  # what is known of the training images' features, for those who judge
 
     @property
     def rule(self) -> Rule:
@@ -165,7 +167,8 @@ def learn(
 ) -> Learned:
     """The frozen model. With `hold_out` false it learns from all but the user's own test and validation."""
     clock, task = Clock(), with_threshold(task or TASKS[table.task], options.threshold)
-    with clock("open the network"):
+    task = with_confidence(task, options.coverage, options.max_error)
+    with clock("open the network"), watch.step("open the network"):
         check(options)
         refuse_training(task, options)
         table = labelled(table)
@@ -183,13 +186,14 @@ def learn(
 
 def taught(task: Task, seen: Seen, plan: Plan, options: Options, watch: Watcher, clock: Clock) -> Learned:
     """Heads for what the network saw. Raises DataError where a class cannot be learned."""
-    with clock("fit heads"):
+    with clock("fit heads"), watch.step("fit heads"):
         task.check(seen.targets, plan.train)
         material = seen.material(options.seed)
         method = method_of(task, seen.backbone, options, len(plan.train))
         if options.tune == "none":
-            head = evidence.final_head(material, plan, method, watch.bar)
-            return Learned(seen, plan, head, method, material, options, clock.seconds, material)
+            shared = evidence.shared_of(material, plan, method)
+            head = evidence.final_head(material, plan, method, watch.bar, shared)
+            return Learned(seen, plan, head, method, material, options, clock.seconds, material, shared=shared)
     return _tuned(seen, plan, material, method, options, watch, clock)
 
 
@@ -234,10 +238,10 @@ def prove(learned: Learned, watch: Watcher = QUIET) -> Fitted:
         else:
             # where the frozen model was kept it alone is judged: it was fitted in seconds
             once = replace(method, tuning=None) if learned.tuned else method
-            verdict = evidence.judge(material, plan, head, once, watch.bar)
+            verdict = evidence.judge(material, plan, head, once, watch.bar, learned.shared)
             view_verdict = verdict if view is head else evidence.judge(material, plan, view, once, watch.bar)
         if task.own is None and view.parts != plain().parts:
-            view, view_verdict = evidence.timm_view(task, material.without_maps(), plan)
+            view, view_verdict = evidence.timm_view(task, material.without_maps(), plan, learned.shared)
         validation = None
         if plan.validation is not None:
             validation = evidence.judge_rows(task, material, head, plan.validation, rule).score
@@ -245,12 +249,13 @@ def prove(learned: Learned, watch: Watcher = QUIET) -> Fitted:
         trust = trust_of(task, material, plan, head, rule, verdict)
         suspects = _suspects(task, seen, plan, head, rule, verdict)
         if trust and trust.dropped:  # what the model says of pictures of another kind accuses no label
-            suspects = [s for s in suspects if s.row not in set(verdict.rows.tolist())]
+            judged = set(verdict.rows.tolist())
+            suspects = [s for s in suspects if s.row not in judged]
     bare = learned.frozen.without_maps()
     with clock("baselines"):
         baselines = _baselines(seen, plan, bare, verdict, learned, watch)
-    with clock("learning curve"):
-        curve = evidence.curve(bare, plan, head, method)
+    with clock("learning curve"), watch.step("learning curve"):
+        curve = evidence.curve(bare, plan, head, method, learned.shared)
     return Fitted(
         seen,
         plan,

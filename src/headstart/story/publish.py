@@ -24,7 +24,7 @@ from headstart.report.measures import full, measure
 from headstart.report.numbers import estimate
 from headstart.report.words import sequence_warning
 from headstart.ship.package import pack, versions
-from headstart.story import pictures
+from headstart.story import confidence, pictures
 from headstart.story.account import HEADS, TAPS, epochs_of, no_gain_line, outcomes, settings
 from headstart.story.evidence import called
 from headstart.story.pipeline import Fitted
@@ -58,6 +58,7 @@ def metrics(fitted: Fitted) -> dict[str, Any]:
             }
             for b in fitted.baselines
         },
+        "confidence": confidence.to_json(confidence.measured(fitted)),
         "timm_view": {"same_model": fitted.view is fitted.head, "n": view.n, measure: view[measure]}
         if _has_view(fitted)
         else None,
@@ -197,6 +198,7 @@ def report_data(
         rates=tuple(epoch.rate for epoch in epochs_of(fitted)),
         reliability=_reliability(fitted),
         threshold=fitted.options.threshold,
+        confidence=confidence.measured(fitted),
         columns=_columns(fitted),
         acceptance=_acceptance(fitted),
         network=_network(fitted),

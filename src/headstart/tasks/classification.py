@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from headstart.data.targets import ClassNumbers, Targets, class_numbers
 from headstart.errors import DataError, nearest
 from headstart.finetune.objective import CROSS_ENTROPY
 from headstart.heads.material import Ints, Material
-from headstart.heads.probe import Probe, fit_probe
+from headstart.heads.probe import Known, Probe, fit_probe
 from headstart.heads.spectrum import Doubles
 from headstart.heads.taps import TapSet
 from headstart.judge.class_marks import class_marks, class_score, crossed_class_score, mean_marks
@@ -29,7 +30,8 @@ from headstart.judge.intervals import (
 )
 from headstart.judge.labels import Suspect, suspected_labels
 from headstart.judge.marks import Interval, Marks
-from headstart.tasks.task import Grams, Judging, Record, Rule, Task
+from headstart.tasks.confidence import confidence, decided
+from headstart.tasks.task import Judging, Record, Rule, Task
 
 
 def targets_of(table: Table, names: tuple[str, ...]) -> ClassNumbers:
@@ -64,12 +66,12 @@ def check(targets: Targets, rows: Ints) -> None:
 
 
 def solve(
-    material: Material, sets: tuple[TapSet, ...], *, quick: bool = False, grams: Grams | None = None, workers: int = 1
+    material: Material, sets: tuple[TapSet, ...], *, quick: bool = False, known: Known | None = None, workers: int = 1
 ) -> Probe:
     """Ridge, LDA and logistic regression, the best averaged; with `quick` ridge alone."""
     heads = ("ridge",) if quick else recipe.heads(len(material), len(material.targets.names))
     y, m = class_numbers(material.targets), material
-    return fit_probe(m.blocks, y, m.groups, sets, heads, m.seed, grams, workers)
+    return fit_probe(m.blocks, y, m.groups, sets, heads, m.seed, known, workers)
 
 
 def mark(targets: Targets, answers: NDArray[Any]) -> Marks:
@@ -142,10 +144,10 @@ def said(names: Sequence[str], answer: NDArray[np.floating[Any]], rule: Rule) ->
 
 
 def record(names: Sequence[str], answer: NDArray[np.floating[Any]], rule: Rule, top: int) -> Record:
-    """{"label", "probability", "top": [{"label", "probability"}]}, best first."""
+    """{"label", "probability", "set", "abstain", "top": [{"label", "probability"}]}, best first; see `decided`."""
     order = np.argsort(-answer, kind="stable")[:top]
     ranked = [{"label": names[k], "probability": float(answer[k])} for k in order]
-    return {**ranked[0], "top": ranked}
+    return {**ranked[0], **decided(names, answer, rule), "top": ranked}
 
 
 def suspects(targets: Targets, answers: NDArray[Any]) -> list[Suspect]:
@@ -174,6 +176,7 @@ CLASSIFICATION = Task(
     ),
     constant=most_frequent,
     constant_name="most frequent",
+    rule=partial(confidence, None, None),
     record=record,
     galleries=galleries,
     said=said,

@@ -8,6 +8,7 @@ from functools import partial
 from headstart.errors import OptionError
 from headstart.tasks import multilabel
 from headstart.tasks.classification import CLASSIFICATION
+from headstart.tasks.confidence import confidence
 from headstart.tasks.multilabel import MULTILABEL
 from headstart.tasks.recognition import RECOGNITION
 from headstart.tasks.regression import REGRESSION
@@ -26,3 +27,16 @@ def with_threshold(task: Task, threshold: float | None) -> Task:
             "leave it out"
         )
     return replace(task, rule=partial(multilabel.fixed, threshold))
+
+
+def with_confidence(task: Task, coverage: float | None, max_error: float | None) -> Task:
+    """The task with the user's own coverage of sets and largest error of answers. Raises OptionError where it has
+    neither."""
+    if coverage is None and max_error is None:
+        return task
+    if task.name != CLASSIFICATION.name:
+        option = f"--max-error {max_error:g}" if coverage is None else f"--coverage {coverage:g}"
+        raise OptionError(
+            f"{option} says nothing for --task {task.name}: it is of one class an image (--task classify); leave it out"
+        )
+    return replace(task, rule=partial(confidence, coverage, max_error))

@@ -15,13 +15,13 @@ from headstart.finetune.objective import BINARY
 from headstart.heads.calibrate import sigmoid
 from headstart.heads.material import Ints, Material
 from headstart.heads.per_label import best_thresholds, fit_per_label, learnable
-from headstart.heads.probe import Probe
+from headstart.heads.probe import Known, Probe
 from headstart.heads.spectrum import Doubles
 from headstart.heads.taps import TapSet
 from headstart.judge.marks import Marks
 from headstart.judge.summaries import measure_of
 from headstart.judge.tag_marks import SUMMARIES, crossed_tag_score, tag_marks, tag_score, weakest_label
-from headstart.tasks.task import Grams, Judging, Record, Rule, Task
+from headstart.tasks.task import Judging, Record, Rule, Task
 
 PRECISION = measure_of(SUMMARIES[0])
 
@@ -50,11 +50,11 @@ def check(targets: Targets, rows: Ints) -> None:
 
 
 def solve(
-    material: Material, sets: tuple[TapSet, ...], *, quick: bool = False, grams: Grams | None = None, workers: int = 1
+    material: Material, sets: tuple[TapSet, ...], *, quick: bool = False, known: Known | None = None, workers: int = 1
 ) -> Probe:
     """Ridge for each label, calibrated; with `quick` without the averaging of tap sets."""
     m = material
-    return fit_per_label(m.blocks, labels_of(m.targets), m.groups, sets, m.seed, quick, grams, workers)
+    return fit_per_label(m.blocks, labels_of(m.targets), m.groups, sets, m.seed, quick, known, workers)
 
 
 def answers(outputs: Doubles, rule: Rule) -> Doubles:

@@ -24,6 +24,7 @@ from headstart.files.forms import RECOGNISER
 from headstart.heads.embedding import Embedding
 from headstart.heads.gallery import RATE, Gallery, Threshold
 from headstart.heads.material import Ints, Material
+from headstart.heads.probe import Known
 from headstart.heads.recognition import Recogniser, fit_recogniser, folds_of_images, judge_given, judge_recognition
 from headstart.heads.spectrum import Doubles
 from headstart.heads.taps import TapSet, last, tap_sets
@@ -32,7 +33,7 @@ from headstart.judge.intervals import Gain, accuracy_interval, paired_gain
 from headstart.judge.marks import Interval, Marks, Score
 from headstart.tasks import identifier
 from headstart.tasks.identifier import ABSENT, Identifier, identifier_of
-from headstart.tasks.task import Grams, Head, Judging, OwnHead, Record, Rule, Task, Verdict
+from headstart.tasks.task import Head, Judging, OwnHead, Record, Rule, Task, Verdict
 
 UNTOLD: Interval = {"value": None, "low": None, "high": None}
 NAME = "identification_rate"
@@ -70,7 +71,7 @@ def sets_for(taps: str, blocks: tuple[str, ...]) -> tuple[TapSet, ...]:
 
 
 def solve(
-    material: Material, sets: tuple[TapSet, ...], *, quick: bool = False, grams: Grams | None = None, workers: int = 1
+    material: Material, sets: tuple[TapSet, ...], *, quick: bool = False, known: Known | None = None, workers: int = 1
 ) -> Identifier:
     """Metric, gallery and thresholds; with `quick` the plain cosine, and no threshold."""
     m, y = material, class_numbers(material.targets)
@@ -249,6 +250,7 @@ RECOGNITION = Task(
     prepare=prepare,
     check=check,
     solve=solve,
+    refits=True,
     answers=answers,
     judging=Judging(
         mark=mark,

@@ -14,13 +14,13 @@ from headstart.errors import DataError, OptionError
 from headstart.finetune.objective import SQUARED
 from headstart.heads.material import Ints, Material
 from headstart.heads.measured import fit_values, half_widths
-from headstart.heads.probe import Probe
+from headstart.heads.probe import Known, Probe
 from headstart.heads.spectrum import Doubles
 from headstart.heads.taps import TapSet, value_sets
 from headstart.judge.marks import Marks
 from headstart.judge.summaries import measure_of
 from headstart.judge.value_marks import R2, crossed_value_score, value_marks, value_score
-from headstart.tasks.task import Grams, Judging, Record, Rule, Task
+from headstart.tasks.task import Judging, Record, Rule, Task
 
 COVERAGE = 0.9  # of the prediction intervals, the usual one
 DETERMINATION = measure_of(R2, percent=False)
@@ -49,11 +49,11 @@ def check(targets: Targets, rows: Ints) -> None:
 
 
 def solve(
-    material: Material, sets: tuple[TapSet, ...], *, quick: bool = False, grams: Grams | None = None, workers: int = 1
+    material: Material, sets: tuple[TapSet, ...], *, quick: bool = False, known: Known | None = None, workers: int = 1
 ) -> Probe:
     """Ridge for each column; with `quick` without the averaging of tap sets."""
     m = material
-    return fit_values(m.blocks, values_of(m.targets), m.groups, sets, m.seed, quick, grams, workers)
+    return fit_values(m.blocks, values_of(m.targets), m.groups, sets, m.seed, quick, known, workers)
 
 
 def answers(outputs: Doubles, rule: Rule) -> Doubles:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,16 +20,16 @@ from headstart.data.targets import Targets
 from headstart.errors import OptionError
 from headstart.finetune.objective import Objective
 from headstart.heads.material import Blocks, Ints, Material
-from headstart.heads.probe import Candidate, Link, Probe
-from headstart.heads.spectrum import Doubles, Floats
-from headstart.heads.taps import Part, TapSet, tap_sets
+from headstart.heads.probe import Candidate, Known, Link, Probe
+from headstart.heads.spectrum import Doubles
+from headstart.heads.taps import MANY, Part, Taken, TapSet, tap_sets
+from headstart.heads.without import Shared
 from headstart.judge.crossing import Measure
 from headstart.judge.labels import Suspect
 from headstart.judge.marks import Marks, Score, Summary
 from headstart.judge.summaries import crossed, measure_of, summarise
 from headstart.trunk.engine import n_cores
 
-Grams = Mapping[str, Floats]  # tap set -> (image, image) products of its prepared features
 Rule = Mapping[str, tuple[float, ...]]  # what turns outputs into a decision: thresholds, half widths; kept with a model
 Record = dict[str, Any]  # of one image, JSON-ready: what `predict` says of it
 
@@ -50,8 +50,8 @@ class Head(Protocol):
 
 
 class Solve(Protocol):
-    """The closed-form head of all rows of a material. `quick`: the plainest one, for baselines and curves; `grams`:
-    products that are known already; `workers`: tap sets at once, on threads."""
+    """The closed-form head of all rows of a material. `quick`: the plainest one, for baselines and curves; `known`:
+    what is known of its features already, of a fold all that there is; `workers`: tap sets at once, on threads."""
 
     def __call__(
         self,
@@ -59,7 +59,7 @@ class Solve(Protocol):
         sets: tuple[TapSet, ...],
         *,
         quick: bool = False,
-        grams: Grams | None = None,
+        known: Known | None = None,
         workers: int = 1,
     ) -> Head: ...
 
@@ -230,7 +230,8 @@ class Task:
     `sets(--taps, blocks)`: which layers' features are tried. `whole`: whether pictures are seen to their borders, where
     what counts may lie, and not cropped as photographs are.
     `suspects(targets, answers left out)`: labels that are probably wrong, rows of these; None where no method is known.
-    `own`: of a task whose head is no linear one, and None otherwise.
+    `own`: of a task whose head is no linear one, and None otherwise. `refits`: whether `solve` takes no notice of what
+    is `known`, so that each fold is fitted from its features.
     """
 
     name: str
@@ -254,20 +255,28 @@ class Task:
     extra: tuple[int, ...] = ()
     suspects: Callable[[Targets, NDArray[Any]], list[Suspect]] | None = None
     own: OwnHead | None = None
+    refits: bool = False
 
 
-def solved(task: Task, material: Material, rows: Ints, sets: tuple[TapSet, ...]) -> Head:
-    """The closed-form model of these rows."""
-    blocks = {part.block: material.blocks[part.block][rows] for tap_set in sets for part in tap_set.parts}
-    mine, few = replace(replace(material, blocks={}).part(rows), blocks=blocks), len(rows) <= recipe.SMALL
+def solved(task: Task, material: Material, rows: Ints, sets: tuple[TapSet, ...], shared: Shared | None = None) -> Head:
+    """The closed-form model of these rows. `shared`: what is known of their features."""
+    names = dict.fromkeys(part.block for tap_set in sets for part in tap_set.parts)
+    bare, few = replace(material, blocks={}).part(rows), len(rows) <= recipe.SMALL
+    read = replace(material, blocks={name: material.blocks[name] for name in names})
+    if len(rows) > MANY and task.own is None:  # read in chunks, never copied whole
+        mine = replace(bare, blocks={name: cast(Any, Taken(block, rows)) for name, block in read.blocks.items()})
+    else:
+        mine = replace(bare, blocks=read.at(rows))
     # an eigendecomposition gains less from a second BLAS thread than a tap set gains from a processor of its own
     with threadpool_limits(1 if few else None, "blas"):
-        return task.solve(mine, sets, workers=n_cores() if few else 1)
+        return task.solve(mine, sets, known=shared.of if shared else None, workers=n_cores() if few else 1)
 
 
-def closed_form(task: Task, material: Material, rows: Ints, sets: tuple[TapSet, ...]) -> Probe:
+def closed_form(
+    task: Task, material: Material, rows: Ints, sets: tuple[TapSet, ...], shared: Shared | None = None
+) -> Probe:
     """The linear model of these rows. Raises TypeError for a task whose head is no linear one."""
-    found = solved(task, material, rows, sets)
+    found = solved(task, material, rows, sets, shared)
     if not isinstance(found, Probe):
         raise TypeError(f"the head of {task.name} is no linear one")
     return found

@@ -56,6 +56,7 @@ Deliver = Callable[[Any, Rows], None]
 CPU_BATCH, CPU_BATCH_SMALL = 4, 8
 SMALL_INPUT = 128  # px
 GPU_BATCH = 128
+LEAST_ROOM = 2**30  # bytes of address space; an engine with its threads takes more
 PRECISIONS = ("auto", "bf16", "f32")
 
 
@@ -129,6 +130,17 @@ def _may_have_accelerator() -> bool:
     return True
 
 
+def _check_room() -> None:
+    """Raises MemoryError where the process may have little address space: with 700 MB OpenVINO waits for ever for a
+    thread that it cannot make, or ends the process."""
+    with suppress(ImportError):
+        import resource
+
+        allowed = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if 0 <= allowed < LEAST_ROOM:
+            raise MemoryError(f"the process may use {allowed / 2**20:.0f} MiB of addresses")
+
+
 class OpenVinoEngine:
     """A static-shape graph with as many requests in flight as the throughput hint asks for; safe on several threads."""
 
@@ -140,6 +152,7 @@ class OpenVinoEngine:
 
     def _compile(self) -> Any:
         """Read as it was compiled before for this processor, else compiled."""
+        _check_room()
         core, shelf = openvino.Core(), self._backbone.network.shelf
         config = {
             "PERFORMANCE_HINT": "THROUGHPUT",

@@ -1,0 +1,108 @@
+"""`headstart evaluate`, `predict` and `classify`: a model is asked."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from headstart.cli.console import say, say_json, tell
+from headstart.cli.given import options_of, some_were_read, table_of, tell_notes
+from headstart.cli.progress import watching
+from headstart.counted import counted
+
+
+def evaluate(given: argparse.Namespace) -> None:
+    from headstart.files.bundle import read_bundle
+
+    bundle = read_bundle(given.model)
+    table = table_of(given, 1, str(bundle.manifest.get("task", "classify")))
+    from headstart.cli.answers import score_lines
+    from headstart.ship.package import unpack
+    from headstart.story import pipeline
+
+    model = unpack(bundle)
+    del bundle  # and with it a second copy of the weights
+    part = pipeline.judged_part(table)
+    tell_notes(table)
+    with watching(tell) as watch:
+        scored, found = pipeline.evaluate(model, table, watch=watch)
+    if part:
+        tell(f"scored on the {part} part alone")
+    for note in found.notes:
+        tell(f"note: {note}")
+    unread = [{"path": str(n), "reason": str(e)} for n, e in zip(found.names, found.errors, strict=True) if e]
+    if given.json:
+        say_json(scored.to_json() | {"set_aside": unread})
+        return
+    for line in score_lines(scored):
+        say(line)
+    for record in unread:
+        tell(f"set aside: {record['path']}: {record['reason']}")
+
+
+def predict(given: argparse.Namespace) -> None:
+    from headstart.files.output import PREDICTIONS, check_output
+    from headstart.story.options import check_top
+
+    check_top(given.top)
+    if given.output:
+        check_output(Path(given.output), PREDICTIONS)
+    from headstart.data.table import list_images
+    from headstart.data.to_label import named
+
+    table = list_images(named(given.images, sys.stdin))
+    from headstart.ship.predict import predict, records, write_predictions
+    from headstart.story import pipeline
+
+    model = pipeline.load(given.model)
+    tell_notes(table)
+    with watching(tell) as watch:
+        answer = predict(model, table, progress=watch.bar("predict", len(table)))
+        found = records(model, answer, given.top)
+    for note in answer.notes:
+        tell(f"note: {note}")
+    failed = sum(record["error"] is not None for record in found)
+    if given.output:
+        write_predictions(found, Path(given.output), min(given.top, len(model.names)))
+        written, unread = counted(len(found) - failed, "prediction"), counted(failed, "image")
+        tell(f"{written} written to {given.output}, {unread} could not be read")
+    if given.json:
+        say_json(found)
+    elif not given.output:
+        from headstart.cli.answers import record_line
+
+        for record in found:
+            say(record_line(record))
+    some_were_read(found)
+
+
+def classify(given: argparse.Namespace) -> None:
+    from headstart.files.output import ANSWERS, check_output
+    from headstart.story.options import check_top
+
+    options = options_of(given)
+    check_top(given.top)
+    if given.output:
+        check_output(Path(given.output), ANSWERS)
+    from headstart.data.table import list_images
+    from headstart.data.to_label import named
+
+    table = list_images(named(given.images, sys.stdin))
+    from headstart.ship.classify import classify, write_answers
+    from headstart.story import opening
+
+    backbone = opening.as_published(options, tell)
+    tell_notes(table)
+    with watching(tell) as watch:
+        found = classify(table, backbone, given.top, given.precision, watch.bar("classify", len(table)))
+    if given.output:
+        write_answers(found, Path(given.output), given.top)
+        tell(f"the answers for {counted(len(found), 'image')} written to {given.output}")
+    if given.json:
+        say_json(found)
+    for record in [] if given.json or given.output else found:
+        say(f"{record['path']}: {'cannot be read: ' + record['error'] if record['error'] else ''}")
+        for best in record["predictions"]:
+            say(f"  {best['wnid']}  {best['probability']:6.1%}  {best['name']}")
+    some_were_read(found)

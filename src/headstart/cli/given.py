@@ -1,0 +1,65 @@
+"""What the arguments of a command name: its options, its data set, and what both are told about."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headstart.cli.console import tell
+from headstart.counted import counted
+from headstart.errors import DataError
+
+if TYPE_CHECKING:
+    from headstart.data.table import Table
+    from headstart.story.options import Options
+
+
+def options_of(given: argparse.Namespace, **as_if: Any) -> Options:
+    """The options that a command has, checked; the defaults for those that it lacks, or what it does as if given."""
+    from headstart.story.options import Options, check
+
+    found = Options(**{name: getattr(given, name) for name in vars(Options()) if hasattr(given, name)} | as_if)
+    check(found)
+    return found
+
+
+def table_of(given: argparse.Namespace, min_classes: int = 2, task: str | None = None) -> Table:
+    """The table of a data set, which is announced before the libraries are loaded that take seconds. `task`: of a saved
+    model."""
+    from headstart.data.table import read_table
+
+    asked = task or getattr(given, "task", "auto")
+    known = {name: getattr(given, name, None) for name in ("group_by", "label")}
+    table = read_table(given.data, min_classes=min_classes, task=asked, **known)
+    tell(table.layout)
+    return table
+
+
+def any_images(given: argparse.Namespace) -> Table:
+    """A labelled set; or the images of a folder without classes, or one image."""
+    from headstart.data.table import list_images
+
+    data, place = given.data, Path(given.data)
+    if place.is_file() and place.suffix.lower() not in (".csv", ".tsv", ".parquet"):
+        return list_images([data])
+    try:
+        return table_of(given, min_classes=1)
+    except DataError:
+        if not place.is_dir():
+            raise
+        return list_images([data])
+
+
+def tell_notes(table: Table) -> None:
+    """What was found otherwise than written, or passed over."""
+    for note in table.notes:
+        tell(f"note: {note}")
+
+
+def some_were_read(found: Sequence[Mapping[str, Any]]) -> None:
+    """Raises DataError where no image could be read."""
+    if all(record["error"] for record in found):
+        what = f"none of {counted(len(found), 'image')} can be read"
+        raise DataError(f"{what}; the first, {found[0]['path']}: {found[0]['error']}")

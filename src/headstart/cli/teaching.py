@@ -1,0 +1,102 @@
+"""`headstart demo`, `fit` and `compare`: a model is made, or several are."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from headstart.cli.console import say, say_json, tell
+from headstart.cli.given import options_of, table_of
+from headstart.cli.progress import watching
+from headstart.counted import counted
+from headstart.errors import OptionError
+
+
+def demo(given: argparse.Namespace) -> None:
+    from headstart.data.demo import write_digits
+    from headstart.data.table import read_table
+    from headstart.files.bundle import check_writable
+    from headstart.story.replacing import check_replaceable
+
+    folder = Path(given.output)
+    images = folder / "digits"
+    check_writable(folder / "model")
+    if not given.force:
+        there = read_table(images) if images.is_dir() else None
+        check_replaceable(folder / "model", there)
+    count = write_digits(images)
+    tell(f"{counted(count, 'image')} of handwritten digits, one folder a class, written to {images}")
+    given.data, given.output, given.add_to, given.track = str(images), str(folder / "model"), None, ""
+    given.group_by, given.task, given.label = None, "auto", None
+    fit(given)
+    if not given.json:
+        for line in ("", "For your own images, one folder per class:", "  headstart fit YOUR-FOLDER -o model"):
+            say(line)
+
+
+def fit(given: argparse.Namespace) -> None:
+    from headstart.story.options import set_otherwise, typed
+    from headstart.story.track import open_trackers, read_words
+
+    folder, options = Path(given.output), options_of(given)
+    if given.add_to and (other := set_otherwise(options)):
+        raise OptionError(f"--{other} cannot be set with --add-to: it is the model's own")
+    read_words(given.track)
+    from headstart.files.bundle import check_writable, read_bundle
+    from headstart.story.replacing import check_grows, check_replaceable
+
+    if given.add_to:
+        check_grows(read_bundle(given.add_to))
+    check_writable(folder)
+    table = table_of(given, 1 if given.add_to else 2)
+    if not given.force:
+        check_replaceable(folder, table, given.add_to)
+    from headstart.cli import answers
+    from headstart.story import account, grow, pipeline, publish
+
+    own = {name: value for name in ("add_to", "group_by", "label") if (value := getattr(given, name))}
+    own |= {} if given.task == "auto" else {"task": given.task}
+    command = shlex.join(typed(given.data, given.output, own, options, publish.handed_on))
+    with open_trackers(given.track, tell) as tracker:
+        tracker.settings(publish.public(vars(options)))
+        started = time.perf_counter() - given.begun
+        with watching(tell, tracker) as watch:
+            old = given.add_to
+            fitted = grow.add_to(old, table, options, watch) if old else pipeline.fit(table, options, watch)
+        fitted = pipeline.timed(fitted, started, time.perf_counter() - given.begun)
+        found = publish.save(fitted, folder, Path(given.data).resolve().name, command)
+        tracker.result(publish.main_scores(fitted), [folder / "report.html", folder / "metrics.json"])
+    if given.json:
+        say_json(found | {"model": str(folder)})
+        return
+    for line in answers.summary(fitted, folder, time.perf_counter() - given.begun):
+        say(line)
+    for said in (*account.outcomes(fitted), account.no_gain_line(fitted)):
+        if said:
+            say(said)
+
+
+def compare(given: argparse.Namespace) -> None:
+    options = options_of(given, tune="all")
+    if given.curve and given.freeze_depth:
+        raise OptionError("--curve is of the comparison, and --freeze-depth makes another: leave one of them out")
+    options = replace(options, tune="none")
+    table = table_of(given)
+    from headstart.story import compare
+    from headstart.story import freeze_depth as depth
+
+    with watching(tell) as watch:
+        if given.freeze_depth:
+            curve = depth.freeze_depth(table, options, watch)
+            lines, record = depth.lines(curve), curve.to_json()
+        else:
+            found = compare.compare(table, options, watch, given.curve)
+            lines, record = compare.lines(found), found.to_json()
+    if given.json:
+        say_json(record)
+        return
+    for line in lines:
+        say(line)

@@ -1,0 +1,60 @@
+"""What a classifier says of its own answers: the set of classes that can be meant, and whether it is sure enough.
+
+Both are a part of the model's rule: `coverage` and `set_from`, the probability from which a class belongs to the set;
+`max_error` and `answer_from`, the probability from which an answer counts, where the user has set a largest error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.data.targets import Targets, class_numbers
+from headstart.heads.confident import NEVER, answer_threshold, set_threshold
+from headstart.heads.material import Ints
+from headstart.heads.spectrum import Doubles
+from headstart.tasks.task import Record, Rule
+
+COVERAGE = 0.9  # of the sets, where the user says nothing; the intervals of measured values have it too
+
+
+def confidence(
+    coverage: float | None, max_error: float | None, targets: Targets, left_out: Doubles, groups: Ints
+) -> Rule:
+    """The rule, from log-probabilities left out (image, class); None: COVERAGE, and no largest error."""
+    known = np.isfinite(left_out).all(axis=1)
+    p, y, groups = np.exp(left_out[known]), class_numbers(targets)[known], groups[known]
+    share = COVERAGE if coverage is None else coverage
+    found = {"coverage": (share,), "set_from": (set_threshold(p[np.arange(len(y)), y], share, groups),)}
+    if max_error is None:
+        return found
+    least = answer_threshold(p.max(axis=1), p.argmax(axis=1) == y, max_error, groups) if len(y) else NEVER
+    return {**found, "max_error": (max_error,), "answer_from": (least,)}
+
+
+def in_set(answers: NDArray[np.floating[Any]], rule: Rule) -> NDArray[np.bool_]:
+    """(image, class): which classes each image's set holds, of probabilities (image, class). Never none of them: the
+    most probable one at least, which can only hold the truth more often. Raises KeyError for a rule without sets."""
+    first = np.arange(answers.shape[1]) == answers.argmax(axis=1)[:, None]
+    return np.asarray((answers >= rule["set_from"][0]) | first)
+
+
+def abstains(answers: NDArray[np.floating[Any]], rule: Rule) -> NDArray[np.bool_]:
+    """(image,): whether the answer is not sure enough; never, where no largest error was set."""
+    return np.asarray(answers.max(axis=1) < rule.get("answer_from", (0.0,))[0])
+
+
+def decided(names: Sequence[str], answer: NDArray[np.floating[Any]], rule: Rule) -> Record:
+    """{"set": the classes that can be meant, best first, "abstain"}; each only where the rule has it: models of before
+    have none, and without a largest error there is nothing to abstain from."""
+    said: Record = {}
+    if "set_from" in rule:
+        order = np.argsort(-answer, kind="stable")
+        meant = in_set(answer[None], rule)[0]
+        said["set"] = [names[k] for k in order if meant[k]]
+    if "answer_from" in rule:
+        said["abstain"] = bool(abstains(answer[None], rule)[0])
+    return said
