@@ -331,14 +331,16 @@ def announce(table: Table, watch: Watcher) -> None:
         watch.say(f"note: {note}")
 
 
-def examine(task: Task, table: Table, backbone: Backbone, engine: Engine, features: Features) -> Seen:
-    """What the network saw, with the truth of each image, and which images are copies."""
+def examine(
+    task: Task, table: Table, backbone: Backbone, engine: Engine, features: Features, look_again: bool = False
+) -> Seen:
+    """What the network saw, with the truth of each image, and which images are copies; look_again: cropped and framed
+    ones too, for which files are read a second time."""
     notes = (*table.notes, *said(backbone.preprocess.ranges), *features.remarks)
     kept = replace(table.take(features.kept), notes=notes)
     targets = task.targets(kept, table.classes)  # of all: a class of which nothing can be read is not forgotten
-    duplicates = find_duplicates(
-        features.hashes, features.blocks[LAST], features.thumbnails, looking_at(kept, backbone.preprocess)
-    )
+    look = looking_at(kept, backbone.preprocess) if look_again else None
+    duplicates = find_duplicates(features.hashes, features.blocks[LAST], features.thumbnails, look)
     groups = tie_groups(len(kept), duplicates, kept.groups)
     enlarged = short_side(table) < recipe.PHOTOGRAPH
     return Seen(kept, backbone, engine, features, targets, duplicates, groups, enlarged)
@@ -429,7 +431,7 @@ def inspect(table: Table, options: Options, watch: Watcher = QUIET, task: Task |
     backbone, engine = open_network(table, options, say=watch.say, whole=task.whole)
     announce(table, watch)
     table, features = features_of_enough(task, table, backbone, engine, options, watch)
-    return examine(task, table, backbone, engine, features)
+    return examine(task, table, backbone, engine, features, look_again=True)
 
 
 class Clock:
