@@ -46,6 +46,7 @@ from numpy.typing import NDArray
 
 from headstart.data import second_look
 from headstart.data.second_look import Look
+from headstart.data.small import inverse, same_colours, same_pixels, thumbnail_parts, within_frames
 from headstart.errors import DataError
 
 NEAR_PRODUCT = (
@@ -57,8 +58,6 @@ LEAST_PRODUCT = 0.0000015  # where they are and lie as close as this nothing but
 # are the rule: digits 0.25, Fashion-MNIST 0.44, camvid 0.10; photographs, faces_orl and satellite tiles 0, eight made
 # copies of each MRI slice 0.04.
 CROWDED = 0.05
-SAME_COLOURS = 0.97  # cosine of two thumbnails without their grey; re-encoded photographs are above 0.99
-LEAST_COLOUR = 4.0  # of 255, root mean square of that; below, rounding and JPEG rule it, or one copy may be grey
 LOWEST_CORRELATION = 0.95  # thumbnails: below, different pictures of one kind begin (MRI slices, digits)
 # 1 - cosine. Unrelated photographs are at 0.6 to 0.7, and so are X-rays squashed to another aspect ratio, whose
 # thumbnails correlate at 0.9999: the product tells them apart. Nothing is left out but features that say nothing.
@@ -66,9 +65,6 @@ LARGEST_DISTANCE = 0.9
 # 1 - cosine of unrelated images; in a set where it is less (random weights, one scene), cosines are stretched to it
 USUAL_DISTANCE = 0.5
 ENOUGH_TO_STRETCH = 100  # images; fewer may all be copies of each other, then their mean cosine says nothing
-LOWEST_CONTRAST = (
-    2.0  # grey levels (of 255), standard deviation within a thumbnail: below, rounding noise rules the correlation
-)
 LARGEST_SET = (10, 0.02)  # images, share of all images: a larger near set is a chain, see _components
 LARGEST_STRICT_SET = (20, 0.10)
 NEIGHBOURS = 32  # closest near copies kept per image: bounds memory, does not cut a set apart
@@ -82,6 +78,7 @@ GATHER = 2**13  # pairs whose features are gathered at a time (8192 x 1280 float
 SEARCH_ALL = 200_000  # distinct images up to which every pair is compared; beyond, pairs within a bucket
 BUCKET = 50_000  # distinct images to a bucket, on average
 
+Alike = Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[np.bool_]]
 Pairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
 
 
@@ -187,13 +184,13 @@ class _Keys:
             length = np.linalg.norm(part, axis=1)
             length[~np.isfinite(length)] = 0
             part[length == 0] = 0
-            scale[start : start + GATHER] = _inverse(length)
-            total += (part * _inverse(length)[:, None]).sum(axis=0)
+            scale[start : start + GATHER] = inverse(length)
+            total += (part * inverse(length)[:, None]).sum(axis=0)
         n, stretch = len(rows), 1.0
         if n >= ENOUGH_TO_STRETCH:
             mean_cosine = (float(total @ total) - n) / (n * (n - 1))
             stretch = max(1.0, USUAL_DISTANCE / max(1.0 - mean_cosine, 1e-6))
-        even, odd = _thumbnail_parts(thumbnails[rows])
+        even, odd = thumbnail_parts(thumbnails[rows])
         return cls(embeddings, scale, even, odd, stretch, thumbnails, rows)
 
     def take(self, rows: NDArray[np.int64]) -> _Keys:
@@ -208,38 +205,21 @@ class _Keys:
     def distance(self, cosine: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.asarray(np.maximum(1.0 - cosine, 0.0) * np.float32(self.stretch), dtype=np.float32)
 
-    def same_colours(self, a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether the colours of each pair a, b point the same way (cosine), mirrored or not; or one has none."""
+    def same(self, alike: Alike, a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """What `alike` says of the thumbnails of each pair a, b."""
+        starts = range(0, len(a), GATHER)
+        parts = [[self.thumbnails[self.rows[rows[s : s + GATHER]]] for rows in (a, b)] for s in starts]
+        return np.concatenate([np.zeros(0, bool), *(alike(*part) for part in parts)])
+
+    def same_inside(self, a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether each pair a, b of which one is framed agrees inside the frame too, and there is something to see."""
         agree = np.ones(len(a), dtype=bool)
         for start in range(0, len(a), GATHER):
-            here = slice(start, start + GATHER)
-            one, other = (_colours(self.thumbnails[self.rows[rows[here]]]) for rows in (a, b))
-            length = [np.sqrt((c**2).mean(axis=(1, 2, 3))) for c in (one, other)]
-            both = np.maximum((one * other).mean(axis=(1, 2, 3)), (one * other[:, :, ::-1]).mean(axis=(1, 2, 3)))
-            agree[here] = (np.minimum(*length) < LEAST_COLOUR) | (both >= SAME_COLOURS * length[0] * length[1])
+            i, j = a[start : start + GATHER], b[start : start + GATHER]
+            framed, inside = within_frames(self.thumbnails[self.rows[i]], self.thumbnails[self.rows[j]])
+            distance = self.distance(np.einsum("pf,pf->p", self.unit(i), self.unit(j)))
+            agree[start : start + GATHER] = ~framed | (inside > 0) & (distance * (1 - inside) <= LOOSE_PRODUCT)
         return agree
-
-
-def _colours(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Thumbnails (image, 16, 16, 3) without their grey."""
-    pixels = thumbnails.astype(np.float32)
-    return np.asarray(pixels - pixels.mean(axis=3, keepdims=True), dtype=np.float32)
-
-
-def _inverse(length: NDArray[np.float32]) -> NDArray[np.float32]:
-    """1 / length, and 0 for 0."""
-    return np.divide(1.0, length, out=np.zeros_like(length), where=length > 0)
-
-
-def _thumbnail_parts(thumbnails: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Even and odd part (image, 128) of grey thumbnails of mean 0 and length 1 (0 where the contrast is too low)."""
-    grey = thumbnails.mean(axis=3, dtype=np.float32)
-    grey -= grey.mean(axis=(1, 2), keepdims=True)
-    length = np.sqrt((grey**2).sum(axis=(1, 2)))
-    length[length < LOWEST_CONTRAST * 16] = 0  # 16: the square root of the number of pixels
-    grey *= _inverse(length)[:, None, None] / np.float32(np.sqrt(2.0))
-    left, right = grey[:, :, :8], grey[:, :, :7:-1]
-    return (left + right).reshape(len(grey), 128), (left - right).reshape(len(grey), 128)
 
 
 def _near_pairs(keys: _Keys, n: int, search: Callable[[_Keys], Iterable[Pairs]]) -> Pairs:
@@ -389,10 +369,13 @@ def _components(keys: _Keys, pairs: Pairs, seen_again: Pairs) -> list[list[int]]
     (a, b, product), n = pairs, len(keys.scale)
     most, most_strict = (max(few, int(share * n)) for few, share in (LARGEST_SET, LARGEST_STRICT_SET))
     limit = _limit(n, pairs, most)
-    near = product <= limit
+    if limit == NEAR_PRODUCT:
+        product = np.where(keys.same(same_pixels, a, b), product / 10, product)
+    near = np.flatnonzero(product <= limit)
+    near = near[keys.same_inside(a[near], b[near])]
     a, b, product = a[near], b[near], product[near]
     if limit < NEAR_PRODUCT:
-        same = keys.same_colours(a, b)
+        same = keys.same(same_colours, a, b)
         a, b, product = a[same], b[same], product[same]
     a, b, product = _join([(a, b, product), seen_again])
     sets, large = _sized(n, a, b, lambda size: size <= most)
