@@ -286,6 +286,31 @@ def test_in_a_crowd_pictures_that_differ_in_colour_alone_are_not_tied() -> None:
     assert [s.rows for s in find_duplicates(hashes, features, photo)] == [(0, 1), (2, 3)]
 
 
+def test_a_frame_that_pictures_share_ties_none_of_them() -> None:
+    """Of the same frame around other pictures most of the thumbnail agrees; a framed picture's own copies stay tied."""
+    hashes, features, thumbs = photos(400)
+    inside = (60 + thumbs[:6, 2:-2, 2:-2] * 0.2).astype(np.uint8)
+    thumbs[:6] = 255
+    thumbs[:6, 2:-2, 2:-2] = inside
+    thumbs[4:6, 3:-3, 3:-3] = 70  # nothing to see inside
+    features[10:13], thumbs[10:13] = nudge(features[:3], 0.98), thumbs[:3]
+    assert [s.rows for s in find_duplicates(hashes, features, thumbs)] == [(0, 10), (1, 11), (2, 12)]
+
+
+def test_dull_pictures_saved_again_are_tied_and_others_as_dull_are_not() -> None:
+    """Satellite tiles: of their little contrast JPEG leaves much less alike, but no pixel moves far."""
+    rng = np.random.default_rng(3)
+    hashes, features, thumbs = photos(300)
+    dull = (100 + (thumbs.astype(float) - 127) / 8).round()
+    saved = (dull[:60] + rng.normal(0, 1.5, (60, 16, 16, 3))).round()
+    both = np.concatenate([features, nudge(features[:60], 0.65)])
+    found = find_duplicates(
+        [*hashes, *(f"copy {k}" for k in range(60))], both, np.concatenate([dull, saved]).astype(np.uint8)
+    )
+    assert {s.rows for s in found} <= {(k, 300 + k) for k in range(60)}
+    assert len(found) >= 45
+
+
 def textures(n: int, seed: int = 0) -> list[Image.Image]:
     """n unrelated pictures with coarse and fine content, 120 x 96 px."""
     rng = np.random.default_rng(seed)
