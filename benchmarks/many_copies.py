@@ -70,16 +70,21 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="with the second look")
     parser.add_argument("--record", default="many_copies")
     parser.add_argument("--files", type=Path, help="the child process: the folder of features; prints JSON")
+    parser.add_argument("--write", action="store_true", help="a child process that makes the images of --files")
     given = parser.parse_args()
+    if given.files and given.write:
+        write(given.files, given.sizes[0])
+        return
     if given.files:
         print(json.dumps(search(given.files, given.sizes[0], given.again)))
         return
     lines, targets, found = [], [], {}
     with tempfile.TemporaryDirectory() as folder:
-        write(Path(folder), max(given.sizes))
+        child = [sys.executable, __file__, "--files", folder, "--sizes"]
+        measure.run([*child, str(max(given.sizes)), "--write"])  # apart: a child's peak begins at its parent's
         for n in given.sizes:
             again = ["--again"] if given.again else []
-            done = measure.run([sys.executable, __file__, "--files", folder, "--sizes", str(n), *again])
+            done = measure.run([*child, str(n), *again])
             found[n] = json.loads(done.stdout) | {"peak bytes": done.peak_bytes, "cpu": done.cpu}
             told = found[n]
             peak, kept = f"{done.peak_bytes / 2**30:.2f}", f"{told['found']:.3f}"
