@@ -22,9 +22,11 @@ from headstart.report.content import (
     Picture,
     ReliabilityBin,
     ReportData,
+    RiskPoint,
     Setting,
     Shift,
     TimmView,
+    Unlike,
 )
 from headstart.report.page import render_report
 from headstart.report.sheet import render_sheet
@@ -45,9 +47,11 @@ __all__ = [
     "Picture",
     "ReliabilityBin",
     "ReportData",
+    "RiskPoint",
     "Setting",
     "Shift",
     "TimmView",
+    "Unlike",
     "render_card",
     "render_report",
     "render_sheet",
