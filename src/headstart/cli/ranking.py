@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from headstart.cli.console import say, say_json, tell
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from headstart.story.ranked import Ranked, Ranking
 
 WIDTH = 100  # columns of text
-NAME = 34  # of them for the name of a network, at most
+NAME = 30  # of them for the name of a network, at most
 DIAGNOSTICS = ("nce", "leep", "logme")
 
 
@@ -56,13 +57,13 @@ def lines(found: Ranking) -> list[str]:
         found.why,
         "* chosen; - behind beyond doubt before all images were seen; ~ within one standard error of the best",
         f"whole job: opening, a pass over {counted(found.n_images, 'image')} that teach, heads and their proof; s, "
-        "predicted on this machine:",
-        "its pace is part of the choice, and another machine may choose another network.",
+        "predicted on this machine; its pace is part of the choice: another machine may choose another network",
         f"The {measure} of the best of several is flattered by the choice: fit judges what is chosen by other means.",
     ]
     if found.together:
         notes.append(_together(found))
-    return [*more, "", *notes, *_diagnostics(found), *(f"note: {note}" for note in found.notes)]
+    notes += [f"note: {note}" for note in found.notes]
+    return [*more, *_diagnostics(found), "", *(line for note in notes for line in wrap(note, WIDTH))]
 
 
 def _cells(found: Ranking, row: Ranked) -> tuple[str, ...]:
@@ -114,5 +115,5 @@ def _diagnostics(found: Ranking) -> list[str]:
     return [
         "",
         *(_line(row, rows) for row in rows),
-        "Higher is better. They choose nothing: they say less of the accuracy to come than the left-out accuracy does.",
+        "Higher is better. They choose nothing: they tell less of the accuracy to come than left-out answers do.",
     ]
