@@ -94,6 +94,9 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "-o", "--output", metavar="FILE", help="a .csv, .jsonl, .json or .parquet file instead of the terminal"
     )
+    predict.add_argument(
+        "--explain", metavar="FOLDER", help="write each image there with what spoke for its answer, and what against it"
+    )
     predict.add_argument("--top", type=int, default=3, metavar="K", help="best classes to list (default: 3)")
     predict.add_argument("--json", action="store_true", help="one JSON document on stdout")
     _add_recognising_commands(command)

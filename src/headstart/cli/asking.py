@@ -5,11 +5,19 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from headstart.cli.console import say, say_json, tell
 from headstart.cli.given import options_of, some_were_read, table_of, tell_notes
 from headstart.cli.progress import watching
 from headstart.counted import counted
+
+if TYPE_CHECKING:
+    from headstart.data.table import Table
+    from headstart.ship.package import Loaded
+    from headstart.story.opening import Watcher
+
+ALL_SHOWN = 0.99  # share of the contributions that are drawn, from which nothing is said of the rest
 
 
 def evaluate(given: argparse.Namespace) -> None:
@@ -56,10 +64,16 @@ def predict(given: argparse.Namespace) -> None:
     from headstart.story import pipeline
 
     model = pipeline.load(given.model)
+    if given.explain:
+        from headstart.ship.explain import linear_head
+
+        linear_head(model)
     tell_notes(table)
     with watching(tell) as watch:
         answer = predict(model, table, progress=watch.bar("predict", len(table)))
         found = records(model, answer, given.top)
+        if given.explain:
+            _explain(model, table, Path(given.explain), watch)
     for note in answer.notes:
         tell(f"note: {note}")
     failed = sum(record["error"] is not None for record in found)
@@ -75,6 +89,15 @@ def predict(given: argparse.Namespace) -> None:
         for record in found:
             say(record_line(record))
     some_were_read(found)
+
+
+def _explain(model: Loaded, table: Table, folder: Path, watch: Watcher) -> None:
+    from headstart.ship.overlay import overlays
+
+    shown = overlays(model, table, folder, watch.bar("explain", len(table)))
+    tell(f"{counted(len(shown), 'image')} written to {folder}: orange spoke for the answer, blue against it")
+    if shown and min(shown) < ALL_SHOWN:
+        tell(f"note: of what the answers are made of, {min(shown):.0%} or more has a place in the image and is drawn")
 
 
 def classify(given: argparse.Namespace) -> None:

@@ -89,7 +89,7 @@ def load(source: bytes | NDArray[Any], preprocess: Preprocess, limits: Limits = 
 
 
 def _finished(picture: Image.Image, mode: str, remarked: str, preprocess: Preprocess) -> Pixels:
-    box = _crop_box(*picture.size, preprocess)
+    box = crop_box(*picture.size, preprocess)
     final = resized(picture, preprocess.size[::-1], FILTERS[preprocess.interpolation], box)
     return Pixels(_array(final), mode, _array(thumbnail(picture, THUMBNAIL)), remarked)
 
@@ -204,7 +204,7 @@ def _scale(width: int, height: int, preprocess: Preprocess) -> float:
     return max(round(preprocess.size[0] / part) / height, round(preprocess.size[1] / part) / width)
 
 
-def _crop_box(width: int, height: int, preprocess: Preprocess) -> tuple[float, float, float, float]:
+def crop_box(width: int, height: int, preprocess: Preprocess) -> tuple[float, float, float, float]:
     """(left, top, right, bottom) of the part that is kept, in px of the picture; only that part is ever resized."""
     if preprocess.resize == "squash":
         return (0, 0, width, height)
