@@ -184,7 +184,7 @@ def test_what_is_of_one_network_is_refused_beside_auto() -> None:
 
 def test_the_command_says_what_json_says_in_100_columns(parted: Path, run: Run, table: Table, two: Two) -> None:
     network = f"test_efficientnet={two[1].weights}"
-    words = ["--size", "64", "--precision", "f32", "--backbones", network, "--diagnostics"]
+    words = ["--size", "64", "--precision", "f32", "--backbones", network, "--diagnostics", "--budget", "2h"]
     found = run("rank", parted, "--json", *words)
     assert found.code == 0, found.err
     said = json.loads(found.out)

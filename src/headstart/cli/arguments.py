@@ -131,7 +131,12 @@ def _add_ranking_command(command: Callable[[str, str], argparse.ArgumentParser])
         help="networks, saved models and networks with weights of your own (default: all whose weights are here)",
     )
     rank.add_argument("--download", action="store_true", help="also the best of those that may be fetched")
-    rank.add_argument("--budget", metavar="TIME", help="leave out networks with which a fit takes longer: 90s, 10m, 2h")
+    rank.add_argument(
+        "--budget",
+        dest="whole_job",
+        metavar="TIME",
+        help="leave out networks with which a fit takes longer: 90s, 10m, 2h",
+    )
     rank.add_argument("--diagnostics", action="store_true", help="NCE, LEEP and LogME too, which choose nothing")
     rank.add_argument(
         "--taps", default=Options.taps, metavar="|".join(TAPS), help="layers that the heads read (default: %(default)s)"

@@ -24,7 +24,7 @@ DIAGNOSTICS = ("nce", "leep", "logme")
 def rank(given: argparse.Namespace) -> None:
     from headstart.story.options import seconds_of
 
-    options, budget = options_of(given), seconds_of(given.budget)
+    options, budget = options_of(given), seconds_of(given.whole_job)
     from headstart.story.candidates import gathered
 
     candidates = gathered(given.backbones, given.download)

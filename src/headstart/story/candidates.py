@@ -61,13 +61,13 @@ def _named(word: str) -> Candidate:
     name, _, file = word.partition("=")
     full = resolve(name)
     if not file:
-        return Candidate(full, full, entry=_entry(full), asked=True)
+        return Candidate(full, full, entry=entry_for(full), asked=True)
     if not Path(file).is_file():
         raise BackboneError(f"weights file {file} does not exist: check what stands after {name}=")
-    return Candidate(f"{full}={Path(file).name}", full, file, _entry(full), asked=True)
+    return Candidate(f"{full}={Path(file).name}", full, file, entry_for(full), asked=True)
 
 
-def _entry(full: str) -> catalog.Entry | None:
+def entry_for(full: str) -> catalog.Entry | None:
     return catalog.entry_of(full) or catalog.entry_of(catalog.first_choice(full) or "")
 
 
@@ -77,7 +77,7 @@ def at_hand() -> tuple[Candidate, ...]:
     for name in weights.at_hand():
         with suppress(BackboneError):  # a name that this release of timm does not know
             full = resolve(name)
-            found.append(Candidate(full, full, entry=_entry(full)))
+            found.append(Candidate(full, full, entry=entry_for(full)))
     return tuple(sorted(found, key=lambda c: (-c.prior, c.name))[:MOST])
 
 
