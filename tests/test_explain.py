@@ -13,11 +13,11 @@ from PIL import Image
 
 from conftest import TINY, Run, picture
 from headstart.data.images import write_png
+from headstart.data.overlay import overlay
 from headstart.data.preprocess import Preprocess
 from headstart.data.table import list_images
 from headstart.errors import OptionError
 from headstart.ship.explain import Explanation, explain, linear_head
-from headstart.ship.overlay import overlay
 from headstart.ship.predict import predict
 from headstart.story.pipeline import load
 
@@ -72,9 +72,11 @@ def test_each_image_that_can_be_read_is_drawn_under_a_name_of_its_own(model: Pat
         write_png(picture(1, rng), tmp_path / name)
     (tmp_path / "b/broken.png").write_bytes(b"\x89PNG no")
     done = run("predict", model, tmp_path / "a", tmp_path / "b", "--explain", tmp_path / "out")
-    assert done.code == 0 and "3 images written to" in done.err
+    assert done.code == 0
+    assert "3 images written to" in done.err
     names = sorted(place.name for place in (tmp_path / "out").iterdir())
-    assert len(names) == 3 and all("<" not in name and "broken" not in name for name in names)
+    assert len(names) == 3
+    assert all("<" not in name and "broken" not in name for name in names)
     assert {Image.open(tmp_path / "out" / name).size for name in names} == {(40, 40)}
 
 
@@ -86,8 +88,10 @@ def test_what_speaks_for_the_answer_is_orange_and_what_the_view_cuts_off_is_dark
     places[:, :20], places[:, 44:] = 1, -1
     pixels = np.asarray(Image.open(io.BytesIO(overlay(buffer.getvalue(), places, VIEW))), np.int64)
     left, middle, right, outside = (pixels[32, x] for x in (42, 64, 86, 5))
-    assert left[0] > left[2] + 50 and right[2] > right[0] + 50
-    assert middle.min() > 230 and outside.max() < 130
+    assert left[0] > left[2] + 50
+    assert right[2] > right[0] + 50
+    assert middle.min() > 230
+    assert outside.max() < 130
 
 
 def test_a_head_that_is_not_linear_is_refused_before_anything_is_read(model: Path, pictures: Path) -> None:

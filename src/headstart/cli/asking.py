@@ -25,7 +25,7 @@ def evaluate(given: argparse.Namespace) -> None:
 
     bundle = read_bundle(given.model)
     table = table_of(given, 1, str(bundle.manifest.get("task", "classify")))
-    from headstart.cli.answers import score_lines
+    from headstart.cli.answers import different, score_lines
     from headstart.ship.package import unpack
     from headstart.story import pipeline
 
@@ -37,11 +37,11 @@ def evaluate(given: argparse.Namespace) -> None:
         scored, found = pipeline.evaluate(model, table, watch=watch)
     if part:
         tell(f"scored on the {part} part alone")
-    for note in found.notes:
+    for note in (*found.notes, *different(found.apart)):
         tell(f"note: {note}")
     unread = [{"path": str(n), "reason": str(e)} for n, e in zip(found.names, found.errors, strict=True) if e]
     if given.json:
-        say_json(scored.to_json() | {"set_aside": unread})
+        say_json(scored.to_json() | {"set_aside": unread, "told_apart": found.apart and found.apart.to_json()})
         return
     for line in score_lines(scored):
         say(line)
@@ -60,6 +60,7 @@ def predict(given: argparse.Namespace) -> None:
     from headstart.data.to_label import named
 
     table = list_images(named(given.images, sys.stdin))
+    from headstart.cli.answers import different
     from headstart.ship.predict import predict, records, write_predictions
     from headstart.story import pipeline
 
@@ -74,7 +75,7 @@ def predict(given: argparse.Namespace) -> None:
         found = records(model, answer, given.top)
         if given.explain:
             _explain(model, table, Path(given.explain), watch)
-    for note in answer.notes:
+    for note in (*answer.notes, *different(answer.apart)):
         tell(f"note: {note}")
     failed = sum(record["error"] is not None for record in found)
     if given.output:

@@ -106,16 +106,29 @@ def preview(
 
     Raises ImageError.
     """
-    bands = preprocess.bands if preprocess else ()
     with decoding(), ExitStack() as held:
-        found = opened(source, lambda width, height: min(1.0, side / max(width, height)), limits, bands, held)
-        picture = found.upright(preprocess)
-        scale = min(1.0, side / max(picture.size))
-        width, height = (max(1, round(scale * s)) for s in picture.size)
         buffer = io.BytesIO()
-        whole = (0, 0, *picture.size)
-        resized(picture, (width, height), Image.Resampling.BICUBIC, whole).save(buffer, "JPEG", quality=80)
+        _small(source, side, limits, preprocess, held).save(buffer, "JPEG", quality=80)
         return buffer.getvalue()
+
+
+def small(
+    source: bytes | NDArray[Any], side: int, limits: Limits = DEFAULT_LIMITS, preprocess: Preprocess | None = None
+) -> NDArray[np.uint8]:
+    """The same as pixels (height, width, 3). Raises ImageError."""
+    with decoding(), ExitStack() as held:
+        return _array(_small(source, side, limits, preprocess, held))
+
+
+def _small(
+    source: bytes | NDArray[Any], side: int, limits: Limits, preprocess: Preprocess | None, held: ExitStack
+) -> Image.Image:
+    bands = preprocess.bands if preprocess else ()
+    found = opened(source, lambda width, height: min(1.0, side / max(width, height)), limits, bands, held)
+    picture = found.upright(preprocess)
+    scale = min(1.0, side / max(picture.size))
+    width, height = (max(1, round(scale * s)) for s in picture.size)
+    return resized(picture, (width, height), Image.Resampling.BICUBIC, (0, 0, *picture.size))
 
 
 def deep_ends(

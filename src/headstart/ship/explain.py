@@ -173,11 +173,13 @@ def _grid(part: Doubles, shape: tuple[int, ...]) -> Doubles | None:
 
 
 def _enlarged(grid: Doubles, size: tuple[int, int]) -> Doubles:
-    """(height, width) at this size, with the same sum."""
-    from PIL import Image
+    """(height, width) at this size, between the places in straight lines, with the same sum."""
+    down, across = (_between(n, length) for n, length in zip(grid.shape, size, strict=True))
+    wide = down @ grid @ across.T * (grid.size / (size[0] * size[1]))
+    return np.asarray(wide + (grid.sum() - wide.sum()) / wide.size)
 
-    wide = np.asarray(
-        Image.fromarray(grid.astype(np.float32)).resize(size[::-1], Image.Resampling.BILINEAR), np.float64
-    )
-    short = grid.sum() - wide.sum() * grid.size / wide.size
-    return np.asarray(wide * grid.size / wide.size + short / wide.size)
+
+def _between(n: int, length: int) -> Doubles:
+    """(length, n): the weights of n values at `length` points."""
+    at = np.clip((np.arange(length) + 0.5) * n / length - 0.5, 0, n - 1)
+    return np.maximum(1 - np.abs(at[:, None] - np.arange(n)), 0)
