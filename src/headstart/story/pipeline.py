@@ -18,6 +18,7 @@ from headstart.counted import counted
 from headstart.data.deep import said
 from headstart.data.duplicates import DuplicateSet, find_duplicates, tie_groups
 from headstart.data.scarce import training_images, without
+from headstart.data.second_look import looking_at
 from headstart.data.sources import GoneSource
 from headstart.data.table import Table
 from headstart.data.targets import Targets
@@ -330,12 +331,16 @@ def announce(table: Table, watch: Watcher) -> None:
         watch.say(f"note: {note}")
 
 
-def examine(task: Task, table: Table, backbone: Backbone, engine: Engine, features: Features) -> Seen:
-    """What the network saw, with the truth of each image, and which images are copies."""
+def examine(
+    task: Task, table: Table, backbone: Backbone, engine: Engine, features: Features, look_again: bool = False
+) -> Seen:
+    """What the network saw, with the truth of each image, and which images are copies; look_again: cropped and framed
+    ones too, for which files are read a second time."""
     notes = (*table.notes, *said(backbone.preprocess.ranges), *features.remarks)
     kept = replace(table.take(features.kept), notes=notes)
     targets = task.targets(kept, table.classes)  # of all: a class of which nothing can be read is not forgotten
-    duplicates = find_duplicates(features.hashes, features.blocks[LAST], features.thumbnails)
+    look = looking_at(kept, backbone.preprocess) if look_again else None
+    duplicates = find_duplicates(features.hashes, features.blocks[LAST], features.thumbnails, look)
     groups = tie_groups(len(kept), duplicates, kept.groups)
     enlarged = short_side(table) < recipe.PHOTOGRAPH
     return Seen(kept, backbone, engine, features, targets, duplicates, groups, enlarged)
@@ -419,10 +424,12 @@ def evaluate(
     return judging.score(marks, model.names, groups, seed), found
 
 
-def inspect(table: Table, options: Options, watch: Watcher = QUIET, task: Task | None = None) -> Seen:
+def inspect(
+    table: Table, options: Options, watch: Watcher = QUIET, task: Task | None = None, look_again: bool = True
+) -> Seen:
     """Broken files, duplicates, leaks and conflicts, before anything is trained."""
     table, task = labelled(table), task or TASKS[table.task]
     backbone, engine = open_network(table, options, say=watch.say, whole=task.whole)
     announce(table, watch)
     table, features = features_of_enough(task, table, backbone, engine, options, watch)
-    return examine(task, table, backbone, engine, features)
+    return examine(task, table, backbone, engine, features, look_again)
