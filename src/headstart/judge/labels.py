@@ -41,6 +41,11 @@ class Suspect:
     score: float
     least: float = 0.0
     most: float = 1.0
+    sure: float = float("nan")  # the probability of the suggested class, of the model without the image
+
+    def reason(self, classes: Sequence[str]) -> str:
+        """In words."""
+        return f"the model without it says {classes[self.suggested]} at {self.sure:.0%}"
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,13 @@ class Expected:
     wrong: int
     low: int
     high: int
+
+    def __str__(self) -> str:
+        if self.n == 1:
+            return "1 label may be wrong"
+        return (
+            f"about {self.wrong:,} of these {self.n:,} labels are expected to be wrong ({self.low:,} to {self.high:,})"
+        )
 
 
 def expected(suspects: Sequence[Suspect]) -> Expected:
@@ -99,7 +111,12 @@ def suspected_labels(
     chosen &= (2 * taken < size)[labels]
     rows = np.flatnonzero(chosen)
     rows = rows[np.lexsort((rows, own[rows]))]
-    return [Suspect(int(r), int(found[r]), float(score[r]), float(least[r]), float(most[r])) for r in rows]
+    return [
+        Suspect(
+            int(r), int(found[r]), float(score[r]), float(least[r]), float(most[r]), float(out_of_fold[r, found[r]])
+        )
+        for r in rows
+    ]
 
 
 def _own(logs: Doubles, labels: NDArray[np.integer[Any]], scale: float) -> Doubles:
