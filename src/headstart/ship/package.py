@@ -18,13 +18,15 @@ import numpy.typing as npt
 from headstart.data.given import kind_of
 from headstart.data.images import Preprocess
 from headstart.errors import BundleError, HeadstartError
-from headstart.files.bundle import HEAD, MODEL, Bundle
+from headstart.files.bundle import HEAD, MODEL, REFERENCE, Bundle
 from headstart.files.cells import printable
 from headstart.files.forms import LINEAR, MOST_SIDE, RECOGNISER, TRAINED
 from headstart.finetune.design import Design
 from headstart.finetune.spec import parse
 from headstart.finetune.trained_head import TrainedHead
+from headstart.heads import reference
 from headstart.heads.probe import Link, Probe
+from headstart.heads.reference import Reference
 from headstart.heads.taps import Part, plain
 from headstart.recipe import Training
 from headstart.tasks.known import TASKS
@@ -42,9 +44,17 @@ NOTHING = np.empty(0, np.float32)
 
 
 def pack(
-    task: Task, backbone: Backbone, head: Head, view: Head | None, names: tuple[str, ...], rule: Rule, precision: str
+    task: Task,
+    backbone: Backbone,
+    head: Head,
+    view: Head | None,
+    names: tuple[str, ...],
+    rule: Rule,
+    precision: str,
+    kept: Reference | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any], Tensors]:
-    """(manifest, timm's config, tensors by file) of a model.
+    """(manifest, timm's config, tensors by file) of a model. `kept`: images that taught, for later ones to be compared
+    with.
 
     `view`: the head on the plain pre-logits for the timm view; None for a head of the task's own, where that view is
     the network without a top, and the names are the head's.
@@ -52,6 +62,8 @@ def pack(
     if task.own is not None:
         backbone, names, rule = replace(backbone, classifier=""), task.own.names(head), {}
     same, tensors = _heads(task, backbone, head, view)
+    if kept is not None:
+        tensors[REFERENCE] = kept.tensors()
     manifest = {
         "task": task.name,
         "classes": list(names),
@@ -179,6 +191,7 @@ class Loaded:
     rule: Rule
     precision: str
     kind: str = "str"  # what the names' texts stand for: a key of `given.KINDS`
+    reference: Reference | None = None  # some images that taught it
 
 
 def unpack(bundle: Bundle, task: Task | None = None) -> Loaded:
@@ -201,6 +214,7 @@ def unpack(bundle: Bundle, task: Task | None = None) -> Loaded:
         head = _head(task, manifest["head"], own, widths, classes)
         kept = {name: tuple(map(float, values)) for name, values in manifest.get("rule", {}).items()}
         rule = kept if task.own is None else task.own.rule(head)
+        known = _reference(bundle, head, widths)
     except BundleError:
         raise
     except (*BROKEN, HeadstartError) as error:
@@ -209,7 +223,15 @@ def unpack(bundle: Bundle, task: Task | None = None) -> Loaded:
         ) from None
     kind = kind_of(classes, str(manifest.get("class_type", "str")))
     precision = str(manifest.get("precision", "auto"))
-    return Loaded(bundle.without_tensors(), backbone, task, head, classes, rule, precision, kind)
+    return Loaded(bundle.without_tensors(), backbone, task, head, classes, rule, precision, kind, known)
+
+
+def _reference(bundle: Bundle, head: Head, widths: Widths) -> Reference | None:
+    """The images kept with a model; None in those of before. Raises ValueError, KeyError."""
+    if not bundle.has_reference:
+        return None
+    block = reference.block_of(head.parts)
+    return reference.read(bundle.tensors(REFERENCE), block, widths[block])
 
 
 def _head_tensors(bundle: Bundle, task: Task, top: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:

@@ -17,6 +17,8 @@ from headstart.files.cells import csv_bytes
 from headstart.files.output import PREDICTIONS, check_output
 from headstart.files.reading import why
 from headstart.files.whole import write_whole
+from headstart.heads.apart import Apart
+from headstart.heads.reference import Sampled, placed_by
 from headstart.ship.package import Loaded
 from headstart.tasks.task import Record
 from headstart.trunk.engine import Engine, compile_trunk
@@ -41,6 +43,7 @@ class Predictions:
     answers: npt.NDArray[np.float32]
     errors: npt.NDArray[np.object_]
     notes: tuple[str, ...] = ()  # how odd pictures were read
+    apart: Apart | None = None  # how well they are told from the images that taught, where enough are known of both
 
     @property
     def readable(self) -> npt.NDArray[np.bool_]:
@@ -60,11 +63,14 @@ def predict(
     errors = np.full(len(table), "", dtype=object)
     rows: list[int] = []
     blocks: list[dict[str, Halves]] = []
+    sampled = None if model.reference is None else Sampled(model.reference, len(table))
 
     def flush() -> None:
         if rows:
             joined = {name: np.concatenate([b[name] for b in blocks]) for name in blocks[0]}
             answers[rows] = _through(model, joined)
+            if sampled is not None:
+                sampled.add(rows, joined)
             if taken is not None:
                 taken(list(rows), joined)
             rows.clear()
@@ -87,7 +93,8 @@ def predict(
     stream(table, model.backbone, engine, deliver, failed, remarked=remarks.__setitem__)
     flush()
     notes = gathered((str(table.names[row]), remark) for row, remark in sorted(remarks.items()))
-    return Predictions(table.names, answers, errors, notes)
+    found = None if sampled is None else sampled.shift(placed_by(answers, model.task.name))
+    return Predictions(table.names, answers, errors, notes, found)
 
 
 def predict_with_features(

@@ -33,9 +33,11 @@ from headstart.heads.without import Shared
 from headstart.judge.crossing import CurvePoint
 from headstart.judge.labels import Suspect
 from headstart.judge.marks import Interval, Score
+from headstart.judge.shortcut import Told
 from headstart.ship.package import Loaded, unpack
 from headstart.ship.predict import Predictions, predict_with_features
 from headstart.story import evidence
+from headstart.story.given_away import given_away
 from headstart.story.opening import (
     QUIET,
     Options,
@@ -149,6 +151,7 @@ class Fitted:
     tuning: TuningRecord | None = None
     growth: Growth | None = None
     trust: Trust | None = None
+    shortcut: Told | None = None
 
     @property
     def tuned(self) -> bool:
@@ -273,6 +276,7 @@ def prove(learned: Learned, watch: Watcher = QUIET) -> Fitted:
         rule,
         learned.tuned.record if learned.tuned else None,
         trust=trust,
+        shortcut=given_away(seen.table, plan.train, seen.groups, options.seed),
     )
 
 

@@ -19,6 +19,7 @@ from headstart.files.bundle import write_bundle
 from headstart.files.cells import csv_bytes
 from headstart.finetune.choice import TUNED
 from headstart.finetune.trained_head import TrainedHead
+from headstart.heads.material import Ints, Material
 from headstart.heads.taps import LAST
 from headstart.judge.labels import expected
 from headstart.report.measures import full, measure
@@ -28,9 +29,11 @@ from headstart.ship.package import pack, versions
 from headstart.story import confidence, pictures
 from headstart.story.account import HEADS, TAPS, epochs_of, no_gain_line, outcomes, settings
 from headstart.story.evidence import called
+from headstart.story.given_away import shortcut_line
 from headstart.story.pipeline import Fitted
+from headstart.story.trust import kept_of
 from headstart.tasks.identifier import Identifier
-from headstart.tasks.task import Head
+from headstart.tasks.task import Head, Rule, Task
 from headstart.trunk.engine import this_machine
 from headstart.trunk.weights import PACKAGES
 
@@ -64,6 +67,7 @@ def metrics(fitted: Fitted) -> dict[str, Any]:
         if _has_view(fitted)
         else None,
         "trust": None if fitted.trust is None else fitted.trust.to_json(),
+        "shortcut": fitted.shortcut and fitted.shortcut.to_json(),
         "learning_curve": fitted.curve,
         "candidates": [asdict(c) for c in tried],
         "added": None if fitted.growth is None else fitted.growth.to_json(),
@@ -92,6 +96,7 @@ def save(fitted: Fitted, folder: Path, title: str, command: str) -> dict[str, An
         seen.targets.names,
         fitted.rule,
         seen.engine.precision,
+        None if fitted.tuned else kept_of(*_taught(fitted)),
     )
     found = metrics(fitted)
     with tempfile.TemporaryDirectory() as scratch:
@@ -138,6 +143,12 @@ def _lists(fitted: Fitted) -> dict[str, bytes]:
         "duplicates.csv": csv_bytes(("set", "kind", "path", "split", "label"), alike),
         "set_aside.csv": csv_bytes(("path", "reason"), seen.features.set_aside),
     }
+
+
+def _taught(fitted: Fitted) -> tuple[Task, Material, Ints, Head, Rule]:
+    """What taught the model, and what it has learned."""
+    material = fitted.seen.material(fitted.options.seed)
+    return fitted.method.task, material, fitted.plan.train, fitted.head, fitted.rule
 
 
 def public(options: dict[str, Any]) -> dict[str, Any]:
@@ -263,6 +274,8 @@ def _warnings(fitted: Fitted) -> tuple[str, ...]:
         told = full(what, estimate(fitted.leak_free[name]), fitted.leak_free.n)
         without = "Without the judged images that are the same, or nearly the same, as a training image the"
         found.append(f"{without} {what.name} is {told}.")
+    if fitted.shortcut is not None and fitted.shortcut.clear:
+        found.append(f"The {shortcut_line(fitted.shortcut)}.")
     table = fitted.seen.table
     takes = None if any(table.groups) else sequences_in([str(name) for name in table.names])
     if takes is not None:
