@@ -57,9 +57,11 @@ def _confidence(fitted: Fitted) -> list[str]:
     """What was asked of sets and answers, on the judged images, and what cannot be promised."""
     from headstart.story.confidence import measured, remarks
 
-    found, lines = measured(fitted), []
+    lines = []
+    asked = fitted.options.coverage is not None or fitted.options.max_error is not None
+    found = measured(fitted) if asked else None
     if found is None:
-        return []
+        return [_line("note", remark) for remark in remarks(fitted)]
     if fitted.options.coverage is not None and found.sets:
         lines.append(_line("sets", f"{_interval(found.held, '')}  hold the true class ({found.coverage:g} was asked)"))
         lines.append(_line("", f"{found.size['value']:.2f} classes on average"))
@@ -251,6 +253,8 @@ def _class_said(record: Mapping[str, Any]) -> str:
     else:
         more = [f"one of {len(meant) - among:,} more"] if len(meant) > among else []
         said = "; ".join(part for part in (", or ".join([*told[:among], *more]), ", ".join(told[among:])) if part)
+    if record.get("known") is False:
+        said = f"unlike anything that the model was taught: {said}"
     return f"not sure enough: {said}" if record.get("abstain") else said
 
 

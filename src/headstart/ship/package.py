@@ -18,13 +18,14 @@ import numpy.typing as npt
 from headstart.data.given import kind_of
 from headstart.data.images import Preprocess
 from headstart.errors import BundleError, HeadstartError
-from headstart.files.bundle import HEAD, MODEL, REFERENCE, Bundle
+from headstart.files.bundle import HEAD, MODEL, NOVELTY, REFERENCE, Bundle
 from headstart.files.cells import printable
 from headstart.files.forms import LINEAR, MOST_SIDE, RECOGNISER, TRAINED
 from headstart.finetune.design import Design
 from headstart.finetune.spec import parse
 from headstart.finetune.trained_head import TrainedHead
 from headstart.heads import reference
+from headstart.heads.novelty import Novelty, part_of
 from headstart.heads.probe import Link, Probe
 from headstart.heads.reference import Reference
 from headstart.heads.taps import Part, plain
@@ -192,6 +193,7 @@ class Loaded:
     precision: str
     kind: str = "str"  # what the names' texts stand for: a key of `given.KINDS`
     reference: Reference | None = None  # some images that taught it
+    novelty: Novelty | None = None  # what knows images that are unlike those that taught; not in models of before
 
 
 def unpack(bundle: Bundle, task: Task | None = None) -> Loaded:
@@ -215,6 +217,7 @@ def unpack(bundle: Bundle, task: Task | None = None) -> Loaded:
         kept = {name: tuple(map(float, values)) for name, values in manifest.get("rule", {}).items()}
         rule = kept if task.own is None else task.own.rule(head)
         known = _reference(bundle, head, widths)
+        novelty = _novelty(bundle, head, widths, len(classes))
     except BundleError:
         raise
     except (*BROKEN, HeadstartError) as error:
@@ -223,7 +226,7 @@ def unpack(bundle: Bundle, task: Task | None = None) -> Loaded:
         ) from None
     kind = kind_of(classes, str(manifest.get("class_type", "str")))
     precision = str(manifest.get("precision", "auto"))
-    return Loaded(bundle.without_tensors(), backbone, task, head, classes, rule, precision, kind, known)
+    return Loaded(bundle.without_tensors(), backbone, task, head, classes, rule, precision, kind, known, novelty)
 
 
 def _reference(bundle: Bundle, head: Head, widths: Widths) -> Reference | None:
@@ -232,6 +235,14 @@ def _reference(bundle: Bundle, head: Head, widths: Widths) -> Reference | None:
         return None
     block = reference.block_of(head.parts)
     return reference.read(bundle.tensors(REFERENCE), block, widths[block])
+
+
+def _novelty(bundle: Bundle, head: Head, widths: Widths, n_classes: int) -> Novelty | None:
+    """Raises ValueError, KeyError or TypeError."""
+    told = bundle.manifest.get("novelty")
+    if told is None:
+        return None
+    return Novelty.read(told, bundle.tensors(NOVELTY), widths[part_of(head.parts).block], n_classes)
 
 
 def _head_tensors(bundle: Bundle, task: Task, top: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:

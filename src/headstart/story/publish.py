@@ -15,7 +15,7 @@ from headstart.data.duplicates import find_conflicts, find_leaks
 from headstart.data.groups import sequences_in
 from headstart.data.splits import write_split
 from headstart.data.targets import counts
-from headstart.files.bundle import write_bundle
+from headstart.files.bundle import NOVELTY, write_bundle
 from headstart.files.cells import csv_bytes
 from headstart.finetune.choice import TUNED
 from headstart.finetune.trained_head import TrainedHead
@@ -26,7 +26,7 @@ from headstart.report.measures import full, measure
 from headstart.report.numbers import estimate
 from headstart.report.words import sequence_warning
 from headstart.ship.package import pack, versions
-from headstart.story import confidence, pictures
+from headstart.story import confidence, pictures, reliability
 from headstart.story.account import HEADS, TAPS, epochs_of, no_gain_line, outcomes, settings
 from headstart.story.evidence import called
 from headstart.story.given_away import shortcut_line
@@ -37,10 +37,8 @@ from headstart.tasks.task import Head, Rule, Task
 from headstart.trunk.engine import this_machine
 from headstart.trunk.weights import PACKAGES
 
-BINS = 10  # of the reliability diagram
 
-
-def metrics(fitted: Fitted) -> dict[str, Any]:
+def metrics(fitted: Fitted, sure: report.Confidence | None) -> dict[str, Any]:
     """The content of metrics.json."""
     plan, view, task = fitted.plan, fitted.view_verdict.score, fitted.method.task
     tried = fitted.head.candidates if task.own is None else task.own.tried(fitted.head)
@@ -62,7 +60,9 @@ def metrics(fitted: Fitted) -> dict[str, Any]:
             }
             for b in fitted.baselines
         },
-        "confidence": confidence.to_json(confidence.measured(fitted)),
+        "confidence": confidence.to_json(sure),
+        "reliability": reliability.to_json(fitted),
+        "novelty": None if fitted.novelty is None else fitted.novelty.to_json(),
         "timm_view": {"same_model": fitted.view is fitted.head, "n": view.n, measure: view[measure]}
         if _has_view(fitted)
         else None,
@@ -98,7 +98,10 @@ def save(fitted: Fitted, folder: Path, title: str, command: str) -> dict[str, An
         seen.engine.precision,
         None if fitted.tuned else kept_of(*_taught(fitted)),
     )
-    found = metrics(fitted)
+    if fitted.novelty is not None:
+        manifest["novelty"], tensors[NOVELTY] = fitted.novelty.to_json(), fitted.novelty.tensors()
+    sure = confidence.measured(fitted)
+    found = metrics(fitted, sure)
     with tempfile.TemporaryDirectory() as scratch:
         split = Path(scratch) / "split.parquet"
         used = [str(s) for s in fitted.plan.splits]
@@ -118,6 +121,7 @@ def save(fitted: Fitted, folder: Path, title: str, command: str) -> dict[str, An
             "seconds": found["seconds"],
         }
         data = report_data(fitted, folder, title, command, fingerprint, run["created"])
+        data = reliability.told(fitted, sure, data)
         files = {
             "split.parquet": split.read_bytes(),
             "report.html": report.render_report(data).encode(),
@@ -211,9 +215,7 @@ def report_data(
         losses=tuple((epoch.loss, epoch.held_out_loss) for epoch in epochs_of(fitted)),
         more_epochs=(fitted.tuning.more_epochs or 0) if fitted.tuning else 0,
         rates=tuple(epoch.rate for epoch in epochs_of(fitted)),
-        reliability=_reliability(fitted),
         threshold=fitted.options.threshold,
-        confidence=confidence.measured(fitted),
         columns=_columns(fitted),
         acceptance=_acceptance(fitted),
         network=_network(fitted),
@@ -388,14 +390,3 @@ def _counts(fitted: Fitted) -> dict[str, dict[str, int]]:
         if any(here.values()):
             found[split] = here
     return found
-
-
-def _reliability(fitted: Fitted) -> tuple[report.ReliabilityBin, ...]:
-    """Bins of equal numbers of answers by their probability."""
-    marks = fitted.verdict.marks
-    if "sure" not in marks.columns:
-        return ()
-    sure, right = marks["sure"], marks["answer"] == marks["truth"]
-    order = np.argsort(sure, kind="stable")
-    parts = [k for k in np.array_split(order, BINS) if len(k)]
-    return tuple(report.ReliabilityBin(float(sure[k].mean()), float(right[k].mean()), len(k)) for k in parts)
