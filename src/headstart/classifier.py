@@ -31,11 +31,13 @@ from headstart.data.table import Table, list_images, read_table, table_of
 from headstart.data.targets import UNKNOWN, LabelSets, label_targets
 from headstart.errors import BundleError, DataError
 from headstart.files.bundle import check_writable
+from headstart.judge.class_marks import decision_of, probabilities_of
 from headstart.ship.package import Loaded
 from headstart.ship.predict import predict
 from headstart.story import pipeline, publish
 from headstart.story.options import Options
 from headstart.story.replacing import check_replaceable
+from headstart.tasks.aims import as_saved
 from headstart.tasks.classification import CLASSIFICATION
 from headstart.tasks.confidence import abstains, in_set
 from headstart.tasks.known import TASKS
@@ -87,7 +89,8 @@ class TransferClassifier(ClassifierMixin, Settings, BaseEstimator):  # type: ign
     network's input in px, None = from the images. precision: "auto", "bf16" or "f32". bands: those of a TIFF that are
     red, green and blue, "4,3,2". cache: folder of stored features. seed: of every random draw. coverage: of the sets
     of `predict_set`, None = 0.9. max_error: the largest share of wrong answers among those that are sure enough, with
-    95 % confidence (`abstains`); None: all are sure enough.
+    95 % confidence (`abstains`); None: all are sure enough. aim: "accuracy", or "balanced": answers serve the mean
+    recall of the classes. cost: a CSV file of what each mistake costs, a row a true class, a column an answer.
 
     Images are given as a folder or manifest (a path), or as a sequence or column of paths, Pillow images or arrays
     (height, width[, channel]) with labels; numbers (a, b, c) are one picture where c is 1, 3 or 4, else grey ones.
@@ -102,6 +105,8 @@ class TransferClassifier(ClassifierMixin, Settings, BaseEstimator):  # type: ign
 
     coverage: float | None = Options.coverage
     max_error: float | None = Options.max_error
+    aim: str = Options.aim
+    cost: str | None = Options.cost
 
     def fit(self, X: Images, y: Given | None = None) -> Self:
         """Learn from X (and y (image,), unless X is a folder or manifest). Raises HeadstartError.
@@ -120,12 +125,12 @@ class TransferClassifier(ClassifierMixin, Settings, BaseEstimator):  # type: ign
 
     def predict_proba(self, X: Images) -> npt.NDArray[np.float32]:
         """Probabilities (image, class). Raises DataError naming the first image that cannot be read."""
-        return _of(self).answers(X)
+        return probabilities_of(_of(self).answers(X))
 
     def predict(self, X: Images) -> npt.NDArray[Any]:
-        """The most probable class of each image, (image,)."""
+        """The most probable class of each image, or the one that `aim` or `cost` asks for, (image,)."""
         check_is_fitted(self, "_fit")
-        return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
+        return np.asarray(self.classes_[decision_of(_of(self).answers(X))])
 
     def predict_set(self, X: Images) -> npt.NDArray[np.bool_]:
         """Which classes can be meant (image, class), one at least: the share `coverage` of new images has its true
@@ -344,7 +349,9 @@ class _Fit:
         return {"model": bare, "task": model.task.name, "set_aside": self.set_aside}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.model = Loaded(**state["model"], task=TASKS[state["task"]])
+        kept = state["model"]
+        task = as_saved(TASKS[state["task"]], kept["rule"], len(kept["names"]))
+        self.model = Loaded(**kept, task=task)
         self.set_aside, self.engine, self.learned = state["set_aside"], None, None
 
     def __copy__(self) -> Self:

@@ -27,6 +27,7 @@ from headstart.finetune.trained_head import TrainedHead
 from headstart.heads.probe import Link, Probe
 from headstart.heads.taps import Part, plain
 from headstart.recipe import Training
+from headstart.tasks.aims import as_saved
 from headstart.tasks.known import TASKS
 from headstart.tasks.task import Head, Rule, Task
 from headstart.trunk.backbone import from_tensors, timm_config, timm_tensors
@@ -201,6 +202,7 @@ def unpack(bundle: Bundle, task: Task | None = None) -> Loaded:
         head = _head(task, manifest["head"], own, widths, classes)
         kept = {name: tuple(map(float, values)) for name, values in manifest.get("rule", {}).items()}
         rule = kept if task.own is None else task.own.rule(head)
+        task = as_saved(task, rule, len(classes))
     except BundleError:
         raise
     except (*BROKEN, HeadstartError) as error:

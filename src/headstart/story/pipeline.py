@@ -40,6 +40,7 @@ from headstart.story.opening import (
     QUIET,
     Options,
     Watcher,
+    aimed,
     announce_maps,
     features_again,
     features_of,
@@ -172,6 +173,7 @@ def learn(
         refuse_training(task, options)
         table = labelled(table)
         table = task.prepare(table, options.min_images)
+        task = aimed(task, table, options)
         backbone, engine = open_network(table, options, say=watch.say, whole=task.whole)
     announce(table, watch)
     announce_maps(table, backbone, options, watch)
