@@ -30,9 +30,12 @@ SHUFFLED = ("hymenoptera", "brain_mri_yes_no", "eurosat_3000")
 MOST = 600  # images of a set for the shuffled labels
 
 
-def material_of(folder: Path, cache: str | None) -> Material:
+def material_of(folder: Path, cache: str | None, most: int | None = None) -> Material:
+    """Features of a folder; of more than `most` images of so many, drawn."""
     options = opening.Options(cache=cache)
     table = read_table(folder)
+    if most is not None and len(table) > most:
+        table = table.take(np.sort(np.random.default_rng(0).permutation(len(table))[:most]))
     backbone, engine = opening.open_network(table, options)
     features = opening.features_of(table, backbone, engine, options, lambda done: None)
     seen = pipeline.examine(CLASSIFICATION, table, backbone, engine, features)

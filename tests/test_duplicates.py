@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageEnhance, ImageOps
 
 from headstart.data import duplicates
 from headstart.data.duplicates import DuplicateSet, find_conflicts, find_duplicates, find_leaks, tie_groups
@@ -59,7 +59,8 @@ def test_both_keys_must_agree() -> None:
     hashes, features, thumbs = photos(300)
     features[1], thumbs[1] = nudge(features[:1], 0.97)[0], thumbs[0]  # a copy
     features[3] = nudge(features[2:3], 0.995)[0]  # features alone: same kind of scene, another picture
-    thumbs[5] = thumbs[4]  # thumbnail alone: same layout, another thing
+    noise = np.random.default_rng(1).integers(-8, 9, thumbs[4].shape)
+    thumbs[5] = np.clip(thumbs[4] + noise, 0, 255)  # thumbnail alone: same layout, another thing
     assert find_duplicates(hashes, features, thumbs) == [DuplicateSet("near", (0, 1))]
 
 
@@ -283,3 +284,72 @@ def test_in_a_crowd_pictures_that_differ_in_colour_alone_are_not_tied() -> None:
     features[1], photo[1] = nudge(features[:1], 0.98)[0], photo[0].mean(axis=2, keepdims=True)
     features[3], photo[3] = nudge(features[2:3], 0.98)[0], photo[2][..., ::-1]
     assert [s.rows for s in find_duplicates(hashes, features, photo)] == [(0, 1), (2, 3)]
+
+
+def test_a_frame_that_pictures_share_ties_none_of_them() -> None:
+    """Of the same frame around other pictures most of the thumbnail agrees; a framed picture's own copies stay tied."""
+    hashes, features, thumbs = photos(400)
+    inside = (60 + thumbs[:6, 2:-2, 2:-2] * 0.2).astype(np.uint8)
+    thumbs[:6] = 255
+    thumbs[:6, 2:-2, 2:-2] = inside
+    thumbs[4:6, 3:-3, 3:-3] = 70  # nothing to see inside
+    features[10:13], thumbs[10:13] = nudge(features[:3], 0.98), thumbs[:3]
+    assert [s.rows for s in find_duplicates(hashes, features, thumbs)] == [(0, 10), (1, 11), (2, 12)]
+
+
+def test_dull_pictures_saved_again_are_tied_and_others_as_dull_are_not() -> None:
+    """Satellite tiles: of their little contrast JPEG leaves much less alike, but no pixel moves far."""
+    rng = np.random.default_rng(3)
+    hashes, features, thumbs = photos(300)
+    dull = (100 + (thumbs.astype(float) - 127) / 8).round()
+    saved = (dull[:60] + rng.normal(0, 1.5, (60, 16, 16, 3))).round()
+    both = np.concatenate([features, nudge(features[:60], 0.65)])
+    found = find_duplicates(
+        [*hashes, *(f"copy {k}" for k in range(60))], both, np.concatenate([dull, saved]).astype(np.uint8)
+    )
+    assert {s.rows for s in found} <= {(k, 300 + k) for k in range(60)}
+    assert len(found) >= 45
+
+
+def textures(n: int, seed: int = 0) -> list[Image.Image]:
+    """n unrelated pictures with coarse and fine content, 120 x 96 px."""
+    rng = np.random.default_rng(seed)
+    layers = [rng.integers(0, 255, (n, side, side + 2)).astype(np.uint8) for side in (4, 9, 24)]
+    made = []
+    for parts in zip(*layers, strict=True):
+        seen = [np.asarray(Image.fromarray(part).resize((120, 96), Image.Resampling.BICUBIC), float) for part in parts]
+        made.append(Image.fromarray((0.5 * seen[0] + 0.3 * seen[1] + 0.2 * seen[2]).astype(np.uint8)).convert("RGB"))
+    return made
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda i: i.crop((3, 2, 117, 93)),
+        lambda i: i.crop((10, 8, 119, 95)),
+        lambda i: ImageOps.expand(i, 10, "white"),
+        lambda i: ImageOps.expand(i, 6, "black").resize((66, 54)),
+        lambda i: i.crop((6, 5, 114, 91)).transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+    ],
+    ids=["crop 5 %", "crop 10 % to a corner", "white border", "black border, half size", "crop and mirror"],
+)
+def test_a_second_look_finds_cropped_and_framed_copies_and_no_others(
+    change: Callable[[Image.Image], Image.Image],
+) -> None:
+    n, images = 40, textures(120)
+    hashes, features, _ = photos(len(images))
+    pictures = images + [change(image) for image in images[:n]]
+    both = np.concatenate([features, nudge(features[:n], 0.85)])
+    looks: list[int] = []
+
+    def look(row: int) -> Thumbnails:
+        looks.append(row)
+        return np.asarray(pictures[row].resize((32, 32), Image.Resampling.HAMMING))
+
+    thumbs = np.stack([thumbnail(picture) for picture in pictures])
+    names = [*hashes, *(f"copy {i}" for i in range(n))]
+    found = [s.rows for s in find_duplicates(names, both, thumbs, look)]
+    assert set(found) <= {(i, i + 120) for i in range(n)}
+    assert len(found) >= 0.95 * n
+    assert len(looks) == len(set(looks))  # each file is read once at most
+    assert find_duplicates(names, both, thumbs, lambda row: None) == find_duplicates(names, both, thumbs)

@@ -133,7 +133,7 @@ def test_an_unreadable_image_gets_an_error_and_no_answer(run: Run, model: Path, 
     assert "not a picture" in records[1]["error"]
     assert all(r["error"] is None for k, r in enumerate(records) if k != 1)
     for record in records:
-        assert list(record) == ["path", "label", "probability", "set", "top", "error"]
+        assert list(record) == ["path", "label", "probability", "set", "known", "novelty", "top", "error"]
         ranked = [c["probability"] for c in record["top"]]
         assert ranked == sorted(ranked, reverse=True)
         if record["top"]:
@@ -155,7 +155,7 @@ def test_every_file_format_says_the_same(top: int, run: Run, model: Path, mixed:
         rows = list(csv.DictReader(file))
     n = min(top, 3)
     ranks = [f"{what}_{k}" for k in range(2, n + 1) for what in ("label", "probability")]
-    assert list(rows[0]) == ["path", "label", "probability", "set", *ranks, "error"]
+    assert list(rows[0]) == ["path", "label", "probability", "set", "known", "novelty", *ranks, "error"]
     for row, record in zip(rows, said, strict=True):
         assert row["path"] == record["path"]
         assert (row["label"] or None) == record["label"]

@@ -79,12 +79,13 @@ def test_a_fit_judged_on_other_pictures_says_so_and_one_judged_on_its_own_kind_d
     assert "shift" not in out
     assert not trust["dropped"]
     assert not trust["told_apart"]["clear"]
-    assert "AUROC" not in page.read_text()
+    assert "by chance 0.50" not in page.read_text()
     out, trust, page = said["odd"]
     assert trust["dropped"]
     assert trust["told_apart"]["clear"]
     assert "are of another kind" in out
     assert "Not on pictures like the judged ones" in page.read_text()
+    assert "by chance 0.50" in page.read_text()
 
 
 def test_what_is_cross_validated_has_no_other_part_to_compare(model: Path) -> None:

@@ -33,10 +33,12 @@ from headstart.errors import BundleError, DataError
 from headstart.files.bundle import check_writable
 from headstart.judge.class_marks import decision_of, probabilities_of
 from headstart.ship.package import Loaded
-from headstart.ship.predict import predict
+from headstart.ship.predict import Predictions, predict
 from headstart.story import pipeline, publish
+from headstart.story.careful import careful
 from headstart.story.options import Options
 from headstart.story.replacing import check_replaceable
+from headstart.story.unlike import novelty_in, unlike
 from headstart.tasks.aims import as_saved
 from headstart.tasks.classification import CLASSIFICATION
 from headstart.tasks.confidence import abstains, in_set
@@ -139,13 +141,21 @@ class TransferClassifier(ClassifierMixin, Settings, BaseEstimator):  # type: ign
         found = _of(self)
         if "set_from" not in found.model.rule:
             raise DataError("the model was saved before there were sets: fit it again, and they come with it")
-        return in_set(found.answers(X), found.model.rule)
+        return in_set(found.predict(X).answers, found.model.rule)
 
     def abstains(self, X: Images) -> npt.NDArray[np.bool_]:
         """Whether the answer is not sure enough (image,), so that of the others at most the share `max_error` is wrong,
         with 95 % confidence; never, where none was set."""
         found = _of(self)
-        return abstains(found.answers(X), found.model.rule)
+        return abstains(found.predict(X).answers, found.model.rule)
+
+    def novelty(self, X: Images) -> npt.NDArray[np.float32]:
+        """How unlike the images are to all that taught (image,): 0 is usual; see `known`. Raises DataError."""
+        return novelty_in(_of(self).predict(X))
+
+    def known(self, X: Images) -> npt.NDArray[np.bool_]:
+        """Whether the images are like those that taught (image,): not so of at most 5 % of new ones of its classes."""
+        return np.asarray(self.novelty(X) <= 1)
 
     def evaluate(self, X: Images, y: Given | None = None) -> dict[str, Any]:
         """Scores with 95 % intervals (see metrics.json) on labelled images; classes are matched by name.
@@ -198,11 +208,11 @@ class TransferTagger(ClassifierMixin, MultiOutputMixin, Settings, BaseEstimator)
 
     def predict_proba(self, X: Images) -> npt.NDArray[np.float32]:
         """The probability of each label (image, label). Raises DataError naming the first unreadable image."""
-        return _of(self).answers(X)[:, :, 0]
+        return _of(self).predict(X).answers[:, :, 0]
 
     def predict(self, X: Images) -> npt.NDArray[np.int64]:
         """1 where a label is given, else 0 (image, label)."""
-        answers = _of(self).answers(X)
+        answers = _of(self).predict(X).answers
         return np.asarray(answers[:, :, 0] >= answers[:, :, 1], dtype=np.int64)
 
     def score(self, X: Images, y: Given, sample_weight: npt.ArrayLike | None = None) -> float:
@@ -259,12 +269,12 @@ class TransferRegressor(RegressorMixin, MultiOutputMixin, Settings, BaseEstimato
     def predict(self, X: Images) -> npt.NDArray[np.float64]:
         """The value of each image, in the shape of y: (image,) or (image, column). Of a manifest with one column and of
         a loaded model with one value (image,). Raises DataError naming the first image that cannot be read."""
-        return self._shaped(_of(self).answers(X)[:, :, 0])
+        return self._shaped(_of(self).predict(X).answers[:, :, 0])
 
     def predict_interval(self, X: Images) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """(low, high), each in the shape of `predict`: 90 % of images like those learned from lie between them; an end
         is infinite where too few images taught to say it."""
-        found = _of(self).answers(X)
+        found = _of(self).predict(X).answers
         value, half = found[:, :, 0], found[:, :, 1]
         return self._shaped(value - half), self._shaped(value + half)
 
@@ -311,15 +321,15 @@ class _Fit:
             self.engine = compile_trunk(self.model.backbone, self.model.precision)
         return self.engine
 
-    def answers(self, X: Images) -> npt.NDArray[np.float32]:
-        """(image, output, ...) as the task gives them. Raises DataError naming the first image that cannot be read."""
+    def predict(self, X: Images) -> Predictions:
+        """What the model says of them. Raises DataError naming the first image that cannot be read."""
         table = list_images([X]) if isinstance(X, str | Path) else table_of(X)
         found = predict(self.model, table, self.compiled())
         bad = np.flatnonzero(~found.readable)
         if len(bad):
             first = f"{found.names[bad[0]]}: {found.errors[bad[0]]}"
             raise DataError(f"{len(bad)} of {len(found.names)} images cannot be read; the first, {first}")
-        return found.answers
+        return found
 
     def evaluate(self, X: Images, y: Given | None, seed: int) -> dict[str, Any]:
         """The score of the model on labelled images."""
@@ -369,7 +379,10 @@ def _fitted(task: Task, X: Images, labels: Labels | None, settings: Any) -> _Fit
     learned = pipeline.learn(table, Options(**settings.get_params()), hold_out=labels is None, task=task)
     seen, method = learned.seen, learned.method
     names, kind = seen.targets.names, seen.table.kind
-    model = Loaded(None, seen.backbone, method.task, learned.head, names, learned.rule, seen.engine.precision, kind)
+    what, precision = (learned.material, learned.plan), seen.engine.precision
+    novelty = unlike(task, what[0], what[1].train, learned.head, bool(learned.tuned and learned.tuned.backbone))
+    rule = careful(learned.rule, *what, learned.head, method)
+    model = Loaded(None, seen.backbone, method.task, learned.head, names, rule, precision, kind, novelty=novelty)
     found = _Fit(model, seen.engine, learned)
     bare = [] if labels is None else [(str(name), "no label") for name in table.names[table.labels == ""]]
     found.set_aside = (*seen.features.set_aside, *bare)

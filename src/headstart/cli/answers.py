@@ -12,14 +12,18 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.counted import counted
-from headstart.data.duplicates import DuplicateSet, find_conflicts, find_leaks
+from headstart.data.duplicates import DuplicateSet, find_leaks
 from headstart.data.targets import counts
 from headstart.files.bundle import Bundle
 from headstart.judge.marks import Interval, Score
 from headstart.story.evidence import called
+from headstart.story.given_away import shortcut_line
+from headstart.story.look import shift_lines
 
 if TYPE_CHECKING:
-    from headstart.story.pipeline import Fitted, Seen
+    from headstart.heads.apart import Apart
+    from headstart.story.look import Look
+    from headstart.story.pipeline import Fitted
     from headstart.trunk.store import Usage
 
 MOST = 20  # lines of one list on the terminal, a screen; --json has them all
@@ -56,9 +60,11 @@ def _confidence(fitted: Fitted) -> list[str]:
     """What was asked of sets and answers, on the judged images, and what cannot be promised."""
     from headstart.story.confidence import measured, remarks
 
-    found, lines = measured(fitted), []
+    lines = []
+    asked = fitted.options.coverage is not None or fitted.options.max_error is not None
+    found = measured(fitted) if asked else None
     if found is None:
-        return []
+        return [_line("note", remark) for remark in remarks(fitted)]
     if fitted.options.coverage is not None and found.sets:
         lines.append(_line("sets", f"{_interval(found.held, '')}  hold the true class ({found.coverage:g} was asked)"))
         lines.append(_line("", f"{found.size['value']:.2f} classes on average"))
@@ -137,6 +143,8 @@ def _remarks(fitted: Fitted) -> list[str]:
         lines.append(_line("duplicates", f"{_alike([s.kind for s in seen.duplicates])}{across} (duplicates.csv)"))
     if fitted.suspects:
         lines.append(_line("labels", f"{len(fitted.suspects):,} may be wrong (suspected_labels.csv)"))
+    if fitted.shortcut is not None and fitted.shortcut.clear:
+        lines.append(_line("shortcut", shortcut_line(fitted.shortcut)))
     if seen.backbone.weights_source == "random weights":
         lines.append(_line("note", "the network has random weights: nothing was transferred"))
     return lines
@@ -156,6 +164,14 @@ def _shift(fitted: Fitted) -> list[str]:
     if trust.apart is not None and trust.apart.clear:
         lines.append(f"judged and training images look different (told apart with AUROC {trust.apart.auroc:.2f})")
     return [_line("shift" if k == 0 else "", line) for k, line in enumerate(lines)]
+
+
+def different(apart: Apart | None) -> list[str]:
+    """That the images given to a saved model are of another kind than those that taught it."""
+    if apart is None or not apart.clear:
+        return []
+    told = f"told apart with AUROC {apart.auroc:.2f} [{apart.low:.2f}, {apart.high:.2f}]; 0.5 is by chance"
+    return [f"these pictures look different from those that taught the model ({told}): its answers may not hold"]
 
 
 def _line(name: str, text: str) -> str:
@@ -253,6 +269,8 @@ def _class_said(record: Mapping[str, Any]) -> str:
     else:
         more = [f"one of {len(meant) - among:,} more"] if len(meant) > among else []
         said = "; ".join(part for part in (", or ".join([*told[:among], *more]), ", ".join(told[among:])) if part)
+    if record.get("known") is False:
+        said = f"unlike anything that the model was taught: {said}"
     return f"not sure enough: {said}" if record.get("abstain") else said
 
 
@@ -280,9 +298,9 @@ def model_lines(bundle: Bundle) -> list[str]:
     return [*lines, _line("report", str(page) if page.exists() else "is gone from the folder")]
 
 
-def inspection(seen: Seen) -> dict[str, Any]:
+def inspection(look: Look) -> dict[str, Any]:
     """The JSON of `headstart inspect`."""
-    table = seen.table
+    seen, table = look.seen, look.seen.table
     splits = sorted(set(table.splits))
     by_split = {split: counts(seen.targets.take(table.splits == split)) for split in splits}
     whole = list(counts(seen.targets).values())
@@ -303,8 +321,15 @@ def inspection(seen: Seen) -> dict[str, Any]:
         "set_aside": [{"path": name, "reason": reason} for name, reason in seen.features.set_aside],
         "notes": list(table.notes),
         "duplicates": told(seen.duplicates),
-        "leaks": told(find_leaks(seen.duplicates, table.splits)),
-        "conflicts": told(find_conflicts(seen.duplicates, table.labels)),
+        "leaks": told(look.leaks),
+        "conflicts": told(look.conflicts),
+        "faults": [
+            {"path": str(table.names[odd.row]), "fault": odd.fault, "measured": odd.measured} for odd in look.faults
+        ],
+        "shortcut": look.files and look.files.to_json() | {"said": shortcut_line(look.files)},
+        "told_by_pictures": look.pictures and look.pictures.to_json(),
+        "shift": {part: one.to_json() for part, one in look.shifts.items()},
+        "shift_said": shift_lines(look),
         "imbalance": round(max(whole) / max(1, min(whole)), 2) if whole else None,
         "groups": _groups(table.groups),
     }
@@ -335,7 +360,14 @@ def inspection_lines(found: dict[str, Any]) -> list[str]:
     lines.append(_line("duplicates", _alike([s["kind"] for s in found["duplicates"]])))
     lines.append(_line("leaks", f"{len(found['leaks']):,} of them in more than one of train, validation and test"))
     lines.append(_line("conflicts", f"{len(found['conflicts']):,} of them with different labels"))
-    return lines + _some([f"  {s['kind']}: {' = '.join(s['paths'])}" for s in _worst_first(found)])
+    lines += _some([f"  {s['kind']}: {' = '.join(s['paths'])}" for s in _worst_first(found)])
+    kinds = Counter(odd["fault"] for odd in found["faults"])
+    lines.append(_line("odd pictures", ", ".join(f"{n:,} {fault}" for fault, n in kinds.items()) or "none"))
+    lines += _some([f"  {odd['path']}: {odd['fault']}: {odd['measured']}" for odd in found["faults"]])
+    told = found["shortcut"]
+    if told is not None:
+        lines.append(_line("shortcut", told["said"] if told["clear"] else "no class is given away by its files"))
+    return lines + [_line("shift", said) for said in found["shift_said"]]
 
 
 def _worst_first(found: dict[str, Any]) -> list[dict[str, Any]]:

@@ -82,6 +82,14 @@ def parser() -> argparse.ArgumentParser:
     _tuning_options(fit)
     _network_options(fit)
 
+    _add_asking_commands(command)
+    _add_recognising_commands(command)
+    _add_looking_commands(command)
+    return top
+
+
+def _add_asking_commands(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    """The commands that ask a saved model."""
     evaluate = command("evaluate", "score a saved model on labelled images")
     evaluate.add_argument("model", metavar="MODEL", help="a folder that fit has written")
     evaluate.add_argument("data", metavar="DATA", help="as for fit; a test part is used alone where there is one")
@@ -94,11 +102,11 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "-o", "--output", metavar="FILE", help="a .csv, .jsonl, .json or .parquet file instead of the terminal"
     )
+    predict.add_argument(
+        "--explain", metavar="FOLDER", help="write each image there with what spoke for its answer, and what against it"
+    )
     predict.add_argument("--top", type=int, default=3, metavar="K", help="best classes to list (default: 3)")
     predict.add_argument("--json", action="store_true", help="one JSON document on stdout")
-    _add_recognising_commands(command)
-    _add_looking_commands(command)
-    return top
 
 
 def _add_recognising_commands(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
@@ -147,11 +155,7 @@ def _add_looking_commands(command: Callable[[str, str], argparse.ArgumentParser]
     doing.add_argument("--import-weights", metavar="FILE", help="take such a file in, for use without a connection")
     backbones.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
-    inspect = command("inspect", "list broken files, duplicates, leaks and imbalance, before anything is trained")
-    inspect.add_argument("data", metavar="DATA", help="as for fit")
-    _data_options(inspect)
-    _network_options(inspect)
-
+    _add_inspect(command)
     compare = command("compare", "frozen, tuned, from scratch, random weights, raw pixels: same images, paired")
     compare.add_argument("data", metavar="DATA", help="as for fit; without a split a quarter is held out")
     _data_options(compare, leaves_out=True)
@@ -175,6 +179,20 @@ def _add_looking_commands(command: Callable[[str, str], argparse.ArgumentParser]
     cache.add_argument("--clear", action="store_true", help="delete them")
     cache.add_argument("--cache", metavar="FOLDER", help="another place than HEADSTART_CACHE or the platform's cache")
     cache.add_argument("--json", action="store_true", help="one JSON document on stdout")
+
+
+def _add_inspect(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    inspect = command("inspect", "list broken files, odd pictures, duplicates, leaks, shortcuts and imbalance of data")
+    inspect.add_argument("data", metavar="DATA", help="as for fit")
+    inspect.add_argument("-o", "--output", metavar="FILE", help="also write it as a page with pictures: a .html file")
+    inspect.add_argument(
+        "--fail-on",
+        metavar="LIST",
+        help="end with exit code 1 where one of these is found: leaks, conflicts, unreadable, shift, shortcut; several "
+        "with commas between",
+    )
+    _data_options(inspect)
+    _network_options(inspect)
 
 
 def _data_options(command: argparse.ArgumentParser, leaves_out: bool = False, asks: bool = True) -> None:

@@ -5,11 +5,19 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from headstart.cli.console import say, say_json, tell
 from headstart.cli.given import options_of, some_were_read, table_of, tell_notes
 from headstart.cli.progress import watching
 from headstart.counted import counted
+
+if TYPE_CHECKING:
+    from headstart.data.table import Table
+    from headstart.ship.package import Loaded
+    from headstart.story.opening import Watcher
+
+ALL_SHOWN = 0.99  # share of the contributions that are drawn, from which nothing is said of the rest
 
 
 def evaluate(given: argparse.Namespace) -> None:
@@ -17,7 +25,7 @@ def evaluate(given: argparse.Namespace) -> None:
 
     bundle = read_bundle(given.model)
     table = table_of(given, 1, str(bundle.manifest.get("task", "classify")))
-    from headstart.cli.answers import score_lines
+    from headstart.cli.answers import different, score_lines
     from headstart.ship.package import unpack
     from headstart.story import pipeline
 
@@ -29,11 +37,11 @@ def evaluate(given: argparse.Namespace) -> None:
         scored, found = pipeline.evaluate(model, table, watch=watch)
     if part:
         tell(f"scored on the {part} part alone")
-    for note in found.notes:
+    for note in (*found.notes, *different(found.apart)):
         tell(f"note: {note}")
     unread = [{"path": str(n), "reason": str(e)} for n, e in zip(found.names, found.errors, strict=True) if e]
     if given.json:
-        say_json(scored.to_json() | {"set_aside": unread})
+        say_json(scored.to_json() | {"set_aside": unread, "told_apart": found.apart and found.apart.to_json()})
         return
     for line in score_lines(scored):
         say(line)
@@ -52,15 +60,22 @@ def predict(given: argparse.Namespace) -> None:
     from headstart.data.to_label import named
 
     table = list_images(named(given.images, sys.stdin))
+    from headstart.cli.answers import different
     from headstart.ship.predict import predict, records, write_predictions
     from headstart.story import pipeline
 
     model = pipeline.load(given.model)
+    if given.explain:
+        from headstart.ship.explain import linear_head
+
+        linear_head(model)
     tell_notes(table)
     with watching(tell) as watch:
         answer = predict(model, table, progress=watch.bar("predict", len(table)))
         found = records(model, answer, given.top)
-    for note in answer.notes:
+        if given.explain:
+            _explain(model, table, Path(given.explain), watch)
+    for note in (*answer.notes, *different(answer.apart)):
         tell(f"note: {note}")
     failed = sum(record["error"] is not None for record in found)
     if given.output:
@@ -75,6 +90,15 @@ def predict(given: argparse.Namespace) -> None:
         for record in found:
             say(record_line(record))
     some_were_read(found)
+
+
+def _explain(model: Loaded, table: Table, folder: Path, watch: Watcher) -> None:
+    from headstart.ship.overlay import overlays
+
+    shown = overlays(model, table, folder, watch.bar("explain", len(table)))
+    tell(f"{counted(len(shown), 'image')} written to {folder}: orange spoke for the answer, blue against it")
+    if shown and min(shown) < ALL_SHOWN:
+        tell(f"note: of what the answers are made of, {min(shown):.0%} or more has a place in the image and is drawn")
 
 
 def classify(given: argparse.Namespace) -> None:

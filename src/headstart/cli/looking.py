@@ -3,32 +3,52 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from headstart.cli.console import say, say_json, tell
 from headstart.cli.given import any_images, options_of, table_of
 from headstart.cli.progress import watching
+from headstart.cli.reasons import reasons
 from headstart.counted import counted
-from headstart.errors import OptionError
+from headstart.errors import DataError, OptionError
 
 
 def inspect(given: argparse.Namespace) -> None:
+    from headstart.files.output import PAGES, check_output
     from headstart.story.options import check_random
 
     options = options_of(given)
     check_random(options, "inspect")
+    wanted, page = reasons(given.fail_on), given.output and Path(given.output)
+    if page:
+        check_output(page, PAGES)
     table = table_of(given, 1)
     from headstart.cli import answers
     from headstart.story import pipeline
+    from headstart.story.look import look_over
 
     with watching(tell) as watch:
-        found = answers.inspection(pipeline.inspect(table, options, watch))
+        look = look_over(pipeline.inspect(table, options, watch), options.seed, watch)
+        found = answers.inspection(look)
     if given.json:
         say_json(found)
-        return
-    for line in answers.inspection_lines(found):
+    for line in [] if given.json else answers.inspection_lines(found):
         say(line)
+    if page:
+        from headstart.story.look_page import write_page
+
+        write_page(look, page, Path(given.data).resolve().name)
+        tell(f"page: {page}")
+    fail_on(wanted, look.found())
+
+
+def fail_on(wanted: tuple[str, ...], found: Mapping[str, int]) -> None:
+    """Raises DataError where something was found that must not be there."""
+    there = [f"{name} ({found[name]:,})" for name in wanted if found[name]]
+    if there:
+        raise DataError(f"found, and --fail-on names it: {', '.join(there)}")
 
 
 def features(given: argparse.Namespace) -> None:

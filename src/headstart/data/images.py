@@ -89,7 +89,7 @@ def load(source: bytes | NDArray[Any], preprocess: Preprocess, limits: Limits = 
 
 
 def _finished(picture: Image.Image, mode: str, remarked: str, preprocess: Preprocess) -> Pixels:
-    box = _crop_box(*picture.size, preprocess)
+    box = crop_box(*picture.size, preprocess)
     final = resized(picture, preprocess.size[::-1], FILTERS[preprocess.interpolation], box)
     return Pixels(_array(final), mode, _array(thumbnail(picture, THUMBNAIL)), remarked)
 
@@ -106,16 +106,29 @@ def preview(
 
     Raises ImageError.
     """
-    bands = preprocess.bands if preprocess else ()
     with decoding(), ExitStack() as held:
-        found = opened(source, lambda width, height: min(1.0, side / max(width, height)), limits, bands, held)
-        picture = found.upright(preprocess)
-        scale = min(1.0, side / max(picture.size))
-        width, height = (max(1, round(scale * s)) for s in picture.size)
         buffer = io.BytesIO()
-        whole = (0, 0, *picture.size)
-        resized(picture, (width, height), Image.Resampling.BICUBIC, whole).save(buffer, "JPEG", quality=80)
+        _small(source, side, limits, preprocess, held).save(buffer, "JPEG", quality=80)
         return buffer.getvalue()
+
+
+def small(
+    source: bytes | NDArray[Any], side: int, limits: Limits = DEFAULT_LIMITS, preprocess: Preprocess | None = None
+) -> NDArray[np.uint8]:
+    """The same as pixels (height, width, 3). Raises ImageError."""
+    with decoding(), ExitStack() as held:
+        return _array(_small(source, side, limits, preprocess, held))
+
+
+def _small(
+    source: bytes | NDArray[Any], side: int, limits: Limits, preprocess: Preprocess | None, held: ExitStack
+) -> Image.Image:
+    bands = preprocess.bands if preprocess else ()
+    found = opened(source, lambda width, height: min(1.0, side / max(width, height)), limits, bands, held)
+    picture = found.upright(preprocess)
+    scale = min(1.0, side / max(picture.size))
+    width, height = (max(1, round(scale * s)) for s in picture.size)
+    return resized(picture, (width, height), Image.Resampling.BICUBIC, (0, 0, *picture.size))
 
 
 def deep_ends(
@@ -204,7 +217,7 @@ def _scale(width: int, height: int, preprocess: Preprocess) -> float:
     return max(round(preprocess.size[0] / part) / height, round(preprocess.size[1] / part) / width)
 
 
-def _crop_box(width: int, height: int, preprocess: Preprocess) -> tuple[float, float, float, float]:
+def crop_box(width: int, height: int, preprocess: Preprocess) -> tuple[float, float, float, float]:
     """(left, top, right, bottom) of the part that is kept, in px of the picture; only that part is ever resized."""
     if preprocess.resize == "squash":
         return (0, 0, width, height)

@@ -5,7 +5,9 @@
     ├── config.json        timm's own description: timm.create_model("local-dir:MODEL") works               │ define
     ├── model.safetensors  the network with a plain linear top                                              │ the model
     ├── head.safetensors   only where the head is more than such a top                                      │
-    ├── gallery.safetensors  only of a model that recognises: its metric and those enrolled                 ┘
+    ├── gallery.safetensors  only of a model that recognises: its metric and those enrolled                 │
+    ├── reference.safetensors  features of some images that taught it, to know others by; not of old models │
+    ├── novelty.safetensors  what an image is held against to know whether it is like those that taught     ┘
     ├── checksums.json     size and SHA-256 of those files
     └── metrics.json, run.json, split.parquet, report.html, README.md, suspected_labels.csv, duplicates.csv,
         set_aside.csv      about the model: free to edit, never needed to predict
@@ -46,10 +48,12 @@ CONFIG = "config.json"
 MODEL = "model.safetensors"
 HEAD = "head.safetensors"
 GALLERY = "gallery.safetensors"
+REFERENCE = "reference.safetensors"
+NOVELTY = "novelty.safetensors"
 CHECKSUMS = "checksums.json"
 """Its layout, {file: {"bytes": int, "sha256": hex}}, is the same in every format version."""
 
-DEFINING = (MANIFEST, CONFIG, MODEL, HEAD, GALLERY)
+DEFINING = (MANIFEST, CONFIG, MODEL, HEAD, GALLERY, REFERENCE, NOVELTY)
 REQUIRED = (MANIFEST, CONFIG, MODEL)
 METRICS = "metrics.json"
 RUN = "run.json"
@@ -97,6 +101,11 @@ class Bundle:
     def has_head(self) -> bool:
         """Whether head.safetensors is part of the model."""
         return HEAD in self.checksums
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether reference.safetensors is part of the model."""
+        return REFERENCE in self.checksums
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -234,7 +243,7 @@ def _read_checksums(folder: Path) -> dict[str, dict[str, Any]]:
     known = all(file in DEFINING and _is_checksum(entry) for file, entry in recorded.items())
     if not known or not set(REQUIRED) <= set(recorded):
         raise BundleError(f"{path} is damaged or was edited: {_RESTORE}")
-    for file in (HEAD, GALLERY):
+    for file in (HEAD, GALLERY, REFERENCE, NOVELTY):
         if file not in recorded and (folder / file).exists():
             raise BundleError(f"{folder / file} is not part of this model ({CHECKSUMS} does not list it): {_RESTORE}")
     return recorded

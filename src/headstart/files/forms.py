@@ -184,6 +184,12 @@ RULE = record(  # of the other tasks' rules the task itself knows what they are
 )
 
 
+NOVELTY = record(
+    {"method": name, "false_alarms": number(0, 1, above=0), "images": whole(1), "usual": number(), "limit": number()}
+    | {"middles": each(number(), 2, 2), "widths": each(number(above=0), 2, 2), "told_apart": ANYTHING},
+)
+
+
 def _head(value: Any, place: str) -> str:
     return record({"kind": one_of(*HEADS)})(value, place) or HEADS[value["kind"]](value, place)
 
@@ -205,6 +211,7 @@ def manifest(newest: int) -> Check:
             "precision": one_of("auto", "bf16", "f32"),
             "layer": or_null(record({"name": name, "pooling": name}, {"module": text})),
             "rule": RULE,
+            "novelty": or_null(NOVELTY),
             "data_fingerprint": text,
             "calibration": ANYTHING,
             "versions": ANYTHING,

@@ -10,6 +10,7 @@ from headstart.files.whole import probe
 
 PREDICTIONS = (".csv", ".jsonl", ".json", ".parquet")
 ANSWERS = (".csv", ".jsonl", ".json")  # of a network's own top
+PAGES = (".html", ".htm")
 FEATURES = (".parquet", ".csv", ".jsonl")
 
 

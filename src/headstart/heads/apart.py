@@ -9,7 +9,8 @@ serves every deal.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +47,10 @@ class Apart:
     def clear(self) -> bool:
         """Whether they differ by more than chance, and by enough to matter."""
         return self.chance <= RARE and self.auroc >= CLEAR
+
+    def to_json(self) -> dict[str, Any]:
+        """As metrics.json has it."""
+        return asdict(self) | {"clear": self.clear}
 
 
 def apart(

@@ -138,7 +138,7 @@ def point_scores(marks: Marks, n_classes: int) -> dict[str, float]:
     truth, answer, sure = marks["truth"], marks["answer"], marks["sure"]
     right, true, guessed = (np.bincount(v, minlength=n_classes) for v in (truth[truth == answer], truth, answer))
     values = dict(zip(_MACRO, _macro_values(right, true, guessed).tolist(), strict=True))
-    gap = np.bincount(_calibration_bins(sure), weights=sure - (truth == answer), minlength=ECE_BINS)
+    gap = np.bincount(calibration_bins(sure), weights=sure - (truth == answer), minlength=ECE_BINS)
     values["accuracy"] = float((truth == answer).mean())
     values["log_loss"] = float(marks["loss"].mean())
     values["ece"] = values["ece_plain"] = float(np.abs(gap).sum() / len(truth))
@@ -323,7 +323,7 @@ def _bootstrap(marks: Marks, units: NDArray[np.int64], n_classes: int, seed: int
     units, blocks = units if merged is None else merged[units], drawings.shape[1]
     truth, predicted, losses, confidence = (marks[name] for name in ("truth", "answer", "loss", "sure"))
     hit = truth == predicted
-    gap = _sums(units, _calibration_bins(confidence), confidence - hit, blocks, ECE_BINS)
+    gap = _sums(units, calibration_bins(confidence), confidence - hit, blocks, ECE_BINS)
     ones = np.ones(len(truth))
     counts = [
         _sums(units[m], v[m], ones[m], blocks, n_classes)
@@ -372,7 +372,7 @@ def _ece(draws: _Draws) -> tuple[Interval, Interval]:
     return corrected, interval(draws.ece_observed, low, high)
 
 
-def _calibration_bins(confidence: NDArray[Any]) -> NDArray[np.int64]:
+def calibration_bins(confidence: NDArray[Any]) -> NDArray[np.int64]:
     """Bin (image,) of equal mass, by rank; equal confidences share a bin."""
     ordered = np.sort(confidence)
     twice_rank = np.searchsorted(ordered, confidence, "left") + np.searchsorted(ordered, confidence, "right") - 1

@@ -20,9 +20,11 @@ from headstart.report.content import (
     Picture,
     ReliabilityBin,
     ReportData,
+    RiskPoint,
     Setting,
     Shift,
     TimmView,
+    Unlike,
 )
 from headstart.report.page import render_report
 
@@ -40,9 +42,11 @@ __all__ = [
     "Picture",
     "ReliabilityBin",
     "ReportData",
+    "RiskPoint",
     "Setting",
     "Shift",
     "TimmView",
+    "Unlike",
     "render_card",
     "render_report",
 ]

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from headstart.counted import count, counted
 from headstart.report import figures, numbers
-from headstart.report.content import Confidence, Measured, ReportData
+from headstart.report.content import Confidence, Measured, ReportData, RiskPoint, Unlike
 from headstart.report.numbers import DASH, Estimate, decimal, ends, estimate, full, interval, percent, plain, share
 from headstart.report.telling import Hub, Telling, Use
 from headstart.report.words import Advice, few_judged, headline_of, is_wide, listing
@@ -148,7 +148,9 @@ def _class_warnings(by_class: dict[str, int]) -> list[str]:
     return found
 
 
-def calibration_sentences(score: Any, temperature: float | None) -> list[str]:
+def calibration_sentences(
+    score: Any, temperature: float | None, by_chance: tuple[float, float] | None = None
+) -> list[str]:
     """ECE and log-loss in plain words."""
     said = []
     ece, plain, log_loss = (estimate(score.get(name)) for name in ("ece", "ece_plain", "log_loss"))
@@ -161,6 +163,13 @@ def calibration_sentences(score: Any, temperature: float | None) -> list[str]:
     if plain is not None:
         said.append(
             f"Without that correction, as other programs state it, the expected calibration error is {_away(plain)}."
+        )
+    if plain is not None and by_chance is not None:
+        mean, high = by_chance
+        verdict = "no more than chance explains" if plain.value <= high else "more than chance explains"
+        said.append(
+            f"A model whose probabilities are exactly right would come to {share(mean)} points on so few or so many "
+            f"images, and to more than {share(high)} in one of 20 such sets: what is found here is {verdict}."
         )
     if log_loss is not None:
         chance = float(np.exp(-log_loss.value))
@@ -205,6 +214,31 @@ def confidence_sentences(found: Confidence | None) -> list[str]:
             f"{full(error, found.n_answered)} of those answers were wrong."
         )
     return said
+
+
+def risk_sentences(points: Sequence[RiskPoint]) -> list[str]:
+    """What giving only the surest half of the answers leaves wrong."""
+    half = next((p for p in points if p.answered >= 0.5), None)
+    if half is None or half.answered >= 1:
+        return []
+    whole = points[-1]
+    return [
+        f"Of all answers {percent(whole.error)} are wrong; of the surest {percent(half.answered)} of them "
+        f"{percent(half.error)}. Who looks at the other images in person is left with these mistakes."
+    ]
+
+
+def unlike_sentences(found: Unlike | None) -> list[str]:
+    """How often an image of a known class is taken for something unlike all that taught."""
+    if found is None:
+        return []
+    return [
+        "The model also says whether an image is unlike everything that it was taught, such as one of a class that it "
+        f"does not know. At most {_asked(found.false_alarms)} of new images of its own classes are marked so wrongly "
+        f"(set by {counted(found.n, 'training image')}, left out). Not every strange image is noticed: where whole "
+        "classes were left out, distance alone told their images from others with an AUROC of "
+        f"{decimal(found.told_apart)} (0.5 is chance, 1 is always)."
+    ]
 
 
 def _asked(share_asked: float) -> str:
@@ -279,11 +313,14 @@ def sections(data: ReportData) -> dict[str, Any]:
         **class_tables(data),
         **confusion_section(data.headline, data.classes),
         "calibration": [
-            *calibration_sentences(data.headline.score, data.temperature),
+            *calibration_sentences(data.headline.score, data.temperature, data.ece_by_chance),
             *confidence_sentences(data.confidence),
             *cost_sentences(data.headline.score),
+            *risk_sentences(data.risk),
+            *unlike_sentences(data.unlike),
         ],
         "reliability": figures.reliability(data.reliability),
+        "risk": figures.risk(data.risk),
     }
 
 
@@ -308,7 +345,8 @@ def _warnings(data: ReportData) -> list[str]:
 
 def _limits(data: ReportData) -> list[str]:
     many = counted(len(data.classes), "class", "classes")
-    return [f"The model knows {many} and always answers with one of them, also for a picture of something else."]
+    also = " and marks some, not all, as unlike what it was taught" if data.unlike else ""
+    return [f"The model knows {many} and always answers with one of them, also for a picture of something else{also}."]
 
 
 def _card_limits(data: ReportData) -> list[str]:

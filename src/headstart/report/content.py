@@ -89,6 +89,24 @@ class CurvePoint:
 
 
 @dataclass(frozen=True)
+class RiskPoint:
+    """Of the surest share `answered` of the images the share `error` is wrong."""
+
+    answered: float
+    error: float
+
+
+@dataclass(frozen=True)
+class Unlike:
+    """How images unlike all that taught are known: at most the share `false_alarms` of new images of known classes is
+    taken for such, by `n` images; `told_apart`: the AUROC by which the distance alone knew classes left out."""
+
+    false_alarms: float
+    n: int
+    told_apart: float
+
+
+@dataclass(frozen=True)
 class ReliabilityBin:
     confidence: float  # mean probability of the answers in the bin, 0..1
     accuracy: float  # share of them that is right, 0..1
@@ -244,6 +262,9 @@ class ReportData:
     more_epochs: int = 0  # after those, on the held-out images too
     rates: tuple[float, ...] = ()  # learning rate at the end of each epoch
     reliability: tuple[ReliabilityBin, ...] = ()
+    ece_by_chance: tuple[float, float] | None = None  # of a perfectly calibrated model: mean, 95th percentile
+    risk: tuple[RiskPoint, ...] = ()  # few, sure answers first
+    unlike: Unlike | None = None
     temperature: float | None = None
     threshold: float | None = None  # of every label, where the user set it
     confidence: Confidence | None = None  # of one class an image

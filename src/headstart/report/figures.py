@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from headstart.counted import count
 from headstart.report import measures
-from headstart.report.content import CurvePoint, ReliabilityBin
+from headstart.report.content import CurvePoint, ReliabilityBin, RiskPoint
 from headstart.report.measures import MEASURES, Measure
 from headstart.report.numbers import Estimate, estimate, share
 
@@ -212,6 +212,27 @@ def reliability(bins: Sequence[ReliabilityBin]) -> Markup:
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Reliability. {escape(said)}">'
         f"{axes(ticks, [at(0, t)[1] for t in ticks], labels, 'stated probability, %', 'right answers, %')}"
         f'<path class="diagonal" d="M{x0:.1f} {y0:.1f}L{x1:.1f} {y1:.1f}"/>{"".join(dots)}</svg>'
+    )
+
+
+def risk(points: Sequence[RiskPoint]) -> Markup:
+    """Wrong answers against the share of images that is answered, the surest first, both in percent; "" below two
+    points."""
+    if len(points) < 2:
+        return Markup("")
+    top = ticks_of(0.0, max(0.01, *(p.error for p in points)))
+    wide, high = WIDTH - LEFT - RIGHT - 16, HEIGHT - TOP - BOTTOM
+
+    def at(answered: float, error: float) -> tuple[float, float]:
+        return LEFT + 8 + wide * answered, TOP + high * (1 - error / top[-1])
+
+    line = " ".join("{:.1f},{:.1f}".format(*at(p.answered, p.error)) for p in points)
+    labels = [(at(t, 0)[0], f"{100 * t:.0f}") for t in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)]
+    drawn = axes(top, [at(0, t)[1] for t in top], labels, "images answered, the surest first, %", "wrong of them, %")
+    said = "; ".join(f"answered {share(p.answered)} %, wrong {share(p.error)} %" for p in points)
+    return Markup(
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Risk and coverage. {escape(said)}">'
+        f'{drawn}<polyline class="line" points="{line}"/></svg>'
     )
 
 

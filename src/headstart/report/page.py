@@ -120,6 +120,7 @@ EMPTY: dict[str, Any] = {
     "heat": "",
     "calibration": [],
     "reliability": "",
+    "risk": "",
     "tagged": None,
     "measured": None,
     "recognised": None,

@@ -18,13 +18,16 @@ import numpy.typing as npt
 from headstart.data.given import kind_of
 from headstart.data.images import Preprocess
 from headstart.errors import BundleError, HeadstartError
-from headstart.files.bundle import HEAD, MODEL, Bundle
+from headstart.files.bundle import HEAD, MODEL, NOVELTY, REFERENCE, Bundle
 from headstart.files.cells import printable
 from headstart.files.forms import LINEAR, MOST_SIDE, RECOGNISER, TRAINED
 from headstart.finetune.design import Design
 from headstart.finetune.spec import parse
 from headstart.finetune.trained_head import TrainedHead
+from headstart.heads import reference
+from headstart.heads.novelty import Novelty, part_of
 from headstart.heads.probe import Link, Probe
+from headstart.heads.reference import Reference
 from headstart.heads.taps import Part, plain
 from headstart.recipe import Training
 from headstart.tasks.aims import as_saved
@@ -43,9 +46,17 @@ NOTHING = np.empty(0, np.float32)
 
 
 def pack(
-    task: Task, backbone: Backbone, head: Head, view: Head | None, names: tuple[str, ...], rule: Rule, precision: str
+    task: Task,
+    backbone: Backbone,
+    head: Head,
+    view: Head | None,
+    names: tuple[str, ...],
+    rule: Rule,
+    precision: str,
+    kept: Reference | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any], Tensors]:
-    """(manifest, timm's config, tensors by file) of a model.
+    """(manifest, timm's config, tensors by file) of a model. `kept`: images that taught, for later ones to be compared
+    with.
 
     `view`: the head on the plain pre-logits for the timm view; None for a head of the task's own, where that view is
     the network without a top, and the names are the head's.
@@ -53,6 +64,8 @@ def pack(
     if task.own is not None:
         backbone, names, rule = replace(backbone, classifier=""), task.own.names(head), {}
     same, tensors = _heads(task, backbone, head, view)
+    if kept is not None:
+        tensors[REFERENCE] = kept.tensors()
     manifest = {
         "task": task.name,
         "classes": list(names),
@@ -180,6 +193,8 @@ class Loaded:
     rule: Rule
     precision: str
     kind: str = "str"  # what the names' texts stand for: a key of `given.KINDS`
+    reference: Reference | None = None  # some images that taught it
+    novelty: Novelty | None = None  # what knows images that are unlike those that taught; not in models of before
 
 
 def unpack(bundle: Bundle, task: Task | None = None) -> Loaded:
@@ -203,6 +218,8 @@ def unpack(bundle: Bundle, task: Task | None = None) -> Loaded:
         kept = {name: tuple(map(float, values)) for name, values in manifest.get("rule", {}).items()}
         rule = kept if task.own is None else task.own.rule(head)
         task = as_saved(task, rule, len(classes))
+        known = _reference(bundle, head, widths)
+        novelty = _novelty(bundle, head, widths, len(classes))
     except BundleError:
         raise
     except (*BROKEN, HeadstartError) as error:
@@ -211,7 +228,23 @@ def unpack(bundle: Bundle, task: Task | None = None) -> Loaded:
         ) from None
     kind = kind_of(classes, str(manifest.get("class_type", "str")))
     precision = str(manifest.get("precision", "auto"))
-    return Loaded(bundle.without_tensors(), backbone, task, head, classes, rule, precision, kind)
+    return Loaded(bundle.without_tensors(), backbone, task, head, classes, rule, precision, kind, known, novelty)
+
+
+def _reference(bundle: Bundle, head: Head, widths: Widths) -> Reference | None:
+    """The images kept with a model; None in those of before. Raises ValueError, KeyError."""
+    if not bundle.has_reference:
+        return None
+    block = reference.block_of(head.parts)
+    return reference.read(bundle.tensors(REFERENCE), block, widths[block])
+
+
+def _novelty(bundle: Bundle, head: Head, widths: Widths, n_classes: int) -> Novelty | None:
+    """Raises ValueError, KeyError or TypeError."""
+    told = bundle.manifest.get("novelty")
+    if told is None:
+        return None
+    return Novelty.read(told, bundle.tensors(NOVELTY), widths[part_of(head.parts).block], n_classes)
 
 
 def _head_tensors(bundle: Bundle, task: Task, top: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:

@@ -17,6 +17,9 @@ from headstart.files.cells import csv_bytes
 from headstart.files.output import PREDICTIONS, check_output
 from headstart.files.reading import why
 from headstart.files.whole import write_whole
+from headstart.heads.apart import Apart
+from headstart.heads.novelty import part_of
+from headstart.heads.reference import Sampled, placed_by
 from headstart.ship.package import Loaded
 from headstart.tasks.task import Record
 from headstart.trunk.engine import Engine, compile_trunk
@@ -41,6 +44,8 @@ class Predictions:
     answers: npt.NDArray[np.float32]
     errors: npt.NDArray[np.object_]
     notes: tuple[str, ...] = ()  # how odd pictures were read
+    apart: Apart | None = None  # how well they are told from the images that taught, where enough are known of both
+    novelty: npt.NDArray[np.float32] | None = None  # (image,): above 1 unlike all that taught; None: not known
 
     @property
     def readable(self) -> npt.NDArray[np.bool_]:
@@ -58,13 +63,18 @@ def predict(
     engine = engine or compile_trunk(model.backbone, model.precision)
     answers = np.full((len(table), len(model.names), *model.task.extra), np.nan, np.float32)
     errors = np.full(len(table), "", dtype=object)
+    novelty = np.full(len(table), np.nan, np.float32)
     rows: list[int] = []
     blocks: list[dict[str, Halves]] = []
+    sampled = None if model.reference is None else Sampled(model.reference, len(table))
 
     def flush() -> None:
         if rows:
             joined = {name: np.concatenate([b[name] for b in blocks]) for name in blocks[0]}
             answers[rows] = _through(model, joined)
+            if sampled is not None:
+                sampled.add(rows, joined)
+            novelty[rows] = _novelty(model, joined, answers[rows])
             if taken is not None:
                 taken(list(rows), joined)
             rows.clear()
@@ -87,7 +97,8 @@ def predict(
     stream(table, model.backbone, engine, deliver, failed, remarked=remarks.__setitem__)
     flush()
     notes = gathered((str(table.names[row]), remark) for row, remark in sorted(remarks.items()))
-    return Predictions(table.names, answers, errors, notes)
+    found = None if sampled is None else sampled.shift(placed_by(answers, model.task.name))
+    return Predictions(table.names, answers, errors, notes, found, None if model.novelty is None else novelty)
 
 
 def predict_with_features(
@@ -105,6 +116,14 @@ def predict_with_features(
     order = np.argsort(np.array(rows, dtype=np.int64), kind="stable")
     names = parts[0] if parts else ()
     return found, {name: np.concatenate([part[name] for part in parts])[order] for name in names}
+
+
+def _novelty(model: Loaded, blocks: Blocks, answers: npt.NDArray[np.float32]) -> npt.NDArray[np.floating] | float:
+    """(image,); not a number where the model knows none."""
+    if model.novelty is None:
+        return np.nan
+    part = part_of(model.head.parts)
+    return model.novelty.scores(part.of(blocks[part.block]), answers)
 
 
 def _through(model: Loaded, blocks: Blocks) -> npt.NDArray[np.float32]:
@@ -126,8 +145,12 @@ def records(model: Loaded, predictions: Predictions, top: int) -> list[Record]:
     On an error all that the task says is null or empty.
     """
     task, found = model.task, []
-    for name, answer, error in zip(predictions.names, predictions.answers, predictions.errors, strict=True):
+    novelty = [None] * len(predictions.names) if predictions.novelty is None else predictions.novelty.tolist()
+    every = zip(predictions.names, predictions.answers, predictions.errors, novelty, strict=True)
+    for name, answer, error, new in every:
         said: Record = task.record(model.names, answer, model.rule, top)
+        if "top" in said:  # one class an image; the ranked list stays the last
+            said |= {"known": None if new is None else new <= 1, "novelty": new, "top": said.pop("top")}
         if error:
             said = {what: _nothing(value) for what, value in said.items()}
         found.append({"path": str(name), **said, "error": error or None})
@@ -180,7 +203,7 @@ def _parquet(found: list[Record]) -> bytes:
             return pa.struct([(key, pa.float64()) for key in value])
         if isinstance(value, list):
             return pa.list_(pa.string())
-        if name == "abstain":
+        if name in ("abstain", "known"):
             return pa.bool_()
         return pa.string() if name in ("path", "label", "identity", "error") else pa.float64()
 

@@ -122,7 +122,7 @@ def start(task: Task, table: Table, options: Options, watch: Watcher) -> tuple[S
     if task.own is not None:
         raise OptionError(f"compare trains networks, which --task {task.name} does not do: leave --task out")
     table = task.prepare(labelled(table), options.min_images)
-    seen = inspect(table, options, watch, task)
+    seen = inspect(table, options, watch, task, look_again=False)
     plan = _plan(seen, options.seed)
     task.check(seen.targets, plan.train)
     return seen, plan

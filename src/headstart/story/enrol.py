@@ -21,7 +21,7 @@ from headstart.data.splits import read_split
 from headstart.data.table import Table
 from headstart.errors import BundleError, DataError, HeadstartError, ImageError, OptionError, OutputError, nearest
 from headstart.files import forms
-from headstart.files.bundle import ABOUT, GALLERY, MODEL, RUN, Bundle, read_bundle, write_bundle
+from headstart.files.bundle import ABOUT, GALLERY, MODEL, REFERENCE, RUN, Bundle, read_bundle, write_bundle
 from headstart.files.cells import quoted
 from headstart.heads.gallery import Gallery
 from headstart.ship.embed import embedded, recogniser_of
@@ -218,8 +218,7 @@ def _saved(bundle: Bundle, model: Loaded, gallery: Gallery, change: dict[str, An
     """Write the model with this gallery; everything else stays as it is."""
     assert isinstance(model.head, Identifier)
     head = with_gallery(model.head, gallery)
-    network = bundle.contents[MODEL]
-    assert isinstance(network, bytes)
+    same = {f: content for f in (MODEL, REFERENCE) if isinstance(content := bundle.contents.get(f), bytes)}
     files = {f: bundle.folder / f for f in ABOUT if f != RUN and (bundle.folder / f).is_file()}
     manifest = bundle.manifest | {"classes": list(gallery.names), "head": bundle.manifest["head"] | described(head)}
     changes = [*_changes(bundle), change | {"at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}]
@@ -230,6 +229,6 @@ def _saved(bundle: Bundle, model: Loaded, gallery: Gallery, change: dict[str, An
         metrics=None,
         run=_run(bundle) | {"enrolled": changes},
         tensors={GALLERY: tensors(head)},
-        files={**files, MODEL: network},
+        files={**files, **same},
     )
     return head

@@ -6,9 +6,6 @@ table -> backbone at the right size -> features (one pass) -> duplicates -> who 
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +18,7 @@ from headstart.counted import counted
 from headstart.data.deep import said
 from headstart.data.duplicates import DuplicateSet, find_duplicates, tie_groups
 from headstart.data.scarce import training_images, without
+from headstart.data.second_look import looking_at
 from headstart.data.sources import GoneSource
 from headstart.data.table import Table
 from headstart.data.targets import Targets
@@ -28,14 +26,19 @@ from headstart.errors import DataError, OptionError
 from headstart.files.bundle import read_bundle
 from headstart.finetune.record import TuningRecord
 from headstart.heads.material import Material
+from headstart.heads.novelty import Novelty
 from headstart.heads.taps import LAST, plain
 from headstart.heads.without import Shared
 from headstart.judge.crossing import CurvePoint
 from headstart.judge.labels import Suspect
 from headstart.judge.marks import Interval, Score
+from headstart.judge.shortcut import Told
 from headstart.ship.package import Loaded, unpack
 from headstart.ship.predict import Predictions, predict_with_features
 from headstart.story import evidence
+from headstart.story.careful import careful
+from headstart.story.clock import Clock
+from headstart.story.given_away import given_away
 from headstart.story.opening import (
     QUIET,
     Options,
@@ -52,6 +55,7 @@ from headstart.story.opening import (
 from headstart.story.options import check
 from headstart.story.plan import Plan, make_plan
 from headstart.story.trust import Trust, trust_of
+from headstart.story.unlike import unlike
 from headstart.tasks.known import TASKS, with_confidence, with_threshold
 from headstart.tasks.task import Head, Rule, Task
 from headstart.trunk.engine import Engine
@@ -150,6 +154,8 @@ class Fitted:
     tuning: TuningRecord | None = None
     growth: Growth | None = None
     trust: Trust | None = None
+    shortcut: Told | None = None
+    novelty: Novelty | None = None
 
     @property
     def tuned(self) -> bool:
@@ -230,8 +236,7 @@ def prove(learned: Learned, watch: Watcher = QUIET) -> Fitted:
     """Judge a learned model: the headline, its baselines, the learning curve, suspected labels."""
     clock = Clock(learned.seconds)
     seen, plan, head, material, options = learned.seen, learned.plan, learned.head, learned.material, learned.options
-    method, task = learned.method, learned.method.task
-    rule = learned.rule
+    method, task, rule = learned.method, learned.method.task, learned.rule
     with clock("judge"):
         view: Head = learned.tuned.top if learned.tuned else head
         if learned.tuned and learned.tuned.backbone and plan.judge is None:
@@ -243,6 +248,8 @@ def prove(learned: Learned, watch: Watcher = QUIET) -> Fitted:
             view_verdict = verdict if view is head else evidence.judge(material, plan, view, once, watch.bar)
         if task.own is None and view.parts != plain().parts:
             view, view_verdict = evidence.timm_view(task, material.without_maps(), plan, learned.shared)
+        novelty = unlike(task, material, plan.train, head, bool(learned.tuned and learned.tuned.backbone))
+        rule = careful(rule, material, plan, head, method, verdict)
         validation = None
         if plan.validation is not None:
             validation = evidence.judge_rows(task, material, head, plan.validation, rule).score
@@ -275,6 +282,8 @@ def prove(learned: Learned, watch: Watcher = QUIET) -> Fitted:
         rule,
         learned.tuned.record if learned.tuned else None,
         trust=trust,
+        shortcut=given_away(seen.table, plan.train, seen.groups, options.seed),
+        novelty=novelty,
     )
 
 
@@ -332,12 +341,16 @@ def announce(table: Table, watch: Watcher) -> None:
         watch.say(f"note: {note}")
 
 
-def examine(task: Task, table: Table, backbone: Backbone, engine: Engine, features: Features) -> Seen:
-    """What the network saw, with the truth of each image, and which images are copies."""
+def examine(
+    task: Task, table: Table, backbone: Backbone, engine: Engine, features: Features, look_again: bool = False
+) -> Seen:
+    """What the network saw, with the truth of each image, and which images are copies; look_again: cropped and framed
+    ones too, for which files are read a second time."""
     notes = (*table.notes, *said(backbone.preprocess.ranges), *features.remarks)
     kept = replace(table.take(features.kept), notes=notes)
     targets = task.targets(kept, table.classes)  # of all: a class of which nothing can be read is not forgotten
-    duplicates = find_duplicates(features.hashes, features.blocks[LAST], features.thumbnails)
+    look = looking_at(kept, backbone.preprocess) if look_again else None
+    duplicates = find_duplicates(features.hashes, features.blocks[LAST], features.thumbnails, look)
     groups = tie_groups(len(kept), duplicates, kept.groups)
     enlarged = short_side(table) < recipe.PHOTOGRAPH
     return Seen(kept, backbone, engine, features, targets, duplicates, groups, enlarged)
@@ -385,8 +398,7 @@ def _without_leaks(task: Task, seen: Seen, plan: Plan, verdict: evidence.Verdict
     clean = ~np.isin(seen.groups[plan.judge], seen.groups[plan.train])
     if clean.all() or not clean.any():
         return None
-    groups = seen.groups[plan.judge[clean]]
-    return task.judging.score(verdict.marks.take(clean), seen.targets.names, groups, 0)
+    return task.judging.score(verdict.marks.take(clean), seen.targets.names, seen.groups[plan.judge[clean]], 0)
 
 
 def load(folder: str | Path) -> Loaded:
@@ -422,25 +434,12 @@ def evaluate(
     return judging.score(marks, model.names, groups, seed), found
 
 
-def inspect(table: Table, options: Options, watch: Watcher = QUIET, task: Task | None = None) -> Seen:
+def inspect(
+    table: Table, options: Options, watch: Watcher = QUIET, task: Task | None = None, look_again: bool = True
+) -> Seen:
     """Broken files, duplicates, leaks and conflicts, before anything is trained."""
     table, task = labelled(table), task or TASKS[table.task]
     backbone, engine = open_network(table, options, say=watch.say, whole=task.whole)
     announce(table, watch)
     table, features = features_of_enough(task, table, backbone, engine, options, watch)
-    return examine(task, table, backbone, engine, features)
-
-
-class Clock:
-    """Wall-clock seconds by stage."""
-
-    def __init__(self, seconds: dict[str, float] | None = None) -> None:
-        self.seconds = dict(seconds or {})
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+    return examine(task, table, backbone, engine, features, look_again)

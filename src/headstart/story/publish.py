@@ -15,28 +15,29 @@ from headstart.data.duplicates import find_conflicts, find_leaks
 from headstart.data.groups import sequences_in
 from headstart.data.splits import write_split
 from headstart.data.targets import counts
-from headstart.files.bundle import write_bundle
+from headstart.files.bundle import NOVELTY, write_bundle
 from headstart.files.cells import csv_bytes
 from headstart.finetune.choice import TUNED
 from headstart.finetune.trained_head import TrainedHead
+from headstart.heads.material import Ints, Material
 from headstart.heads.taps import LAST
 from headstart.report.measures import full, measure
 from headstart.report.numbers import estimate
 from headstart.report.words import sequence_warning
 from headstart.ship.package import pack, versions
-from headstart.story import confidence, pictures
+from headstart.story import confidence, pictures, reliability
 from headstart.story.account import HEADS, TAPS, epochs_of, no_gain_line, outcomes, settings
 from headstart.story.evidence import called
+from headstart.story.given_away import shortcut_line
 from headstart.story.pipeline import Fitted
+from headstart.story.trust import kept_of
 from headstart.tasks.identifier import Identifier
-from headstart.tasks.task import Head
+from headstart.tasks.task import Head, Rule, Task
 from headstart.trunk.engine import this_machine
 from headstart.trunk.weights import PACKAGES
 
-BINS = 10  # of the reliability diagram
 
-
-def metrics(fitted: Fitted) -> dict[str, Any]:
+def metrics(fitted: Fitted, sure: report.Confidence | None) -> dict[str, Any]:
     """The content of metrics.json."""
     plan, view, task = fitted.plan, fitted.view_verdict.score, fitted.method.task
     tried = fitted.head.candidates if task.own is None else task.own.tried(fitted.head)
@@ -58,11 +59,14 @@ def metrics(fitted: Fitted) -> dict[str, Any]:
             }
             for b in fitted.baselines
         },
-        "confidence": confidence.to_json(confidence.measured(fitted)),
+        "confidence": confidence.to_json(sure),
+        "reliability": reliability.to_json(fitted),
+        "novelty": None if fitted.novelty is None else fitted.novelty.to_json(),
         "timm_view": {"same_model": fitted.view is fitted.head, "n": view.n, measure: view[measure]}
         if _has_view(fitted)
         else None,
         "trust": None if fitted.trust is None else fitted.trust.to_json(),
+        "shortcut": fitted.shortcut and fitted.shortcut.to_json(),
         "learning_curve": fitted.curve,
         "candidates": [asdict(c) for c in tried],
         "added": None if fitted.growth is None else fitted.growth.to_json(),
@@ -91,8 +95,12 @@ def save(fitted: Fitted, folder: Path, title: str, command: str) -> dict[str, An
         seen.targets.names,
         fitted.rule,
         seen.engine.precision,
+        None if fitted.tuned else kept_of(*_taught(fitted)),
     )
-    found = metrics(fitted)
+    if fitted.novelty is not None:
+        manifest["novelty"], tensors[NOVELTY] = fitted.novelty.to_json(), fitted.novelty.tensors()
+    sure = confidence.measured(fitted)
+    found = metrics(fitted, sure)
     with tempfile.TemporaryDirectory() as scratch:
         split = Path(scratch) / "split.parquet"
         used = [str(s) for s in fitted.plan.splits]
@@ -112,6 +120,7 @@ def save(fitted: Fitted, folder: Path, title: str, command: str) -> dict[str, An
             "seconds": found["seconds"],
         }
         data = report_data(fitted, folder, title, command, fingerprint, run["created"])
+        data = reliability.told(fitted, sure, data)
         files = {
             "split.parquet": split.read_bytes(),
             "report.html": report.render_report(data).encode(),
@@ -135,6 +144,12 @@ def _lists(fitted: Fitted) -> dict[str, bytes]:
         "duplicates.csv": csv_bytes(("set", "kind", "path", "split", "label"), alike),
         "set_aside.csv": csv_bytes(("path", "reason"), seen.features.set_aside),
     }
+
+
+def _taught(fitted: Fitted) -> tuple[Task, Material, Ints, Head, Rule]:
+    """What taught the model, and what it has learned."""
+    material = fitted.seen.material(fitted.options.seed)
+    return fitted.method.task, material, fitted.plan.train, fitted.head, fitted.rule
 
 
 def public(options: dict[str, Any]) -> dict[str, Any]:
@@ -196,9 +211,7 @@ def report_data(
         losses=tuple((epoch.loss, epoch.held_out_loss) for epoch in epochs_of(fitted)),
         more_epochs=(fitted.tuning.more_epochs or 0) if fitted.tuning else 0,
         rates=tuple(epoch.rate for epoch in epochs_of(fitted)),
-        reliability=_reliability(fitted),
         threshold=fitted.options.threshold,
-        confidence=confidence.measured(fitted),
         columns=_columns(fitted),
         acceptance=_acceptance(fitted),
         network=_network(fitted),
@@ -259,6 +272,8 @@ def _warnings(fitted: Fitted) -> tuple[str, ...]:
         told = full(what, estimate(fitted.leak_free[name]), fitted.leak_free.n)
         without = "Without the judged images that are the same, or nearly the same, as a training image the"
         found.append(f"{without} {what.name} is {told}.")
+    if fitted.shortcut is not None and fitted.shortcut.clear:
+        found.append(f"The {shortcut_line(fitted.shortcut)}.")
     table = fitted.seen.table
     takes = None if any(table.groups) else sequences_in([str(name) for name in table.names])
     if takes is not None:
@@ -371,14 +386,3 @@ def _counts(fitted: Fitted) -> dict[str, dict[str, int]]:
         if any(here.values()):
             found[split] = here
     return found
-
-
-def _reliability(fitted: Fitted) -> tuple[report.ReliabilityBin, ...]:
-    """Bins of equal numbers of answers by their probability."""
-    marks = fitted.verdict.marks
-    if "sure" not in marks.columns:
-        return ()
-    sure, right = marks["sure"], marks["answer"] == marks["truth"]
-    order = np.argsort(sure, kind="stable")
-    parts = [k for k in np.array_split(order, BINS) if len(k)]
-    return tuple(report.ReliabilityBin(float(sure[k].mean()), float(right[k].mean()), len(k)) for k in parts)

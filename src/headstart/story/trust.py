@@ -7,11 +7,12 @@ can tell which part an image is of, they look different, whatever the score.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from headstart.heads import reference
 from headstart.heads.apart import Apart, apart
 from headstart.heads.material import Ints, Material
 from headstart.heads.taps import LAST
@@ -40,8 +41,11 @@ class Trust:
 
     def to_json(self) -> dict[str, Any]:
         """As metrics.json has it."""
-        told = self.apart and asdict(self.apart) | {"clear": self.apart.clear}
-        return {"left_out": self.left_out, "dropped": self.dropped, "told_apart": told}
+        return {
+            "left_out": self.left_out,
+            "dropped": self.dropped,
+            "told_apart": self.apart and self.apart.to_json(),
+        }
 
 
 def trust_of(task: Task, material: Material, plan: Plan, head: Head, rule: Rule, verdict: Verdict) -> Trust | None:
@@ -57,6 +61,24 @@ def trust_of(task: Task, material: Material, plan: Plan, head: Head, rule: Rule,
         classes = strata if strata.ndim == 1 else np.zeros(len(strata), dtype=np.int64)
         found = apart(material.at, plan.train, plan.judge, classes, material.groups, material.seed)
     return Trust(left_out, dropped, found)
+
+
+def kept_of(task: Task, material: Material, train: Ints, head: Head, rule: Rule) -> reference.Reference | None:
+    """Some of the images that taught, to be kept with the model; None where the head was not asked without them.
+
+    The features must be of a network that has not learned from these images: what it says of them else is no more what
+    it says of new ones.
+    """
+    block = reference.block_of(head.parts)
+    if block not in material.blocks:
+        return None
+    if task.own is not None:
+        placed = np.zeros(len(train))
+    elif len(head.left_out) == len(train):
+        placed = reference.placed_by(task.answers(head.left_out, rule), task.name)
+    else:
+        return None
+    return reference.reference_of(material.blocks, block, train, placed, material.groups[train], material.seed)
 
 
 def _left_out(task: Task, material: Material, train: Ints, head: Head, rule: Rule) -> Interval | None:

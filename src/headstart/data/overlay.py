@@ -1,0 +1,37 @@
+"""Weights of places drawn on a picture: a JPEG of the whole upright picture."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from headstart.data import images
+from headstart.data.preprocess import Preprocess
+
+SIDE = 1600  # px, the longer side of an overlay at most
+FOR, AGAINST = (255, 80, 0), (0, 90, 255)  # orange and blue: told apart by all kinds of colour vision
+STRONGEST = 99.0  # percentile of the absolute contributions that is drawn at full strength: a few px would outshine all
+OPAQUE = 0.65
+UNSEEN = 0.45  # brightness of what the network's view cuts off
+GRID = 28  # places a side that are drawn: early stages look at edges, and their own places are a px or two
+
+
+def overlay(source: bytes | npt.NDArray[np.generic], places: npt.NDArray[np.float64], preprocess: Preprocess) -> bytes:
+    """A JPEG of the picture with what each place of the view (height, width) adds: for the answer orange, against it
+    blue; what the view cuts off is darker. Raises ImageError."""
+    picture = Image.open(io.BytesIO(images.preview(source, SIDE, preprocess=preprocess))).convert("RGB")
+    left, top, right, bottom = (round(edge) for edge in images.crop_box(*picture.size, preprocess))
+    size = max(1, right - left), max(1, bottom - top)
+    coarse = Image.fromarray(places.astype(np.float32)).resize((GRID, GRID), Image.Resampling.BOX)
+    smooth = np.asarray(coarse.resize(size, Image.Resampling.BICUBIC), np.float64)
+    strength = np.clip(np.abs(smooth) / (np.percentile(np.abs(smooth), STRONGEST) or 1), 0, 1)[:, :, None] * OPAQUE
+    colour = np.where(smooth[:, :, None] > 0, FOR, AGAINST)
+    pixels = np.asarray(picture, np.float64) * UNSEEN
+    view = np.asarray(picture, np.float64)[top : top + size[1], left : left + size[0]]
+    pixels[top : top + size[1], left : left + size[0]] = view * (1 - strength) + colour * strength
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.round().astype(np.uint8)).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()

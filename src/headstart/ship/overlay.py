@@ -1,0 +1,45 @@
+"""Explanations drawn on their images, one file each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from headstart.data.overlay import overlay
+from headstart.data.table import Table
+from headstart.errors import ImageError, OutputError
+from headstart.files.reading import why
+from headstart.files.whole import write_whole
+from headstart.ship.explain import Explanation, explain, linear_head
+from headstart.ship.package import Loaded
+
+
+def overlays(model: Loaded, table: Table, folder: Path, progress: Callable[[int], None] | None = None) -> list[float]:
+    """Writes one JPEG for each image that can be read, named by its place in the table and its name. Returns the shares
+    of the contributions that have places. Raises OptionError for a model without a linear head, OutputError."""
+    linear_head(model)
+    digits, shown = len(str(len(table))), list[float]()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"--explain {folder} cannot be made ({why(error)}): choose another folder") from None
+
+    def deliver(found: Explanation) -> None:
+        stem = re.sub(r"[^\w.-]", "_", Path(str(table.names[found.row])).stem)[:80]
+        place = folder / f"{found.row + 1:0{digits}d}-{stem}.jpg"
+        content = overlay(table.read(found.row), found.places, model.backbone.preprocess)
+        try:
+            write_whole(place, lambda at: at.write_bytes(content))
+        except OSError as error:
+            raise OutputError(f"{place} cannot be written ({why(error)}): choose another --explain") from None
+        shown.append(found.shown)
+        if progress:
+            progress(1)
+
+    def failed(row: int, error: ImageError) -> None:
+        if progress:
+            progress(1)
+
+    explain(model, table, deliver, failed)
+    return shown

@@ -1,0 +1,100 @@
+"""What each place of an image adds to its answer: all of the score, where it belongs, drawn on the picture."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import TINY, Run, picture
+from headstart.data.images import write_png
+from headstart.data.overlay import overlay
+from headstart.data.preprocess import Preprocess
+from headstart.data.table import list_images
+from headstart.errors import OptionError
+from headstart.ship.explain import Explanation, explain, linear_head
+from headstart.ship.predict import predict
+from headstart.story.pipeline import load
+
+VIEW = Preprocess((64, 64), 0.875, "bicubic", "shortest", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+def explanations(folder: Path, images: Path) -> list[Explanation]:
+    found: list[Explanation] = []
+    explain(load(folder), list_images([images]), found.append, pytest.fail)
+    return sorted(found, key=lambda one: one.row)
+
+
+def test_the_places_add_up_to_the_score_of_the_answer(model: Path, pictures: Path) -> None:
+    found, loaded = explanations(model, pictures), load(model)
+    head, said = linear_head(loaded), predict(loaded, list_images([pictures])).answers
+    above = np.log(said) - np.log(said).mean(axis=1, keepdims=True)  # the scores, less what all classes share
+    intercept = head.intercept - head.intercept.mean()
+    for one in found:
+        assert one.output == said[one.row].argmax()
+        assert one.score + intercept[one.output] == pytest.approx(above[one.row, one.output], rel=0.02, abs=0.02)
+        assert one.places.sum() == pytest.approx(one.score, rel=1e-3, abs=1e-3)
+        assert one.shown == 1
+
+
+@pytest.fixture(scope="module")
+def bordered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of the same noise, one with a bright square near the upper left corner."""
+    folder, rng = tmp_path_factory.mktemp("data") / "bordered", np.random.default_rng(5)
+    for name in ("plain", "marked"):
+        (folder / name).mkdir(parents=True)
+        for number in range(12):
+            pixels = picture(0, rng, side=64)
+            if name == "marked":
+                pixels[4:20, 4:20] = 255
+            write_png(pixels, folder / name / f"{number}.png")
+    return folder
+
+
+def test_a_planted_shortcut_is_where_the_network_looked(bordered: Path, tmp_path: Path, run: Run) -> None:
+    assert run("fit", bordered, "-o", tmp_path / "model", "--taps", "all", *TINY).code == 0
+    whole = np.zeros((64, 64))
+    for one in explanations(tmp_path / "model", bordered / "marked"):
+        whole += one.places
+    corner = whole[:24, :24].clip(0).sum() / whole.clip(0).sum()
+    assert corner > 2 * (24 / 64) ** 2
+
+
+def test_each_image_that_can_be_read_is_drawn_under_a_name_of_its_own(model: Path, tmp_path: Path, run: Run) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("a/x.png", "b/x.png", "b/<y>.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_png(picture(1, rng), tmp_path / name)
+    (tmp_path / "b/broken.png").write_bytes(b"\x89PNG no")
+    done = run("predict", model, tmp_path / "a", tmp_path / "b", "--explain", tmp_path / "out")
+    assert done.code == 0
+    assert "3 images written to" in done.err
+    names = sorted(place.name for place in (tmp_path / "out").iterdir())
+    assert len(names) == 3
+    assert all("<" not in name and "broken" not in name for name in names)
+    assert {Image.open(tmp_path / "out" / name).size for name in names} == {(40, 40)}
+
+
+def test_what_speaks_for_the_answer_is_orange_and_what_the_view_cuts_off_is_darker() -> None:
+    white = np.full((64, 128, 3), 255, np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(white).save(buffer, "PNG")
+    places = np.zeros((64, 64))
+    places[:, :20], places[:, 44:] = 1, -1
+    pixels = np.asarray(Image.open(io.BytesIO(overlay(buffer.getvalue(), places, VIEW))), np.int64)
+    left, middle, right, outside = (pixels[32, x] for x in (42, 64, 86, 5))
+    assert left[0] > left[2] + 50
+    assert right[2] > right[0] + 50
+    assert middle.min() > 230
+    assert outside.max() < 130
+
+
+def test_a_head_that_is_not_linear_is_refused_before_anything_is_read(model: Path, pictures: Path) -> None:
+    other: Any = object()
+    with pytest.raises(OptionError, match="linear head"):
+        explain(replace(load(model), head=other), list_images([pictures]), print, print)
