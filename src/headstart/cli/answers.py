@@ -15,6 +15,7 @@ from headstart.counted import counted
 from headstart.data.duplicates import DuplicateSet, find_leaks
 from headstart.data.targets import counts
 from headstart.files.bundle import Bundle
+from headstart.judge.labels import expected
 from headstart.judge.marks import Interval, Score
 from headstart.story.evidence import called
 from headstart.story.given_away import shortcut_line
@@ -142,7 +143,8 @@ def _remarks(fitted: Fitted) -> list[str]:
         across = f", {leaks:,} of them in more than one of train, validation and test" if leaks else ""
         lines.append(_line("duplicates", f"{_alike([s.kind for s in seen.duplicates])}{across} (duplicates.csv)"))
     if fitted.suspects:
-        lines.append(_line("labels", f"{len(fitted.suspects):,} may be wrong (suspected_labels.csv)"))
+        lines.append(_line("labels", f"{expected(fitted.suspects)}: suspected_labels.csv,"))
+        lines.append(_line("", "which headstart relabel applies when you have edited it"))
     if fitted.shortcut is not None and fitted.shortcut.clear:
         lines.append(_line("shortcut", shortcut_line(fitted.shortcut)))
     if seen.backbone.weights_source == "random weights":

@@ -84,6 +84,7 @@ def parser() -> argparse.ArgumentParser:
 
     _add_asking_commands(command)
     _add_recognising_commands(command)
+    _add_relabel(command)
     _add_looking_commands(command)
     return top
 
@@ -107,6 +108,18 @@ def _add_asking_commands(command: Callable[[str, str], argparse.ArgumentParser])
     )
     predict.add_argument("--top", type=int, default=3, metavar="K", help="best classes to list (default: 3)")
     predict.add_argument("--json", action="store_true", help="one JSON document on stdout")
+
+
+def _add_relabel(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    relabel = command("relabel", "apply an edited list of suspected labels: a new list of images, no image is touched")
+    relabel.add_argument("data", metavar="DATA", help="the images that the list is of, as fit was given them")
+    relabel.add_argument(
+        "fixes", metavar="FIXES.csv", help="columns path, action (keep, relabel or drop) and label; others are ignored"
+    )
+    relabel.add_argument("-o", "--output", required=True, metavar="FILE.csv", help="the new list, which fit reads")
+    relabel.add_argument("--label", metavar="COLUMN", help="the column of DATA that holds the class")
+    relabel.add_argument("--new-labels", action="store_true", help="allow labels that DATA does not have")
+    relabel.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
 
 def _add_recognising_commands(command: Callable[[str, str], argparse.ArgumentParser]) -> None:

@@ -82,6 +82,7 @@ COMMANDS = {
     "classify": "asking.classify",
     "enrol": "people.enrol",
     "verify": "people.verify",
+    "relabel": "mending.relabel",
     "inspect": "looking.inspect",
     "features": "looking.features",
     "backbones": "looking.backbones",

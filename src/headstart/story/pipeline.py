@@ -388,7 +388,7 @@ def _suspects(task: Task, seen: Seen, plan: Plan, head: Head, rule: Rule, verdic
     answers[verdict.rows] = verdict.answers
     rows = np.flatnonzero(~np.isnan(answers.reshape(len(answers), -1)[:, 0]))
     found = task.suspects(seen.targets.take(rows), answers[rows])
-    return [Suspect(int(rows[s.row]), s.suggested, s.score) for s in found]
+    return [replace(s, row=int(rows[s.row])) for s in found]
 
 
 def _without_leaks(task: Task, seen: Seen, plan: Plan, verdict: evidence.Verdict) -> Score | None:

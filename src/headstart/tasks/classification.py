@@ -159,7 +159,7 @@ def record(names: Sequence[str], answer: NDArray[np.floating[Any]], rule: Rule, 
 
 
 def suspects(targets: Targets, answers: NDArray[Any]) -> list[Suspect]:
-    """By confident learning."""
+    """By the rate of wrong labels that the answers show."""
     return suspected_labels(class_numbers(targets), probabilities_of(answers), targets.names)
 
 
