@@ -121,6 +121,9 @@ WRONG = [
     ("features", "-o f.csv --seed 3", "draws nothing"),
     ("features", "-o f.csv --size 9", "16 to 1024"),
     ("inspect", "--seed 3", "draws nothing"),
+    ("rank", "--budget soon", "such as 90s"),
+    ("inspect", "--backbone auto", "is of fit"),
+    ("fit", "--backbone auto --layer x", "is of one network"),
     ("inspect", "--fail-on leeks", "did you mean leaks"),
     ("inspect", "--bands 4,3", "three"),
     ("fit", "--bands red,green,blue", "three whole numbers"),
@@ -189,7 +192,7 @@ def test_a_wrong_value_is_refused_before_the_data_are_read_and_anything_heavy_is
 def test_every_option_with_a_value_that_can_be_wrong_is_tried() -> None:
     """Paths and names are known to be wrong only where they are looked up; the others have a row above."""
     free = {"--output", "--backbone", "--layer", "--tune", "--cache", "--weights", "--search", "--download"}
-    free |= {"--cost", "--add-to", "--import-weights", "--label", "--remove"}
+    free |= {"--backbones", "--cost", "--add-to", "--import-weights", "--label", "--remove"}
     action = next(a for a in parser()._actions if isinstance(a, argparse._SubParsersAction))
     tried = {word for _, given, _ in WRONG for word in given.replace("=", " ").split() if word.startswith("--")}
     for command in action.choices.values():

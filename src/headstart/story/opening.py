@@ -78,6 +78,18 @@ def announce_maps(table: Table, backbone: Backbone, options: Options, watch: Wat
     watch.say(line)
 
 
+def refuse_training(task: Task, options: Options) -> None:
+    """Raises OptionError where something is to be trained step by step that this task only solves in closed form."""
+    if task.objective is not None:
+        return
+    for name, value, default in (("tune", options.tune, "none"), ("head", options.head, "auto")):
+        if value != default:
+            raise OptionError(
+                f"--{name} {value} trains step by step, which --task {task.name} does not do: leave it out; a network "
+                "that was tuned on other images may be given with --backbone MODEL"
+            )
+
+
 def open_network(
     table: Table, options: Options, random: bool = False, say: Say = QUIET.say, whole: bool = False
 ) -> tuple[Backbone, Engine]:

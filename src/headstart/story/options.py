@@ -30,7 +30,7 @@ LEAST_COVERAGE, MOST_COVERAGE = 0.5, 0.999  # of sets: the latter asks for 999 i
 class Options:
     """What the user may set; every other setting comes from the recipe."""
 
-    backbone: str = BACKBONE
+    backbone: str = BACKBONE  # or auto, auto:NAME,NAME: story.rank chooses
     weights: str = "auto"  # or "none", or a file
     taps: str = "auto"  # or "last", "all"
     layer: str | None = None  # the one layer to read; None: as `taps` says
@@ -81,7 +81,18 @@ def check(options: Options) -> None:
     for name in ("backbone", "weights", "layer", "tune", "cost"):
         if getattr(options, name) == "":
             raise OptionError(f"--{name} is empty: give a name, or leave it out")
+    _check_auto(options)
     _check_together(options)
+
+
+def _check_auto(options: Options) -> None:
+    """Raises OptionError for what is of one network where several are ranked."""
+    if auto_words(options.backbone) is not None:
+        for name, given in (("weights", options.weights != "auto"), ("layer", options.layer is not None)):
+            if given:
+                raise OptionError(
+                    f"--{name} is of one network, and --backbone auto chooses among several: leave it out"
+                )
 
 
 def _check_together(options: Options) -> None:
@@ -110,6 +121,12 @@ def _check_together(options: Options) -> None:
         raise OptionError("--tune learns in the network itself: leave out --head, --layer and --taps")
     if options.taps != "auto" and (options.layer or own_head):
         raise OptionError(f"--taps {options.taps} says what --layer and --head say otherwise: leave it out")
+
+
+def auto_words(backbone: str) -> str | None:
+    """Of `auto` and `auto:NAME,NAME` what stands behind the colon; None where one network is named."""
+    word, _, names = backbone.partition(":")
+    return names if word == "auto" else None
 
 
 def check_pooling(pooling: str, layer: str | None) -> None:
