@@ -11,9 +11,7 @@ what is left to a class is the form of its labels and answers.
 
 from __future__ import annotations
 
-import unicodedata
 import warnings
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,7 +24,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, MultiOutputMixin, Regre
 from sklearn.utils.validation import check_is_fitted
 
 from headstart.data.given import Labels, classes_of, labels_of
-from headstart.data.given_truth import truth_given
+from headstart.data.given_truth import remarks, truth_given
 from headstart.data.table import Table, list_images, read_table, table_of
 from headstart.data.targets import UNKNOWN, LabelSets, label_targets
 from headstart.errors import BundleError, DataError
@@ -119,7 +117,8 @@ class TransferClassifier(ClassifierMixin, Settings, BaseEstimator):  # type: ign
         labels = None if y is None else labels_of(y)
         if labels is not None:
             labels.check_classes()
-            _warn(labels)
+            for line in remarks(labels):
+                warnings.warn(line, stacklevel=2)
         self._fit = _fitted(CLASSIFICATION, X, labels, self)
         self.classes_ = self._fit.classes if labels is None else labels.values
         self.set_aside_ = self._fit.set_aside
@@ -127,12 +126,12 @@ class TransferClassifier(ClassifierMixin, Settings, BaseEstimator):  # type: ign
 
     def predict_proba(self, X: Images) -> npt.NDArray[np.float32]:
         """Probabilities (image, class). Raises DataError naming the first image that cannot be read."""
-        return probabilities_of(_of(self).answers(X))
+        return probabilities_of(_of(self).predict(X).answers)
 
     def predict(self, X: Images) -> npt.NDArray[Any]:
         """The most probable class of each image, or the one that `aim` or `cost` asks for, (image,)."""
         check_is_fitted(self, "_fit")
-        return np.asarray(self.classes_[decision_of(_of(self).answers(X))])
+        return np.asarray(self.classes_[decision_of(_of(self).predict(X).answers)])
 
     def predict_set(self, X: Images) -> npt.NDArray[np.bool_]:
         """Which classes can be meant (image, class), one at least: the share `coverage` of new images has its true
@@ -436,21 +435,3 @@ def _takes_images(tags: Any) -> Any:
     tags.input_tags.two_d_array = False
     tags.target_tags.required = False
     return tags
-
-
-def _warn(labels: Labels) -> None:
-    """Say what was read otherwise than it is written, and what is nearly the same."""
-    if labels.written:
-        some = ", ".join(repr(text) for text in sorted(set(labels.written)))
-        warnings.warn(
-            f"{len(labels.written)} labels are the text {some}, which data frames write for a missing one: their "
-            "images are not learned from. A class needs another name",
-            stacklevel=3,
-        )
-    alike = defaultdict(list)
-    for name in dict.fromkeys(labels.texts):
-        alike[" ".join(unicodedata.normalize("NFKC", name).casefold().split())].append(name)
-    for names in alike.values():
-        if len(names) > 1:
-            shown = " and ".join(ascii(name) for name in names)
-            warnings.warn(f"the classes {shown} look the same, but are learned as different ones", stacklevel=3)
