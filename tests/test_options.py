@@ -40,6 +40,8 @@ NEEDS: dict[str, tuple[object, list[dict[str, str]]]] = {
     "threshold": (0.4, [{}]),
     "coverage": (0.8, [{}]),
     "max_error": (0.02, [{}]),
+    "aim": ("balanced", [{}]),
+    "cost": ("costs.csv", [{}]),
     "min_images": (3, [{}]),
     "cache": ("here", [{}]),
     "seed": (3, [{}]),
@@ -91,6 +93,8 @@ WRONG = [
     ("fit", "--coverage 0.4", "from 0.5 to 0.999"),
     ("fit", "--coverage nan", "from 0.5 to 0.999"),
     ("fit", "--max-error 1", "a share between 0 and 1"),
+    ("fit", "--aim balance", "one of accuracy, balanced"),
+    ("fit", "--aim balanced --cost c.csv", "leave one of them out"),
     ("fit", "--taps some", "one of auto, last, all"),
     ("fit", "--precision f16", "one of auto, bf16, f32"),
     ("fit", "--size 3", "16 to 1024"),
@@ -188,7 +192,7 @@ def test_a_wrong_value_is_refused_before_the_data_are_read_and_anything_heavy_is
 def test_every_option_with_a_value_that_can_be_wrong_is_tried() -> None:
     """Paths and names are known to be wrong only where they are looked up; the others have a row above."""
     free = {"--output", "--backbone", "--layer", "--tune", "--cache", "--weights", "--search", "--download"}
-    free |= {"--backbones", "--add-to", "--import-weights", "--label", "--remove"}
+    free |= {"--backbones", "--cost", "--add-to", "--import-weights", "--label", "--remove"}
     action = next(a for a in parser()._actions if isinstance(a, argparse._SubParsersAction))
     tried = {word for _, given, _ in WRONG for word in given.replace("=", " ").split() if word.startswith("--")}
     for command in action.choices.values():

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 from headstart import __version__, recipe
 from headstart.cli.console import ClosedOutputError, writing
 from headstart.files.cells import printable
-from headstart.story.options import AUGMENTATIONS, PRECISIONS, TAPS, Options
+from headstart.story.options import AIMS, AUGMENTATIONS, PRECISIONS, TAPS, Options
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -317,6 +317,19 @@ def _head_options(command: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="predict marks answers as not sure enough, so that of the others at most this share is wrong, such as "
         "0.02 (one class an image; with 95 %% confidence; default: none is marked)",
+    )
+    fit.add_argument(
+        "--aim",
+        default=Options.aim,
+        metavar="|".join(AIMS),
+        help="what answers serve: the share that is right, or the mean of the classes' own shares, in which a rare "
+        "class counts the same (one class an image; default: %(default)s)",
+    )
+    fit.add_argument(
+        "--cost",
+        metavar="FILE",
+        help="a CSV file of what each mistake costs: a row for each true class, a column for each answer; the answer "
+        "is the one whose expected cost is smallest (one class an image; default: all mistakes are alike)",
     )
     fit.add_argument("--batch-size", type=int, metavar="N", help="images a step of that training (default: 32)")
     fit.add_argument(

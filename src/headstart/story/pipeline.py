@@ -43,6 +43,7 @@ from headstart.story.opening import (
     QUIET,
     Options,
     Watcher,
+    aimed,
     announce_maps,
     features_again,
     features_of,
@@ -179,6 +180,7 @@ def learn(
     check(options)
     refuse_training(task, options)
     table = task.prepare(labelled(table), options.min_images)
+    task = aimed(task, table, options)
     options, ranking = chosen(task, table, options, watch, clock)
     with clock("open the network"), watch.step("open the network"):
         backbone, engine = open_network(table, options, say=watch.say, whole=task.whole)
