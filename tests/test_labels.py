@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from headstart.errors import OptionError
 from headstart.judge.class_marks import class_marks
 from headstart.judge.crossing import Answer, Judged, Rows, cross_validate
-from headstart.judge.labels import suspected_labels
+from headstart.judge.labels import Expected, expected, suspected_labels
 
 DIGITS = list("0123456789")
 
@@ -47,7 +47,7 @@ def test_flipped_labels_are_found(digits: tuple[NDArray[np.float64], NDArray[np.
     hits = found & set(flipped.tolist())
     assert len(hits) / len(flipped) > 0.85
     assert len(hits) / len(found) > 0.8
-    assert np.mean([s.suggested == y[s.row] for s in suspects if s.row in hits]) > 0.95
+    assert np.mean([s.suggested == y[s.row] for s in suspects if s.row in hits]) > 0.9
     worst = [s.row for s in suspects[: len(flipped) // 2]]
     assert np.mean(np.isin(worst, flipped)) > 0.95
     scores = [s.score for s in suspects]
@@ -78,14 +78,37 @@ def test_at_most_half_of_a_class_is_suspected() -> None:
     assert len(suspected_labels(y, p, ["a", "b"])) <= 9
 
 
-def test_doubt_in_a_weak_class_is_judged_by_that_classs_own_standard() -> None:
-    """Class b gets 0.6 when it is right: 0.65 for b on an image labelled a is as sure as the model ever is of b."""
-    y = np.array([0] * 50 + [1] * 50)
-    p = np.where(y[:, None] == 0, [0.95, 0.05], [0.4, 0.6])
-    p[3] = [0.35, 0.65]
-    (found,) = suspected_labels(y, p, ["a", "b"])
-    assert (found.row, found.suggested) == (3, 1)
-    assert found.score == pytest.approx(0.3)
+def made(rng: np.random.Generator, n: int, n_classes: int, sharp: float, rate: float) -> tuple[Any, Any, Any]:
+    """(labels, answers, which labels are wrong): a calibrated model of images as hard as `sharp` has it."""
+    scores = sharp * rng.gumbel(size=(n, n_classes))
+    p = np.exp(scores - scores.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    truth = (rng.random((n, 1)) > p.cumsum(axis=1)).sum(axis=1).clip(max=n_classes - 1)
+    wrong = rng.random(n) < rate
+    return np.where(wrong, (truth + rng.integers(1, n_classes, n)) % n_classes, truth), p, wrong
+
+
+@pytest.mark.parametrize(("n_classes", "sharp"), [(2, 20.0), (2, 2.0), (10, 6.0), (10, 2.0), (50, 2.0)])
+def test_the_number_of_wrong_labels_holds(n_classes: int, sharp: float) -> None:
+    """From nearly no mistakes to many: the wrong labels of the list are within what is said of it."""
+    rng, held, draws = np.random.default_rng(0), 0, 40
+    for _ in range(draws):
+        y, p, wrong = made(rng, 400, n_classes, sharp, 0.06)
+        found = suspected_labels(y, p, [str(k) for k in range(n_classes)])
+        said, true = expected(found), int(wrong[[s.row for s in found]].sum())
+        held += said.low <= true <= said.high
+    assert held >= 0.9 * draws
+
+
+@pytest.mark.parametrize("sharp", [6.0, 2.0, 1.0])
+def test_a_weak_model_accuses_no_right_label(sharp: float) -> None:
+    rng, draws = np.random.default_rng(1), 40
+    accused = [len(suspected_labels(*made(rng, 400, 10, sharp, 0.0)[:2], DIGITS)) for _ in range(draws)]
+    assert sum(n > 0 for n in accused) <= 0.1 * draws
+
+
+def test_nothing_is_expected_of_an_empty_list() -> None:
+    assert expected([]) == Expected(0, 0, 0, 0)
 
 
 def test_edges() -> None:

@@ -98,7 +98,7 @@ def commands(parted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> d
     from headstart.trunk.backbone import open_backbone
 
     weights = tmp_path / "own.safetensors"
-    save_file(open_backbone("test_efficientnet", "none", 3).module.state_dict(), weights)
+    save_file(open_backbone("test_efficientnet", "none", 4093).module.state_dict(), weights)
     network = ["--backbone", "test_efficientnet", "--weights", str(weights), "--size", "64", "--precision", "f32"]
     data, model, image = str(parted), str(tmp_path / "model"), str(parted / "test" / "sea" / "6.png")
     return {

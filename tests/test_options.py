@@ -40,6 +40,8 @@ NEEDS: dict[str, tuple[object, list[dict[str, str]]]] = {
     "threshold": (0.4, [{}]),
     "coverage": (0.8, [{}]),
     "max_error": (0.02, [{}]),
+    "aim": ("balanced", [{}]),
+    "cost": ("costs.csv", [{}]),
     "min_images": (3, [{}]),
     "cache": ("here", [{}]),
     "seed": (3, [{}]),
@@ -91,6 +93,8 @@ WRONG = [
     ("fit", "--coverage 0.4", "from 0.5 to 0.999"),
     ("fit", "--coverage nan", "from 0.5 to 0.999"),
     ("fit", "--max-error 1", "a share between 0 and 1"),
+    ("fit", "--aim balance", "one of accuracy, balanced"),
+    ("fit", "--aim balanced --cost c.csv", "leave one of them out"),
     ("fit", "--taps some", "one of auto, last, all"),
     ("fit", "--precision f16", "one of auto, bf16, f32"),
     ("fit", "--size 3", "16 to 1024"),
@@ -117,6 +121,10 @@ WRONG = [
     ("features", "-o f.csv --seed 3", "draws nothing"),
     ("features", "-o f.csv --size 9", "16 to 1024"),
     ("inspect", "--seed 3", "draws nothing"),
+    ("rank", "--budget soon", "such as 90s"),
+    ("inspect", "--backbone auto", "is of fit"),
+    ("fit", "--backbone auto --layer x", "is of one network"),
+    ("inspect", "--fail-on leeks", "did you mean leaks"),
     ("inspect", "--bands 4,3", "three"),
     ("fit", "--bands red,green,blue", "three whole numbers"),
     ("fit", "--min-images 0", "a whole number from 1"),
@@ -132,6 +140,8 @@ WRONG = [
     ("classify", "--cache x", "unrecognized"),
     ("predict MODEL", "--top 0", "1 or more"),
     ("predict MODEL", "-o f.txt", "must end in"),
+    ("predict MODEL", f"--explain {sys.executable}", "is no folder"),
+    ("predict MODEL", "--explain=", "--explain is empty"),
     ("compare", "--epochs 0", "1 to 10000"),
     ("compare", "--augment fotos", "one of photo"),
     ("compare", "--curve --freeze-depth", "leave one of them out"),
@@ -185,7 +195,7 @@ def test_a_wrong_value_is_refused_before_the_data_are_read_and_anything_heavy_is
 def test_every_option_with_a_value_that_can_be_wrong_is_tried() -> None:
     """Paths and names are known to be wrong only where they are looked up; the others have a row above."""
     free = {"--output", "--backbone", "--layer", "--tune", "--cache", "--weights", "--search", "--download"}
-    free |= {"--add-to", "--import-weights", "--label", "--remove"}
+    free |= {"--backbones", "--cost", "--add-to", "--import-weights", "--label", "--remove"}
     action = next(a for a in parser()._actions if isinstance(a, argparse._SubParsersAction))
     tried = {word for _, given, _ in WRONG for word in given.replace("=", " ").split() if word.startswith("--")}
     for command in action.choices.values():

@@ -11,9 +11,7 @@ what is left to a class is the form of its labels and answers.
 
 from __future__ import annotations
 
-import unicodedata
 import warnings
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,11 +24,12 @@ from sklearn.base import BaseEstimator, ClassifierMixin, MultiOutputMixin, Regre
 from sklearn.utils.validation import check_is_fitted
 
 from headstart.data.given import Labels, classes_of, labels_of
-from headstart.data.given_truth import truth_given
+from headstart.data.given_truth import remarks, truth_given
 from headstart.data.table import Table, list_images, read_table, table_of
 from headstart.data.targets import UNKNOWN, LabelSets, label_targets
 from headstart.errors import BundleError, DataError
 from headstart.files.bundle import check_writable
+from headstart.judge.class_marks import decision_of, probabilities_of
 from headstart.ship.package import Loaded
 from headstart.ship.predict import Predictions, predict
 from headstart.story import pipeline, publish
@@ -38,6 +37,7 @@ from headstart.story.careful import careful
 from headstart.story.options import Options
 from headstart.story.replacing import check_replaceable
 from headstart.story.unlike import novelty_in, unlike
+from headstart.tasks.aims import as_saved
 from headstart.tasks.classification import CLASSIFICATION
 from headstart.tasks.confidence import abstains, in_set
 from headstart.tasks.known import TASKS
@@ -89,7 +89,8 @@ class TransferClassifier(ClassifierMixin, Settings, BaseEstimator):  # type: ign
     network's input in px, None = from the images. precision: "auto", "bf16" or "f32". bands: those of a TIFF that are
     red, green and blue, "4,3,2". cache: folder of stored features. seed: of every random draw. coverage: of the sets
     of `predict_set`, None = 0.9. max_error: the largest share of wrong answers among those that are sure enough, with
-    95 % confidence (`abstains`); None: all are sure enough.
+    95 % confidence (`abstains`); None: all are sure enough. aim: "accuracy", or "balanced": answers serve the mean
+    recall of the classes. cost: a CSV file of what each mistake costs, a row a true class, a column an answer.
 
     Images are given as a folder or manifest (a path), or as a sequence or column of paths, Pillow images or arrays
     (height, width[, channel]) with labels; numbers (a, b, c) are one picture where c is 1, 3 or 4, else grey ones.
@@ -104,6 +105,8 @@ class TransferClassifier(ClassifierMixin, Settings, BaseEstimator):  # type: ign
 
     coverage: float | None = Options.coverage
     max_error: float | None = Options.max_error
+    aim: str = Options.aim
+    cost: str | None = Options.cost
 
     def fit(self, X: Images, y: Given | None = None) -> Self:
         """Learn from X (and y (image,), unless X is a folder or manifest). Raises HeadstartError.
@@ -114,7 +117,8 @@ class TransferClassifier(ClassifierMixin, Settings, BaseEstimator):  # type: ign
         labels = None if y is None else labels_of(y)
         if labels is not None:
             labels.check_classes()
-            _warn(labels)
+            for line in remarks(labels):
+                warnings.warn(line, stacklevel=2)
         self._fit = _fitted(CLASSIFICATION, X, labels, self)
         self.classes_ = self._fit.classes if labels is None else labels.values
         self.set_aside_ = self._fit.set_aside
@@ -122,12 +126,12 @@ class TransferClassifier(ClassifierMixin, Settings, BaseEstimator):  # type: ign
 
     def predict_proba(self, X: Images) -> npt.NDArray[np.float32]:
         """Probabilities (image, class). Raises DataError naming the first image that cannot be read."""
-        return _of(self).predict(X).answers
+        return probabilities_of(_of(self).predict(X).answers)
 
     def predict(self, X: Images) -> npt.NDArray[Any]:
-        """The most probable class of each image, (image,)."""
+        """The most probable class of each image, or the one that `aim` or `cost` asks for, (image,)."""
         check_is_fitted(self, "_fit")
-        return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
+        return np.asarray(self.classes_[decision_of(_of(self).predict(X).answers)])
 
     def predict_set(self, X: Images) -> npt.NDArray[np.bool_]:
         """Which classes can be meant (image, class), one at least: the share `coverage` of new images has its true
@@ -354,7 +358,9 @@ class _Fit:
         return {"model": bare, "task": model.task.name, "set_aside": self.set_aside}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.model = Loaded(**state["model"], task=TASKS[state["task"]])
+        kept = state["model"]
+        task = as_saved(TASKS[state["task"]], kept["rule"], len(kept["names"]))
+        self.model = Loaded(**kept, task=task)
         self.set_aside, self.engine, self.learned = state["set_aside"], None, None
 
     def __copy__(self) -> Self:
@@ -429,21 +435,3 @@ def _takes_images(tags: Any) -> Any:
     tags.input_tags.two_d_array = False
     tags.target_tags.required = False
     return tags
-
-
-def _warn(labels: Labels) -> None:
-    """Say what was read otherwise than it is written, and what is nearly the same."""
-    if labels.written:
-        some = ", ".join(repr(text) for text in sorted(set(labels.written)))
-        warnings.warn(
-            f"{len(labels.written)} labels are the text {some}, which data frames write for a missing one: their "
-            "images are not learned from. A class needs another name",
-            stacklevel=3,
-        )
-    alike = defaultdict(list)
-    for name in dict.fromkeys(labels.texts):
-        alike[" ".join(unicodedata.normalize("NFKC", name).casefold().split())].append(name)
-    for names in alike.values():
-        if len(names) > 1:
-            shown = " and ".join(ascii(name) for name in names)
-            warnings.warn(f"the classes {shown} look the same, but are learned as different ones", stacklevel=3)

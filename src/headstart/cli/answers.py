@@ -15,6 +15,7 @@ from headstart.counted import counted
 from headstart.data.duplicates import DuplicateSet, find_leaks
 from headstart.data.targets import counts
 from headstart.files.bundle import Bundle
+from headstart.judge.labels import expected
 from headstart.judge.marks import Interval, Score
 from headstart.story.evidence import called
 from headstart.story.given_away import shortcut_line
@@ -34,7 +35,10 @@ def summary(fitted: Fitted, folder: Path, seconds: float) -> list[str]:
     score, task = fitted.verdict.score, fitted.method.task
     headline = task.judging.headline
     lines = [_line(_name(headline.name), f"{_told(score, headline.name)}  n = {score.n:,}  ({_judged(fitted)})")]
-    if any(b.measure == "balanced_accuracy" for b in fitted.baselines):
+    if headline.name == "balanced_accuracy":
+        lines.append(_line("", "accuracy in which each class counts the same, as in the comparisons below"))
+        lines.append(_line("accuracy", _told(score, "accuracy")))
+    elif any(b.measure == "balanced_accuracy" for b in fitted.baselines):
         also = f"{_told(score, 'balanced_accuracy')}  n = {score.n:,}  (each class counts the same, as below)"
         lines.append(_line("balanced", also))
     elif task.name != "classify":
@@ -42,6 +46,7 @@ def summary(fitted: Fitted, folder: Path, seconds: float) -> list[str]:
     lines += [
         _line(called(b, task), f"{_interval(b.scores[b.measure], b.measure)}  n = {b.n:,}") for b in fitted.baselines
     ]
+    lines += cost_lines(score)
     worst = _weakest(score)
     lines += [_line(*worst)] if worst else []
     if task.own is not None:
@@ -80,6 +85,18 @@ def _confidence(fitted: Fitted) -> list[str]:
         wrong = _interval(found.error, "") if found.error is not None else "none"
         lines.append(_line("", f"{wrong}  of these wrong ({found.max_error:g} was asked)"))
     return lines + [_line("note", remark) for remark in remarks(fitted)]
+
+
+def cost_lines(score: Score) -> list[str]:
+    """What deciding by costs saves."""
+    found = score.tables.get("cost")
+    if found is None:
+        return []
+    mean, plain, saved = (found[name] for name in ("mean", "by_probability", "saved"))
+    by = "saves" if saved["value"] >= 0 else "costs more:"
+    ends = "" if saved["low"] is None else f" [{saved['low']:.3g}, {saved['high']:.3g}]"
+    told = f"{mean['value']:.3g} instead of {plain['value']:.3g} an image by the most probable class"
+    return [_line("mean cost", told), _line("", f"{by} {abs(saved['value']):.3g}{ends}")]
 
 
 def _strangers(score: Score) -> list[str]:
@@ -137,7 +154,8 @@ def _remarks(fitted: Fitted) -> list[str]:
         across = f", {leaks:,} of them in more than one of train, validation and test" if leaks else ""
         lines.append(_line("duplicates", f"{_alike([s.kind for s in seen.duplicates])}{across} (duplicates.csv)"))
     if fitted.suspects:
-        lines.append(_line("labels", f"{len(fitted.suspects):,} may be wrong (suspected_labels.csv)"))
+        lines.append(_line("labels", f"{expected(fitted.suspects)}: suspected_labels.csv,"))
+        lines.append(_line("", "which headstart relabel applies when you have edited it"))
     if fitted.shortcut is not None and fitted.shortcut.clear:
         lines.append(_line("shortcut", shortcut_line(fitted.shortcut)))
     if seen.backbone.weights_source == "random weights":
@@ -189,6 +207,7 @@ def _weakest(score: Score) -> tuple[str, str] | None:
 
 
 NAMES = {  # of scores, where a terminal has room for less
+    "balanced_accuracy": "balanced",
     "mean_average_precision": "mAP",
     "r2": "R2",
     "mae": "MAE",
@@ -220,6 +239,7 @@ def score_lines(scored: Score) -> list[str]:
     if "log_loss" in scored.estimates and scored["log_loss"]["value"] is not None:
         lines.append(f"{'log_loss':18s} {scored.value('log_loss'):.3f}")
     lines.append(f"{'n':18s} {scored.n:,}")
+    lines += cost_lines(scored)
     for row in scored.tables.get("per_class", ()):
         lines.append(_row_line(row["class"], row, ("recall", "precision"), row["n"]))
     for row in scored.tables.get("per_label", ()):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 from headstart import __version__, recipe
 from headstart.cli.console import ClosedOutputError, writing
 from headstart.files.cells import printable
-from headstart.story.options import AUGMENTATIONS, PRECISIONS, TAPS, Options
+from headstart.story.options import AIMS, AUGMENTATIONS, PRECISIONS, TAPS, Options
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -80,12 +80,14 @@ def parser() -> argparse.ArgumentParser:
     _data_options(fit, leaves_out=True)
     _head_options(fit)
     _tuning_options(fit)
-    _network_options(fit)
+    _network_options(fit, auto=True)
 
     _add_asking_commands(command)
     _add_suggest(command)
     _add_recognising_commands(command)
+    _add_relabel(command)
     _add_looking_commands(command)
+    _add_ranking_command(command)
     return top
 
 
@@ -121,6 +123,18 @@ def _add_suggest(command: Callable[[str, str], argparse.ArgumentParser]) -> None
     suggest.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
 
+def _add_relabel(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    relabel = command("relabel", "apply an edited list of suspected labels: a new list of images, no image is touched")
+    relabel.add_argument("data", metavar="DATA", help="the images that the list is of, as fit was given them")
+    relabel.add_argument(
+        "fixes", metavar="FIXES.csv", help="columns path, action (keep, relabel or drop) and label; others are ignored"
+    )
+    relabel.add_argument("-o", "--output", required=True, metavar="FILE.csv", help="the new list, which fit reads")
+    relabel.add_argument("--label", metavar="COLUMN", help="the column of DATA that holds the class")
+    relabel.add_argument("--new-labels", action="store_true", help="allow labels that DATA does not have")
+    relabel.add_argument("--json", action="store_true", help="one JSON document on stdout")
+
+
 def _add_recognising_commands(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
     """The commands of a model that recognises (fit --task recognise)."""
     enrol = command("enrol", "add a person or product to a model that recognises, without training, or take one out")
@@ -135,6 +149,30 @@ def _add_recognising_commands(command: Callable[[str, str], argparse.ArgumentPar
     verify.add_argument("first", metavar="IMAGE", help="an image file")
     verify.add_argument("second", metavar="IMAGE", help="another one")
     verify.add_argument("--json", action="store_true", help="one JSON document on stdout")
+
+
+def _add_ranking_command(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    """Which network suits the images."""
+    rank = command("rank", "say which network suits your images, by some of those that teach")
+    rank.add_argument("data", metavar="DATA", help="as for fit; test and validation images are not looked at")
+    rank.add_argument(
+        "--backbones",
+        metavar="NAME,MODEL,NAME=FILE",
+        help="networks, saved models and networks with weights of your own (default: all whose weights are here)",
+    )
+    rank.add_argument("--download", action="store_true", help="also the best of those that may be fetched")
+    rank.add_argument(
+        "--budget",
+        dest="whole_job",
+        metavar="TIME",
+        help="leave out networks with which a fit takes longer: 90s, 10m, 2h",
+    )
+    rank.add_argument("--diagnostics", action="store_true", help="NCE, LEEP and LogME too, which choose nothing")
+    rank.add_argument(
+        "--taps", default=Options.taps, metavar="|".join(TAPS), help="layers that the heads read (default: %(default)s)"
+    )
+    _data_options(rank, leaves_out=True)
+    _network_options(rank, one=False)
 
 
 def _add_looking_commands(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
@@ -304,6 +342,19 @@ def _head_options(command: argparse.ArgumentParser) -> None:
         help="predict marks answers as not sure enough, so that of the others at most this share is wrong, such as "
         "0.02 (one class an image; with 95 %% confidence; default: none is marked)",
     )
+    fit.add_argument(
+        "--aim",
+        default=Options.aim,
+        metavar="|".join(AIMS),
+        help="what answers serve: the share that is right, or the mean of the classes' own shares, in which a rare "
+        "class counts the same (one class an image; default: %(default)s)",
+    )
+    fit.add_argument(
+        "--cost",
+        metavar="FILE",
+        help="a CSV file of what each mistake costs: a row for each true class, a column for each answer; the answer "
+        "is the one whose expected cost is smallest (one class an image; default: all mistakes are alike)",
+    )
     fit.add_argument("--batch-size", type=int, metavar="N", help="images a step of that training (default: 32)")
     fit.add_argument(
         "--optimizer",
@@ -337,14 +388,13 @@ def _tuning_options(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _network_options(parser: argparse.ArgumentParser, stores: bool = True) -> None:
-    """`stores`: the command keeps features, and draws at random."""
-    command = parser.add_argument_group("the network")
+def _which_network(command: argparse._ArgumentGroup, auto: bool) -> None:
+    also = ", or auto: the one that suits the images best, of those at hand or of auto:NAME,NAME" if auto else ""
     command.add_argument(
         "--backbone",
         default=Options.backbone,
-        metavar="NAME|MODEL",
-        help=f"a network (see headstart backbones), or the folder of a saved model (default: {Options.backbone})",
+        metavar="NAME|MODEL|auto" if auto else "NAME|MODEL",
+        help=f"a network (see headstart backbones), or the folder of a saved model{also} (default: {Options.backbone})",
     )
     command.add_argument(
         "--weights",
@@ -352,6 +402,15 @@ def _network_options(parser: argparse.ArgumentParser, stores: bool = True) -> No
         metavar="auto|none|FILE",
         help="a .safetensors or .pth file, or none for random (default: %(default)s)",
     )
+
+
+def _network_options(
+    parser: argparse.ArgumentParser, stores: bool = True, one: bool = True, auto: bool = False
+) -> None:
+    """`stores`: the command keeps features, and draws at random; `one`: it takes one network, `auto`: or chooses it."""
+    command = parser.add_argument_group("the network")
+    if one:
+        _which_network(command, auto)
     command.add_argument(
         "--size", type=int, metavar="PX", help="side of the network's input in pixels (default: from the images)"
     )

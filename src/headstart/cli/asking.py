@@ -50,12 +50,14 @@ def evaluate(given: argparse.Namespace) -> None:
 
 
 def predict(given: argparse.Namespace) -> None:
-    from headstart.files.output import PREDICTIONS, check_output
+    from headstart.files.output import PREDICTIONS, check_folder, check_output
     from headstart.story.options import check_top
 
     check_top(given.top)
     if given.output:
         check_output(Path(given.output), PREDICTIONS)
+    if given.explain is not None:
+        check_folder(given.explain, "--explain")
     from headstart.data.table import list_images
     from headstart.data.to_label import named
 

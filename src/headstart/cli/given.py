@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from headstart.cli.console import tell
 from headstart.counted import counted
-from headstart.errors import DataError
+from headstart.errors import DataError, OptionError
 
 if TYPE_CHECKING:
     from headstart.data.table import Table
@@ -18,10 +18,14 @@ if TYPE_CHECKING:
 
 def options_of(given: argparse.Namespace, **as_if: Any) -> Options:
     """The options that a command has, checked; the defaults for those that it lacks, or what it does as if given."""
-    from headstart.story.options import Options, check
+    from headstart.story.options import Options, auto_words, check
 
     found = Options(**{name: getattr(given, name) for name in vars(Options()) if hasattr(given, name)} | as_if)
     check(found)
+    if auto_words(found.backbone) is not None and given.command not in ("fit", "demo"):
+        raise OptionError(
+            f"--backbone {found.backbone} is of fit: name a network, such as one that headstart rank finds"
+        )
     return found
 
 

@@ -20,7 +20,7 @@ from headstart.cli.progress import quiet_libraries, shown_to_somebody
 from headstart.errors import HeadstartError, OptionError, lacks_memory, reason_of
 
 _RESUMES = "no result was written; images that were read need not be read again by the same command"
-INTERRUPTED = dict.fromkeys(("demo", "fit", "features", "inspect", "compare"), _RESUMES)
+INTERRUPTED = dict.fromkeys(("demo", "fit", "features", "inspect", "compare", "rank"), _RESUMES)
 
 
 # Objects made before the next look for cycles: libraries make a million that stay (a start took 5.4 s of CPU, 4.0 so).
@@ -28,7 +28,7 @@ UNLOOKED = (50_000, 20, 50)
 
 
 SMALLER = "take a smaller --size, or fewer images, or close other programs"
-REMEDIES = dict.fromkeys(("fit", "features", "inspect", "compare", "classify"), SMALLER)
+REMEDIES = dict.fromkeys(("fit", "features", "inspect", "compare", "classify", "rank"), SMALLER)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -83,7 +83,9 @@ COMMANDS = {
     "suggest": "suggesting.suggest",
     "enrol": "people.enrol",
     "verify": "people.verify",
+    "relabel": "mending.relabel",
     "inspect": "looking.inspect",
+    "rank": "ranking.rank",
     "features": "looking.features",
     "backbones": "looking.backbones",
     "report": "looking.report",

@@ -13,6 +13,8 @@ frame columns are the labels' names, or those of the values.
 
 from __future__ import annotations
 
+import unicodedata
+from collections import defaultdict
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
@@ -211,3 +213,22 @@ def _one_column(given: Any) -> list[Any]:
         if hasattr(given, method):
             return list(getattr(given, method)())
     return [one[0] if isinstance(one, (list, tuple)) and len(one) == 1 else one for one in given]
+
+
+def remarks(labels: Labels) -> list[str]:
+    """What was read otherwise than it is written, and which classes are nearly the same."""
+    found = []
+    if labels.written:
+        some = ", ".join(repr(text) for text in sorted(set(labels.written)))
+        found.append(
+            f"{len(labels.written)} labels are the text {some}, which data frames write for a missing one: their "
+            "images are not learned from. A class needs another name"
+        )
+    alike = defaultdict(list)
+    for name in dict.fromkeys(labels.texts):
+        alike[" ".join(unicodedata.normalize("NFKC", name).casefold().split())].append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            shown = " and ".join(ascii(name) for name in names)
+            found.append(f"the classes {shown} look the same, but are learned as different ones")
+    return found

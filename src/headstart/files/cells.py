@@ -23,7 +23,7 @@ def csv_bytes(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(header)
-    writer.writerows([_cell(value) for value in row] for row in rows)
+    writer.writerows([cell(value) for value in row] for row in rows)
     return text.getvalue().encode("utf-8", "backslashreplace")
 
 
@@ -37,7 +37,7 @@ def quoted(text: str, most: int = 40) -> str:
     return repr(text if len(text) <= most else f"{text[: most // 2]}…{text[-(most // 2) :]}")
 
 
-def _cell(value: object) -> object:
+def cell(value: object) -> object:
     if not isinstance(value, str):
         return "" if value is None else value
     guarded = f"'{value}" if value.startswith(FORMULA) else value

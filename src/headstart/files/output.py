@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from headstart.errors import OptionError, OutputError
@@ -31,3 +32,11 @@ def check_output(path: Path, formats: tuple[str, ...]) -> None:
         raise OutputError(f"the folder {path.parent} does not exist: make it first, or choose another -o")
     if taken:
         raise OutputError(f"{path} is a folder: choose another -o")
+
+
+def check_folder(name: str, option: str) -> None:
+    """Raise OptionError now for a name that no folder can have, before long work; makes nothing."""
+    if not name:
+        raise OptionError(f"{option} is empty: name a folder")
+    if os.path.lexists(name) and not Path(name).is_dir():
+        raise OptionError(f"{option} {name} is no folder: choose another one")

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from headstart.errors import DataError, OptionError
 from headstart.judge.intervals import (
+    NEW_IMAGES,
     accuracy_interval,
     corrected_half_width,
     drawn,
@@ -30,6 +31,7 @@ from headstart.judge.intervals import (
     interval,
     mean_ends,
     mover,
+    paired_losses,
     percentiles,
     units_of,
     wider,
@@ -43,6 +45,7 @@ CHUNK = 250  # resamples at a time: (250, 3 x 1000 classes) float64 is 6 MB
 ECE_BINS = 15  # of equal mass (Guo et al. 2017 use 15; equal mass: Nixon et al. 2019)
 SMALLEST_PROBABILITY = 1e-7  # log-loss clips here, about the resolution of float32: one image costs 16.1 at most
 
+COSTS = ("cost", "cost_by_probability")  # marks of a model that was told what mistakes cost
 _MACRO = ("balanced_accuracy", "macro_precision", "macro_recall", "macro_f1")
 METRICS = (
     "accuracy",
@@ -61,30 +64,42 @@ ClassRow = TypedDict("ClassRow", {"class": str, "n": float, "precision": Interva
 
 
 def class_marks(truth: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]]) -> Marks:
-    """What is judged of truth (image,) against probabilities (image, class).
+    """What is judged of truth (image,) against probabilities (image, class), or (image, class, 2): probability, worth.
 
-    Columns (image,): truth; answer: the most probable class (the first of equals); right: 1 or 0; sure: the answer's
-    probability; loss: -log of the truth's probability, clipped. Raises DataError without images, OptionError where the
-    shapes or values are no probabilities of these classes.
+    Columns (image,): truth; answer: the most probable class, or that of most worth (the first of equals); right: 1 or
+    0; sure: the answer's probability; loss: -log of the truth's probability, clipped. Raises DataError without images,
+    OptionError where the shapes or values are no probabilities of these classes.
     """
+    answer = decision_of(probabilities)
+    probabilities = probabilities_of(probabilities)
     _check(truth, probabilities)
-    answer = probabilities.argmax(axis=1).astype(np.int64)
     return Marks(
         {
             "truth": truth.astype(np.int64),
             "answer": answer,
             "right": (answer == truth).astype(np.float64),
-            "sure": probabilities.max(axis=1).astype(np.float64),
+            "sure": probabilities[np.arange(len(truth)), answer].astype(np.float64),
             "loss": _losses(truth, probabilities),
         }
     )
+
+
+def probabilities_of(answers: NDArray[Any]) -> NDArray[Any]:
+    """(image, class) of answers (image, class), or (image, class, 2): probability, worth."""
+    return answers[..., 0] if answers.ndim == 3 else answers
+
+
+def decision_of(answers: NDArray[Any]) -> NDArray[np.int64]:
+    """(image,): the class answered, the most probable one, or that of most worth."""
+    return np.asarray((answers[..., -1] if answers.ndim == 3 else answers).argmax(axis=1), dtype=np.int64)
 
 
 def mean_marks(repeats: Sequence[Marks], probabilities: NDArray[np.floating[Any]]) -> Marks:
     """The marks of several answers an image, of which probabilities (image, class) are the mean: `right` is the share
     of the answers that were right."""
     first = class_marks(repeats[0]["truth"], probabilities)
-    return Marks({**first.columns, "right": np.mean([marks["right"] for marks in repeats], axis=0)})
+    means = ("right", *(name for name in repeats[0].columns if name in COSTS))
+    return Marks({**first.columns, **{name: np.mean([m[name] for m in repeats], axis=0) for name in means}})
 
 
 def class_score(
@@ -113,6 +128,7 @@ def class_score(
     tables = {
         "per_class": tally.per_class(classes),
         "confusion": confusion(truth, answer, len(classes)).tolist(),
+        **_costs([marks], units, 1.0),
     }
     return Score(len(truth), {name: found[name] for name in METRICS}, tables)
 
@@ -169,9 +185,28 @@ def crossed_class_score(
     tables = {
         "per_class": [_mean_row([s.tables["per_class"][c] for s in scores]) for c in range(len(classes))],
         "confusion": _mean_confusion([np.array(s.tables["confusion"]) for s in scores]),
+        **_costs(repeats, groups, NEW_IMAGES),
     }
     n_folds = len(np.unique(folds[0]))
     return Score(len(folds[0]), found, tables, n_folds, len(repeats))
+
+
+def _costs(repeats: Sequence[Marks], groups: NDArray[Any] | None, times: float) -> dict[str, Any]:
+    """What an image cost, what it would have cost by probability alone, and what was saved, paired: Student's t over
+    the groups, its width `times` over. Nothing where there are no costs."""
+    if COSTS[0] not in repeats[0].columns:
+        return {}
+    mine, plain = (np.mean([marks[name] for marks in repeats], axis=0) for name in COSTS)
+    none = np.zeros(len(mine))
+
+    def of(first: Array, second: Array) -> Interval:
+        found = paired_losses(first, second, groups)
+        if found["value"] is None or found["low"] is None:
+            return found
+        half = times * (found["value"] - found["low"])
+        return {"value": found["value"], "low": found["value"] - half, "high": found["value"] + half}
+
+    return {"cost": {"mean": of(mine, none), "by_probability": of(plain, none), "saved": of(plain, mine)}}
 
 
 def _mean_row(rows: Sequence[ClassRow]) -> ClassRow:

@@ -44,6 +44,12 @@ class Cell:
 def headline(data: ReportData) -> str:
     """The result in one sentence."""
     accuracy, n = headline_of(data.headline, data.headline_name), data.headline.score["n"]
+    if data.headline_name == "balanced_accuracy":
+        plain = full(estimate(data.headline.score.get("accuracy")))
+        return (
+            f"The model gives the right class for {full(accuracy, n)} of images that it has never seen, where each "
+            f"class counts the same (balanced accuracy); of all images it is {plain}."
+        )
     return f"The model gives the right class for {full(accuracy, n)} of images that it has never seen."
 
 
@@ -137,7 +143,7 @@ def _class_warnings(by_class: dict[str, int]) -> list[str]:
             found.append(
                 f"Unequal classes: {large} has {counted(by_class[large], 'image')}, {small} has "
                 f"{count(by_class[small])}; read the balanced accuracy and the class table, not the accuracy alone. "
-                "The alternatives are compared by the balanced accuracy, in which each class counts the same."
+                "The headline and the alternatives are balanced accuracies, in which each class counts the same."
             )
     return found
 
@@ -309,12 +315,28 @@ def sections(data: ReportData) -> dict[str, Any]:
         "calibration": [
             *calibration_sentences(data.headline.score, data.temperature, data.ece_by_chance),
             *confidence_sentences(data.confidence),
+            *cost_sentences(data.headline.score),
             *risk_sentences(data.risk),
             *unlike_sentences(data.unlike),
         ],
         "reliability": figures.reliability(data.reliability),
         "risk": figures.risk(data.risk),
     }
+
+
+def cost_sentences(score: Mapping[str, Any]) -> list[str]:
+    """What deciding by costs saves."""
+    if (found := score.get("cost")) is None:
+        return []
+    mean, by, saved = (estimate(found[name]) for name in ("mean", "by_probability", "saved"))
+    if mean is None or by is None or saved is None:
+        return []
+    ends = "" if saved.low is None else f" (95 % interval {plain(saved.low, 3)} to {plain(saved.high or 0.0, 3)})"
+    return [
+        f"The answer is the one whose expected cost is smallest, by the costs that were given: {plain(mean.value, 3)} "
+        f"an image on average instead of {plain(by.value, 3)} by the most probable class; saved: "
+        f"{plain(saved.value, 3)}{ends}."
+    ]
 
 
 def _warnings(data: ReportData) -> list[str]:

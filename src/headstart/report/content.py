@@ -271,6 +271,7 @@ class ReportData:
     most_certain: tuple[Picture, ...] = ()  # certain and right
     suspects: tuple[Picture, ...] = ()
     n_suspects: int | None = None  # of all images; None = len(suspects)
+    suspects_said: str = ""  # how many of them are expected to be wrong, with an interval
     duplicates: tuple[DuplicateGroup, ...] = ()
     n_duplicates: int | None = None  # groups in all; None = len(duplicates)
     n_leaks: int | None = None  # groups across the user's splits; None = counted in `duplicates`

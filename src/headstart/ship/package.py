@@ -30,6 +30,7 @@ from headstart.heads.probe import Link, Probe
 from headstart.heads.reference import Reference
 from headstart.heads.taps import Part, plain
 from headstart.recipe import Training
+from headstart.tasks.aims import as_saved
 from headstart.tasks.known import TASKS
 from headstart.tasks.task import Head, Rule, Task
 from headstart.trunk.backbone import from_tensors, timm_config, timm_tensors
@@ -216,6 +217,7 @@ def unpack(bundle: Bundle, task: Task | None = None) -> Loaded:
         head = _head(task, manifest["head"], own, widths, classes)
         kept = {name: tuple(map(float, values)) for name, values in manifest.get("rule", {}).items()}
         rule = kept if task.own is None else task.own.rule(head)
+        task = as_saved(task, rule, len(classes))
         known = _reference(bundle, head, widths)
         novelty = _novelty(bundle, head, widths, len(classes))
     except BundleError:

@@ -43,6 +43,7 @@ def settings(fitted: Fitted) -> list[recipe.Setting]:
         )
     )
     return [
+        *ranking_settings(fitted),
         recipe.Setting("input size", f"{side} px", size_source),
         recipe.Setting(
             "precision",
@@ -54,6 +55,16 @@ def settings(fitted: Fitted) -> list[recipe.Setting]:
         recipe.Setting("judged by", *judged),
         *_head_settings(fitted),
     ]
+
+
+def ranking_settings(fitted: Fitted) -> list[recipe.Setting]:
+    """Which network `--backbone auto` chose, and why."""
+    found = fitted.seen.ranking
+    if found is None:
+        return []
+    rows = ", ".join(f"{row.name} {_written(row.score, found.percent)}" for row in found.rows)
+    source = f"{found.why.partition(': ')[2]}; left-out {found.measure.replace('_', ' ')} of those images: {rows}"
+    return [recipe.Setting("network", f"{found.chosen.name} by --backbone auto", source)]
 
 
 def _head_settings(fitted: Fitted) -> list[recipe.Setting]:

@@ -12,6 +12,7 @@ from headstart import report
 from headstart.counted import count, counted
 from headstart.data.splits import folds
 from headstart.heads.confident import NEVER, least_answers, least_groups
+from headstart.judge.class_marks import decision_of
 from headstart.judge.intervals import accuracy_interval, interval, paired_losses
 from headstart.tasks.confidence import abstains, in_set
 from headstart.tasks.task import Rule
@@ -28,7 +29,7 @@ def measured(fitted: Fitted) -> report.Confidence | None:
     rule, verdict = fitted.rule, fitted.verdict
     if "set_from" not in rule:
         return None
-    meant = np.empty(verdict.answers.shape, dtype=bool)
+    meant = np.empty(verdict.answers.shape[:2], dtype=bool)
     silent = np.empty(len(verdict.rows), dtype=bool)
     for rows, own in _thresholds(fitted):
         meant[rows], silent[rows] = in_set(verdict.answers[rows], own), abstains(verdict.answers[rows], own)
@@ -37,7 +38,7 @@ def measured(fitted: Fitted) -> report.Confidence | None:
     mean = paired_losses(sizes, np.zeros(len(sizes)), groups)
     answered, error = None, None
     if "answer_from" in rule:
-        wrong = verdict.answers.argmax(axis=1) != truth
+        wrong = decision_of(verdict.answers) != truth
         answered = accuracy_interval(~silent, groups)
         error = accuracy_interval(wrong[~silent], groups[~silent]) if not silent.all() else None
     return report.Confidence(

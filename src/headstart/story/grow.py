@@ -17,16 +17,16 @@ from headstart.data.given import kind_of
 from headstart.data.sources import GoneSource
 from headstart.data.splits import Split, hold_out, read_split
 from headstart.data.table import Table
-from headstart.errors import DataError
+from headstart.errors import DataError, OptionError
 from headstart.files.bundle import Bundle, read_with
 from headstart.judge.marks import Marks
 from headstart.ship.package import Loaded, unpack
 from headstart.story import evidence
-from headstart.story.opening import QUIET, Options, Watcher, features_of, read_at
+from headstart.story.opening import QUIET, Options, Watcher, aimed, features_of, read_at
 from headstart.story.pipeline import Clock, Fitted, Growth, Seen, announce, examine, labelled, prove, taught
 from headstart.story.plan import Plan, make_plan
 from headstart.story.replacing import check_grows
-from headstart.tasks.known import with_confidence
+from headstart.tasks.known import TASKS, with_confidence
 from headstart.trunk.backbone import trunk_of
 from headstart.trunk.engine import compile_trunk
 from headstart.trunk.features import Features, store_key
@@ -63,7 +63,8 @@ def add_to(folder: str | Path, table: Table, options: Options, watch: Watcher = 
         fresh = features_of(table, backbone, engine, old.options, watch.bar("network", len(table)), watch.say)
     with clock("find duplicates"):
         table, features, n_old = _together(old, before, table.take(fresh.kept), fresh)
-        task = with_confidence(old.loaded.task, old.options.coverage, old.options.max_error)
+        task = with_confidence(TASKS[old.loaded.task.name], old.options.coverage, old.options.max_error)
+        task = aimed(task, table, old.options)
         seen = examine(task, table, backbone, engine, features)
         plan = _plan(old, seen, n_old)
     fitted = prove(taught(task, seen, plan, old.options, watch, clock), watch)
@@ -78,6 +79,10 @@ def _open(bundle: Bundle, options: Options) -> Old:
     split = read_split(bundle.folder / "split.parquet")
     if split.fingerprint != bundle.manifest.get("data_fingerprint"):
         raise DataError(f"{bundle.folder / 'split.parquet'} is not the list of this model's images: copy it again")
+    if "costs" in bundle.manifest.get("rule", {}):
+        raise OptionError(
+            f"{bundle.folder} decides by costs of its own classes: run headstart fit --cost on all images together"
+        )
     known = {k: v for k, v in bundle.run["options"].items() if k in vars(Options())}
     own = replace(Options(**known), backbone=str(bundle.folder), weights="auto", cache=options.cache, seed=options.seed)
     own = replace(own, tune="none", lr=None, budget=None)  # a tuned network is the one that is frozen now

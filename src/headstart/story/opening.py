@@ -13,6 +13,7 @@ from headstart import recipe
 from headstart.data import images
 from headstart.data.deep import said
 from headstart.data.ranges import ranges_of
+from headstart.data.scarce import training_images
 from headstart.data.table import Table
 from headstart.errors import DataError, ImageError, OptionError, OutputError
 from headstart.finetune import spec
@@ -21,6 +22,7 @@ from headstart.finetune.job import Session
 from headstart.heads.taps import one_layer
 from headstart.story.evidence import Method
 from headstart.story.options import LARGEST, SMALLEST, Options, bands_of, check_seed
+from headstart.tasks.aims import with_aim
 from headstart.tasks.task import Task
 from headstart.trunk.backbone import open_backbone
 from headstart.trunk.engine import Engine, accelerator, compile_trunk
@@ -74,6 +76,18 @@ def announce_maps(table: Table, backbone: Backbone, options: Options, watch: Wat
             "take a smaller --size, or another --cache"
         )
     watch.say(line)
+
+
+def refuse_training(task: Task, options: Options) -> None:
+    """Raises OptionError where something is to be trained step by step that this task only solves in closed form."""
+    if task.objective is not None:
+        return
+    for name, value, default in (("tune", options.tune, "none"), ("head", options.head, "auto")):
+        if value != default:
+            raise OptionError(
+                f"--{name} {value} trains step by step, which --task {task.name} does not do: leave it out; a network "
+                "that was tuned on other images may be given with --backbone MODEL"
+            )
 
 
 def open_network(
@@ -221,3 +235,10 @@ def features_again(
     return extract_again(
         table, hashes, backbone, engine, Store(cache_root(options.cache), store_key(backbone, engine)), done
     )
+
+
+def aimed(task: Task, table: Table, options: Options) -> Task:
+    """The task with what its answers shall serve. Raises HeadstartError."""
+    o, images = options, training_images(table) if task.name == "classify" else {}
+    counts = [images.get(name, 0) for name in table.classes] if images else [1]
+    return with_aim(task, o.aim, o.cost, table.classes, counts, o.coverage, o.max_error)

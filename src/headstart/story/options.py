@@ -20,6 +20,7 @@ BACKBONE = "tf_efficientnet_lite0"  # trunk.backbone.DEFAULT
 TAPS = ("auto", "last", "all")  # heads.taps.TAPS
 PRECISIONS = ("auto", "bf16", "f32")  # trunk.engine.PRECISIONS
 POOLINGS = ("avg", "max", "none", "flatten")  # trunk.layers.POOLINGS
+AIMS = ("accuracy", "balanced")
 AUGMENTATIONS = ("photo", "aerial", "medical", "document", "none")  # data.augment.KINDS
 SMALLEST, LARGEST = 16, 1024  # px of the input
 LEAST_COVERAGE, MOST_COVERAGE = 0.5, 0.999  # of sets: the latter asks for 999 images at least
@@ -29,7 +30,7 @@ LEAST_COVERAGE, MOST_COVERAGE = 0.5, 0.999  # of sets: the latter asks for 999 i
 class Options:
     """What the user may set; every other setting comes from the recipe."""
 
-    backbone: str = BACKBONE
+    backbone: str = BACKBONE  # or auto, auto:NAME,NAME: story.rank chooses
     weights: str = "auto"  # or "none", or a file
     taps: str = "auto"  # or "last", "all"
     layer: str | None = None  # the one layer to read; None: as `taps` says
@@ -47,6 +48,8 @@ class Options:
     threshold: float | None = None  # from which a label is given; None: the best for each by left-out answers (F1)
     coverage: float | None = None  # of the sets of classes that `predict` answers with; None: 0.9
     max_error: float | None = None  # of the answers given, the others are marked; None: all are given
+    aim: str = "accuracy"  # what answers serve; or "balanced": the mean recall of the classes
+    cost: str | None = None  # CSV file of what each mistake costs; None: all the same
     min_images: int | None = None  # classes with fewer training images are left out; None: they are refused
     cache: str | None = None  # folder; None: HEADSTART_CACHE or the platform's
     seed: int = 0
@@ -57,6 +60,7 @@ def check(options: Options) -> None:
     _one_of("taps", options.taps, TAPS)
     _one_of("precision", options.precision, PRECISIONS)
     _one_of("augment", options.augment, AUGMENTATIONS)
+    _one_of("aim", options.aim, AIMS)
     recipe.training(1, options.epochs, options.batch_size, options.optimizer)
     if options.head != "auto":
         spec.parse(options.head)
@@ -74,10 +78,21 @@ def check(options: Options) -> None:
         raise OptionError(f"max-error {options.max_error:g} is not allowed: a share between 0 and 1, such as 0.02")
     if options.size is not None and not SMALLEST <= options.size <= LARGEST:
         raise OptionError(f"size {options.size} px is not allowed: {SMALLEST} to {LARGEST}")
-    for name in ("backbone", "weights", "layer", "tune"):
+    for name in ("backbone", "weights", "layer", "tune", "cost"):
         if getattr(options, name) == "":
             raise OptionError(f"--{name} is empty: give a name, or leave it out")
+    _check_auto(options)
     _check_together(options)
+
+
+def _check_auto(options: Options) -> None:
+    """Raises OptionError for what is of one network where several are ranked."""
+    if auto_words(options.backbone) is not None:
+        for name, given in (("weights", options.weights != "auto"), ("layer", options.layer is not None)):
+            if given:
+                raise OptionError(
+                    f"--{name} is of one network, and --backbone auto chooses among several: leave it out"
+                )
 
 
 def _check_together(options: Options) -> None:
@@ -100,10 +115,18 @@ def _check_together(options: Options) -> None:
         raise OptionError(
             f"--optimizer {options.optimizer} is of a head of your own layers: add --head LAYERS, or leave it out"
         )
+    if options.cost is not None and options.aim != Options.aim:
+        raise OptionError(f"--cost says what answers serve, and so does --aim {options.aim}: leave one of them out")
     if tuned and (options.layer or own_head or options.taps != "auto"):
         raise OptionError("--tune learns in the network itself: leave out --head, --layer and --taps")
     if options.taps != "auto" and (options.layer or own_head):
         raise OptionError(f"--taps {options.taps} says what --layer and --head say otherwise: leave it out")
+
+
+def auto_words(backbone: str) -> str | None:
+    """Of `auto` and `auto:NAME,NAME` what stands behind the colon; None where one network is named."""
+    word, _, names = backbone.partition(":")
+    return names if word == "auto" else None
 
 
 def check_pooling(pooling: str, layer: str | None) -> None:

@@ -65,7 +65,9 @@ def galleries(fitted: Fitted) -> dict[str, tuple[report.Picture, ...]]:
             for row, answer in chosen
         )
 
-    suspects = [_picture(fitted, s.row, names[s.suggested], s.score) for s in fitted.suspects[:GALLERY]]
+    suspects = [
+        _picture(fitted, s.row, names[s.suggested], s.score, s.reason(names)) for s in fitted.suspects[:GALLERY]
+    ]
     return {name: some(places) for name, places in task.galleries(verdict.marks).items()} | {
         "suspects": tuple(suspects)
     }

@@ -22,7 +22,7 @@ from headstart.data.second_look import looking_at
 from headstart.data.sources import GoneSource
 from headstart.data.table import Table
 from headstart.data.targets import Targets
-from headstart.errors import DataError, OptionError
+from headstart.errors import DataError
 from headstart.files.bundle import read_bundle
 from headstart.finetune.record import TuningRecord
 from headstart.heads.material import Material
@@ -44,16 +44,19 @@ from headstart.story.opening import (
     QUIET,
     Options,
     Watcher,
+    aimed,
     announce_maps,
     features_again,
     features_of,
     method_of,
     open_network,
+    refuse_training,
     session_of,
     short_side,
 )
 from headstart.story.options import check
 from headstart.story.plan import Plan, make_plan
+from headstart.story.rank import Ranking, chosen, spent_in
 from headstart.story.trust import Trust, trust_of
 from headstart.story.unlike import unlike
 from headstart.tasks.known import TASKS, with_confidence, with_threshold
@@ -80,6 +83,7 @@ class Seen:
     duplicates: list[DuplicateSet]
     groups: npt.NDArray[np.int64]  # (image,)
     enlarged: bool
+    ranking: Ranking | None = None  # of networks, where `--backbone auto` chose this one
 
     def material(self, seed: int) -> Material:
         """Its features with their labels."""
@@ -175,19 +179,21 @@ def learn(
     """The frozen model. With `hold_out` false it learns from all but the user's own test and validation."""
     clock, task = Clock(), with_threshold(task or TASKS[table.task], options.threshold)
     task = with_confidence(task, options.coverage, options.max_error)
+    check(options)
+    refuse_training(task, options)
+    table = task.prepare(labelled(table), options.min_images)
+    task = aimed(task, table, options)
+    options, ranking = chosen(task, table, options, watch, clock)
     with clock("open the network"), watch.step("open the network"):
-        check(options)
-        refuse_training(task, options)
-        table = labelled(table)
-        table = task.prepare(table, options.min_images)
         backbone, engine = open_network(table, options, say=watch.say, whole=task.whole)
     announce(table, watch)
     announce_maps(table, backbone, options, watch)
     with clock("read images, run the network"):
         table, features = features_of_enough(task, table, backbone, engine, options, watch)
     with clock("find duplicates"):
-        seen = examine(task, table, backbone, engine, features)
-        plan = make_plan(seen.table.splits, seen.targets.strata, seen.groups, features.hashes, options.seed, hold_out)
+        seen = replace(examine(task, table, backbone, engine, features), ranking=ranking)
+        splits, strata, spent = seen.table.splits, seen.targets.strata, spent_in(ranking)
+        plan = make_plan(splits, strata, seen.groups, features.hashes, options.seed, hold_out, spent)
     return taught(task, seen, plan, options, watch, clock)
 
 
@@ -290,18 +296,6 @@ def prove(learned: Learned, watch: Watcher = QUIET) -> Fitted:
     )
 
 
-def refuse_training(task: Task, options: Options) -> None:
-    """Raises OptionError where something is to be trained step by step that this task only solves in closed form."""
-    if task.objective is not None:
-        return
-    for name, value, default in (("tune", options.tune, "none"), ("head", options.head, "auto")):
-        if value != default:
-            raise OptionError(
-                f"--{name} {value} trains step by step, which --task {task.name} does not do: leave it out; a network "
-                "that was tuned on other images may be given with --backbone MODEL"
-            )
-
-
 def timed(fitted: Fitted, started: float, whole: float) -> Fitted:
     """With the time, in s, that the program took until the fit began, and that lies between its stages."""
     between = whole - started - sum(fitted.seconds.values())
@@ -391,7 +385,7 @@ def _suspects(task: Task, seen: Seen, plan: Plan, head: Head, rule: Rule, verdic
     answers[verdict.rows] = verdict.answers
     rows = np.flatnonzero(~np.isnan(answers.reshape(len(answers), -1)[:, 0]))
     found = task.suspects(seen.targets.take(rows), answers[rows])
-    return [Suspect(int(rows[s.row]), s.suggested, s.score) for s in found]
+    return [replace(s, row=int(rows[s.row])) for s in found]
 
 
 def _without_leaks(task: Task, seen: Seen, plan: Plan, verdict: evidence.Verdict) -> Score | None:

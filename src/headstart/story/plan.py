@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -34,12 +34,18 @@ class Plan:
 
 
 def make_plan(
-    splits: npt.NDArray[Any], strata: Ints, groups: Ints, keys: Sequence[str], seed: int, may_hold_out: bool = True
+    splits: npt.NDArray[Any],
+    strata: Ints,
+    groups: Ints,
+    keys: Sequence[str],
+    seed: int,
+    may_hold_out: bool = True,
+    spent: Set[str] = frozenset(),
 ) -> Plan:
     """The user's own split where there is one; else cross-validation for few images, a held-out test set for many.
 
     splits (image,) in train, validation, test, none; strata (image,) or (image, stratum), groups (image,) numbers; keys
-    (image,) content hashes.
+    (image,) content hashes; spent: keys of images that have chosen something already, so that they judge nothing.
     Raises DataError where nothing is left to learn from.
     """
     rows = np.arange(len(splits))
@@ -56,6 +62,11 @@ def make_plan(
         return Plan("validation folder", train, validation, None, used)
     if len(train) < recipe.SMALL or not may_hold_out:
         return Plan("cross-validation", train, None, None, used)
-    held = hold_out(strata, groups, recipe.held_out_fraction(len(train)), seed, keys)
+    free = np.flatnonzero(~np.isin(groups, groups[[key in spent for key in keys]]))
+    share = recipe.held_out_fraction(len(train))
+    if len(free) < len(train):
+        share = min(0.5, share * len(train) / len(free))
+    held = np.zeros(len(train), dtype=bool)
+    held[free] = hold_out(strata[free], groups[free], share, seed, [keys[int(row)] for row in free])
     used[held] = "test"
     return Plan("test split", rows[~held], rows[held], None, used)

@@ -21,6 +21,7 @@ from headstart.finetune.choice import TUNED
 from headstart.finetune.trained_head import TrainedHead
 from headstart.heads.material import Ints, Material
 from headstart.heads.taps import LAST
+from headstart.judge.labels import expected
 from headstart.report.measures import full, measure
 from headstart.report.numbers import estimate
 from headstart.report.words import sequence_warning
@@ -71,6 +72,7 @@ def metrics(fitted: Fitted, sure: report.Confidence | None) -> dict[str, Any]:
         "learning_curve": fitted.curve,
         "candidates": [asdict(c) for c in tried],
         "added": None if fitted.growth is None else fitted.growth.to_json(),
+        "ranking": None if fitted.seen.ranking is None else fitted.seen.ranking.to_json(private=False),
         "tuning": None if fitted.tuning is None else fitted.tuning.to_json(),
         "training": [asdict(epoch) for epoch in epochs_of(fitted)],
         "set_aside": [{"path": name, "reason": reason} for name, reason in fitted.seen.features.set_aside],
@@ -136,12 +138,14 @@ def _lists(fitted: Fitted) -> dict[str, bytes]:
     """What the user should look at, as CSV files."""
     seen = fitted.seen
     names, labels, splits = ([str(v) for v in c] for c in (seen.table.names, seen.table.labels, seen.table.splits))
+    classes = seen.targets.names
     suspects = [
-        (names[s.row], labels[s.row], seen.targets.names[s.suggested], round(s.score, 4)) for s in fitted.suspects
+        (names[s.row], "", classes[s.suggested], labels[s.row], round(s.score, 4), s.reason(classes))
+        for s in fitted.suspects
     ]
     alike = [(k, s.kind, names[r], splits[r], labels[r]) for k, s in enumerate(seen.duplicates, 1) for r in s.rows]
     return {
-        "suspected_labels.csv": csv_bytes(("path", "label", "suggested", "score"), suspects),
+        "suspected_labels.csv": csv_bytes(("path", "action", "label", "given", "score", "reason"), suspects),
         "duplicates.csv": csv_bytes(("set", "kind", "path", "split", "label"), alike),
         "set_aside.csv": csv_bytes(("path", "reason"), seen.features.set_aside),
     }
@@ -203,6 +207,7 @@ def report_data(
         most_certain=shown.get("most_certain", ()),
         suspects=shown.get("suspects", ()),
         n_suspects=len(fitted.suspects),
+        suspects_said=str(expected(fitted.suspects)) if fitted.suspects else "",
         duplicates=pictures.duplicate_groups(fitted),
         n_duplicates=len(seen.duplicates),
         n_leaks=len(find_leaks(seen.duplicates, seen.table.splits)),

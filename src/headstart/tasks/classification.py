@@ -19,7 +19,14 @@ from headstart.heads.material import Ints, Material
 from headstart.heads.probe import Known, Probe, fit_probe
 from headstart.heads.spectrum import Doubles
 from headstart.heads.taps import TapSet
-from headstart.judge.class_marks import class_marks, class_score, crossed_class_score, mean_marks
+from headstart.judge.class_marks import (
+    class_marks,
+    class_score,
+    crossed_class_score,
+    decision_of,
+    mean_marks,
+    probabilities_of,
+)
 from headstart.judge.crossing import Measure
 from headstart.judge.intervals import (
     Gain,
@@ -30,7 +37,7 @@ from headstart.judge.intervals import (
 )
 from headstart.judge.labels import Suspect, suspected_labels
 from headstart.judge.marks import Interval, Marks
-from headstart.tasks.confidence import confidence, decided
+from headstart.tasks.confidence import confidence, decided, ranking
 from headstart.tasks.task import Judging, Record, Rule, Task
 
 
@@ -139,20 +146,21 @@ def galleries(marks: Marks) -> dict[str, Ints]:
 
 def said(names: Sequence[str], answer: NDArray[np.floating[Any]], rule: Rule) -> tuple[str, float]:
     """The most probable class and its probability."""
-    best = int(answer.argmax())
-    return names[best], float(answer[best])
+    best = int(decision_of(answer[None])[0])
+    return names[best], float(probabilities_of(answer[None])[0, best])
 
 
 def record(names: Sequence[str], answer: NDArray[np.floating[Any]], rule: Rule, top: int) -> Record:
-    """{"label", "probability", "set", "abstain", "top": [{"label", "probability"}]}, best first; see `decided`."""
-    order = np.argsort(-answer, kind="stable")[:top]
-    ranked = [{"label": names[k], "probability": float(answer[k])} for k in order]
+    """{"label", "probability", "set", "abstain", "top": [{"label", "probability"}]}: the answer, then the most
+    probable of the others; see `decided`."""
+    order, p = ranking(answer)[:top], probabilities_of(answer[None])[0]
+    ranked = [{"label": names[k], "probability": float(p[k])} for k in order]
     return {**ranked[0], **decided(names, answer, rule), "top": ranked}
 
 
 def suspects(targets: Targets, answers: NDArray[Any]) -> list[Suspect]:
-    """By confident learning."""
-    return suspected_labels(class_numbers(targets), answers, targets.names)
+    """By the rate of wrong labels that the answers show."""
+    return suspected_labels(class_numbers(targets), probabilities_of(answers), targets.names)
 
 
 CLASSIFICATION = Task(

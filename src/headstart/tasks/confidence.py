@@ -16,35 +16,52 @@ from headstart.data.targets import Targets, class_numbers
 from headstart.heads.confident import NEVER, answer_threshold, set_threshold
 from headstart.heads.material import Ints
 from headstart.heads.spectrum import Doubles
+from headstart.judge.class_marks import decision_of, probabilities_of
 from headstart.tasks.task import Record, Rule
 
 COVERAGE = 0.9  # of the sets, where the user says nothing; the intervals of measured values have it too
 
 
 def confidence(
-    coverage: float | None, max_error: float | None, targets: Targets, left_out: Doubles, groups: Ints
+    coverage: float | None,
+    max_error: float | None,
+    targets: Targets,
+    left_out: Doubles,
+    groups: Ints,
+    decided: Ints | None = None,
 ) -> Rule:
-    """The rule, from log-probabilities left out (image, class); None: COVERAGE, and no largest error."""
+    """The rule, from log-probabilities left out (image, class); None: COVERAGE, and no largest error. decided (image,):
+    the answers, where they are not the most probable classes."""
     known = np.isfinite(left_out).all(axis=1)
     p, y, groups = np.exp(left_out[known]), class_numbers(targets)[known], groups[known]
     share = COVERAGE if coverage is None else coverage
     found = {"coverage": (share,), "set_from": (set_threshold(p[np.arange(len(y)), y], share, groups),)}
     if max_error is None:
         return found
-    least = answer_threshold(p.max(axis=1), p.argmax(axis=1) == y, max_error, groups) if len(y) else NEVER
+    answer = p.argmax(axis=1) if decided is None else decided[known]
+    sure = p[np.arange(len(y)), answer]
+    least = answer_threshold(sure, answer == y, max_error, groups) if len(y) else NEVER
     return {**found, "max_error": (max_error,), "answer_from": (least,)}
 
 
 def in_set(answers: NDArray[np.floating[Any]], rule: Rule) -> NDArray[np.bool_]:
-    """(image, class): which classes each image's set holds, of probabilities (image, class). Never none of them: the
-    most probable one at least, which can only hold the truth more often. Raises KeyError for a rule without sets."""
-    first = np.arange(answers.shape[1]) == answers.argmax(axis=1)[:, None]
-    return np.asarray((answers >= rule["set_from"][0]) | first)
+    """(image, class): which classes each image's set holds, of answers as the judge takes them. Never none of them: the
+    answer at least, which can only hold the truth more often. Raises KeyError for a rule without sets."""
+    first = np.arange(answers.shape[1]) == decision_of(answers)[:, None]
+    return np.asarray((probabilities_of(answers) >= rule["set_from"][0]) | first)
 
 
 def abstains(answers: NDArray[np.floating[Any]], rule: Rule) -> NDArray[np.bool_]:
     """(image,): whether the answer is not sure enough; never, where no largest error was set."""
-    return np.asarray(answers.max(axis=1) < rule.get("answer_from", (0.0,))[0])
+    sure = probabilities_of(answers)[np.arange(len(answers)), decision_of(answers)]
+    return np.asarray(sure < rule.get("answer_from", (0.0,))[0])
+
+
+def ranking(answer: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
+    """Classes of one image's answer: the one answered, then the others by their probability, the highest first."""
+    p, first = probabilities_of(answer[None])[0], int(decision_of(answer[None])[0])
+    order = np.argsort(-p, kind="stable")
+    return np.concatenate([[first], order[order != first]]).astype(np.int64)
 
 
 def decided(names: Sequence[str], answer: NDArray[np.floating[Any]], rule: Rule) -> Record:
@@ -52,7 +69,7 @@ def decided(names: Sequence[str], answer: NDArray[np.floating[Any]], rule: Rule)
     have none, and without a largest error there is nothing to abstain from."""
     said: Record = {}
     if "set_from" in rule:
-        order = np.argsort(-answer, kind="stable")
+        order = ranking(answer)
         meant = in_set(answer[None], rule)[0]
         said["set"] = [names[k] for k in order if meant[k]]
     if "answer_from" in rule:
