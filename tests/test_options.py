@@ -121,6 +121,8 @@ WRONG = [
     ("features", "-o f.csv --seed 3", "draws nothing"),
     ("features", "-o f.csv --size 9", "16 to 1024"),
     ("inspect", "--seed 3", "draws nothing"),
+    ("suggest MODEL", "--number 0", "a whole number from 1"),
+    ("suggest MODEL", "--sheet page.txt", "must end in"),
     ("rank", "--budget soon", "such as 90s"),
     ("inspect", "--backbone auto", "is of fit"),
     ("fit", "--backbone auto --layer x", "is of one network"),

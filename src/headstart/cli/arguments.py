@@ -116,7 +116,9 @@ def _add_suggest(command: Callable[[str, str], argparse.ArgumentParser]) -> None
     suggest = command("suggest", "say which unlabelled images to label next, for a saved classifier to learn most")
     suggest.add_argument("model", metavar="MODEL", help="a folder that fit has written")
     suggest.add_argument("images", nargs="+", metavar="IMAGES", help=IMAGES)
-    suggest.add_argument("-n", type=_count, default=100, metavar="N", help="how many (default: 100)")
+    suggest.add_argument(
+        "-n", "--number", dest="n", type=_count, default=100, metavar="N", help="how many (default: 100)"
+    )
     suggest.add_argument("-o", "--output", metavar="FILE", help="a .csv list with a column label to fill, for fit")
     suggest.add_argument("--sheet", metavar="FILE", help="an .html page with their pictures")
     suggest.add_argument("--cache", metavar="FOLDER", help="where features are kept, as for fit")
@@ -131,6 +133,8 @@ def _add_relabel(command: Callable[[str, str], argparse.ArgumentParser]) -> None
     )
     relabel.add_argument("-o", "--output", required=True, metavar="FILE.csv", help="the new list, which fit reads")
     relabel.add_argument("--label", metavar="COLUMN", help="the column of DATA that holds the class")
+    relabel.add_argument("--group", metavar="COLUMN", help="as for fit: the new list has these groups")
+    relabel.add_argument("--time", metavar="COLUMN", help="as for fit: the new list parts past and latest images so")
     relabel.add_argument("--new-labels", action="store_true", help="allow labels that DATA does not have")
     relabel.add_argument("--json", action="store_true", help="one JSON document on stdout")
 

@@ -23,6 +23,7 @@ from headstart.files.reading import why
 from headstart.files.whole import write_whole
 from headstart.heads.choosing import Choice, choose
 from headstart.heads.taps import last
+from headstart.judge.class_marks import probabilities_of
 from headstart.ship.package import Loaded, unpack
 from headstart.story.opening import QUIET, Options, Watcher, features_of, read_at
 from headstart.trunk.backbone import trunk_of
@@ -68,7 +69,7 @@ def suggest(folder: str | Path, table: Table, n: int, cache: str | None = None, 
         read = counted(len(features), "image")
         raise DataError(f"all {read} that can be read belong to this model already: there is nothing to label")
     blocks = {name: block[fresh] for name, block in features.blocks.items()}
-    answers = model.task.answers(model.head.outputs(blocks), model.rule)
+    answers = probabilities_of(model.task.answers(model.head.outputs(blocks), model.rule))
     if LAST not in blocks:
         name = next(iter(blocks))
         raise OptionError(f"{folder} reads the layer {name} alone: suggest needs a model that reads {LAST} too")
