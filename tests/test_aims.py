@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from conftest import TINY, Run
 from headstart.data.costs import read_costs
 from headstart.data.targets import ClassNumbers
 from headstart.errors import HeadstartError, OptionError
@@ -191,3 +194,22 @@ def test_a_saved_rule_answers_as_it_did_and_one_that_does_not_fit_is_refused(tmp
         with pytest.raises(ValueError, match="needed"):
             as_saved(CLASSIFICATION, rule, 4)
     assert as_saved(CLASSIFICATION, {"coverage": (0.9,)}, 3) is CLASSIFICATION
+
+
+def test_every_command_knows_a_model_that_does_not_answer_with_the_most_probable_class(
+    pictures: Path, tmp_path: Path, run: Run
+) -> None:
+    """fit with a bound of mistakes, report, evaluate, predict with explanations, suggest."""
+    costs, model, new = tmp_path / "costs.csv", tmp_path / "model", tmp_path / "new.png"
+    costs.write_text("true,moss,sand,sea\nmoss,0,1,1\nsand,1,0,1\nsea,1000,1000,0\n", encoding="utf-8")
+    Image.fromarray(np.random.default_rng(2).integers(0, 255, (40, 40, 3), dtype=np.uint8)).save(new)
+    done = run("fit", pictures, "-o", model, "--cost", costs, "--max-error", 0.3, *TINY)
+    assert done.code == 0, done.err
+    assert "mean cost" in done.out
+    (said,) = json.loads(run("predict", model, new, "--json", "--explain", tmp_path / "why").out)
+    assert said["label"] == said["set"][0] == "sea"
+    assert said["novelty"] > 1
+    assert len(list((tmp_path / "why").iterdir())) == 1
+    assert json.loads(run("evaluate", model, pictures, "--json").out)["n"] == 24
+    (asked,) = json.loads(run("suggest", model, new, "--json").out)["suggested"]
+    assert 0 < asked["probability"] <= 1

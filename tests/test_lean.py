@@ -12,7 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import headstart
 from conftest import Run
@@ -25,6 +27,7 @@ MAY: dict[str, set[str]] = {
     "classify": set(),
     "features": set(),
     "inspect": set(),
+    "suggest": set(),
     "evaluate": {"scipy"},
     "fit": {"scipy", "scipy.optimize", "jinja2"},
     "TransferClassifier": set(SLOW) - MAKERS,  # its classes are scikit-learn's
@@ -99,6 +102,8 @@ def commands(parted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> d
     weights = tmp_path / "own.safetensors"
     save_file(open_backbone("test_efficientnet", "none", 4093).module.state_dict(), weights)
     network = ["--backbone", "test_efficientnet", "--weights", str(weights), "--size", "64", "--precision", "f32"]
+    fresh = tmp_path / "fresh.png"
+    Image.fromarray(np.random.default_rng(4).integers(0, 255, (48, 48, 3), dtype=np.uint8)).save(fresh)
     data, model, image = str(parted), str(tmp_path / "model"), str(parted / "test" / "sea" / "6.png")
     return {
         "fit": ["fit", data, "-o", model, "--force", "--json", "--seed", "11", *network],
@@ -106,6 +111,7 @@ def commands(parted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> d
         "classify": ["classify", image, "--json", *network],
         "features": ["features", data, "-o", str(tmp_path / "features.parquet"), "--json", *network],
         "inspect": ["inspect", data, "--json", *network],
+        "suggest": ["suggest", model, str(fresh), "--json"],
         "evaluate": ["evaluate", model, data, "--json"],
     }
 

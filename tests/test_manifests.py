@@ -173,7 +173,8 @@ def test_groups_are_said_where_they_are_used_and_where_they_only_look_like_it(wr
     unused = read_table(write(path=PATHS, label=TWO, patient_id=[1, 1, 2, 2], site=["s"] * 4))
     assert set(unused.groups) == {""}
     assert len(unused.notes) == 1
-    assert "'patient_id' looks like a group (2 different values) and is not used: rename it to group" in unused.notes[0]
+    assert "'patient_id' looks like a group (2 different values) and is not used" in unused.notes[0]
+    assert "name it with --group" in unused.notes[0]
 
 
 def test_one_column_a_class_and_boxes_are_tasks_of_their_own(write: Write) -> None:

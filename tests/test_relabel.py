@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from headstart.cli.main import main
 from headstart.data.relabel import read_fixes, relabelled, write_manifest
 from headstart.data.table import read_table
 from headstart.errors import DataError
@@ -79,3 +81,26 @@ def test_an_image_stands_once_in_the_list(data: Path, tmp_path: Path) -> None:
         relabelled(read_table(data), read_fixes(fixes(tmp_path, *twice)), "fixes.csv")
     with pytest.raises(DataError, match="no column 'action'"):
         read_fixes(fixes(tmp_path, header=("path", "label")))
+
+
+def test_groups_and_times_of_a_list_are_those_of_the_new_one(data: Path, tmp_path: Path) -> None:
+    """So that a fit on it learns from the same past, and tells the same groups apart."""
+    files = sorted(data.rglob("*.png"))
+    listed = tmp_path / "list.csv"
+    with listed.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(
+            [("path", "label", "site", "day"), *((f, f.parent.name, f"s{k % 2}", k % 5) for k, f in enumerate(files))]
+        )
+    out = tmp_path / "new.csv"
+    asked = ["--group", "site", "--time", "day"]
+    main(["relabel", str(listed), str(fixes(tmp_path, (str(files[0]), "relabel", "bee"))), "-o", str(out), *asked])
+    old, new = read_table(listed, group="site", time="day"), read_table(out)
+    assert set(old.splits) == {"train", "test"}
+    for before, after in ((old.splits, new.splits), (old.groups, new.groups)):
+        assert dict(zip(map(place, old.sources), before, strict=True)) == dict(
+            zip(map(place, new.sources), after, strict=True)
+        )
+
+
+def place(source: Any) -> str:
+    return str(Path(source.path).resolve())

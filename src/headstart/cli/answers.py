@@ -51,10 +51,21 @@ def summary(fitted: Fitted, folder: Path, seconds: float) -> list[str]:
     lines += [_line(*worst)] if worst else []
     if task.own is not None:
         lines += [*_strangers(score), *(_line("note", remark) for remark in task.own.remarks(fitted.head))]
-    lines += _confidence(fitted) + _remarks(fitted)
+    lines += _groups_said(fitted) + _confidence(fitted) + _remarks(fitted)
     lines.append(_line("time", f"{seconds:.1f} s, {_work(fitted)}"))
     usage = shlex.join(["headstart", "predict", str(folder)])
     return ["", *lines, "", _line("report", str(folder / "report.html")), _line("next", f"{usage} IMAGES")]
+
+
+def _groups_said(fitted: Fitted) -> list[str]:
+    """How much the score differs between the user's groups."""
+    from headstart.report.groups import spread
+    from headstart.report.measures import measure
+    from headstart.story.publish import groups_told
+
+    found, headline = groups_told(fitted), fitted.method.task.judging.headline
+    said = spread(found, measure(headline.name, percent=headline.percent)) if found else []
+    return [_line("groups" if k == 0 else "", line) for k, line in enumerate(said)]
 
 
 def _confidence(fitted: Fitted) -> list[str]:

@@ -83,6 +83,7 @@ def parser() -> argparse.ArgumentParser:
     _network_options(fit, auto=True)
 
     _add_asking_commands(command)
+    _add_suggest(command)
     _add_recognising_commands(command)
     _add_relabel(command)
     _add_looking_commands(command)
@@ -111,6 +112,19 @@ def _add_asking_commands(command: Callable[[str, str], argparse.ArgumentParser])
     predict.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
 
+def _add_suggest(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    suggest = command("suggest", "say which unlabelled images to label next, for a saved classifier to learn most")
+    suggest.add_argument("model", metavar="MODEL", help="a folder that fit has written")
+    suggest.add_argument("images", nargs="+", metavar="IMAGES", help=IMAGES)
+    suggest.add_argument(
+        "-n", "--number", dest="n", type=_count, default=100, metavar="N", help="how many (default: 100)"
+    )
+    suggest.add_argument("-o", "--output", metavar="FILE", help="a .csv list with a column label to fill, for fit")
+    suggest.add_argument("--sheet", metavar="FILE", help="an .html page with their pictures")
+    suggest.add_argument("--cache", metavar="FOLDER", help="where features are kept, as for fit")
+    suggest.add_argument("--json", action="store_true", help="one JSON document on stdout")
+
+
 def _add_relabel(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
     relabel = command("relabel", "apply an edited list of suspected labels: a new list of images, no image is touched")
     relabel.add_argument("data", metavar="DATA", help="the images that the list is of, as fit was given them")
@@ -119,6 +133,8 @@ def _add_relabel(command: Callable[[str, str], argparse.ArgumentParser]) -> None
     )
     relabel.add_argument("-o", "--output", required=True, metavar="FILE.csv", help="the new list, which fit reads")
     relabel.add_argument("--label", metavar="COLUMN", help="the column of DATA that holds the class")
+    relabel.add_argument("--group", metavar="COLUMN", help="as for fit: the new list has these groups")
+    relabel.add_argument("--time", metavar="COLUMN", help="as for fit: the new list parts past and latest images so")
     relabel.add_argument("--new-labels", action="store_true", help="allow labels that DATA does not have")
     relabel.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
@@ -256,7 +272,19 @@ def _data_options(command: argparse.ArgumentParser, leaves_out: bool = False, as
         "their names below DATA, or the folder inside their class; none: the topmost folders are the classes, and "
         "folders in them mean nothing",
     )
+    data.add_argument(
+        "--group",
+        metavar="COLUMN",
+        help="the column of a list whose values say which images belong together (hospital, camera, patient): each "
+        "group is judged by what the others taught",
+    )
     if leaves_out:
+        data.add_argument(
+            "--time",
+            metavar="COLUMN",
+            help="the column of a list with dates (2024-03-01) or numbers: the past teaches, and the latest fifth of "
+            "the images judges",
+        )
         data.add_argument(
             "--min-images",
             type=_count,

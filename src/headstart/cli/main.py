@@ -80,6 +80,7 @@ COMMANDS = {
     "evaluate": "asking.evaluate",
     "predict": "asking.predict",
     "classify": "asking.classify",
+    "suggest": "suggesting.suggest",
     "enrol": "people.enrol",
     "verify": "people.verify",
     "relabel": "mending.relabel",

@@ -21,7 +21,9 @@ def relabel(given: argparse.Namespace) -> None:
     for other in (Path(given.data), fixes):
         if output.exists() and other.is_file() and output.samefile(other):
             raise OptionError(f"-o {given.output} is one of the files that are read: choose another name")
-    table = read_table(given.data, min_classes=1, task="classify", label=given.label)
+    table = read_table(
+        given.data, min_classes=1, task="classify", label=given.label, group=given.group, time=given.time
+    )
     for note in table.notes:
         tell(f"note: {note}")
     found = relabelled(table, read_fixes(fixes), given.fixes, given.new_labels)

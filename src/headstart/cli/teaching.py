@@ -30,7 +30,7 @@ def demo(given: argparse.Namespace) -> None:
     count = write_digits(images)
     tell(f"{counted(count, 'image')} of handwritten digits, one folder a class, written to {images}")
     given.data, given.output, given.add_to, given.track = str(images), str(folder / "model"), None, ""
-    given.group_by, given.task, given.label = None, "auto", None
+    given.group_by, given.task, given.label, given.group, given.time = None, "auto", None, None, None
     fit(given)
     if not given.json:
         for line in ("", "For your own images, one folder per class:", "  headstart fit YOUR-FOLDER -o model"):
@@ -57,7 +57,7 @@ def fit(given: argparse.Namespace) -> None:
     from headstart.cli import answers
     from headstart.story import account, grow, pipeline, publish
 
-    own = {name: value for name in ("add_to", "group_by", "label") if (value := getattr(given, name))}
+    own = {name: value for name in ("add_to", "group_by", "label", "group", "time") if (value := getattr(given, name))}
     own |= {} if given.task == "auto" else {"task": given.task}
     command = shlex.join(typed(given.data, given.output, own, options, publish.handed_on))
     with open_trackers(given.track, tell) as tracker:

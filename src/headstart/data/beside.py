@@ -39,11 +39,12 @@ def read_labelled_folder(place: Path, min_classes: int, inner: str, asked: Asked
     that the user names stand in files alone.
     """
     files = metadata_files(place)
-    if files and (asked.label is not None or asked.task in ("tag", "regress")):
+    if files and (asked.label is not None or asked.beside or asked.task in ("tag", "regress")):
         return read_metadata(place, files, asked, inner == "folder")
-    if asked.label is not None:
+    option = "label" if asked.label is not None else "group" if asked.group is not None else "time"
+    if asked.label is not None or asked.beside:
         raise DataError(
-            f"{shown(str(place))} has no metadata file whose column --label could name: name the list itself"
+            f"{shown(str(place))} has no metadata file whose column --{option} could name: name the list itself"
         )
     try:
         folders = read_folder(place, min_classes, inner)
@@ -186,7 +187,7 @@ def _read_jsonl(path: Path, asked: Asked) -> Found:
 
 def _needs_sheet(records: list[tuple[int, dict[str, Any]]], asked: Asked) -> bool:
     """Whether the truth of lines of JSON is more than the name of one class under its usual key."""
-    if asked.label is not None or asked.task in ("tag", "regress"):
+    if asked.label is not None or asked.beside or asked.task in ("tag", "regress"):
         return True
     keys = [key for key in LABELS if any(key in record for _, record in records)]
     if not keys:

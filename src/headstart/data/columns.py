@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 from headstart.data.folder_names import SPLIT_NAMES
 from headstart.data.sheets import MISSING, Sheet
+from headstart.data.times import check_times
+from headstart.data.truth import Asked
 from headstart.errors import DataError, nearest
 from headstart.files.cells import quoted
 
@@ -99,15 +101,46 @@ class Described(NamedTuple):
 
     splits: list[str]
     groups: list[str]
+    times: list[str]
     grouped: str
 
 
-def described(sheet: Sheet, labelled: bool) -> Described:
-    """The splits and groups of a sheet's rows; labelled: whether they matter. Raises DataError."""
-    if not labelled:
-        return Described(["none"] * len(sheet), [""] * len(sheet), "")
-    groups, grouped = groups_of(sheet)
-    return Described(splits_of(sheet), groups, grouped)
+def described(sheet: Sheet, asked: Asked | None) -> Described:
+    """The splits, groups and times of a sheet's rows; asked None: they do not matter. Raises DataError."""
+    nothing = [""] * len(sheet)
+    if asked is None:
+        return Described(["none"] * len(sheet), nothing, nothing, "")
+    times = nothing
+    if asked.time is not None:
+        place = _called(sheet, asked.time, "time")
+        times = _cells(sheet, place)
+        check_times(times, sheet.names[place].strip(), [sheet.row(k) for k in range(len(sheet))])
+    groups, grouped = groups_of(sheet, None if asked.group is None else _called(sheet, asked.group, "group"))
+    return Described(splits_of(sheet), groups, times, grouped)
+
+
+def column_called(names: Sequence[str], asked: str) -> int | None:
+    """The column of this name; letter case, blanks, dashes and the like matter only where two would be alike."""
+    exact = [name.strip() for name in names]
+    plain = [squeezed(name) for name in names]
+    if asked.strip() in exact:
+        return exact.index(asked.strip())
+    return plain.index(squeezed(asked)) if squeezed(asked) and plain.count(squeezed(asked)) == 1 else None
+
+
+def _called(sheet: Sheet, asked: str, option: str) -> int:
+    """Raises DataError where --group or --time names no column of texts or numbers."""
+    place = column_called(sheet.names, asked)
+    if place is None or place not in sheet.values:
+        raise DataError(
+            f"{sheet.where} has no column {quoted(asked)} of texts or numbers, which --{option} names"
+            f"{nearest(asked, [n.strip() for n in sheet.names])}: its columns are {sheet.seen()}"
+        )
+    return place
+
+
+def _cells(sheet: Sheet, place: int) -> list[str]:
+    return ["" if value.strip() in MISSING else value.strip() for value in sheet.values[place]]
 
 
 def label_column(sheet: Sheet) -> int | None:
@@ -252,9 +285,10 @@ def _say_no_split(sheet: Sheet, place: int) -> None:
         )
 
 
-def groups_of(sheet: Sheet) -> tuple[list[str], str]:
-    """(the group of each row, how that is said); columns that look like one and are not used are noted."""
-    found = places(sheet, "group")
+def groups_of(sheet: Sheet, asked: int | None = None) -> tuple[list[str], str]:
+    """(the group of each row, how that is said); columns that look like one and are not used are noted. asked: the
+    column that --group names."""
+    found = places(sheet, "group") if asked is None else [asked]
     if len(found) > 1:
         raise DataError(f"{sheet.where}: which column is the group, {named(sheet, found)}? Keep one of them")
     for place in places(sheet, "group?") if not found else []:
@@ -263,10 +297,10 @@ def groups_of(sheet: Sheet) -> tuple[list[str], str]:
         if 1 < len(sizes) < sum(sizes.values()):
             sheet.notes.append(
                 f"column {named(sheet, [place])} looks like a group ({len(sizes)} different values) and is not used: "
-                "rename it to group to keep the images of each value together, in training or in testing"
+                "name it with --group to keep the images of each value together, in training or in testing"
             )
     if not found:
         return [""] * len(sheet), ""
-    values = ["" if value.strip() in MISSING else value.strip() for value in sheet.values[found[0]]]
+    values = _cells(sheet, found[0])
     n = len(set(values) - {""})
     return values, f", in {n} group{'s' if n != 1 else ''} of column {named(sheet, found)}"

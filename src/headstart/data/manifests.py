@@ -46,7 +46,7 @@ def _manifest(path: Path, sheet: Sheet, asked: Asked | None) -> Found:
     """The rows of a list; relative paths start at its folder."""
     if not len(sheet):
         raise DataError(f"{sheet.where} lists no images: each line is path,label")
-    told = columns.described(sheet, asked is not None)
+    told = columns.described(sheet, asked)
     truth = truth_of(sheet, asked, told.splits) if asked else Truth([""] * len(sheet), "classify")
     names, placed = _paths(sheet, path.parent, truth.texts)
     kept: Sequence[int] = range(len(sheet))
@@ -55,7 +55,10 @@ def _manifest(path: Path, sheet: Sheet, asked: Asked | None) -> Found:
             _check_no_boxes(sheet, placed)
         truth, kept = _one_row_an_image(sheet, placed, truth, told.splits, asked)
     labels = truth.texts
-    rows = [Row(shown(names[k]), FileSource(placed.files[k]), labels[k], told.splits[k], told.groups[k]) for k in kept]
+    rows = [
+        Row(shown(names[k]), FileSource(placed.files[k]), labels[k], told.splits[k], told.groups[k], told.times[k])
+        for k in kept
+    ]
     notes = [*sheet.notes, *say_moved(placed), *say_missing(placed)]
     what = said_of(rows, truth) if asked else counted(len(rows), "image")
     return Found(rows, notes, f"{sheet.where}: {sheet.kind}, {what}{told.grouped}", truth.task, truth.columns)

@@ -149,12 +149,12 @@ def read_images(parts: Sequence[tuple[Path, str]], where: str, notes: list[str],
     if not found:
         raise DataError(f"{where} has no rows")
     sheet = _joined(where, sheets)
-    told = columns.described(sheet, asked is not None)
+    told = columns.described(sheet, asked)
     splits = [told.splits[k] if row.split == "none" else row.split for k, row in enumerate(found)]
     truth = truth_of(sheet, asked, splits) if asked else Truth([""] * len(found), "classify")
     rows = [
-        row._replace(label=label, split=split, group=group)
-        for row, label, split, group in zip(found, truth.texts, splits, told.groups, strict=True)
+        row._replace(label=label, split=split, group=group, time=time)
+        for row, label, split, group, time in zip(found, truth.texts, splits, told.groups, told.times, strict=True)
     ]
     order = {"train": 0, "validation": 1, "test": 2, "none": 3}
     rows.sort(key=lambda r: order[r.split])  # stable: files stay in the order of their names
@@ -180,8 +180,13 @@ def sheet_of(path: Path, asked: Asked | None, pictures: str = "") -> Sheet:
     useless = ("", "box", "path", "path?") if pictures else ("", "box")
     known = [name for name in names if name in typed or columns.role_of(name) not in useless]
     unnamed = [names[k] for k in sorted(wanted_of(names, asked))]
+    also = [
+        names[k] for name in (asked.beside if asked else ()) if (k := columns.column_called(names, name)) is not None
+    ]
     unnamed = [n for n in unnamed if n not in known and (n != pictures or not _holds_bytes(schema.field(n).type))]
-    known += [name for name in unnamed if asked and (asked.label or _may_be_truth(schema.field(name)))][:MOST_SAMPLED]
+    known += [n for n in unnamed if asked and (asked.label or n in also or _may_be_truth(schema.field(n)))][
+        :MOST_SAMPLED
+    ]
     wanted = [n for n in known if n != pictures and _is_text(schema.field(n).type, columns.role_of(n))]
     if repeated := next((name for name in wanted if names.count(name) > 1), None):
         raise DataError(f"{sheet.where} has several columns {quoted(repeated)}: keep one")

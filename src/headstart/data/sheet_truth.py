@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from headstart.counted import counted
 from headstart.data.class_names import class_names, clean_names, listed, looks_measured, put_together
-from headstart.data.columns import label_column, named, no_label, places, role_of, squeezed
+from headstart.data.columns import column_called, label_column, named, no_label, places, role_of, squeezed
 from headstart.data.folders import counts
 from headstart.data.sheets import MISSING, Sheet, stripped
 from headstart.data.sources import Row
@@ -58,10 +58,11 @@ def wanted(names: Sequence[str], asked: Asked | None) -> set[int]:
     """The columns that must be read although their names say nothing; asked None: no truth is needed."""
     if asked is None:
         return set()
+    also = {place for name in asked.beside if (place := column_called(names, name)) is not None}
     if asked.label is not None:
-        return set(_asked_for(names, asked.label)[0])
+        return set(_asked_for(names, asked.label)[0]) | also
     labelled = any(role_of(name) in ("label", "label?") for name in names)
-    return set(range(len(names))) if not labelled or not (asked.one_class or asked.task == "auto") else set()
+    return set(range(len(names))) if not labelled or not (asked.one_class or asked.task == "auto") else also
 
 
 def truth_of(sheet: Sheet, asked: Asked, splits: Sequence[str]) -> Truth:
@@ -114,23 +115,26 @@ def _named_columns(sheet: Sheet, label: str) -> list[int]:
 def _columns(sheet: Sheet, asked: Asked) -> list[int]:
     """The columns of the truth where nobody names them. Raises DataError."""
     if asked.task == "regress":
-        return _numeric_columns(sheet)
+        return _numeric_columns(sheet, {column_called(sheet.names, name) for name in asked.beside})
     column = label_column(sheet)
     if column is not None:
         return [column]
-    flags = [place for place in sheet.values if not role_of(sheet.names[place]) and _is_varied(sheet, place)]
+    beside = {column_called(sheet.names, name) for name in asked.beside}
+    free = [place for place in sheet.values if place not in beside]
+    flags = [place for place in free if not role_of(sheet.names[place]) and _is_varied(sheet, place)]
     if len(flags) > 1 or (flags and asked.task == "tag"):
         return flags
-    values = [place for place in sheet.values if squeezed(sheet.names[place]) in VALUES and _is_numeric(sheet, place)]
+    values = [place for place in free if squeezed(sheet.names[place]) in VALUES and _is_numeric(sheet, place)]
     if len(values) == 1 and asked.task == "auto" and asked.measured:
         return values
     raise DataError(no_label(sheet))
 
 
-def _numeric_columns(sheet: Sheet) -> list[int]:
-    """The one column of numbers: by its usual name, else the only one. Raises DataError where several may be."""
+def _numeric_columns(sheet: Sheet, beside: set[int | None]) -> list[int]:
+    """The one column of numbers: by its usual name, else the only one. `beside`: those that hold no truth. Raises
+    DataError where several may be."""
     labels = places(sheet, "label") or places(sheet, "label?")
-    numeric = [place for place in sheet.values if _is_numeric(sheet, place)]
+    numeric = [place for place in sheet.values if place not in beside and _is_numeric(sheet, place)]
     by_name = [place for place in numeric if squeezed(sheet.names[place]) in VALUES]
     unknown = [place for place in numeric if not role_of(sheet.names[place])]
     found = next((f for f in ([p for p in labels if p in numeric], by_name, unknown, labels) if f), [])

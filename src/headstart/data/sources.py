@@ -30,13 +30,14 @@ class Source(Protocol):
 
 
 class Row(NamedTuple):
-    """One image as a reader of folders or manifests found it; "" = no label, no group."""
+    """One image as a reader of folders or manifests found it; "" = no label, no group, no time."""
 
     name: str
     source: Source
     label: str
     split: str
     group: str = ""
+    time: str = ""
 
 
 class Found(NamedTuple):

@@ -34,10 +34,11 @@ from headstart.data.parquet import parquet_files, read_parquet_folder
 from headstart.data.sheet_truth import summary
 from headstart.data.sources import Found, Row, Source
 from headstart.data.teachable import check_teachable
+from headstart.data.times import by_time
 from headstart.data.to_label import found_in
 from headstart.data.tree import shown
 from headstart.data.truth import Asked, tags_in
-from headstart.errors import DataError
+from headstart.errors import DataError, OptionError
 
 REMEDIES = {
     **dict.fromkeys((".xlsx", ".xls", ".ods"), " (a spreadsheet: save it as CSV UTF-8)"),
@@ -112,6 +113,8 @@ def read_table(
     group_by: str | None = None,
     task: str = "auto",
     label: str | None = None,
+    group: str | None = None,
+    time: str | None = None,
 ) -> Table:
     """A labelled folder, manifest or Parquet set, as in the table above.
 
@@ -119,15 +122,21 @@ def read_table(
     together, by a regular expression for their names below `path`, or "folder": that in which they lie inside their
     class; "none": the topmost folders are the classes, and folders in them mean nothing. task: what the truth is read
     as, one of `truth.TASKS`; "auto": what it clearly is (`sheet_truth.py`). label: the column of the truth, or several
-    with commas between. Raises DataError, OptionError.
+    with commas between. group: the column of a list whose values are groups, for images that stay together. time: that
+    of dates or numbers by which the past teaches and the latest images judge. Raises DataError, OptionError.
     """
-    asked = Asked(task, label, measured=min_classes > 1)
+    asked = Asked(task, label, min_classes > 1, group, time)
     expression(group_by)
+    if group is not None and group_by is not None:
+        raise OptionError("--group names a column and --group-by reads names of files: leave one of them out")
     place, where = Path(path), shown(str(path))
     found = _found(place, min_classes, group_by, asked)
     if group_by == "folder" and not place.is_dir():
         found = found._replace(rows=by_folder(found.rows))
     rows, notes = grouped(found.rows, group_by, where, found.task == "classify")
+    if time is not None:
+        rows, more = by_time(rows, time, where, found.task in ("classify", "recognise"))
+        notes = [*notes, *more]
     table = _table(found._replace(rows=rows, notes=[*found.notes, *notes]))
     _check_enough(table, where, min_classes)
     _check_trained(table, where)

@@ -33,12 +33,14 @@ class Asked:
     """What the user says of the truth: its task, or "auto", and the names of the columns that hold it, if given.
 
     measured: whether numbers may be taken for measured values where nobody says so; not where a model is judged, whose
-    classes may be numbers.
+    classes may be numbers. group, time: the columns of --group and --time.
     """
 
     task: str = "auto"
     label: str | None = None
     measured: bool = True
+    group: str | None = None
+    time: str | None = None
 
     def __post_init__(self) -> None:
         if self.task not in ("auto", *TASKS):
@@ -47,6 +49,14 @@ class Asked:
             )
         if self.label is not None and not self.label.strip():
             raise OptionError("--label is empty: name the column that holds the truth, or several with commas between")
+        for name in ("group", "time"):
+            if getattr(self, name) is not None and not getattr(self, name).strip():
+                raise OptionError(f"--{name} is empty: name a column of the list, or leave it out")
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """The columns that are asked for and hold no truth."""
+        return tuple(name for name in (self.group, self.time) if name is not None)
 
     @property
     def one_class(self) -> bool:

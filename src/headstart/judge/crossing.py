@@ -21,6 +21,7 @@ from headstart.data.splits import nested_order
 from headstart.errors import DataError, OptionError
 from headstart.judge.intervals import Gain, corrected_half_width, wider
 from headstart.judge.marks import Interval, Marks
+from headstart.judge.outlook import Gains, gains_most, twice
 
 Rows = NDArray[np.int64]
 Answer = Callable[[Rows], NDArray[np.floating[Any]]]
@@ -57,11 +58,15 @@ class CrossValidation:
 
 
 class CurvePoint(TypedDict):
-    """The headline with `n` training images; `gain`: the paired difference to the point before, on the same images."""
+    """The headline with `n` training images; `gain`: the paired difference to the point before, on the same images. Of
+    the last point, where it is known: `twice`: the gain of twice all training images, by `outlook.twice`; `gains_most`:
+    see `outlook.gains_most`."""
 
     n: int
     accuracy: Interval
     gain: NotRequired[Interval]
+    twice: NotRequired[Interval | None]
+    gains_most: NotRequired[Gains | None]
 
 
 @dataclass(frozen=True)
@@ -134,13 +139,15 @@ def learning_curve(  # noqa: PLR0913 - the data are one, how they are judged are
     n_folds: int = 5,
     draws: int = 3,
     workers: int = 1,
+    of: int | None = None,
 ) -> list[CurvePoint]:
     """The measure against the number of training images.
 
     In each fold the training part is put in a stratified order and `fit` sees its first n images, so larger sets hold
     the smaller ones; sizes up to an eighth of the training part are drawn `draws` times, larger ones once. Every image
     is judged once per draw; `mean` makes one of the marks of several draws and their mean answers. sizes: default 2
-    images a class, doubling, up to the whole training part; sizes asked are cut to it. The interval is the wider of the
+    images a class, doubling, up to the whole training part; sizes asked are cut to it. of: all training images, where
+    the curve is of a part of them. The interval is the wider of the
     measure's own and the corrected t-interval over folds and draws. Other arguments, and errors, as in
     `cross_validate`.
     """
@@ -151,17 +158,21 @@ def learning_curve(  # noqa: PLR0913 - the data are one, how they are judged are
     asked = _doubling(SMALLEST_SIZES * least, largest) if sizes is None else sizes
     orders = [_training_orders(number, judged, judged.seed + draw) for draw in range(draws)]
     curve: list[CurvePoint] = []
-    before: Marks | None = None
+    points: list[Marks] = []
     for size in sorted({max(least, min(int(s), largest)) for s in asked}):
         used = orders if size <= largest / 8 else orders[:1]
         answers = [_answers_with(fit, [rows[:size] for rows in order], number, workers) for order in used]
         found = [mark(np.arange(len(number)), a) for a in answers]
         point: CurvePoint = {"n": size, "accuracy": _curve_interval(found, number, judged.groups, measure)}
         now = mean(found, np.mean(answers, axis=0))
-        if before is not None:
-            point["gain"] = measure.gain(now, before, judged.groups)["difference"]
+        if points:
+            point["gain"] = measure.gain(now, points[-1], judged.groups)["difference"]
         curve.append(point)
-        before = now
+        points.append(now)
+    if len(points) > 1:
+        n = len(judged.keys) if of is None else of
+        curve[-1]["twice"] = twice([point["n"] for point in curve], points, judged.groups, n)
+        curve[-1]["gains_most"] = gains_most(points[-2], points[-1], judged.names, judged.groups)
     return curve
 
 

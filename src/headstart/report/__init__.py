@@ -15,8 +15,10 @@ from headstart.report.content import (
     Copy,
     CurvePoint,
     DuplicateGroup,
+    Groups,
     Measured,
     Network,
+    OneGroup,
     Picture,
     ReliabilityBin,
     ReportData,
@@ -27,6 +29,7 @@ from headstart.report.content import (
     Unlike,
 )
 from headstart.report.page import render_report
+from headstart.report.sheet import render_sheet
 
 __all__ = [
     "Acceptance",
@@ -37,8 +40,10 @@ __all__ = [
     "Copy",
     "CurvePoint",
     "DuplicateGroup",
+    "Groups",
     "Measured",
     "Network",
+    "OneGroup",
     "Picture",
     "ReliabilityBin",
     "ReportData",
@@ -49,4 +54,5 @@ __all__ = [
     "Unlike",
     "render_card",
     "render_report",
+    "render_sheet",
 ]

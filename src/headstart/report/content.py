@@ -89,6 +89,26 @@ class CurvePoint:
 
 
 @dataclass(frozen=True)
+class OneGroup:
+    """The headline on the judged images of one of the user's groups."""
+
+    name: str
+    n: int
+    value: Metric
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The user's groups, worst first. `how`: a key of groups.HOW. `p`: how often chance alone makes as wide a spread;
+    None: not known. not_judged: groups that could not be left out."""
+
+    how: str
+    each: tuple[OneGroup, ...]
+    p: float | None = None
+    not_judged: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class RiskPoint:
     """Of the surest share `answered` of the images the share `error` is wrong."""
 
@@ -262,6 +282,7 @@ class ReportData:
     losses: tuple[tuple[float, float | None], ...] = ()  # of each epoch: training, held out (nats per image)
     more_epochs: int = 0  # after those, on the held-out images too
     rates: tuple[float, ...] = ()  # learning rate at the end of each epoch
+    groups: Groups | None = None  # the user's, where two or more are judged
     reliability: tuple[ReliabilityBin, ...] = ()
     ece_by_chance: tuple[float, float] | None = None  # of a perfectly calibrated model: mean, 95th percentile
     risk: tuple[RiskPoint, ...] = ()  # few, sure answers first

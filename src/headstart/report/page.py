@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from headstart.counted import count, counted
-from headstart.report import figures, measures, numbers, sections, words
+from headstart.report import figures, groups, measures, numbers, sections, words
 from headstart.report.classes import SHORT_TABLE
 from headstart.report.content import Candidate, ReportData
 from headstart.report.numbers import Estimate, estimate
@@ -106,6 +106,7 @@ def render_report(data: ReportData) -> str:
             | shared_parts(data)
             | _data_section(data, telling)
             | _picture_section(data)
+            | groups.section(data.groups, what)
             | telling.sections(data)
         )
     )

@@ -23,7 +23,9 @@ from headstart.data.table import Table
 from headstart.errors import ImageError, OptionError
 from headstart.heads.probe import Probe
 from headstart.heads.taps import LAST
+from headstart.judge.class_marks import decision_of
 from headstart.ship.package import Loaded
+from headstart.tasks.aims import DECIDING
 from headstart.trunk.engine import compile_trunk
 from headstart.trunk.features import stream
 from headstart.trunk.layers import LAST_MAP, Tap
@@ -74,7 +76,7 @@ def explain(
     def finished(rows: list[int], blocks: dict[str, Halves]) -> None:
         for k, row in enumerate(rows):
             values = {name: found[k].astype(np.float32) for name, found in blocks.items()}
-            deliver(_explained(row, values, head, reads, taps, backbone.preprocess.size))
+            deliver(_explained(row, values, model, reads, taps, backbone.preprocess.size))
 
     stream(table, backbone, compile_trunk(backbone, model.precision), finished, failed, exact=True)
 
@@ -116,13 +118,17 @@ def _reads(head: Probe, taps: dict[str, Tap], backbone: Backbone) -> list[_Read]
 
 
 def _explained(
-    row: int, values: dict[str, Floats], head: Probe, reads: list[_Read], taps: dict[str, Tap], size: tuple[int, int]
+    row: int, values: dict[str, Floats], model: Loaded, reads: list[_Read], taps: dict[str, Tap], size: tuple[int, int]
 ) -> Explanation:
+    head = linear_head(model)
     maps = {name: values[f"{name}/map"].reshape(tap.shape[0], -1).astype(np.float64) for name, tap in taps.items()}
     features = {read.block: _feature(read, maps, values) for read in reads}
     prepared = [part.of(features[read.block][None])[0] for read, part in zip(reads, head.parts, strict=True)]
     scores = sum(head.coef[:, read.columns] @ one for read, one in zip(reads, prepared, strict=True)) + head.intercept
     output = int(np.argmax(scores))
+    if any(name in model.rule for name in DECIDING):  # not the most probable class
+        found = {block: feature[None] for block, feature in features.items()}
+        output = int(decision_of(model.task.answers(head.outputs(found), model.rule))[0])
     weights = head.coef[output] - (head.coef.mean(axis=0) if head.link == "softmax" else 0)
     places, score, total, shown = np.zeros(size), 0.0, 0.0, 0.0
     for read, one in zip(reads, prepared, strict=True):

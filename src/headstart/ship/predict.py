@@ -20,6 +20,7 @@ from headstart.files.whole import write_whole
 from headstart.heads.apart import Apart
 from headstart.heads.novelty import part_of
 from headstart.heads.reference import Sampled, placed_by
+from headstart.judge.class_marks import probabilities_of
 from headstart.ship.package import Loaded
 from headstart.tasks.task import Record
 from headstart.trunk.engine import Engine, compile_trunk
@@ -123,7 +124,7 @@ def _novelty(model: Loaded, blocks: Blocks, answers: npt.NDArray[np.float32]) ->
     if model.novelty is None:
         return np.nan
     part = part_of(model.head.parts)
-    return model.novelty.scores(part.of(blocks[part.block]), answers)
+    return model.novelty.scores(part.of(blocks[part.block]), probabilities_of(answers))
 
 
 def _through(model: Loaded, blocks: Blocks) -> npt.NDArray[np.float32]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from headstart.data.targets import class_numbers
 from headstart.finetune.design import no_bar
 from headstart.heads.confident import answer_threshold
 from headstart.heads.material import Material
@@ -28,6 +27,6 @@ def careful(
         return rule
     if verdict is None or not crossed:
         verdict = evidence.judge(material, replace(plan, judge=None), head, method, no_bar)
-    p, y, groups = verdict.answers, class_numbers(material.targets)[verdict.rows], material.groups[verdict.rows]
-    least = answer_threshold(p.max(axis=1), p.argmax(axis=1) == y, rule["max_error"][0], groups)
+    marks, groups = verdict.marks, material.groups[verdict.rows]
+    least = answer_threshold(marks["sure"], marks["answer"] == marks["truth"], rule["max_error"][0], groups)
     return {**rule, "answer_from": (max(least, rule["answer_from"][0]),)}

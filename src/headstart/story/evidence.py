@@ -361,7 +361,16 @@ def curve(material: Material, plan: Plan, head: Head, method: Method, shared: Sh
         whole = shared if len(rows) == len(plan.train) else None
         fit = fitter(task, part, (chosen,), quick=True, shared=whole, near=head.candidates)
         marking, judging = _marking(task, part), task.judging
-        return learning_curve(fit, judged_of(part), marking, judging.headline, judging.mean, draws=1, workers=n_cores())
+        return learning_curve(
+            fit,
+            judged_of(part),
+            marking,
+            judging.headline,
+            judging.mean,
+            draws=1,
+            workers=n_cores(),
+            of=len(plan.train),
+        )
 
 
 def _quick(

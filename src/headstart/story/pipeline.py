@@ -36,6 +36,7 @@ from headstart.judge.shortcut import Told
 from headstart.ship.package import Loaded, unpack
 from headstart.ship.predict import Predictions, predict_with_features
 from headstart.story import evidence
+from headstart.story.by_group import ByGroup, by_group
 from headstart.story.careful import careful
 from headstart.story.clock import Clock
 from headstart.story.given_away import given_away
@@ -157,6 +158,7 @@ class Fitted:
     tuning: TuningRecord | None = None
     growth: Growth | None = None
     trust: Trust | None = None
+    groups: ByGroup | None = None
     shortcut: Told | None = None
     novelty: Novelty | None = None
 
@@ -259,6 +261,8 @@ def prove(learned: Learned, watch: Watcher = QUIET) -> Fitted:
             validation = evidence.judge_rows(task, material, head, plan.validation, rule).score
         leak_free = _without_leaks(task, seen, plan, verdict)
         trust = trust_of(task, material, plan, head, rule, verdict)
+        table, shared = seen.table, learned.shared
+        groups = by_group(table.groups, seen.duplicates, material, plan, head, method, verdict, shared)
         suspects = _suspects(task, seen, plan, head, rule, verdict)
         if trust and trust.dropped:  # what the model says of pictures of another kind accuses no label
             judged = set(verdict.rows.tolist())
@@ -286,6 +290,7 @@ def prove(learned: Learned, watch: Watcher = QUIET) -> Fitted:
         rule,
         learned.tuned.record if learned.tuned else None,
         trust=trust,
+        groups=groups,
         shortcut=given_away(seen.table, plan.train, seen.groups, options.seed),
         novelty=novelty,
     )

@@ -67,6 +67,7 @@ def metrics(fitted: Fitted, sure: report.Confidence | None) -> dict[str, Any]:
         if _has_view(fitted)
         else None,
         "trust": None if fitted.trust is None else fitted.trust.to_json(),
+        "groups": None if fitted.groups is None else fitted.groups.to_json(),
         "shortcut": fitted.shortcut and fitted.shortcut.to_json(),
         "learning_curve": fitted.curve,
         "candidates": [asdict(c) for c in tried],
@@ -216,6 +217,7 @@ def report_data(
         losses=tuple((epoch.loss, epoch.held_out_loss) for epoch in epochs_of(fitted)),
         more_epochs=(fitted.tuning.more_epochs or 0) if fitted.tuning else 0,
         rates=tuple(epoch.rate for epoch in epochs_of(fitted)),
+        groups=groups_told(fitted),
         threshold=fitted.options.threshold,
         columns=_columns(fitted),
         acceptance=_acceptance(fitted),
@@ -259,6 +261,15 @@ def _baselines(fitted: Fitted) -> tuple[report.Baseline, ...]:
         )
         for b in fitted.baselines
     )
+
+
+def groups_told(fitted: Fitted) -> report.Groups | None:
+    """The score by the user's groups, as the report has it."""
+    found = fitted.groups
+    if found is None:
+        return None
+    each = tuple(report.OneGroup(one.name, one.n, one.value) for one in found.each)
+    return report.Groups(found.how, each, found.p, found.not_judged)
 
 
 def _shift(fitted: Fitted) -> report.Shift | None:
