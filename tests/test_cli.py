@@ -167,7 +167,8 @@ def test_progress_is_shown_on_a_terminal_and_an_interrupt_is_one_line(start: Sta
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     slow = ["--size", "384", "--precision", "f32"]  # more than it takes to be seen, on a machine that is busy
-    options = ["fit", tmp_path / "data", "-o", tmp_path / "model", "--cache", tmp_path / "c", *slow]
+    network = ["--backbone", "test_efficientnet", "--weights", "none"]
+    options = ["fit", tmp_path / "data", "-o", tmp_path / "model", "--cache", tmp_path / "c", *network, *slow]
     process, shown = start(tmp_path / "out.txt", os.ttyname(follower), *options), b""
     os.close(follower)
     with contextlib.suppress(OSError):  # the other end is closed
