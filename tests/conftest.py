@@ -180,7 +180,7 @@ def shared() -> Path:
 # the most memory that it took, in bytes.
 FORKS = """
 import json, os, runpy, signal, sys
-import scipy.stats
+import jinja2, scipy.optimize
 from headstart.cli import answers
 from headstart.story import pipeline, publish
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite that was started in the background ignores it
