@@ -27,6 +27,9 @@ TINY = ("--backbone", "test_efficientnet", "--weights", "none", "--size", "64", 
 def pytest_configure() -> None:
     gc.set_threshold(*UNLOOKED)  # as the command does
     os.environ["HF_HUB_OFFLINE"] = "1"  # read when timm is imported; a test must not wait for a network
+    # Containers often forbid it. Each process would compile all of headstart, and each worker rewrite all tests, anew.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
 
 
 @pytest.fixture(scope="session", autouse=True)
