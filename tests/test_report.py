@@ -531,12 +531,24 @@ OPTIONAL: dict[str, dict[str, Any]] = {
     "set-aside": {"set_aside": ()},
     "curve": {"curve": ()},
 }
-SECTIONS = ["result", "data", "classes", "confusion", "pictures", "set-aside", "curve", "calibration", "made", "use"]
+SECTIONS = [
+    "result",
+    "mend",
+    "data",
+    "classes",
+    "confusion",
+    "pictures",
+    "set-aside",
+    "curve",
+    "calibration",
+    "made",
+    "use",
+]
 
 
 def test_sections_follow_the_data() -> None:
     assert Page(render_report(sample())).sections == SECTIONS
-    assert Page(render_report(bare(sample()))).sections == ["result", "made", "use"]
+    assert Page(render_report(bare(sample()))).sections == ["result", "mend", "made", "use"]
     for section, without in OPTIONAL.items():
         html = render_report(dataclasses.replace(sample(), **without))
         assert Page(html).sections == [s for s in SECTIONS if s != section]

@@ -25,6 +25,7 @@ from headstart.report.content import (
     RiskPoint,
     Setting,
     Shift,
+    Shortcut,
     TimmView,
     Unlike,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "RiskPoint",
     "Setting",
     "Shift",
+    "Shortcut",
     "TimmView",
     "Unlike",
     "render_card",

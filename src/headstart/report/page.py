@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from headstart.counted import count, counted
-from headstart.report import figures, groups, measures, numbers, sections, words
+from headstart.report import figures, groups, measures, mend, numbers, sections, words
 from headstart.report.classes import SHORT_TABLE
 from headstart.report.content import Candidate, ReportData
 from headstart.report.numbers import Estimate, estimate
@@ -67,9 +67,23 @@ def environment(**filters: Callable[..., str]) -> Environment:
     env.filters.update(percent=numbers.percent, count=count, decimal=numbers.decimal, seconds=numbers.seconds)
     env.filters.update(sentence=sentence)
     env.filters.update(filters)
-    words: Any = {"interval": numbers.interval, "full": numbers.full, "plural": counted, "estimate": estimate}
+    words: Any = {
+        "interval": numbers.interval,
+        "full": numbers.full,
+        "plural": counted,
+        "estimate": estimate,
+        "contents": contents,
+    }
     env.globals.update(words)
     return env
+
+
+HEADED = re.compile(r'<section id="([^"]+)"[^>]*>\s*<h2 id="[^"]+"[^>]*>(.*?)</h2>', re.S)
+
+
+def contents(body: Markup) -> list[tuple[str, Markup]]:
+    """(id, heading) of the sections of a page, in their order: its table of contents."""
+    return [(key, Markup(title)) for key, title in HEADED.findall(body)]  # both were escaped by the template
 
 
 def sentence(text: str) -> str:
@@ -91,6 +105,7 @@ def render_report(data: ReportData) -> str:
                 "telling": telling,
                 "how": words.how_measured(data.headline),
                 "compared": compared,
+                "mends": mend.mends(data),
                 "steps": sections.next_steps(data),
                 "curve": figures.learning_curve(data.curve, what),
                 "curve_rows": [(p.n, measures.full(what, estimate(p.value))) for p in data.curve],
