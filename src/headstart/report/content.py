@@ -45,6 +45,16 @@ class Baseline:
 
 
 @dataclass(frozen=True)
+class Like:
+    """A training image of the class that another image was taken for, of those the most like it: `cosine` of their
+    features."""
+
+    jpeg: bytes
+    name: str
+    cosine: float
+
+
+@dataclass(frozen=True)
 class Picture:
     """One image with what was said of it; for a suspected label `predicted` is the suggested class."""
 
@@ -54,6 +64,8 @@ class Picture:
     predicted: str
     probability: float | None  # of `predicted`, 0..1; for a suspected label its score; None where there is none
     note: str = ""
+    looked: bytes = b""  # the same picture with what spoke for the answer, and what against it
+    like: Like | None = None
 
 
 @dataclass(frozen=True)

@@ -87,8 +87,9 @@ def main_scores(fitted: Fitted) -> dict[str, float]:
     return known | {"n": score.n}
 
 
-def save(fitted: Fitted, folder: Path, title: str, command: str) -> dict[str, Any]:
-    """Write the bundle; returns the content of metrics.json. Raises OutputError."""
+def save(fitted: Fitted, folder: Path, title: str, command: str, explain: bool = False) -> dict[str, Any]:
+    """Write the bundle; returns the content of metrics.json. `explain`: with where the network looked, of the worst
+    mistakes. Raises OutputError."""
     seen = fitted.seen
     manifest, config, tensors = pack(
         fitted.method.task,
@@ -122,7 +123,8 @@ def save(fitted: Fitted, folder: Path, title: str, command: str) -> dict[str, An
             "images_through_the_network": seen.features.n_forward,
             "seconds": found["seconds"],
         }
-        data = report_data(fitted, folder, title, command, fingerprint, run["created"])
+        shown = pictures.galleries(fitted, explain)
+        data = report_data(fitted, folder, title, command, fingerprint, run["created"], shown)
         data = reliability.told(fitted, sure, data)
         files = {
             "split.parquet": split.read_bytes(),
@@ -175,12 +177,17 @@ def _without_place(layout: str) -> str:
 
 
 def report_data(
-    fitted: Fitted, folder: Path, title: str, command: str, fingerprint: str, created: str
+    fitted: Fitted,
+    folder: Path,
+    title: str,
+    command: str,
+    fingerprint: str,
+    created: str,
+    shown: dict[str, pictures.Pictures],
 ) -> report.ReportData:
     """Everything that the report and the card say."""
     seen, plan, verdict, task = fitted.seen, fitted.plan, fitted.verdict, fitted.method.task
     headline, also = _measured(fitted)
-    shown = pictures.galleries(fitted)
     machine = this_machine()
     return report.ReportData(
         title=title,
