@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from conftest import TINY, Run, picture
@@ -20,6 +23,7 @@ from headstart.data.overlay import overlay
 from headstart.data.preprocess import Preprocess
 from headstart.data.table import list_images
 from headstart.errors import OptionError
+from headstart.heads.reference import nearest
 from headstart.ship.explain import Explanation, explain, linear_head
 from headstart.ship.predict import predict
 from headstart.story.pipeline import load
@@ -146,3 +150,37 @@ def test_another_answer_is_explained_where_it_is_asked_for(bordered: Path, marke
     assert found[0].score == pytest.approx(
         -found[1].score, rel=1e-3
     )  # two classes: what is for one is against the other
+
+
+def test_a_mistake_looks_like_a_training_image_of_the_class_that_it_was_taken_for(
+    bordered: Path, marked: Path, tmp_path: Path, run: Run
+) -> None:
+    """Never like itself or a copy; where the network looked is drawn only where it was asked for."""
+    data = shutil.copytree(bordered, tmp_path / "data")
+    for number in range(3):  # marked ones that are called plain: mistakes, each of which looks like a marked one
+        (data / "plain" / f"{number}.png").write_bytes((data / "marked" / f"{number}.png").read_bytes())
+        (data / "marked" / f"{number}.png").unlink()
+    assert run("fit", data, "-o", tmp_path / "model", "--explain", *TINY).code == 0
+    html = (tmp_path / "model" / "report.html").read_text()
+    likes = re.findall(r'alt="a training image labelled (\w+)".*?title="([^"]+)"', html, re.S)
+    assert likes
+    assert all(name.startswith(f"{label}/") for label, name in likes)
+    assert html.count('alt="where the network looked for') == len(likes)
+    assert "--explain" in html.partition("To do it again")[2]
+    assert "where the network looked" not in (marked / "report.html").read_text()
+
+
+def test_explain_is_refused_with_layers_of_ones_own(bordered: Path, tmp_path: Path, run: Run) -> None:
+    done = run("fit", bordered, "-o", tmp_path / "model", "--explain", "--head", "dense 8 relu", *TINY)
+    assert done.code == 2
+    assert "--explain is for linear heads" in done.err
+
+
+@given(st.integers(1, 9), st.integers(1, 5), st.integers(0, 99))
+def test_the_nearest_are_those_with_the_largest_cosine(n: int, most: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    x, rows = (rng.standard_normal((k, 6)).astype(np.float32) for k in (4, n))
+    places, cosines = nearest(x, rows, most)
+    every = (x @ rows.T) / np.linalg.norm(x, axis=1)[:, None] / np.linalg.norm(rows, axis=1)
+    assert np.allclose(cosines, -np.sort(-every, axis=1)[:, :most], atol=1e-5)
+    assert np.allclose(np.take_along_axis(every, places, axis=1), cosines, atol=1e-5)
