@@ -19,12 +19,13 @@ from headstart.story.reasons import look_likes, overlays_of, small
 
 GALLERY = 12  # pictures of a kind in the report
 Pictures = tuple[report.Picture, ...]
+COPIED = 128  # px of a copy: what is the same is seen so too, and 72 of them may be shown
 PREVIEW = 256  # px, the longer side: sharp on a phone, 10 to 20 KiB
 
 
-def _preview(fitted: Fitted, row: int) -> bytes:
+def _preview(fitted: Fitted, row: int, side: int = PREVIEW) -> bytes:
     try:
-        return images.preview(fitted.seen.table.read(row), PREVIEW, preprocess=fitted.seen.backbone.preprocess)
+        return images.preview(fitted.seen.table.read(row), side, preprocess=fitted.seen.backbone.preprocess)
     except ImageError:
         return b""
 
@@ -105,7 +106,7 @@ def duplicate_groups(fitted: Fitted) -> tuple[report.DuplicateGroup, ...]:
             s.kind,
             tuple(
                 report.Copy(
-                    _preview(fitted, r) if k < MAX_COPIES else b"",
+                    _preview(fitted, r, COPIED) if k < MAX_COPIES else b"",
                     str(seen.table.names[r]),
                     str(seen.table.labels[r]),
                     str(seen.table.splits[r]),
