@@ -11,7 +11,7 @@ import pytest
 
 from headstart.cli.arguments import parser
 from headstart.report import Shift, Shortcut, mend, render_report
-from headstart.report.inspection import Card, Inspection, render_inspection
+from headstart.report.inspection import Alike, Card, Inspection, Sheet, Thumb, render_inspection
 from headstart.report.mend import ORDER, mends
 from headstart.report.page import contents
 from test_report import Page, bare, sample, variant, wilson
@@ -120,3 +120,13 @@ def test_the_contents_of_an_inspection_too() -> None:
     )
     read = Page(html)
     assert [attrs["href"][1:] for tag, attrs in read.tags if tag == "a"] == read.sections
+
+
+def test_a_page_of_an_inspection_stays_below_3_MB_whatever_its_pictures_are() -> None:
+    thumbs = tuple(Thumb(b"\xff\xd8" + bytes(40_000), "a.jpg", "ants", "train") for _ in range(4))
+    sheets = tuple(
+        Sheet(key, key, "", (Alike("near", thumbs, 9),) * 12, 99) for key in ("leaks", "conflicts", "exact", "near")
+    )
+    html = render_inspection(Inspection("t", "", 3, (), sheets, (), (), (), (), {"ants": {"none": 3}}, "", ()))
+    assert 0 < html.count("<img ") < 4 * 12 * 4
+    assert len(html) < 3_000_000
