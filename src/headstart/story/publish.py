@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +125,7 @@ def save(fitted: Fitted, folder: Path, title: str, command: str, explain: bool =
         }
         shown = pictures.galleries(fitted, explain)
         data = report_data(fitted, folder, title, command, fingerprint, run["created"], shown)
-        data = reliability.told(fitted, sure, data)
+        data = reliability.told(fitted, sure, _with_faults(fitted, data))
         files = {
             "split.parquet": split.read_bytes(),
             "report.html": report.render_report(data).encode(),
@@ -202,10 +202,6 @@ def report_data(
         also=also,
         baselines=_baselines(fitted),
         warnings=tuple(line for line in (no_gain_line(fitted), _leak_free_line(fitted)) if line),
-        leak_free=None if fitted.leak_free is None else fitted.leak_free[task.judging.headline.name],
-        shortcut=_shortcut(fitted),
-        films=_films(fitted),
-        decides=any(name in fitted.rule for name in DECIDING),
         shift=_shift(fitted),
         counts=_counts(fitted),
         images={split: int((plan.splits == split).sum()) for split in ("train", "validation", "test")},
@@ -219,13 +215,8 @@ def report_data(
         suspects=shown.get("suspects", ()),
         n_suspects=len(fitted.suspects),
         suspects_said=str(expected(fitted.suspects)) if fitted.suspects else "",
-        duplicates=pictures.duplicate_groups(fitted),
-        n_duplicates=len(seen.duplicates),
-        n_leaks=len(find_leaks(seen.duplicates, seen.table.splits)),
-        n_conflicts=len(find_conflicts(seen.duplicates, seen.table.labels)),
         curve=tuple(report.CurvePoint(p["n"], p["accuracy"]) for p in fitted.curve),
         gain=fitted.curve[-1].get("gain") if fitted.curve else None,
-        twice=fitted.curve[-1].get("twice") if fitted.curve else None,
         losses=tuple((epoch.loss, epoch.held_out_loss) for epoch in epochs_of(fitted)),
         more_epochs=(fitted.tuning.more_epochs or 0) if fitted.tuning else 0,
         rates=tuple(epoch.rate for epoch in epochs_of(fitted)),
@@ -244,6 +235,23 @@ def report_data(
         command=command,
         created=created.replace("T", " ").replace("+00:00", " UTC"),
         timm=_timm_view(fitted),
+    )
+
+
+def _with_faults(fitted: Fitted, data: report.ReportData) -> report.ReportData:
+    """With what is to be mended in the data."""
+    seen = fitted.seen
+    return replace(
+        data,
+        leak_free=None if fitted.leak_free is None else fitted.leak_free[fitted.method.task.judging.headline.name],
+        shortcut=_shortcut(fitted),
+        films=_films(fitted),
+        decides=any(name in fitted.rule for name in DECIDING),
+        twice=fitted.curve[-1].get("twice") if fitted.curve else None,
+        duplicates=pictures.duplicate_groups(fitted),
+        n_duplicates=len(seen.duplicates),
+        n_leaks=len(find_leaks(seen.duplicates, seen.table.splits)),
+        n_conflicts=len(find_conflicts(seen.duplicates, seen.table.labels)),
     )
 
 
