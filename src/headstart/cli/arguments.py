@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 from headstart import __version__, recipe
 from headstart.cli.console import ClosedOutputError, writing
 from headstart.files.cells import printable
-from headstart.story.options import AIMS, AUGMENTATIONS, PRECISIONS, TAPS, Options
+from headstart.story.options import AIMS, AUGMENTATIONS, PRECISIONS, SETS, TAPS, Options
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -338,6 +338,14 @@ def _head_options(command: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="predict names beside its answer all classes that can be meant; of new images the share whose true class "
         "is among them (one class an image; default: 0.9)",
+    )
+    fit.add_argument(
+        "--sets",
+        default=Options.sets,
+        metavar="|".join(SETS),
+        help="how these classes are chosen: lac, as few as possible on average; raps, more where the model is unsure; "
+        "classwise, so that the share holds for the images of each class, rare ones too (one class an image; default: "
+        "%(default)s)",
     )
     fit.add_argument(
         "--max-error",
