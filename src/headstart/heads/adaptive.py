@@ -48,7 +48,7 @@ def adaptive(p: Doubles, first: Ints, truth: Ints, coverage: float, groups: Ints
     penalty, free = PENALTY, FREE
     if len(names) // CHOOSING > least_groups(coverage):
         penalty, free = _chosen(p[choosing], first[choosing], truth[choosing], coverage, groups[choosing])
-        p, first, truth, groups = (of[~choosing] for of in (p, first, truth, groups))
+        p, first, truth, groups = p[~choosing], first[~choosing], truth[~choosing], groups[~choosing]
     limit = _limit(scores(p, first, penalty, free), truth, coverage, groups)
     return Adaptive(limit if np.isfinite(limit) else above_all(p.shape[1], penalty), penalty, free)
 
