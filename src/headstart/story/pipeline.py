@@ -219,7 +219,7 @@ def _tuned(
 
     task, features = method.task, seen.features
     with clock("tune"):
-        trainings = 1 if plan.judge is not None else 1 + recipe.cross_validation(len(plan.train))[0]
+        trainings = 1 if plan.judge is not None else 1 + recipe.TRAINED_FOLDS
         tuning = prepare(task, seen.table, features.hashes, seen.backbone, options, plan.train, trainings)
         session = session_of(watch, method.device)
         method = replace(method, sets=tuning.sets, tuning=tuning, session=session)
