@@ -228,8 +228,8 @@ def _classwise_sentences(found: Confidence) -> list[str]:
     if found.in_every_set:
         few = len(found.in_every_set)
         said.append(
-            f"{counted(few, 'class', 'classes')} {'is' if few == 1 else 'are'} in every set, with too few images of "
-            f"{'its' if few == 1 else 'their'} own that teach to say more: {and_so_on(found.in_every_set)}."
+            f"{counted(few, 'class', 'classes')} {'is' if few == 1 else 'are'} in every set, because too few of "
+            f"{'its' if few == 1 else 'their'} images teach: {and_so_on(found.in_every_set)}."
         )
     return said
 
