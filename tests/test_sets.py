@@ -81,6 +81,18 @@ def test_each_class_is_held_where_all_together_fail_the_rare_ones() -> None:
     assert each["lac"][0] > 0.9
 
 
+def test_adaptive_sets_hold_unsure_images_better_than_the_least_ambiguous() -> None:
+    """The quarter of the images whose answers are least sure; that is what larger sets are for."""
+    logs, y = drawn(6000, np.random.default_rng(10))
+    least: dict[str, list[Any]] = {"lac": [], "raps": []}
+    for sets, found in least.items():
+        of = held(rule_of(sets, logs[:2000], y[:2000]), logs[2000:], y[2000:])
+        unsure = np.argsort(logs[2000:].max(axis=1))[:1000]
+        found += [of[unsure].mean(), of.mean()]
+    assert least["raps"][0] > least["lac"][0] + 0.02
+    assert min(least["raps"][1], least["lac"][1]) > 0.88
+
+
 @pytest.mark.parametrize("sets", SETS)
 def test_a_set_is_never_empty_and_has_the_answer_first(sets: str) -> None:
     logs, y = drawn(300, np.random.default_rng(2))
