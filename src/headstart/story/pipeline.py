@@ -178,7 +178,7 @@ def learn(
 ) -> Learned:
     """The frozen model. With `hold_out` false it learns from all but the user's own test and validation."""
     clock, task = Clock(), with_threshold(task or TASKS[table.task], options.threshold)
-    task = with_confidence(task, options.coverage, options.max_error)
+    task = with_confidence(task, options.coverage, options.max_error, options.sets)
     check(options)
     refuse_training(task, options)
     table = task.prepare(labelled(table), options.min_images)
