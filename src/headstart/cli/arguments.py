@@ -97,6 +97,7 @@ def _add_asking_commands(command: Callable[[str, str], argparse.ArgumentParser])
     evaluate.add_argument("model", metavar="MODEL", help="a folder that fit has written")
     evaluate.add_argument("data", metavar="DATA", help="as for fit; a test part is used alone where there is one")
     _data_options(evaluate, asks=False)
+    evaluate.add_argument("--positive", metavar="CLASS", help="of two classes, instead of the one that fit took")
     evaluate.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
     predict = command("predict", "label images with a saved model")
@@ -345,6 +346,12 @@ def _head_options(command: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="predict marks answers as not sure enough, so that of the others at most this share is wrong, such as "
         "0.02 (one class an image; with 95 %% confidence; default: none is marked)",
+    )
+    fit.add_argument(
+        "--positive",
+        metavar="CLASS",
+        help="of two classes the one that is looked for, of which sensitivity, AUROC and the like are said (default: "
+        "the rarer one among the images that teach)",
     )
     fit.add_argument(
         "--aim",
