@@ -41,6 +41,7 @@ from headstart.judge.tag_marks import tag_marks, tag_tables
 ASKED = (("specificity", 0.9), ("specificity", 0.95), ("sensitivity", 0.9), ("sensitivity", 0.95))
 JUDGED, OTHERS, LEFT_OUT = "the judged images", "the other folds", "training images, left out"
 MOST_CLASSES = 200  # for the mean AUROC: it sorts the images once a class
+NORMAL = 3.0  # kurtosis of the normal distribution
 CURVE = 100  # points of a ROC curve that are kept
 
 Units = NDArray[np.int64]
@@ -57,7 +58,7 @@ def auroc(positive: NDArray[np.bool_], scores: Array, units: Units) -> tuple[Int
     found = float(of[positive].mean())
     influence = (of - found) / np.where(positive, len(one), len(other))
     least = min(len(np.unique(units[side])) for side in (positive, ~positive))
-    return interval(found, *_wilson_of(found, _variance(influence, units), least)), influence
+    return interval(found, *_wilson_of(found, influence, units, least)), influence
 
 
 def _placed(others: Array, mine: Array) -> Array:
@@ -74,13 +75,18 @@ def _variance(influence: Array, units: Units) -> float:
     return float((sums**2).sum()) * m / max(m - 1, 1)
 
 
-def _wilson_of(found: float, variance: float, least: int) -> tuple[float, float]:
-    """Wilson's interval for as many images as vary so, fewer where few groups tell; at least `least`."""
+def _wilson_of(found: float, influence: Array, units: Units, least: int) -> tuple[float, float]:
+    """Wilson's interval for as many images as vary so, but at least `least`. Fewer where few groups tell how it varies:
+    as many as their sums' fourth moment shows, in the manner of Satterthwaite (1946); near a perfect order these are
+    the few that are out of it."""
     from scipy.special import stdtrit
 
-    few = (Z / stdtrit(max(least - 1, 1), 0.975)) ** 2
-    worth = found * (1 - found) / variance * few if variance > 0 else 0.0
-    return wilson(found, float(max(least, worth)))
+    variance, fourth = _variance(influence, units), float((np.bincount(units, weights=influence) ** 4).sum())
+    if variance <= 0 or fourth <= 0:
+        return wilson(found, float(least))
+    telling = min(float(least), NORMAL * variance**2 / fourth)
+    few = (Z / stdtrit(max(telling - 1, 1), 0.975)) ** 2
+    return wilson(found, float(max(least, found * (1 - found) / variance * few)))
 
 
 def mean_auroc(truth: NDArray[np.int64], probabilities: Array, units: Units) -> Interval:
@@ -94,7 +100,7 @@ def mean_auroc(truth: NDArray[np.int64], probabilities: Array, units: Units) -> 
     value, low, high = np.array(cells).T
     mean, least = float(value.mean()), int(units.max()) + 1
     together = mover(mean, (value, low, high), np.ones(len(value), dtype=bool))
-    return wider(mean, together, _wilson_of(mean, _variance(total, units), least))
+    return wider(mean, together, _wilson_of(mean, total, units, least))
 
 
 def agreement(truth: NDArray[np.int64], answer: NDArray[np.int64], n_classes: int, units: Units) -> dict[str, Interval]:

@@ -418,10 +418,9 @@ def evaluate(
     positive: str | None = None,
 ) -> tuple[Score, Predictions]:
     """The score of a saved model on labelled images, on the test part alone where there is one; what the truth names is
-    matched by name. `engine`: the model's, if it is compiled already. `positive`: of two classes, instead of the model's.
+    matched by name. `engine`: the model's, if it is compiled already. `positive`: instead of the model's.
 
-    Raises OptionError where that is none of them, DataError for a label that the model does not know, and where no
-    image can be read.
+    Raises OptionError where that is no class of two, DataError for an unknown label, and where no image can be read.
     """
     asked, part = asked_for(model.task, positive, model.names), judged_part(table)
     table = labelled(table.take(table.splits == part) if part else table)
