@@ -221,7 +221,7 @@ def diagnostic(
     units = units_of(len(marks), groups)
     counts = np.bincount(truth, minlength=n)
     found: Table = {"missing": None, "auroc": UNDEFINED, **agreement(truth, marks["answer"], n, units)}
-    gone = [str(classes[k]) for k in np.flatnonzero(counts == 0)]
+    gone = [name for name, count in zip(classes, counts, strict=True) if count == 0]
     if gone:
         more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
         found["missing"] = f"no judged image is of the class {gone[0]!r}{more}"
@@ -232,7 +232,7 @@ def diagnostic(
             found["auroc"] = mean_auroc(truth, p.astype(np.float64), units)
         return found
     k = rarer(counts.tolist()) if positive is None else positive
-    found |= {"positive": str(classes[k]), "share": float(counts[k] / len(truth))}
+    found |= {"positive": classes[k], "share": float(counts[k] / len(truth))}
     found |= {"average_precision": UNDEFINED, "operating": [], "roc": []}
     if gone:
         return found
