@@ -182,7 +182,7 @@ def fitted(n: int = 100) -> Any:
     return SimpleNamespace(
         plan=SimpleNamespace(train=rows, judge=None),
         verdict=SimpleNamespace(rows=rows, answers=answers, marks={"truth": y}),
-        seen=SimpleNamespace(material=lambda seed: material, groups=groups),
+        seen=SimpleNamespace(material=lambda seed: material, groups=groups, targets=material.targets),
         head=SimpleNamespace(left_out=logs),
         method=SimpleNamespace(task=task),
         options=SimpleNamespace(seed=0),

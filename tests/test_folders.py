@@ -544,8 +544,8 @@ def test_inspect_says_which_groups_are_used(run: Run, uneven: Path) -> None:
 def test_the_options_are_where_they_are_needed(run: Run) -> None:
     for name in COMMANDS:
         said = run(name, "--help").out
-        assert ("--group-by" in said) == (name in ("fit", "evaluate", "inspect", "compare"))
-        assert ("--min-images" in said) == (name in ("fit", "compare"))
+        assert ("--group-by" in said) == (name in ("fit", "evaluate", "inspect", "compare", "rank"))
+        assert ("--min-images" in said) == (name in ("fit", "compare", "rank"))
 
 
 # The cases that lie beside the checkout

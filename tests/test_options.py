@@ -39,6 +39,7 @@ NEEDS: dict[str, tuple[object, list[dict[str, str]]]] = {
     "bands": ("4,3,2", [{}]),
     "threshold": (0.4, [{}]),
     "coverage": (0.8, [{}]),
+    "sets": ("raps", [{}]),
     "max_error": (0.02, [{}]),
     "aim": ("balanced", [{}]),
     "cost": ("costs.csv", [{}]),
@@ -52,6 +53,7 @@ NEEDS: dict[str, tuple[object, list[dict[str, str]]]] = {
 def test_the_words_are_those_of_the_rooms_that_read_them() -> None:
     from headstart.data.augment import KINDS
     from headstart.heads.taps import TAPS
+    from headstart.tasks.confidence import SETS
     from headstart.trunk.backbone import DEFAULT
     from headstart.trunk.engine import PRECISIONS
     from headstart.trunk.layers import POOLINGS
@@ -61,6 +63,7 @@ def test_the_words_are_those_of_the_rooms_that_read_them() -> None:
     assert options.PRECISIONS == PRECISIONS
     assert tuple(POOLINGS) == options.POOLINGS
     assert options.AUGMENTATIONS == KINDS
+    assert options.SETS == SETS
 
 
 def test_a_command_without_options_is_that_of_the_options() -> None:
@@ -93,6 +96,7 @@ WRONG = [
     ("fit", "--threshold 1.5", "a probability between 0 and 1"),
     ("fit", "--coverage 0.4", "from 0.5 to 0.999"),
     ("fit", "--coverage nan", "from 0.5 to 0.999"),
+    ("fit", "--sets rasp", "did you mean raps"),
     ("fit", "--max-error 1", "a share between 0 and 1"),
     ("fit", "--aim balance", "one of accuracy, balanced"),
     ("fit", "--aim balanced --cost c.csv", "leave one of them out"),

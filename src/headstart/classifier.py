@@ -39,7 +39,7 @@ from headstart.story.replacing import check_replaceable
 from headstart.story.unlike import novelty_in, unlike
 from headstart.tasks.aims import as_saved
 from headstart.tasks.classification import CLASSIFICATION
-from headstart.tasks.confidence import abstains, in_set
+from headstart.tasks.confidence import abstains, has_sets, in_set
 from headstart.tasks.known import TASKS
 from headstart.tasks.multilabel import MULTILABEL
 from headstart.tasks.regression import REGRESSION
@@ -88,10 +88,11 @@ class TransferClassifier(ClassifierMixin, Settings, BaseEstimator):  # type: ign
     number of modules or a stage; augment, lr and budget are of that, as in `headstart fit --help`. size: side of the
     network's input in px, None = from the images. precision: "auto", "bf16" or "f32". bands: those of a TIFF that are
     red, green and blue, "4,3,2". cache: folder of stored features. seed: of every random draw. coverage: of the sets
-    of `predict_set`, None = 0.9. max_error: the largest share of wrong answers among those that are sure enough, with
-    95 % confidence (`abstains`); None: all are sure enough. aim: "accuracy", or "balanced": answers serve the mean
-    recall of the classes. cost: a CSV file of what each mistake costs, a row a true class, a column an answer.
-    positive: of two classes the one that scores are of, None = the rarer.
+    of `predict_set`, None = 0.9. sets: "lac", as few classes as possible on average; "raps", more where the model is
+    unsure; "classwise", the coverage holds for each class. max_error: the largest share of wrong answers among those
+    that are sure enough, with 95 % confidence (`abstains`); None: all are sure enough. aim: "accuracy", or "balanced":
+    answers serve the mean recall of the classes. cost: a CSV file of what each mistake costs, a row a true class, a
+    column an answer. positive: of two classes the one that scores are of, None = the rarer.
 
     Images are given as a folder or manifest (a path), or as a sequence or column of paths, Pillow images or arrays
     (height, width[, channel]) with labels; numbers (a, b, c) are one picture where c is 1, 3 or 4, else grey ones.
@@ -105,6 +106,7 @@ class TransferClassifier(ClassifierMixin, Settings, BaseEstimator):  # type: ign
     """
 
     coverage: float | None = Options.coverage
+    sets: str = Options.sets
     max_error: float | None = Options.max_error
     aim: str = Options.aim
     cost: str | None = Options.cost
@@ -137,10 +139,10 @@ class TransferClassifier(ClassifierMixin, Settings, BaseEstimator):  # type: ign
 
     def predict_set(self, X: Images) -> npt.NDArray[np.bool_]:
         """Which classes can be meant (image, class), one at least: the share `coverage` of new images has its true
-        class among them (least ambiguous sets, Sadinle, Lei and Wasserman 2019). Raises DataError for a loaded model of
-        before there were sets."""
+        class among them, of each class with `sets="classwise"`. Raises DataError for a loaded model of before
+        there were sets."""
         found = _of(self)
-        if "set_from" not in found.model.rule:
+        if not has_sets(found.model.rule):
             raise DataError("the model was saved before there were sets: fit it again, and they come with it")
         return in_set(found.predict(X).answers, found.model.rule)
 

@@ -21,6 +21,7 @@ from headstart.judge.marks import Interval, Score
 from headstart.story.evidence import called
 from headstart.story.given_away import shortcut_line
 from headstart.story.look import shift_lines
+from headstart.story.options import Options
 
 if TYPE_CHECKING:
     from headstart.heads.apart import Apart
@@ -76,13 +77,17 @@ def _confidence(fitted: Fitted) -> list[str]:
     from headstart.story.confidence import measured, remarks
 
     lines = []
-    asked = fitted.options.coverage is not None or fitted.options.max_error is not None
+    sets = fitted.options.coverage is not None or fitted.options.sets != Options.sets
+    asked = sets or fitted.options.max_error is not None
     found = measured(fitted) if asked else None
     if found is None:
         return [_line("note", remark) for remark in remarks(fitted)]
-    if fitted.options.coverage is not None and found.sets:
+    if sets and found.sets:
         lines.append(_line("sets", f"{_interval(found.held, '')}  hold the true class ({found.coverage:g} was asked)"))
         lines.append(_line("", f"{found.size['value']:.2f} classes on average"))
+        if found.method == "classwise" and found.classes:
+            worst = found.classes[0]
+            lines.append(_line("", f"{_interval(worst.held, '')}  of {worst.name!r}, the least (n = {worst.n})"))
     if found.answered is not None and found.answers:
         lines.append(_line("answered", f"{_interval(found.answered, '')}  are sure enough"))
         wrong = _interval(found.error, "") if found.error is not None else "none"

@@ -11,9 +11,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from headstart import __version__, recipe
+from headstart.cli.answering import answer_options
 from headstart.cli.console import ClosedOutputError, writing
 from headstart.files.cells import printable
-from headstart.story.options import AIMS, AUGMENTATIONS, PRECISIONS, TAPS, Options
+from headstart.story.options import AUGMENTATIONS, PRECISIONS, TAPS, Options
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -79,6 +80,7 @@ def parser() -> argparse.ArgumentParser:
     )
     _data_options(fit, leaves_out=True)
     _head_options(fit)
+    answer_options(fit)
     _tuning_options(fit)
     _network_options(fit, auto=True)
 
@@ -326,45 +328,6 @@ def _head_options(command: argparse.ArgumentParser) -> None:
     )
     fit.add_argument(
         "--epochs", type=int, metavar="N", help="of training it, or of tuning (default: by the number of images)"
-    )
-    fit.add_argument(
-        "--threshold",
-        type=float,
-        metavar="P",
-        help="the probability from which a label is given (several labels an image; default: the best F1 of each)",
-    )
-    fit.add_argument(
-        "--coverage",
-        type=float,
-        metavar="SHARE",
-        help="predict names beside its answer all classes that can be meant; of new images the share whose true class "
-        "is among them (one class an image; default: 0.9)",
-    )
-    fit.add_argument(
-        "--max-error",
-        type=float,
-        metavar="SHARE",
-        help="predict marks answers as not sure enough, so that of the others at most this share is wrong, such as "
-        "0.02 (one class an image; with 95 %% confidence; default: none is marked)",
-    )
-    fit.add_argument(
-        "--positive",
-        metavar="CLASS",
-        help="of two classes the one that is looked for, of which sensitivity, AUROC and the like are said (default: "
-        "the rarer one among the images that teach)",
-    )
-    fit.add_argument(
-        "--aim",
-        default=Options.aim,
-        metavar="|".join(AIMS),
-        help="what answers serve: the share that is right, or the mean of the classes' own shares, in which a rare "
-        "class counts the same (one class an image; default: %(default)s)",
-    )
-    fit.add_argument(
-        "--cost",
-        metavar="FILE",
-        help="a CSV file of what each mistake costs: a row for each true class, a column for each answer; the answer "
-        "is the one whose expected cost is smallest (one class an image; default: all mistakes are alike)",
     )
     fit.add_argument("--batch-size", type=int, metavar="N", help="images a step of that training (default: 32)")
     fit.add_argument(

@@ -31,6 +31,18 @@ def set_threshold(of_truth: Doubles, coverage: float, groups: Ints) -> float:
     return max(0.0, 1 - largest) if np.isfinite(largest) else 0.0
 
 
+def class_thresholds(p: Doubles, truth: Ints, coverage: float, groups: Ints) -> Doubles:
+    """(class,): a threshold for each class from its own images alone, so that the sets hold the truth of the share
+    `coverage` of new images of each class (Mondrian or class-conditional sets, Vovk 2012; Sadinle, Lei and Wasserman
+    2019, section 2.2). 0 for a class with too few independent images to say: it belongs to every set.
+
+    p (image, class): left-out probabilities; truth, groups (image,).
+    """
+    return np.array(
+        [set_threshold(p[truth == k, k], coverage, groups[truth == k]) for k in range(p.shape[1])], dtype=np.float64
+    )
+
+
 def least_groups(coverage: float) -> int:
     """Images (groups) from which on a set can be less than all classes."""
     return int(np.ceil(coverage / (1 - coverage) - 1e-9))

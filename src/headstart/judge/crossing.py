@@ -29,6 +29,7 @@ Fit = Callable[[Rows], Answer]
 Mark = Callable[[Rows, NDArray[np.floating[Any]]], Marks]  # of these rows' answers
 
 SMALLEST_SIZES = 2  # images per class at the start of the learning curve; then the number doubles
+USUAL = 5  # folds: of fewer it is said
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,11 +219,13 @@ def _doubling(first: int, last: int) -> list[int]:
 
 
 def possible_folds(judged: Judged, n_folds: int) -> tuple[int, tuple[str, ...]]:
-    """The number of folds that the data allow, and notes."""
+    """The number of folds that the data allow, and notes where they are fewer than most judge with."""
+    said = min(n_folds, USUAL)
     if judged.strata.ndim > 1:
         most = len(np.unique(judged.groups))
         if most < n_folds:
-            return max(2, most), (f"{most} folds instead of {n_folds}: there are no more groups of images",)
+            note = f"{most} folds instead of {n_folds}: there are no more groups of images"
+            return max(2, most), (note,) if most < said else ()
         return n_folds, ()
     pairs = np.unique(np.stack([judged.strata, judged.groups]), axis=1)
     by_class = np.bincount(pairs[0], minlength=len(judged.names))
@@ -233,9 +236,11 @@ def possible_folds(judged: Judged, n_folds: int) -> tuple[int, tuple[str, ...]]:
         )
     notes = []
     if by_class.max() < n_folds:
-        notes.append(f"{by_class.max()} folds instead of {n_folds}: no class has more groups of images")
+        if by_class.max() < said:
+            notes.append(f"{by_class.max()} folds instead of {n_folds}: no class has more groups of images")
         n_folds = max(2, int(by_class.max()))
-    few = [f"{judged.names[int(c)]} ({by_class[c]})" for c in np.flatnonzero((by_class > 0) & (by_class < n_folds))]
+    low = np.flatnonzero((by_class > 0) & (by_class < min(n_folds, said)))
+    few = [f"{judged.names[int(c)]} ({by_class[c]})" for c in low]
     if few:
         notes.append(f"fewer groups of images than folds, so judged in some folds only: {', '.join(few)}")
     return n_folds, tuple(notes)

@@ -84,7 +84,7 @@ def _gains(size: Array, errors: Array, spread: Array) -> Array:
 def gains_most(before: Marks, after: Marks, names: Sequence[str], groups: NDArray[Any]) -> Gains | None:
     """The class whose recall the last step of the curve raised most, where that is above 0 beyond its interval. It is
     the largest of many, so the next step will mostly bring it less."""
-    if "truth" not in after.columns or "right" not in after.columns:
+    if "truth" not in after.columns or "right" not in after.columns or after["truth"].ndim > 1:  # several labels
         return None
     found: list[Gains] = []
     for c, name in enumerate(names):

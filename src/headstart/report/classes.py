@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from headstart.counted import count, counted
+from headstart.counted import and_so_on, count, counted
 from headstart.report import figures, numbers
 from headstart.report.content import Confidence, Measured, ReportData, RiskPoint, Unlike
 from headstart.report.diagnostic import diagnostic_section
@@ -198,9 +198,10 @@ def confidence_sentences(found: Confidence | None) -> list[str]:
         spread = "" if size.low is None else f", 95 % interval {plain(size.low, 2)}{DASH}{plain(size.high, 2)}"
         said.append(
             f"Beside its answer the model names all classes that can be meant, so that they hold the true class of "
-            f"{asked} of new images: they held it for {full(held, found.n)} of the judged ones, with "
-            f"{plain(size.value, 2)} classes on average{spread}."
+            f"{asked} of new images{', of each class' if found.method == 'classwise' else ''}: they held it for "
+            f"{full(held, found.n)} of the judged ones, with {plain(size.value, 2)} classes on average{spread}."
         )
+        said.extend(_classwise_sentences(found))
     answered, error = estimate(found.answered), estimate(found.error)
     if found.max_error is None or answered is None:
         return said
@@ -213,6 +214,23 @@ def confidence_sentences(found: Confidence | None) -> list[str]:
         said.append(
             f"Asked for {asked}, the model was sure enough of {full(answered, found.n)} of the judged images, and "
             f"{full(error, found.n_answered)} of those answers were wrong."
+        )
+    return said
+
+
+def _classwise_sentences(found: Confidence) -> list[str]:
+    """Of which class the sets held least, and which classes are in all of them."""
+    said: list[str] = []
+    if found.method != "classwise":
+        return said
+    worst = found.classes[0] if found.classes else None
+    if worst is not None and (held := estimate(worst.held)) is not None:
+        said.append(f"Of the classes {worst.name!r} was held least: for {full(held, worst.n)} of its images.")
+    if found.in_every_set:
+        few = len(found.in_every_set)
+        said.append(
+            f"{counted(few, 'class', 'classes')} {'is' if few == 1 else 'are'} in every set, because too few of "
+            f"{'its' if few == 1 else 'their'} images teach: {and_so_on(found.in_every_set)}."
         )
     return said
 

@@ -193,13 +193,24 @@ class Column:
 
 
 @dataclass(frozen=True)
+class ClassHeld:
+    """Of the `n` judged images of a class the share whose set holds it."""
+
+    name: str
+    n: int
+    held: Interval
+
+
+@dataclass(frozen=True)
 class Confidence:
     """What sets of classes and a largest error came to on `n` judged images, each by thresholds that it did not set.
 
     `coverage`, `max_error`: as asked, None for no largest error. `held`: the share whose set holds the true class;
     `size`: the mean number of classes in a set; `answered`: the share whose answer was sure enough; `error`: the share
     of these `n_answered` that is wrong, None where there are none. `sets`, `answers`: whether the training images could
-    say anything: else a set holds all classes, and no answer is sure enough.
+    say anything: else a set holds all classes, and no answer is sure enough. `method`: how sets are chosen, one of
+    `tasks.confidence.SETS`; `classes`: what was held of each class that was judged, the least first; `in_every_set`:
+    the classes that are.
     """
 
     n: int
@@ -212,6 +223,9 @@ class Confidence:
     n_answered: int = 0
     sets: bool = True
     answers: bool = True
+    method: str = "lac"
+    classes: tuple[ClassHeld, ...] = ()
+    in_every_set: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -135,9 +135,9 @@ def judge(
         rule = rule_of(method.task, material, plan.train[rows], trained)
         return lambda other: _answers(method.task, material, trained, plan.train[other], rule)
 
-    step = bar("judge", folds)
-    judged = judged_of(mine)
-    found = cross_validate(fit_own, judged, _marking(method.task, mine), folds, 1, lambda *_: step(1))
+    step = bar("judge", recipe.TRAINED_FOLDS)
+    judged, marking = judged_of(mine), _marking(method.task, mine)
+    found = cross_validate(fit_own, judged, marking, recipe.TRAINED_FOLDS, 1, lambda *_: step(1))
     return _verdict_of(method.task, mine, plan.train, found)
 
 
@@ -179,8 +179,7 @@ def cross_tuned(material: Material, plan: Plan, method: Method, bar: Bar) -> tup
 
         return answer
 
-    folds, _ = recipe.cross_validation(len(train))
-    step = bar("judge", folds)
+    step, folds = bar("judge", recipe.TRAINED_FOLDS), recipe.TRAINED_FOLDS
     found = cross_validate(fit, judged_of(mine), _marking(task, mine), folds, 1, lambda *_: step(1))
     marks = task.judging.mark(mine.targets, tops)
     top = CrossValidation(tops, (marks,), found.folds)
@@ -378,7 +377,8 @@ def curve(material: Material, plan: Plan, head: Head, method: Method, shared: Sh
 def _quick(
     task: Task, material: Material, plan: Plan, sets: tuple[TapSet, ...], quick: bool = True
 ) -> tuple[Ints, npt.NDArray[np.floating]]:
-    """(rows, answers) of closed-form heads, on the judged rows or by one cross-validation of the training rows."""
+    """(rows, answers) of closed-form heads, on the judged rows or by one cross-validation of the training rows. Not
+    `quick`: they stand beside what was trained, and are judged in as many folds."""
     if plan.judge is not None:
         return plan.judge, refitter(task, material, sets, quick)(plan.train)(plan.judge)
     mine = material.part(plan.train)
@@ -388,7 +388,7 @@ def _quick(
     shared = Shared(mine.blocks)
     with threadpool_limits(1, "blas"):
         near = task.solve(mine, sets, quick=quick, known=shared.of).candidates
-    folds, _ = recipe.cross_validation(len(mine))
+    folds = recipe.cross_validation(len(mine))[0] if quick else recipe.TRAINED_FOLDS
     return plan.train, _crossed(task, mine, fitter(task, mine, sets, quick, shared, near), folds, 1).answers
 
 

@@ -63,7 +63,9 @@ def add_to(folder: str | Path, table: Table, options: Options, watch: Watcher = 
         fresh = features_of(table, backbone, engine, old.options, watch.bar("network", len(table)), watch.say)
     with clock("find duplicates"):
         table, features, n_old = _together(old, before, table.take(fresh.kept), fresh)
-        task = with_confidence(TASKS[old.loaded.task.name], old.options.coverage, old.options.max_error)
+        task = with_confidence(
+            TASKS[old.loaded.task.name], old.options.coverage, old.options.max_error, old.options.sets
+        )
         task = aimed(task, table, old.options)
         seen = examine(task, table, backbone, engine, features)
         plan = _plan(old, seen, n_old)

@@ -242,5 +242,5 @@ def aimed(task: Task, table: Table, options: Options) -> Task:
     """The task with what its answers shall serve. Raises HeadstartError."""
     o, images = options, training_images(table) if task.name == "classify" else {}
     counts = [images.get(name, 0) for name in table.classes] if images else [1]
-    task = with_aim(task, o.aim, o.cost, table.classes, counts, o.coverage, o.max_error)
+    task = with_aim(task, o.aim, o.cost, table.classes, counts, o.coverage, o.max_error, o.sets)
     return with_positive(task, o.positive, table.classes, counts)

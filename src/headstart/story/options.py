@@ -20,6 +20,7 @@ BACKBONE = "tf_efficientnet_lite0"  # trunk.backbone.DEFAULT
 TAPS = ("auto", "last", "all")  # heads.taps.TAPS
 PRECISIONS = ("auto", "bf16", "f32")  # trunk.engine.PRECISIONS
 POOLINGS = ("avg", "max", "none", "flatten")  # trunk.layers.POOLINGS
+SETS = ("lac", "raps", "classwise")  # tasks.confidence.SETS
 AIMS = ("accuracy", "balanced")
 AUGMENTATIONS = ("photo", "aerial", "medical", "document", "none")  # data.augment.KINDS
 SMALLEST, LARGEST = 16, 1024  # px of the input
@@ -47,6 +48,7 @@ class Options:
     bands: str | None = None  # of a TIFF: those that are red, green and blue, from 1, such as "4,3,2"; None: as it says
     threshold: float | None = None  # from which a label is given; None: the best for each by left-out answers (F1)
     coverage: float | None = None  # of the sets of classes that `predict` answers with; None: 0.9
+    sets: str = "lac"  # least ambiguous, or "raps": adaptive, or "classwise": each class has the coverage
     max_error: float | None = None  # of the answers given, the others are marked; None: all are given
     aim: str = "accuracy"  # what answers serve; or "balanced": the mean recall of the classes
     cost: str | None = None  # CSV file of what each mistake costs; None: all the same
@@ -62,6 +64,7 @@ def check(options: Options) -> None:
     _one_of("precision", options.precision, PRECISIONS)
     _one_of("augment", options.augment, AUGMENTATIONS)
     _one_of("aim", options.aim, AIMS)
+    _one_of("sets", options.sets, SETS)
     recipe.training(1, options.epochs, options.batch_size, options.optimizer)
     if options.head != "auto":
         spec.parse(options.head)

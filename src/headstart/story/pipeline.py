@@ -179,7 +179,7 @@ def learn(
 ) -> Learned:
     """The frozen model. With `hold_out` false it learns from all but the user's own test and validation."""
     clock, task = Clock(), with_threshold(task or TASKS[table.task], options.threshold)
-    task = with_confidence(task, options.coverage, options.max_error)
+    task = with_confidence(task, options.coverage, options.max_error, options.sets)
     check(options)
     refuse_training(task, options)
     table = task.prepare(labelled(table), options.min_images)
@@ -220,7 +220,7 @@ def _tuned(
 
     task, features = method.task, seen.features
     with clock("tune"):
-        trainings = 1 if plan.judge is not None else 1 + recipe.cross_validation(len(plan.train))[0]
+        trainings = 1 if plan.judge is not None else 1 + recipe.TRAINED_FOLDS
         tuning = prepare(task, seen.table, features.hashes, seen.backbone, options, plan.train, trainings)
         session = session_of(watch, method.device)
         method = replace(method, sets=tuning.sets, tuning=tuning, session=session)

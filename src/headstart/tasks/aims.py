@@ -25,7 +25,7 @@ from headstart.heads.spectrum import Doubles
 from headstart.judge.class_marks import class_marks
 from headstart.judge.marks import Marks, Score
 from headstart.tasks.classification import BALANCED_ACCURACY, CLASSIFICATION
-from headstart.tasks.confidence import confidence
+from headstart.tasks.confidence import LEAST_AMBIGUOUS, check_sets, confidence
 from headstart.tasks.task import Judging, Rule, Task
 
 DECIDING = ("weights", "costs")  # of a rule
@@ -51,6 +51,7 @@ def with_aim(
     counts: Sequence[int],
     coverage: float | None,
     max_error: float | None,
+    sets: str = LEAST_AMBIGUOUS,
 ) -> Task:
     """The task with what the user's answers shall serve; counts (class,): images that teach. Raises OptionError for a
     task without classes, DataError for costs that are none of these classes."""
@@ -64,7 +65,7 @@ def with_aim(
         return task
     found = Aim(aim == "balanced", None if cost is None else read_costs(cost, classes))
     if found.decides:
-        task = replace(deciding(task, found), rule=partial(_rule, found, coverage, max_error))
+        task = replace(deciding(task, found), rule=partial(_rule, found, coverage, max_error, sets))
     if aim == "balanced" or recipe.unequal(list(counts)):
         task = replace(task, judging=in_balance(task.judging))
     return task
@@ -72,7 +73,10 @@ def with_aim(
 
 def as_saved(task: Task, rule: Rule, n_classes: int) -> Task:
     """The task of a saved model, by its rule. Raises ValueError for a rule that does not fit its classes."""
-    if task.name != CLASSIFICATION.name or not any(name in rule for name in DECIDING):
+    if task.name != CLASSIFICATION.name:
+        return task
+    check_sets(rule, n_classes)
+    if not any(name in rule for name in DECIDING):
         return task
     costs = None
     if "costs" in rule:
@@ -111,7 +115,13 @@ def in_balance(judging: Judging) -> Judging:
 
 
 def _rule(
-    aim: Aim, coverage: float | None, max_error: float | None, targets: Targets, left_out: Doubles, groups: Ints
+    aim: Aim,
+    coverage: float | None,
+    max_error: float | None,
+    sets: str,
+    targets: Targets,
+    left_out: Doubles,
+    groups: Ints,
 ) -> Rule:
     """From log-probabilities left out (image, class): nothing else teaches the weights."""
     known = np.isfinite(left_out).all(axis=1)
@@ -123,7 +133,7 @@ def _rule(
         taught = balancing(np.exp(left_out[known]), y[known], groups[known]) if known.any() else np.ones(n)
         own["weights"] = tuple(taught.tolist())
     decided = _answers(left_out, own)[:, :, 1].argmax(axis=1)
-    return own | dict(confidence(coverage, max_error, targets, left_out, groups, decided))
+    return own | dict(confidence(coverage, max_error, targets, left_out, groups, decided, sets))
 
 
 def _answers(outputs: Doubles, rule: Rule) -> Doubles:

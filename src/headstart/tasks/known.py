@@ -8,7 +8,7 @@ from functools import partial
 from headstart.errors import OptionError
 from headstart.tasks import multilabel
 from headstart.tasks.classification import CLASSIFICATION
-from headstart.tasks.confidence import confidence
+from headstart.tasks.confidence import LEAST_AMBIGUOUS, confidence
 from headstart.tasks.multilabel import MULTILABEL
 from headstart.tasks.recognition import RECOGNITION
 from headstart.tasks.regression import REGRESSION
@@ -29,14 +29,15 @@ def with_threshold(task: Task, threshold: float | None) -> Task:
     return replace(task, rule=partial(multilabel.fixed, threshold))
 
 
-def with_confidence(task: Task, coverage: float | None, max_error: float | None) -> Task:
-    """The task with the user's own coverage of sets and largest error of answers. Raises OptionError where it has
-    neither."""
-    if coverage is None and max_error is None:
+def with_confidence(task: Task, coverage: float | None, max_error: float | None, sets: str = LEAST_AMBIGUOUS) -> Task:
+    """The task with the user's own sets, their coverage, and largest error of answers. Raises OptionError where it has
+    none of them."""
+    if coverage is None and max_error is None and sets == LEAST_AMBIGUOUS:
         return task
     if task.name != CLASSIFICATION.name:
-        option = f"--max-error {max_error:g}" if coverage is None else f"--coverage {coverage:g}"
+        option = f"--sets {sets}" if max_error is None else f"--max-error {max_error:g}"
+        option = option if coverage is None else f"--coverage {coverage:g}"
         raise OptionError(
             f"{option} says nothing for --task {task.name}: it is of one class an image (--task classify); leave it out"
         )
-    return replace(task, rule=partial(confidence, coverage, max_error))
+    return replace(task, rule=partial(confidence, coverage, max_error, sets=sets))
