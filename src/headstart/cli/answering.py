@@ -41,7 +41,7 @@ def answer_options(command: argparse.ArgumentParser) -> None:
     fit.add_argument(
         "--positive",
         metavar="CLASS",
-        help="of two classes the one that is looked for, of which sensitivity and the like are said (one class an image; "
+        help="of two classes the one that is looked for, of which sensitivity is said (one class an image; "
         "default: the rarer one among the images that teach)",
     )
     fit.add_argument(

@@ -15,7 +15,7 @@ def summary_line(score: Score) -> str | None:
     row = next(row for row in found["operating"] if (row["asked"], row["share"]) == ("specificity", 0.95))
     return (
         f"AUROC {_number(found['auroc'])}; {found['positive']}: {_share(row['sensitivity'])} found "
-        f"where a specificity of 95% was asked (it is {_share(row['specificity'])})"
+        f"at 95% specificity (reached: {row['specificity']['value']:.1%})"
     )
 
 
