@@ -6,7 +6,8 @@ mean AUROC of each class against the rest.
 - AUROC: the variance of DeLong et al. (1988) between groups (Obuchowski 1997), as the number of independent images that
   vary so, for which Wilson's interval is taken. That number is at least the smaller number of groups of the two sides,
   since the variance is at most A (1 - A) over it (Birnbaum and Klose 1957): a perfect order is not certain of itself.
-- Average precision: as in `judge/tag_marks.py`. The share of the positive class is what chance gives.
+- Average precision: linearised likewise, and at least as wide as in `judge/tag_marks.py` (Wilson's, of the precision at
+  its positives). The share of the positive class is what chance gives.
 - Kappa (Cohen 1960) and MCC: linearised (delta method), Student's t over groups; at least as wide as Wilson's interval
   of the accuracy makes them where the classes are answered as often as they are.
 - Sensitivity and specificity at a threshold: Wilson's for the effective number of images. The threshold is chosen on
@@ -36,7 +37,6 @@ from headstart.judge.intervals import (
 )
 from headstart.judge.marks import Array, Interval, Marks, Score, ends
 from headstart.judge.summaries import UNDEFINED, averaged, share_ends
-from headstart.judge.tag_marks import tag_marks, tag_tables
 
 ASKED = (("specificity", 0.9), ("specificity", 0.95), ("sensitivity", 0.9), ("sensitivity", 0.95))
 JUDGED, OTHERS, LEFT_OUT = "the judged images", "the other folds", "training images, left out"
@@ -87,6 +87,23 @@ def _wilson_of(found: float, influence: Array, units: Units, least: int) -> tupl
     telling = min(float(least), NORMAL * variance**2 / fourth)
     few = (Z / stdtrit(max(telling - 1, 1), 0.975)) ** 2
     return wilson(found, float(max(least, found * (1 - found) / variance * few)))
+
+
+def average_precision(positive: NDArray[np.bool_], scores: Array, units: Units) -> Interval:
+    """Linearised: what an image more adds to its own precision and to that of the positives at lower scores."""
+    from scipy.special import stdtrit
+
+    levels, place = np.unique(-scores, return_inverse=True)
+    gained = np.bincount(place, weights=positive, minlength=len(levels))
+    n, answered = float(gained.sum()), np.cumsum(np.bincount(place, minlength=len(levels)))
+    precision = np.cumsum(gained) / answered
+    found = float(gained @ precision) / n
+    more, less = (np.cumsum((gained / n * part / answered)[::-1])[::-1] for part in (1 - precision, precision))
+    influence = np.where(positive, (precision[place] - found) / n + more[place], -less[place])
+    sides = [len(np.unique(units[side])) for side in (positive, ~positive)]
+    half = float(stdtrit(max(min(sides) - 1, 1), 0.975)) * _variance(influence, units) ** 0.5
+    _, low, high, _ = share_ends(precision[place[positive]], units[positive])
+    return wider(found, (found - half, found + half), (low, high))
 
 
 def mean_auroc(truth: NDArray[np.int64], probabilities: Array, units: Units) -> Interval:
@@ -238,8 +255,7 @@ def diagnostic(
         return found
     scores, there = p[:, k].astype(np.float64), truth == k
     found["auroc"] = auroc(there, scores, units)[0]
-    as_tag = tag_marks(there[:, None].astype(np.int8), np.clip(scores, 0, 1)[:, None], np.array([0.5]))
-    found["average_precision"] = tag_tables(as_tag, ("positive",), units, seed)["per_label"][0]["average_precision"]
+    found["average_precision"] = average_precision(there, scores, units)
     found["operating"] = operating(there, scores, units, thresholds, JUDGED if thresholds is None else chosen_on)
     found["roc"] = roc(there, scores)
     return found
