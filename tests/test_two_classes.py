@@ -17,6 +17,7 @@ from headstart.judge.two_classes import (
     _of_other_folds,
     agreement,
     auroc,
+    average_precision,
     crossed_diagnostic,
     diagnostic,
     operating,
@@ -70,20 +71,22 @@ def drawn(rng: np.random.Generator, groups: int, size: int, between: float, gap:
 @pytest.mark.parametrize(("groups", "size", "between"), [(30, 1, 0.0), (120, 1, 0.0), (40, 4, 0.7)])
 @pytest.mark.parametrize("gap", [0.7, 2.5])
 def test_intervals_hold_the_truth(groups: int, size: int, between: float, gap: float) -> None:
-    """In 93 to 99.5 % of 250 draws; a standard error of that is 1.4 points."""
+    """In about 95 % of 150 draws or more; a standard error is 1.8 points, so that 91 % are the least."""
     rng = np.random.default_rng(groups)
     truth, score, _ = drawn(rng, 20_000, 1, between, gap)
     answer = score > gap / 2
     right = {"auroc": roc_auc_score(truth, score), "kappa": cohen_kappa_score(truth, answer)}
+    right["ap"] = average_precision_score(truth, score)
     right["mcc"] = matthews_corrcoef(truth, answer)
     held = dict.fromkeys(right, 0)
-    for _ in range(250):
+    for _ in range(150):
         truth, score, unit = drawn(rng, groups, size, between, gap)
         found = agreement(truth.astype(np.int64), (score > gap / 2).astype(np.int64), 2, unit)
-        for name, cell in {**found, "auroc": auroc(truth, score, unit)[0]}.items():
+        found |= {"auroc": auroc(truth, score, unit)[0], "ap": average_precision(truth, score, unit)}
+        for name, cell in found.items():
             _, low, high = ends(cell)
             held[name] += low <= right[name] <= high
-    assert all(0.915 <= n / 250 <= 1.0 for n in held.values()), held
+    assert all(n / 150 >= 0.91 for n in held.values()), held
 
 
 def test_a_perfect_score_is_not_certain_of_itself() -> None:

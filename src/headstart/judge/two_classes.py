@@ -6,8 +6,8 @@ mean AUROC of each class against the rest.
 - AUROC: the variance of DeLong et al. (1988) between groups (Obuchowski 1997), as the number of independent images that
   vary so, for which Wilson's interval is taken. That number is at least the smaller number of groups of the two sides,
   since the variance is at most A (1 - A) over it (Birnbaum and Klose 1957): a perfect order is not certain of itself.
-- Average precision: linearised likewise, and at least as wide as in `judge/tag_marks.py` (Wilson's, of the precision at
-  its positives). The share of the positive class is what chance gives.
+- Average precision: linearised (what an image adds to each precision), Student's t, and at least as wide as Wilson's
+  interval likewise. The share of the positive class is what chance gives.
 - Kappa (Cohen 1960) and MCC: linearised (delta method), Student's t over groups; at least as wide as Wilson's interval
   of the accuracy makes them where the classes are answered as often as they are.
 - Sensitivity and specificity at a threshold: Wilson's for the effective number of images. The threshold is chosen on
@@ -100,10 +100,9 @@ def average_precision(positive: NDArray[np.bool_], scores: Array, units: Units) 
     found = float(gained @ precision) / n
     more, less = (np.cumsum((gained / n * part / answered)[::-1])[::-1] for part in (1 - precision, precision))
     influence = np.where(positive, (precision[place] - found) / n + more[place], -less[place])
-    sides = [len(np.unique(units[side])) for side in (positive, ~positive)]
-    half = float(stdtrit(max(min(sides) - 1, 1), 0.975)) * _variance(influence, units) ** 0.5
-    _, low, high, _ = share_ends(precision[place[positive]], units[positive])
-    return wider(found, (found - half, found + half), (low, high))
+    least = min(len(np.unique(units[side])) for side in (positive, ~positive))
+    half = float(stdtrit(max(least - 1, 1), 0.975)) * _variance(influence, units) ** 0.5
+    return wider(found, (found - half, found + half), _wilson_of(found, influence, units, least))
 
 
 def mean_auroc(truth: NDArray[np.int64], probabilities: Array, units: Units) -> Interval:
