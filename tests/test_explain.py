@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import io
+import json
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from conftest import TINY, Run, picture
+from headstart.cli.main import main
 from headstart.data.images import write_png
 from headstart.data.overlay import overlay
 from headstart.data.preprocess import Preprocess
 from headstart.data.table import list_images
 from headstart.errors import OptionError
+from headstart.heads.reference import nearest
 from headstart.ship.explain import Explanation, explain, linear_head
 from headstart.ship.predict import predict
 from headstart.story.pipeline import load
@@ -48,7 +55,7 @@ def bordered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, rng = tmp_path_factory.mktemp("data") / "bordered", np.random.default_rng(5)
     for name in ("plain", "marked"):
         (folder / name).mkdir(parents=True)
-        for number in range(12):
+        for number in range(26):
             pixels = picture(0, rng, side=64)
             if name == "marked":
                 pixels[4:20, 4:20] = 255
@@ -56,10 +63,16 @@ def bordered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_planted_shortcut_is_where_the_network_looked(bordered: Path, tmp_path: Path, run: Run) -> None:
-    assert run("fit", bordered, "-o", tmp_path / "model", "--taps", "all", *TINY).code == 0
+@pytest.fixture(scope="module")
+def marked(bordered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    main(["fit", str(bordered), "-o", str(folder), "--taps", "all", *TINY])
+    return folder
+
+
+def test_a_planted_shortcut_is_where_the_network_looked(bordered: Path, marked: Path) -> None:
     whole = np.zeros((64, 64))
-    for one in explanations(tmp_path / "model", bordered / "marked"):
+    for one in explanations(marked, bordered / "marked"):
         whole += one.places
     corner = whole[:24, :24].clip(0).sum() / whole.clip(0).sum()
     assert corner > 2 * (24 / 64) ** 2
@@ -98,3 +111,76 @@ def test_a_head_that_is_not_linear_is_refused_before_anything_is_read(model: Pat
     other: Any = object()
     with pytest.raises(OptionError, match="linear head"):
         explain(replace(load(model), head=other), list_images([pictures]), print, print)
+
+
+def test_the_nearest_training_images_are_named_with_their_similarity(
+    bordered: Path, marked: Path, tmp_path: Path, run: Run
+) -> None:
+    """Of an image that taught it is itself; all are of the training images, nearest first, and labelled as given."""
+    images = [bordered / "marked" / f"{k}.png" for k in range(3)]
+    assert run("predict", marked, *images, "--explain", tmp_path / "out").code == 0
+    told = json.loads((tmp_path / "out" / "explanations.json").read_text())
+    assert "52 of 52 training images" in told["nearest"]
+    for image, one in zip(images, told["images"], strict=True):
+        assert (tmp_path / "out" / one["overlay"]).is_file()
+        similar = one["nearest"]
+        assert len(similar) == 3
+        assert similar[0]["path"] == f"marked/{image.name}"
+        assert similar[0]["similarity"] == pytest.approx(1, abs=1e-3)
+        assert [s["similarity"] for s in similar] == sorted((s["similarity"] for s in similar), reverse=True)
+        assert all(s["path"].split("/")[0] == s["label"] and (bordered / s["path"]).is_file() for s in similar)
+
+
+def test_a_model_whose_list_of_images_is_gone_names_none(
+    bordered: Path, marked: Path, tmp_path: Path, run: Run
+) -> None:
+    copy = shutil.copytree(marked, tmp_path / "model")
+    (copy / "split.parquet").unlink()
+    image = bordered / "marked" / "0.png"
+    assert run("predict", copy, image, "--explain", tmp_path / "out").code == 0
+    assert [place.suffix for place in (tmp_path / "out").iterdir()] == [".jpg"]
+
+
+def test_another_answer_is_explained_where_it_is_asked_for(bordered: Path, marked: Path) -> None:
+    found: dict[int, Explanation] = {}
+    loaded, table = load(marked), list_images([bordered / "marked" / "0.png"])
+    for output in (0, 1):
+        explain(loaded, table, lambda one: found.update({one.output: one}), pytest.fail, asked={0: output})
+    assert set(found) == {0, 1}
+    assert found[0].score == pytest.approx(
+        -found[1].score, rel=1e-3
+    )  # two classes: what is for one is against the other
+
+
+def test_a_mistake_looks_like_a_training_image_of_the_class_that_it_was_taken_for(
+    bordered: Path, marked: Path, tmp_path: Path, run: Run
+) -> None:
+    """Never like itself or a copy; where the network looked is drawn only where it was asked for."""
+    data = shutil.copytree(bordered, tmp_path / "data")
+    for number in range(3):  # marked ones that are called plain: mistakes, each of which looks like a marked one
+        (data / "plain" / f"{number}.png").write_bytes((data / "marked" / f"{number}.png").read_bytes())
+        (data / "marked" / f"{number}.png").unlink()
+    assert run("fit", data, "-o", tmp_path / "model", "--explain", *TINY).code == 0
+    html = (tmp_path / "model" / "report.html").read_text()
+    likes = re.findall(r'alt="a training image labelled (\w+)".*?title="([^"]+)"', html, re.S)
+    assert likes
+    assert all(name.startswith(f"{label}/") for label, name in likes)
+    assert html.count('alt="where the network looked for') == len(likes)
+    assert "--explain" in html.partition("To do it again")[2]
+    assert "where the network looked" not in (marked / "report.html").read_text()
+
+
+def test_explain_is_refused_with_layers_of_ones_own(bordered: Path, tmp_path: Path, run: Run) -> None:
+    done = run("fit", bordered, "-o", tmp_path / "model", "--explain", "--head", "dense 8 relu", *TINY)
+    assert done.code == 2
+    assert "--explain is for linear heads" in done.err
+
+
+@given(st.integers(1, 9), st.integers(1, 5), st.integers(0, 99))
+def test_the_nearest_are_those_with_the_largest_cosine(n: int, most: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    x, rows = (rng.standard_normal((k, 6)).astype(np.float32) for k in (4, n))
+    places, cosines = nearest(x, rows, most)
+    every = (x @ rows.T) / np.linalg.norm(x, axis=1)[:, None] / np.linalg.norm(rows, axis=1)
+    assert np.allclose(cosines, -np.sort(-every, axis=1)[:, :most], atol=1e-5)
+    assert np.allclose(np.take_along_axis(every, places, axis=1), cosines, atol=1e-5)

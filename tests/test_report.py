@@ -27,6 +27,7 @@ from headstart.report import (
     Copy,
     CurvePoint,
     DuplicateGroup,
+    Like,
     Measured,
     Network,
     Picture,
@@ -531,12 +532,24 @@ OPTIONAL: dict[str, dict[str, Any]] = {
     "set-aside": {"set_aside": ()},
     "curve": {"curve": ()},
 }
-SECTIONS = ["result", "data", "classes", "confusion", "pictures", "set-aside", "curve", "calibration", "made", "use"]
+SECTIONS = [
+    "result",
+    "mend",
+    "data",
+    "classes",
+    "confusion",
+    "pictures",
+    "set-aside",
+    "curve",
+    "calibration",
+    "made",
+    "use",
+]
 
 
 def test_sections_follow_the_data() -> None:
     assert Page(render_report(sample())).sections == SECTIONS
-    assert Page(render_report(bare(sample()))).sections == ["result", "made", "use"]
+    assert Page(render_report(bare(sample()))).sections == ["result", "mend", "made", "use"]
     for section, without in OPTIONAL.items():
         html = render_report(dataclasses.replace(sample(), **without))
         assert Page(html).sections == [s for s in SECTIONS if s != section]
@@ -552,8 +565,17 @@ def test_size_is_bounded_whatever_is_given() -> None:
         set_aside=(("a" * 200, "b" * 100),) * 20_000,
     )  # fmt: skip
     html = render_report(full)
-    assert html.count("<img ") == 4 * page.MAX_PICTURES + page.MAX_GROUPS * page.MAX_COPIES
-    assert len(html) < 4 / 3 * limit * html.count("<img ") + 500_000
+    assert 0 < html.count("<img ") <= 4 * page.MAX_PICTURES + page.MAX_GROUPS * page.MAX_COPIES
+    assert html.count("no preview") > 0
+    assert len(html) < 3_000_000
+    small = dataclasses.replace(
+        great[0], jpeg=great[0].jpeg[:4000], looked=b"x" * 4000, like=Like(b"y" * 500, "a", 0.5)
+    )
+    many = render_report(
+        dataclasses.replace(full, worst=(small,) * 100, least_certain=(), most_certain=(), suspects=())
+    )
+    assert many.count("<img ") >= 3 * page.MAX_PICTURES
+    assert len(many) < 3_000_000
     assert "20,000 files" in html
     assert html.count("b" * 100) == page.MAX_SET_ASIDE
     too_large = dataclasses.replace(great[0], jpeg=bytes(limit + 1))

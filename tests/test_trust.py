@@ -14,7 +14,8 @@ from headstart.data.images import write_png
 from headstart.judge.crossing import Measure
 from headstart.judge.marks import Interval
 from headstart.report import Shift
-from headstart.report.sections import next_steps, verdict, warnings
+from headstart.report.mend import mends
+from headstart.report.sections import verdict, warnings
 from headstart.story.trust import _worse
 from test_report import sample
 
@@ -42,8 +43,8 @@ def test_only_what_is_worse_beyond_both_intervals_is_an_alarm(better: bool) -> N
 def test_the_page_under_a_shift_neither_accuses_labels_nor_calls_the_model_usable() -> None:
     usual = sample()
     shifted = sample(shift=Shift(interval(0.99, 0.97, 1.0), True, 0.98))
-    assert "look wrong" in " ".join(next_steps(usual))
-    assert "look wrong" not in " ".join(next_steps(shifted))
+    assert "look wrong" in " ".join(one.said for one in mends(usual))
+    assert "look wrong" not in " ".join(one.said for one in mends(shifted))
     moods = {advice.question: (advice.mood, advice.answer) for advice in verdict(shifted)}
     assert moods["Is it usable?"][0] == "bad"
     first, second = warnings(shifted)[:2]

@@ -387,7 +387,9 @@ def inspection_lines(found: dict[str, Any]) -> list[str]:
     lines += _some([f"  {odd['path']}: {odd['fault']}: {odd['measured']}" for odd in found["faults"]])
     told = found["shortcut"]
     if told is not None:
-        lines.append(_line("shortcut", told["said"] if told["clear"] else "no class is given away by its files"))
+        most = f"{told['class']} in {told['value']:.0%} [{told['low']:.0%}, {told['high']:.0%}], guessing 50 %"
+        none = f"no class is given away by its files beyond doubt (the most: {most})"
+        lines.append(_line("shortcut", told["said"] if told["clear"] else none))
     return lines + [_line("shift", said) for said in found["shift_said"]]
 
 

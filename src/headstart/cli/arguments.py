@@ -70,6 +70,9 @@ def parser() -> argparse.ArgumentParser:
         "-o", "--output", default="model", metavar="MODEL", help="folder of the saved model (default: %(default)s)"
     )
     fit.add_argument("--force", action="store_true", help="replace a model of other data where the new one is written")
+    fit.add_argument(
+        "--explain", action="store_true", help="show in the report where the network looked, of the worst mistakes"
+    )
     fit.add_argument("--add-to", metavar="MODEL", help="a saved model to add these images, or their classes, to")
     fit.add_argument(
         "--track",

@@ -31,6 +31,7 @@ def demo(given: argparse.Namespace) -> None:
     tell(f"{counted(count, 'image')} of handwritten digits, one folder a class, written to {images}")
     given.data, given.output, given.add_to, given.track = str(images), str(folder / "model"), None, ""
     given.group_by, given.task, given.label, given.group, given.time = None, "auto", None, None, None
+    given.explain = False
     fit(given)
     if not given.json:
         for line in ("", "For your own images, one folder per class:", "  headstart fit YOUR-FOLDER -o model"):
@@ -44,6 +45,8 @@ def fit(given: argparse.Namespace) -> None:
     folder, options = Path(given.output), options_of(given)
     if given.add_to and (other := set_otherwise(options)):
         raise OptionError(f"--{other} cannot be set with --add-to: it is the model's own")
+    if given.explain and options.head != "auto":
+        raise OptionError("--explain is for linear heads, and --head gives this one layers of its own: leave one out")
     read_words(given.track)
     from headstart.files.bundle import check_writable, read_bundle
     from headstart.story.replacing import check_grows, check_replaceable
@@ -59,7 +62,8 @@ def fit(given: argparse.Namespace) -> None:
 
     own = {name: value for name in ("add_to", "group_by", "label", "group", "time") if (value := getattr(given, name))}
     own |= {} if given.task == "auto" else {"task": given.task}
-    command = shlex.join(typed(given.data, given.output, own, options, publish.handed_on))
+    words = typed(given.data, given.output, own, options, publish.handed_on)
+    command = shlex.join([*words, "--explain"] if given.explain else words)
     with open_trackers(given.track, tell) as tracker:
         tracker.settings(publish.public(vars(options)))
         started = time.perf_counter() - given.begun
@@ -67,7 +71,7 @@ def fit(given: argparse.Namespace) -> None:
             old = given.add_to
             fitted = grow.add_to(old, table, options, watch) if old else pipeline.fit(table, options, watch)
         fitted = pipeline.timed(fitted, started, time.perf_counter() - given.begun)
-        found = publish.save(fitted, folder, Path(given.data).resolve().name, command)
+        found = publish.save(fitted, folder, Path(given.data).resolve().name, command, given.explain)
         tracker.result(publish.main_scores(fitted), [folder / "report.html", folder / "metrics.json"])
     if given.json:
         say_json(found | {"model": str(folder)})

@@ -19,10 +19,12 @@ UNSEEN = 0.45  # brightness of what the network's view cuts off
 GRID = 28  # places a side that are drawn: early stages look at edges, and their own places are a px or two
 
 
-def overlay(source: bytes | npt.NDArray[np.generic], places: npt.NDArray[np.float64], preprocess: Preprocess) -> bytes:
+def overlay(
+    source: bytes | npt.NDArray[np.generic], places: npt.NDArray[np.float64], preprocess: Preprocess, side: int = SIDE
+) -> bytes:
     """A JPEG of the picture with what each place of the view (height, width) adds: for the answer orange, against it
-    blue; what the view cuts off is darker. Raises ImageError."""
-    picture = Image.open(io.BytesIO(images.preview(source, SIDE, preprocess=preprocess))).convert("RGB")
+    blue; what the view cuts off is darker. side: px, the longer one at most. Raises ImageError."""
+    picture = Image.open(io.BytesIO(images.preview(source, side, preprocess=preprocess))).convert("RGB")
     left, top, right, bottom = (round(edge) for edge in images.crop_box(*picture.size, preprocess))
     size = max(1, right - left), max(1, bottom - top)
     coarse = Image.fromarray(places.astype(np.float32)).resize((GRID, GRID), Image.Resampling.BOX)

@@ -4,7 +4,8 @@ In the saved model they are `reference.safetensors`, of which `reference` (row, 
 the network gave them, of one block: the pre-logits where the head reads them, else the deepest that it reads. Rows
 are images that taught, one of each group, drawn with the seed from the classes in turn: at most MOST, and 1 MiB where
 that leaves LEAST. `placed` (row,) float32 is what the model answers for each when it is left out: the number of its
-class or likeliest label, or its first value. Whatever else is made of the training images for later may take these
+class or likeliest label, or its first value. `image` (row,) int32 numbers them among the rows of split.parquet; models
+of before lack it. Whatever else is made of the training images for later may take these
 rows; models of before have none, and are silent.
 
 Whether new images look different (`shift`) is the test of `apart`, among images that get the same answer: a folder of
@@ -30,20 +31,23 @@ WIDEST = 8192  # features: wider ones are maps of a layer, of which 128 images w
 ENOUGH = 50  # images of which it is worth saying that they look different
 SAMPLED = 2000  # images of which features are kept for the comparison, however many there are
 BINS = 4  # of measured values: images are compared with those of about the same value
-ROWS, PLACED = "reference", "placed"  # the names of the tensors
+ROWS, PLACED, IMAGES = "reference", "placed", "image"  # the names of the tensors
 
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """`rows` (row, feature) float16 of `block`; `placed` (row,) float32."""
+    """`rows` (row, feature) float16 of `block`; `placed` (row,) float32; `images` (row,) int32, their numbers in the
+    model's split, None where they are not known."""
 
     block: str
     rows: npt.NDArray[np.float16]
     placed: npt.NDArray[np.float32]
+    images: npt.NDArray[np.int32] | None = None
 
     def tensors(self) -> dict[str, npt.NDArray[np.generic]]:
         """As they are saved."""
-        return {ROWS: self.rows, PLACED: self.placed}
+        known = {} if self.images is None else {IMAGES: self.images}
+        return {ROWS: self.rows, PLACED: self.placed, **known}
 
 
 def block_of(parts: tuple[Part, ...]) -> str:
@@ -79,7 +83,7 @@ def reference_of(
         return None
     kept = known[drawn(blocks, block, rows[known], placed[known], groups[known], seed)]
     values = np.asarray(blocks[block][rows[kept]], dtype=np.float16)
-    return Reference(block, values, placed[kept].astype(np.float32))
+    return Reference(block, values, placed[kept].astype(np.float32), rows[kept].astype(np.int32))
 
 
 def read(tensors: Mapping[str, npt.NDArray[np.generic]], block: str, width: int) -> Reference:
@@ -87,7 +91,25 @@ def read(tensors: Mapping[str, npt.NDArray[np.generic]], block: str, width: int)
     rows, placed = tensors[ROWS], tensors[PLACED]
     if rows.ndim != 2 or rows.shape[1] != width or placed.shape != rows.shape[:1]:
         raise ValueError(f"its reference has the shapes {rows.shape} and {placed.shape}, needed: (row, {width})")
-    return Reference(block, rows.astype(np.float16), placed.astype(np.float32))
+    images = tensors.get(IMAGES)
+    if images is not None and (images.shape != rows.shape[:1] or images.dtype.kind != "i" or images.min(initial=0) < 0):
+        raise ValueError(f"its reference numbers images in the shape {images.shape}, needed: ({len(rows)},)")
+    known = None if images is None else images.astype(np.int32)
+    return Reference(block, rows.astype(np.float16), placed.astype(np.float32), known)
+
+
+def nearest(
+    x: npt.NDArray[np.float32], rows: npt.NDArray[np.float32], most: int
+) -> tuple[Ints, npt.NDArray[np.float32]]:
+    """(places (image, most) in `rows`, cosines (image, most)) of the rows (row, feature) that are most like x (image,
+    feature), the likest first; all of them where there are fewer."""
+    cosines = _unit(x) @ _unit(rows).T
+    order = np.argsort(-cosines, axis=1, kind="stable")[:, :most]
+    return order, np.take_along_axis(cosines, order, axis=1)
+
+
+def _unit(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12), np.float32)
 
 
 def placed_by(answers: npt.NDArray[np.floating], task: str) -> npt.NDArray[np.float64]:

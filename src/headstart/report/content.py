@@ -45,6 +45,16 @@ class Baseline:
 
 
 @dataclass(frozen=True)
+class Like:
+    """A training image of the class that another image was taken for, of those the most like it: `cosine` of their
+    features."""
+
+    jpeg: bytes
+    name: str
+    cosine: float
+
+
+@dataclass(frozen=True)
 class Picture:
     """One image with what was said of it; for a suspected label `predicted` is the suggested class."""
 
@@ -54,6 +64,8 @@ class Picture:
     predicted: str
     probability: float | None  # of `predicted`, 0..1; for a suspected label its score; None where there is none
     note: str = ""
+    looked: bytes = b""  # the same picture with what spoke for the answer, and what against it
+    like: Like | None = None
 
 
 @dataclass(frozen=True)
@@ -256,6 +268,16 @@ class Shift:
 
 
 @dataclass(frozen=True)
+class Shortcut:
+    """The files of the training images give the class `label` away: told in `value` of them, 0.5 by guessing; `said`:
+    so, in one sentence."""
+
+    label: str
+    value: Metric
+    said: str
+
+
+@dataclass(frozen=True)
 class ReportData:
     """Everything that the report and the card say."""
 
@@ -271,6 +293,10 @@ class ReportData:
     also: tuple[Measured, ...] = ()  # further scores, shown in the table beside the headline
     baselines: tuple[Baseline, ...] = ()
     shift: Shift | None = None  # None: nothing speaks for one
+    leak_free: Metric | None = None  # the headline without judged images that have a copy among the training images
+    shortcut: Shortcut | None = None
+    films: int = 0  # of which the names look like frames, where no groups were given
+    decides: bool = False  # whether answers serve the mean recall or costs
     warnings: tuple[str, ...] = ()  # more than what words.warnings derives from this data
 
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # split -> class or label -> images used
@@ -293,6 +319,7 @@ class ReportData:
 
     curve: tuple[CurvePoint, ...] = ()
     gain: Metric | None = None  # accuracy of the last point minus the last but one, paired if it can be
+    twice: Metric | None = None  # gain of twice the images, by the curve continued
     losses: tuple[tuple[float, float | None], ...] = ()  # of each epoch: training, held out (nats per image)
     more_epochs: int = 0  # after those, on the held-out images too
     rates: tuple[float, ...] = ()  # learning rate at the end of each epoch

@@ -12,7 +12,7 @@ from headstart.counted import count, counted
 from headstart.report import figures
 from headstart.report.classes import SHORT_TABLE
 from headstart.report.numbers import Estimate, full, percent
-from headstart.report.page import clean, environment, picture_source
+from headstart.report.page import MOST_EMBEDDED, OF_A_CLASS, Embedded, clean, environment
 
 MOST_SETS = 12  # of copies shown in a section
 MOST_OF_SET = 4  # pictures of one
@@ -109,7 +109,7 @@ def render_inspection(data: Inspection) -> str:
             others=[sheet for sheet in data.copies if sheet not in first],
             unreadable=data.unreadable[:MOST_UNREADABLE],
             facts=[(table.said, [_fact(*fact) for fact in table.facts]) for table in data.shortcuts],
-            source_of=picture_source,
+            source_of=Embedded(MOST_EMBEDDED - OF_A_CLASS * len(data.counts)),
             **_classes(data.counts),
         )
     )

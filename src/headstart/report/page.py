@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from headstart.counted import count, counted
-from headstart.report import figures, groups, measures, numbers, sections, words
+from headstart.report import figures, groups, measures, mend, numbers, sections, words
 from headstart.report.classes import SHORT_TABLE
 from headstart.report.content import Candidate, ReportData
 from headstart.report.numbers import Estimate, estimate
@@ -25,9 +25,9 @@ from headstart.report.telling import Telling
 MAX_PICTURES = 24  # a gallery: two screens of a phone show 12; more is what the CSV files are for
 MAX_GROUPS = 12  # duplicate groups shown
 MAX_COPIES = 6  # pictures shown of one group
-MAX_JPEG_BYTES = (
-    48 * 1024
-)  # a 256 px preview takes 10 to 20 KiB; so a report stays below about 11 MiB in the worst case
+MAX_JPEG_BYTES = 48 * 1024  # a 256 px preview takes 10 to 25 KiB
+# Characters of all pictures of a page together, and of the text of a class: so that a file stays below 3 MB.
+MOST_EMBEDDED, OF_A_CLASS, LEAST_EMBEDDED = 2_500_000, 1_200, 1_000_000
 MAX_SET_ASIDE = 500  # lines; the whole list is in set_aside.csv
 
 # Lone surrogates (undecodable file names) cannot be written as UTF-8, control characters are not allowed in HTML or
@@ -67,9 +67,23 @@ def environment(**filters: Callable[..., str]) -> Environment:
     env.filters.update(percent=numbers.percent, count=count, decimal=numbers.decimal, seconds=numbers.seconds)
     env.filters.update(sentence=sentence)
     env.filters.update(filters)
-    words: Any = {"interval": numbers.interval, "full": numbers.full, "plural": counted, "estimate": estimate}
+    words: Any = {
+        "interval": numbers.interval,
+        "full": numbers.full,
+        "plural": counted,
+        "estimate": estimate,
+        "contents": contents,
+    }
     env.globals.update(words)
     return env
+
+
+HEADED = re.compile(r'<section id="([^"]+)"[^>]*>\s*<h2 id="[^"]+"[^>]*>(.*?)</h2>', re.S)
+
+
+def contents(body: Markup) -> list[tuple[str, Markup]]:
+    """(id, heading) of the sections of a page, in their order: its table of contents."""
+    return [(key, Markup(title)) for key, title in HEADED.findall(body)]  # both were escaped by the template
 
 
 def sentence(text: str) -> str:
@@ -91,6 +105,7 @@ def render_report(data: ReportData) -> str:
                 "telling": telling,
                 "how": words.how_measured(data.headline),
                 "compared": compared,
+                "mends": mend.mends(data),
                 "steps": sections.next_steps(data),
                 "curve": figures.learning_curve(data.curve, what),
                 "curve_rows": [(p.n, measures.full(what, estimate(p.value))) for p in data.curve],
@@ -232,7 +247,7 @@ def _picture_section(data: ReportData) -> dict[str, Any]:
         "suspects": data.suspects[:MAX_PICTURES],
         "groups": sorted(data.duplicates, key=lambda g: (not g.leak, not g.conflict))[:MAX_GROUPS],
         "max_copies": MAX_COPIES,
-        "source_of": picture_source,
+        "source_of": Embedded(MOST_EMBEDDED - OF_A_CLASS * len(data.classes)),
     }
 
 
@@ -241,6 +256,22 @@ def picture_source(jpeg: bytes) -> Markup:
     if not jpeg or len(jpeg) > MAX_JPEG_BYTES:
         return Markup("")
     return Markup("data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii"))  # base64 needs no escaping
+
+
+class Embedded:
+    """The pictures of one page as data: addresses, as long as there is room for `most` characters of them (at least
+    LEAST_EMBEDDED); the first that are asked for are kept."""
+
+    def __init__(self, most: int = MOST_EMBEDDED) -> None:
+        self.left = max(most, LEAST_EMBEDDED)
+
+    def __call__(self, jpeg: bytes) -> Markup:
+        """As `picture_source`, "" where there is no room left."""
+        source = picture_source(jpeg)
+        if len(source) > self.left:
+            return Markup("")
+        self.left -= len(source)
+        return source
 
 
 def _stages(seconds: Mapping[str, float]) -> list[tuple[str, float, Markup]]:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from headstart.report import classes, identities, otherwise, tags, values
 from headstart.report.content import ReportData
 from headstart.report.telling import Telling
-from headstart.report.words import Advice, data_warnings, look_at_data, more_images, shift_warnings, shifted, transfer
+from headstart.report.words import (
+    Advice,
+    data_warnings,
+    more_images,
+    sequence_warning,
+    shift_warnings,
+    shifted,
+    transfer,
+)
 
 TELLINGS: dict[str, Telling] = {
     "classify": classes.TELLING,
@@ -30,10 +38,9 @@ def verdict(data: ReportData) -> list[Advice]:
 
 
 def next_steps(data: ReportData) -> list[str]:
-    """What to do now, most useful first."""
+    """What to do once what is to be mended is (`mend.py`), most useful first."""
     telling = telling_of(data)
     return [
-        *look_at_data(data, telling.truths),
         *telling.steps(data),
         *more_images(data),
         "Try it on images from the place where it will be used: these numbers hold for images like yours, "
@@ -44,4 +51,7 @@ def next_steps(data: ReportData) -> list[str]:
 def warnings(data: ReportData) -> list[str]:
     """What makes the numbers weaker than they look, worst first; the pipeline's own warnings last."""
     first, last = data_warnings(data)
-    return [*shift_warnings(data), *first, *telling_of(data).warnings(data), *last, *data.warnings]
+    own = telling_of(data).warnings(data)
+    shortcut = [] if data.shortcut is None else [data.shortcut.said]
+    films = [sequence_warning(data.films)] if data.films else []
+    return [*shift_warnings(data), *first, *own, *last, *data.warnings, *shortcut, *films]

@@ -77,25 +77,6 @@ def how_measured(measured: Measured) -> str:
     }[measured.source]
 
 
-def look_at_data(data: ReportData, truths: str = "labels") -> list[str]:
-    """Copies and suspected labels that the user should decide on; `truths`: what an image carries."""
-    steps = []
-    if data.leak_count:
-        one = data.leak_count == 1
-        steps.append(
-            f"{_alike(data.leak_count)} {'stands' if one else 'stand'} in more than one of your splits: take "
-            f"{'its' if one else 'their'} pictures out of all but one and fit again, since they flatter the score."
-        )
-    if data.suspect_count and not (data.shift and data.shift.dropped):
-        labels = counted(data.suspect_count, "label")
-        verb = "looks" if data.suspect_count == 1 else "look"
-        steps.append(f"{labels} {verb} wrong: check {'it' if data.suspect_count == 1 else 'those'} first.")
-    if data.conflict_count:
-        verb = "carries" if data.conflict_count == 1 else "carry"
-        steps.append(f"{_alike(data.conflict_count)} {verb} different {truths}: decide which is right.")
-    return steps
-
-
 def _alike(groups: int) -> str:
     return f"{counted(groups, 'group')} of pictures that are the same or nearly so"
 

@@ -13,7 +13,7 @@ What has no places (a token of the whole image, a layer after the pooling) is to
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,6 +25,7 @@ from headstart.heads.probe import Probe
 from headstart.heads.taps import LAST
 from headstart.judge.class_marks import decision_of
 from headstart.ship.package import Loaded
+from headstart.ship.reasons import Reasons, Similar
 from headstart.tasks.aims import DECIDING
 from headstart.trunk.engine import compile_trunk
 from headstart.trunk.features import stream
@@ -45,13 +46,14 @@ MEAN, STD = "mean", "std"
 class Explanation:
     """Of one image: `places` (height, width) of the network's view, whose sum is the shown part of the score; `output`:
     the number of the answer; `score`: of it above the mean of all, the intercept left out; `shown`: the share of the
-    absolute contributions that has places."""
+    absolute contributions that has places; `similar`: the training images most like it, where the model names them."""
 
     row: int
     places: Doubles
     output: int
     score: float
     shown: float
+    similar: tuple[Similar, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,15 @@ class _Read:
 
 
 def explain(
-    model: Loaded, table: Table, deliver: Callable[[Explanation], None], failed: Callable[[int, ImageError], None]
+    model: Loaded,
+    table: Table,
+    deliver: Callable[[Explanation], None],
+    failed: Callable[[int, ImageError], None],
+    reasons: Reasons | None = None,
+    asked: Mapping[int, int] | None = None,
 ) -> None:
-    """An explanation for every image that can be read, in any order. Raises OptionError for a model without a linear
-    head."""
+    """An explanation for every image that can be read, in any order. asked: row -> the output to be explained, where it
+    is not the model's own answer. Raises OptionError for a model without a linear head."""
     head = linear_head(model)
     backbone, taps = _with_maps(model.backbone, head)
     reads = _reads(head, taps, model.backbone)
@@ -76,7 +83,10 @@ def explain(
     def finished(rows: list[int], blocks: dict[str, Halves]) -> None:
         for k, row in enumerate(rows):
             values = {name: found[k].astype(np.float32) for name, found in blocks.items()}
-            deliver(_explained(row, values, model, reads, taps, backbone.preprocess.size))
+            features = _features(reads, taps, values)
+            output = asked[row] if asked is not None else _answer(model, reads, features)
+            found = _explained(row, values, model, reads, taps, backbone.preprocess.size, features, output)
+            deliver(found if reasons is None else replace(found, similar=reasons.of(features[reasons.part.block])))
 
     stream(table, backbone, compile_trunk(backbone, model.precision), finished, failed, exact=True)
 
@@ -117,18 +127,40 @@ def _reads(head: Probe, taps: dict[str, Tap], backbone: Backbone) -> list[_Read]
     return found
 
 
-def _explained(
-    row: int, values: dict[str, Floats], model: Loaded, reads: list[_Read], taps: dict[str, Tap], size: tuple[int, int]
-) -> Explanation:
+def _features(reads: list[_Read], taps: dict[str, Tap], values: dict[str, Floats]) -> dict[str, Floats]:
+    """block -> (feature,): what the head reads, before it is prepared."""
+    maps = _maps(taps, values)
+    return {read.block: _feature(read, maps, values) for read in reads}
+
+
+def _maps(taps: dict[str, Tap], values: dict[str, Floats]) -> dict[str, Doubles]:
+    """layer -> (channel, place)."""
+    return {name: values[f"{name}/map"].reshape(tap.shape[0], -1).astype(np.float64) for name, tap in taps.items()}
+
+
+def _answer(model: Loaded, reads: list[_Read], features: dict[str, Floats]) -> int:
+    """The number of the model's answer."""
     head = linear_head(model)
-    maps = {name: values[f"{name}/map"].reshape(tap.shape[0], -1).astype(np.float64) for name, tap in taps.items()}
-    features = {read.block: _feature(read, maps, values) for read in reads}
-    prepared = [part.of(features[read.block][None])[0] for read, part in zip(reads, head.parts, strict=True)]
-    scores = sum(head.coef[:, read.columns] @ one for read, one in zip(reads, prepared, strict=True)) + head.intercept
-    output = int(np.argmax(scores))
     if any(name in model.rule for name in DECIDING):  # not the most probable class
         found = {block: feature[None] for block, feature in features.items()}
-        output = int(decision_of(model.task.answers(head.outputs(found), model.rule))[0])
+        return int(decision_of(model.task.answers(head.outputs(found), model.rule))[0])
+    prepared = [part.of(features[read.block][None])[0] for read, part in zip(reads, head.parts, strict=True)]
+    scores = sum(head.coef[:, read.columns] @ one for read, one in zip(reads, prepared, strict=True)) + head.intercept
+    return int(np.argmax(scores))
+
+
+def _explained(
+    row: int,
+    values: dict[str, Floats],
+    model: Loaded,
+    reads: list[_Read],
+    taps: dict[str, Tap],
+    size: tuple[int, int],
+    features: dict[str, Floats],
+    output: int,
+) -> Explanation:
+    head, maps = linear_head(model), _maps(taps, values)
+    prepared = [part.of(features[read.block][None])[0] for read, part in zip(reads, head.parts, strict=True)]
     weights = head.coef[output] - (head.coef.mean(axis=0) if head.link == "softmax" else 0)
     places, score, total, shown = np.zeros(size), 0.0, 0.0, 0.0
     for read, one in zip(reads, prepared, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,14 +15,17 @@ from headstart.data.truth import tags_in, values_in
 from headstart.errors import ImageError
 from headstart.report.page import MAX_COPIES, MAX_GROUPS
 from headstart.story.pipeline import Fitted
+from headstart.story.reasons import look_likes, overlays_of, small
 
 GALLERY = 12  # pictures of a kind in the report
+Pictures = tuple[report.Picture, ...]
+COPIED = 128  # px of a copy: what is the same is seen so too, and 72 of them may be shown
 PREVIEW = 256  # px, the longer side: sharp on a phone, 10 to 20 KiB
 
 
-def _preview(fitted: Fitted, row: int) -> bytes:
+def _preview(fitted: Fitted, row: int, side: int = PREVIEW) -> bytes:
     try:
-        return images.preview(fitted.seen.table.read(row), PREVIEW, preprocess=fitted.seen.backbone.preprocess)
+        return images.preview(fitted.seen.table.read(row), side, preprocess=fitted.seen.backbone.preprocess)
     except ImageError:
         return b""
 
@@ -55,7 +59,21 @@ def _interval_told(answer: npt.NDArray[np.floating[Any]], task: str) -> str:
     return "interval " + ", ".join(f"{low:.4g} to {high:.4g}" for low, high in ends) if ends else ""
 
 
-def galleries(fitted: Fitted) -> dict[str, tuple[report.Picture, ...]]:
+def _with_reasons(fitted: Fitted, rows: npt.NDArray[np.int64], worst: Pictures, explain: bool) -> Pictures:
+    """The worst mistakes, of these rows, with the training images they look like; `explain`: with where the network
+    looked."""
+    likes, looked = look_likes(fitted, rows), overlays_of(fitted, rows) if explain else {}
+    told = []
+    for row, shown in zip(map(int, rows), worst, strict=True):
+        found = likes.get(row)
+        name = "" if found is None else str(fitted.seen.table.names[found.row])
+        like = None if found is None else report.Like(small(fitted, found.row), name, found.cosine)
+        told.append(replace(shown, like=like, looked=looked.get(row, b"")))
+    return tuple(told)
+
+
+def galleries(fitted: Fitted, explain: bool = False) -> dict[str, Pictures]:
+    """Name -> pictures; explain: with where the network looked, of the worst mistakes."""
     verdict, task, names = fitted.verdict, fitted.method.task, fitted.seen.targets.names
 
     def some(places: npt.NDArray[np.int64]) -> tuple[report.Picture, ...]:
@@ -68,9 +86,11 @@ def galleries(fitted: Fitted) -> dict[str, tuple[report.Picture, ...]]:
     suspects = [
         _picture(fitted, s.row, names[s.suggested], s.score, s.reason(names)) for s in fitted.suspects[:GALLERY]
     ]
-    return {name: some(places) for name, places in task.galleries(verdict.marks).items()} | {
-        "suspects": tuple(suspects)
-    }
+    places = task.galleries(verdict.marks)
+    found = {name: some(mine) for name, mine in places.items()}
+    if "worst" in found:
+        found["worst"] = _with_reasons(fitted, verdict.rows[places["worst"][:GALLERY]], found["worst"], explain)
+    return found | {"suspects": tuple(suspects)}
 
 
 def duplicate_groups(fitted: Fitted) -> tuple[report.DuplicateGroup, ...]:
@@ -86,7 +106,7 @@ def duplicate_groups(fitted: Fitted) -> tuple[report.DuplicateGroup, ...]:
             s.kind,
             tuple(
                 report.Copy(
-                    _preview(fitted, r) if k < MAX_COPIES else b"",
+                    _preview(fitted, r, COPIED) if k < MAX_COPIES else b"",
                     str(seen.table.names[r]),
                     str(seen.table.labels[r]),
                     str(seen.table.splits[r]),

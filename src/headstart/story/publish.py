@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from headstart.heads.taps import LAST
 from headstart.judge.labels import expected
 from headstart.report.measures import full, measure
 from headstart.report.numbers import estimate
-from headstart.report.words import sequence_warning
 from headstart.ship.package import pack, versions
 from headstart.story import confidence, pictures, reliability
 from headstart.story.account import HEADS, TAPS, epochs_of, no_gain_line, outcomes, settings
@@ -32,6 +31,7 @@ from headstart.story.evidence import called
 from headstart.story.given_away import shortcut_line
 from headstart.story.pipeline import Fitted
 from headstart.story.trust import kept_of
+from headstart.tasks.aims import DECIDING
 from headstart.tasks.identifier import Identifier
 from headstart.tasks.task import Head, Rule, Task
 from headstart.trunk.engine import this_machine
@@ -87,8 +87,9 @@ def main_scores(fitted: Fitted) -> dict[str, float]:
     return known | {"n": score.n}
 
 
-def save(fitted: Fitted, folder: Path, title: str, command: str) -> dict[str, Any]:
-    """Write the bundle; returns the content of metrics.json. Raises OutputError."""
+def save(fitted: Fitted, folder: Path, title: str, command: str, explain: bool = False) -> dict[str, Any]:
+    """Write the bundle; returns the content of metrics.json. `explain`: with where the network looked, of the worst
+    mistakes. Raises OutputError."""
     seen = fitted.seen
     manifest, config, tensors = pack(
         fitted.method.task,
@@ -122,8 +123,9 @@ def save(fitted: Fitted, folder: Path, title: str, command: str) -> dict[str, An
             "images_through_the_network": seen.features.n_forward,
             "seconds": found["seconds"],
         }
-        data = report_data(fitted, folder, title, command, fingerprint, run["created"])
-        data = reliability.told(fitted, sure, data)
+        shown = pictures.galleries(fitted, explain)
+        data = report_data(fitted, folder, title, command, fingerprint, run["created"], shown)
+        data = reliability.told(fitted, sure, _with_faults(fitted, data))
         files = {
             "split.parquet": split.read_bytes(),
             "report.html": report.render_report(data).encode(),
@@ -175,12 +177,17 @@ def _without_place(layout: str) -> str:
 
 
 def report_data(
-    fitted: Fitted, folder: Path, title: str, command: str, fingerprint: str, created: str
+    fitted: Fitted,
+    folder: Path,
+    title: str,
+    command: str,
+    fingerprint: str,
+    created: str,
+    shown: dict[str, pictures.Pictures],
 ) -> report.ReportData:
     """Everything that the report and the card say."""
     seen, plan, verdict, task = fitted.seen, fitted.plan, fitted.verdict, fitted.method.task
     headline, also = _measured(fitted)
-    shown = pictures.galleries(fitted)
     machine = this_machine()
     return report.ReportData(
         title=title,
@@ -194,7 +201,7 @@ def report_data(
         headline=headline,
         also=also,
         baselines=_baselines(fitted),
-        warnings=_warnings(fitted),
+        warnings=tuple(line for line in (no_gain_line(fitted), _leak_free_line(fitted)) if line),
         shift=_shift(fitted),
         counts=_counts(fitted),
         images={split: int((plan.splits == split).sum()) for split in ("train", "validation", "test")},
@@ -208,10 +215,6 @@ def report_data(
         suspects=shown.get("suspects", ()),
         n_suspects=len(fitted.suspects),
         suspects_said=str(expected(fitted.suspects)) if fitted.suspects else "",
-        duplicates=pictures.duplicate_groups(fitted),
-        n_duplicates=len(seen.duplicates),
-        n_leaks=len(find_leaks(seen.duplicates, seen.table.splits)),
-        n_conflicts=len(find_conflicts(seen.duplicates, seen.table.labels)),
         curve=tuple(report.CurvePoint(p["n"], p["accuracy"]) for p in fitted.curve),
         gain=fitted.curve[-1].get("gain") if fitted.curve else None,
         losses=tuple((epoch.loss, epoch.held_out_loss) for epoch in epochs_of(fitted)),
@@ -232,6 +235,23 @@ def report_data(
         command=command,
         created=created.replace("T", " ").replace("+00:00", " UTC"),
         timm=_timm_view(fitted),
+    )
+
+
+def _with_faults(fitted: Fitted, data: report.ReportData) -> report.ReportData:
+    """With what is to be mended in the data."""
+    seen = fitted.seen
+    return replace(
+        data,
+        leak_free=None if fitted.leak_free is None else fitted.leak_free[fitted.method.task.judging.headline.name],
+        shortcut=_shortcut(fitted),
+        films=_films(fitted),
+        decides=any(name in fitted.rule for name in DECIDING),
+        twice=fitted.curve[-1].get("twice") if fitted.curve else None,
+        duplicates=pictures.duplicate_groups(fitted),
+        n_duplicates=len(seen.duplicates),
+        n_leaks=len(find_leaks(seen.duplicates, seen.table.splits)),
+        n_conflicts=len(find_conflicts(seen.duplicates, seen.table.labels)),
     )
 
 
@@ -280,21 +300,30 @@ def _shift(fitted: Fitted) -> report.Shift | None:
     return report.Shift(trust.left_out, trust.dropped, trust.apart.auroc if trust.apart is not None and clear else None)
 
 
-def _warnings(fitted: Fitted) -> tuple[str, ...]:
-    found = [line for line in [no_gain_line(fitted)] if line]
-    if fitted.leak_free:
-        name, percent = fitted.method.task.judging.headline.name, fitted.method.task.judging.headline.percent
-        what = measure(name, percent=percent)
-        told = full(what, estimate(fitted.leak_free[name]), fitted.leak_free.n)
-        without = "Without the judged images that are the same, or nearly the same, as a training image the"
-        found.append(f"{without} {what.name} is {told}.")
-    if fitted.shortcut is not None and fitted.shortcut.clear:
-        found.append(f"The {shortcut_line(fitted.shortcut)}.")
+def _leak_free_line(fitted: Fitted) -> str:
+    """The headline without the judged images that have a copy among the training images; "" where none has."""
+    if fitted.leak_free is None:
+        return ""
+    name, percent = fitted.method.task.judging.headline.name, fitted.method.task.judging.headline.percent
+    what = measure(name, percent=percent)
+    told = full(what, estimate(fitted.leak_free[name]), fitted.leak_free.n)
+    without = "Without the judged images that are the same, or nearly the same, as a training image the"
+    return f"{without} {what.name} is {told}."
+
+
+def _shortcut(fitted: Fitted) -> report.Shortcut | None:
+    told = fitted.shortcut
+    if told is None or not told.clear:
+        return None
+    value = {"value": told.value, "low": told.low, "high": told.high}
+    return report.Shortcut(told.label, value, f"The {shortcut_line(told)}.")
+
+
+def _films(fitted: Fitted) -> int:
+    """Films of which the names look like frames, where no groups were given."""
     table = fitted.seen.table
     takes = None if any(table.groups) else sequences_in([str(name) for name in table.names])
-    if takes is not None:
-        found.append(sequence_warning(len(set(takes) - {""})))
-    return tuple(found)
+    return 0 if takes is None else len(set(takes) - {""})
 
 
 def _has_view(fitted: Fitted) -> bool:
