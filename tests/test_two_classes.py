@@ -20,6 +20,7 @@ from headstart.judge.two_classes import (
     average_precision,
     crossed_diagnostic,
     diagnostic,
+    looked_for,
     operating,
     threshold_at,
     thresholds_of,
@@ -193,6 +194,7 @@ def test_the_positive_class_is_the_rarer_one_or_the_one_asked_for() -> None:
         assert found.tables["diagnostic"]["positive"] == NAMES[expected]
         told = judged_by(task, {"positive": (float(expected),)}).judging.score(marks, NAMES, np.arange(80), 0)
         assert told.tables["diagnostic"]["positive"] == NAMES[expected]
+    assert [looked_for(pair, (3, 5)) for pair in (("no", "yes"), ("yes", "no"), ("No", "normal"))] == [1, 0, 0]
     with pytest.raises(OptionError, match="ill"):
         positive_of("il", NAMES)
     with pytest.raises(OptionError, match="two classes"):

@@ -42,7 +42,7 @@ def answer_options(command: argparse.ArgumentParser) -> None:
         "--positive",
         metavar="CLASS",
         help="of two classes the one that is looked for, of which sensitivity is said (one class an image; "
-        "default: the rarer one among the images that teach)",
+        "default: not one called no, normal, good or the like; else the rarer one)",
     )
     fit.add_argument(
         "--aim",

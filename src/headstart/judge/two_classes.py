@@ -38,6 +38,28 @@ from headstart.judge.intervals import (
 from headstart.judge.marks import Array, Interval, Marks, Score, ends
 from headstart.judge.summaries import UNDEFINED, averaged, share_ends
 
+# Names of classes that say that nothing was found; what is looked for is then the other one.
+ABSENT = frozenset(
+    [
+        "no",
+        "none",
+        "not",
+        "false",
+        "negative",
+        "neg",
+        "0",
+        "absent",
+        "normal",
+        "healthy",
+        "benign",
+        "background",
+        "clean",
+        "empty",
+        "good",
+        "ok",
+        "other",
+    ]
+)
 ASKED = (("specificity", 0.9), ("specificity", 0.95), ("sensitivity", 0.9), ("sensitivity", 0.95))
 JUDGED, OTHERS, LEFT_OUT = "the judged images", "the other folds", "training images, left out"
 MOST_CLASSES = 200  # for the mean AUROC: it sorts the images once a class
@@ -216,9 +238,13 @@ def roc(positive: NDArray[np.bool_], scores: Array) -> list[tuple[float, float]]
     return [(0.0, 0.0), *zip(x.tolist(), y.tolist(), strict=True)]
 
 
-def rarer(counts: Sequence[int]) -> int:
-    """The class that is positive where nobody says: the rarer of two, of equals the later."""
-    return 0 if counts[0] < counts[1] else 1
+def looked_for(classes: Sequence[str], counts: Sequence[int]) -> int:
+    """Which of two classes is positive where nobody says: the other one of a name that says that there is nothing;
+    else the rarer one, of equals the later."""
+    absent = [name.strip().casefold() in ABSENT for name in classes]
+    if absent[0] != absent[1]:
+        return int(absent[0])
+    return int(counts[1] <= counts[0])
 
 
 def diagnostic(
@@ -232,7 +258,7 @@ def diagnostic(
 ) -> Table:
     """JSON-ready: `kappa`, `mcc`, `auroc` (of more than two classes the mean), each with its interval, and `missing`:
     why something is not there, or None. With two classes also `positive`, its `share`, `average_precision`, `operating`
-    (see there) and `roc`. `positive`: None = the rarer one of these images."""
+    (see there) and `roc`. `positive`: None = `looked_for` by these images."""
     truth, p, n = marks["truth"], marks["probability"], len(classes)
     units = units_of(len(marks), groups)
     counts = np.bincount(truth, minlength=n)
@@ -247,7 +273,7 @@ def diagnostic(
         elif not gone:
             found["auroc"] = mean_auroc(truth, p.astype(np.float64), units)
         return found
-    k = rarer(counts.tolist()) if positive is None else positive
+    k = looked_for(classes, counts.tolist()) if positive is None else positive
     found |= {"positive": classes[k], "share": float(counts[k] / len(truth))}
     found |= {"average_precision": UNDEFINED, "operating": [], "roc": []}
     if gone:
@@ -271,7 +297,7 @@ def crossed_diagnostic(
     """`diagnostic` of repeated cross-validation: means over repeats, the ends as in `crossed_class_score`; thresholds
     and average precision take its (b) alone. The threshold of a fold is chosen on the answers for the other folds."""
     if positive is None and len(classes) == 2:
-        positive = rarer(np.bincount(repeats[0]["truth"], minlength=2).tolist())
+        positive = looked_for(classes, np.bincount(repeats[0]["truth"], minlength=2).tolist())
     found = []
     for marks, fold in zip(repeats, folds, strict=True):
         least = None if positive is None else _of_other_folds(marks, fold, positive)

@@ -16,7 +16,7 @@ from headstart.data.targets import Targets, class_numbers
 from headstart.errors import OptionError, nearest
 from headstart.heads.material import Ints
 from headstart.heads.spectrum import Doubles
-from headstart.judge.two_classes import crossed_diagnostic, diagnostic, rarer, thresholds_of, with_diagnostic
+from headstart.judge.two_classes import crossed_diagnostic, diagnostic, looked_for, thresholds_of, with_diagnostic
 from headstart.tasks.task import Rule, Task
 
 CLASSES = "classify"
@@ -49,7 +49,7 @@ def with_positive(task: Task, asked: str | None, classes: Sequence[str], counts:
         asked_for(task, asked, classes)
         return task
     positive = asked_for(task, asked, classes)
-    positive = rarer(counts) if positive is None and len(classes) == 2 else positive
+    positive = looked_for(classes, counts) if positive is None and len(classes) == 2 else positive
     judging = replace(task.judging, crossed=with_diagnostic(task.judging.crossed, crossed_diagnostic, positive))
     rule = task.rule if positive is None else partial(_rule, task, positive)
     return replace(task, judging=judging, rule=rule)
