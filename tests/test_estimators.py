@@ -56,8 +56,10 @@ def regressor(measured: tuple[Any, Any]) -> TransferRegressor:
 def test_settings_are_the_options_of_a_fit() -> None:
     """Written twice, since scikit-learn reads them from the signature: same names, types, defaults and order."""
     options = {field.name: (field.type, field.default) for field in fields(Options)}
-    of_lists = {"threshold", "min_images", "coverage", "sets", "max_error", "aim", "cost"}
-    for kind, more in zip(ALL, (["coverage", "sets", "max_error", "aim", "cost"], ["threshold"], []), strict=True):
+    of_lists = {"threshold", "min_images", "coverage", "sets", "max_error", "aim", "cost", "positive"}
+    for kind, more in zip(
+        ALL, (["coverage", "sets", "max_error", "aim", "cost", "positive"], ["threshold"], []), strict=True
+    ):
         given = inspect.signature(kind).parameters.values()
         assert [p.name for p in given] == [name for name in options if name not in of_lists] + more
         assert all((p.annotation, p.default) == options[p.name] for p in given)

@@ -43,6 +43,7 @@ NEEDS: dict[str, tuple[object, list[dict[str, str]]]] = {
     "max_error": (0.02, [{}]),
     "aim": ("balanced", [{}]),
     "cost": ("costs.csv", [{}]),
+    "positive": ("tumour", [{}]),
     "min_images": (3, [{}]),
     "cache": ("here", [{}]),
     "seed": (3, [{}]),
@@ -201,7 +202,7 @@ def test_a_wrong_value_is_refused_before_the_data_are_read_and_anything_heavy_is
 def test_every_option_with_a_value_that_can_be_wrong_is_tried() -> None:
     """Paths and names are known to be wrong only where they are looked up; the others have a row above."""
     free = {"--output", "--backbone", "--layer", "--tune", "--cache", "--weights", "--search", "--download"}
-    free |= {"--backbones", "--cost", "--add-to", "--import-weights", "--label", "--remove"}
+    free |= {"--backbones", "--cost", "--add-to", "--import-weights", "--label", "--remove", "--positive"}
     action = next(a for a in parser()._actions if isinstance(a, argparse._SubParsersAction))
     tried = {word for _, given, _ in WRONG for word in given.replace("=", " ").split() if word.startswith("--")}
     for command in action.choices.values():

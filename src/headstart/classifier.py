@@ -92,7 +92,7 @@ class TransferClassifier(ClassifierMixin, Settings, BaseEstimator):  # type: ign
     unsure; "classwise", the coverage holds for each class. max_error: the largest share of wrong answers among those
     that are sure enough, with 95 % confidence (`abstains`); None: all are sure enough. aim: "accuracy", or "balanced":
     answers serve the mean recall of the classes. cost: a CSV file of what each mistake costs, a row a true class, a
-    column an answer.
+    column an answer. positive: of two classes the one that scores are of, None = by name, else the rarer.
 
     Images are given as a folder or manifest (a path), or as a sequence or column of paths, Pillow images or arrays
     (height, width[, channel]) with labels; numbers (a, b, c) are one picture where c is 1, 3 or 4, else grey ones.
@@ -110,6 +110,7 @@ class TransferClassifier(ClassifierMixin, Settings, BaseEstimator):  # type: ign
     max_error: float | None = Options.max_error
     aim: str = Options.aim
     cost: str | None = Options.cost
+    positive: str | None = Options.positive
 
     def fit(self, X: Images, y: Given | None = None) -> Self:
         """Learn from X (and y (image,), unless X is a folder or manifest). Raises HeadstartError.

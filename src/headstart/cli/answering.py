@@ -39,6 +39,12 @@ def answer_options(command: argparse.ArgumentParser) -> None:
         "0.02 (one class an image; with 95 %% confidence; default: none is marked)",
     )
     fit.add_argument(
+        "--positive",
+        metavar="CLASS",
+        help="of two classes the one that is looked for, of which sensitivity is said (one class an image; "
+        "default: not one called no, normal, good or the like; else the rarer one)",
+    )
+    fit.add_argument(
         "--aim",
         default=Options.aim,
         metavar="|".join(AIMS),

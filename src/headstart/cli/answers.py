@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from headstart.cli.diagnosed import diagnostic_lines, summary_line
 from headstart.counted import counted
 from headstart.data.duplicates import DuplicateSet, find_leaks
 from headstart.data.targets import counts
@@ -48,6 +49,8 @@ def summary(fitted: Fitted, folder: Path, seconds: float) -> list[str]:
         _line(called(b, task), f"{_interval(b.scores[b.measure], b.measure)}  n = {b.n:,}") for b in fitted.baselines
     ]
     lines += cost_lines(score)
+    told = summary_line(score)
+    lines += [_line("two classes", told)] if told else []
     worst = _weakest(score)
     lines += [_line(*worst)] if worst else []
     if task.own is not None:
@@ -244,7 +247,7 @@ def score_lines(scored: Score) -> list[str]:
     if "log_loss" in scored.estimates and scored["log_loss"]["value"] is not None:
         lines.append(f"{'log_loss':18s} {scored.value('log_loss'):.3f}")
     lines.append(f"{'n':18s} {scored.n:,}")
-    lines += cost_lines(scored)
+    lines += diagnostic_lines(scored) + cost_lines(scored)
     for row in scored.tables.get("per_class", ()):
         lines.append(_row_line(row["class"], row, ("recall", "precision"), row["n"]))
     for row in scored.tables.get("per_label", ()):

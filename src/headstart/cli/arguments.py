@@ -102,6 +102,7 @@ def _add_asking_commands(command: Callable[[str, str], argparse.ArgumentParser])
     evaluate.add_argument("model", metavar="MODEL", help="a folder that fit has written")
     evaluate.add_argument("data", metavar="DATA", help="as for fit; a test part is used alone where there is one")
     _data_options(evaluate, asks=False)
+    evaluate.add_argument("--positive", metavar="CLASS", help="of two classes, instead of the one that fit took")
     evaluate.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
     predict = command("predict", "label images with a saved model")

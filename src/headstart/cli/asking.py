@@ -34,7 +34,7 @@ def evaluate(given: argparse.Namespace) -> None:
     part = pipeline.judged_part(table)
     tell_notes(table)
     with watching(tell) as watch:
-        scored, found = pipeline.evaluate(model, table, watch=watch)
+        scored, found = pipeline.evaluate(model, table, watch=watch, positive=given.positive)
     if part:
         tell(f"scored on the {part} part alone")
     for note in (*found.notes, *different(found.apart)):

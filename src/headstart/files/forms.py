@@ -181,6 +181,7 @@ RULE = record(  # of the other tasks' rules the task itself knows what they are
     {"coverage": each(number(0, 1), 1, 1), "set_from": each(number(0, 1), 1, 10_000_000)}
     | {"set_limit": each(number(0), 1, 1), "set_penalty": each(number(0), 2, 2)}
     | {"max_error": each(number(0, 1), 1, 1), "answer_from": each(number(0, 2), 1, 1)}
+    | {"positive": each(number(0, 1), 1, 1), "operating_from": each(number(0, 2), 4, 4)}
     | {"weights": each(number(above=0), 1, 10_000_000), "costs": each(number(), 1, 10_000_000)},
 )
 
@@ -241,7 +242,7 @@ OPTIONS = record(
     dict.fromkeys(("backbone", "weights", "taps", "head", "optimizer", "tune", "augment", "precision"), name)
     | dict.fromkeys(("layer", "lr", "budget", "cache"), or_null(name))
     | dict.fromkeys(("epochs", "batch_size", "size"), or_null(whole(1)))
-    | {"aim": name, "cost": or_null(name), "sets": one_of("lac", "raps", "classwise")}
+    | {"aim": name, "cost": or_null(name), "positive": or_null(name), "sets": one_of("lac", "raps", "classwise")}
     | dict.fromkeys(("coverage", "max_error"), or_null(number(0, 1)))
     | {"seed": whole(0)},
 )

@@ -67,7 +67,8 @@ def class_marks(truth: NDArray[np.integer[Any]], probabilities: NDArray[np.float
     """What is judged of truth (image,) against probabilities (image, class), or (image, class, 2): probability, worth.
 
     Columns (image,): truth; answer: the most probable class, or that of most worth (the first of equals); right: 1 or
-    0; sure: the answer's probability; loss: -log of the truth's probability, clipped. Raises DataError without images,
+    0; sure: the answer's probability; loss: -log of the truth's probability, clipped; and
+    probability (image, class). Raises DataError without images,
     OptionError where the shapes or values are no probabilities of these classes.
     """
     answer = decision_of(probabilities)
@@ -80,6 +81,7 @@ def class_marks(truth: NDArray[np.integer[Any]], probabilities: NDArray[np.float
             "right": (answer == truth).astype(np.float64),
             "sure": probabilities[np.arange(len(truth)), answer].astype(np.float64),
             "loss": _losses(truth, probabilities),
+            "probability": probabilities,
         }
     )
 

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from headstart.counted import and_so_on, count, counted
 from headstart.report import figures, numbers
 from headstart.report.content import Confidence, Measured, ReportData, RiskPoint, Unlike
+from headstart.report.diagnostic import diagnostic_section
 from headstart.report.numbers import DASH, Estimate, decimal, ends, estimate, full, interval, percent, plain, share
 from headstart.report.telling import Hub, Telling, Use
 from headstart.report.words import Advice, few_judged, headline_of, is_wide, listing
@@ -329,6 +330,7 @@ def sections(data: ReportData) -> dict[str, Any]:
     """Each class, what is taken for what, and whether probabilities can be trusted."""
     return {
         **class_tables(data),
+        **diagnostic_section(data.headline.score),
         **confusion_section(data.headline, data.classes),
         "calibration": [
             *calibration_sentences(data.headline.score, data.temperature, data.ece_by_chance),

@@ -132,6 +132,7 @@ def render_report(data: ReportData) -> str:
 EMPTY: dict[str, Any] = {
     "per_class": [],
     "per_class_rest": [],
+    "diagnosed": None,
     "matrix": [],
     "heat": "",
     "calibration": [],

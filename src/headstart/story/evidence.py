@@ -30,6 +30,7 @@ from headstart.judge.marks import Interval, Marks
 from headstart.story.folds import Fitter, fitter, refitter
 from headstart.story.plan import Plan
 from headstart.tasks.task import Head, OwnHead, Rule, Task, Verdict, closed_form, solved
+from headstart.tasks.two_classes import judged_by
 from headstart.trunk.engine import n_cores
 
 FEW_IMAGES = 1000  # up to which folds are fitted one after another
@@ -215,7 +216,8 @@ def judge_rows(task: Task, material: Material, head: Head, rows: Ints, rule: Rul
         return replace(task.own.given(material.part(rows), head), rows=rows)
     found, m = _answers(task, material, head, rows, rule), material
     marks = task.judging.mark(m.targets.take(rows), found)
-    return Verdict(task.judging.score(marks, m.targets.names, m.groups[rows], m.seed), rows, found, marks)
+    judging = judged_by(task, rule).judging
+    return Verdict(judging.score(marks, m.targets.names, m.groups[rows], m.seed), rows, found, marks)
 
 
 def _answers(task: Task, material: Material, head: Head, rows: Ints, rule: Rule) -> Doubles:

@@ -24,6 +24,7 @@ from headstart.story.evidence import Method
 from headstart.story.options import LARGEST, SMALLEST, Options, bands_of, check_seed
 from headstart.tasks.aims import with_aim
 from headstart.tasks.task import Task
+from headstart.tasks.two_classes import with_positive
 from headstart.trunk.backbone import open_backbone
 from headstart.trunk.engine import Engine, accelerator, compile_trunk
 from headstart.trunk.features import Features, extract, extract_again, store_key
@@ -241,4 +242,5 @@ def aimed(task: Task, table: Table, options: Options) -> Task:
     """The task with what its answers shall serve. Raises HeadstartError."""
     o, images = options, training_images(table) if task.name == "classify" else {}
     counts = [images.get(name, 0) for name in table.classes] if images else [1]
-    return with_aim(task, o.aim, o.cost, table.classes, counts, o.coverage, o.max_error, o.sets)
+    task = with_aim(task, o.aim, o.cost, table.classes, counts, o.coverage, o.max_error, o.sets)
+    return with_positive(task, o.positive, table.classes, counts)

@@ -52,6 +52,7 @@ class Options:
     max_error: float | None = None  # of the answers given, the others are marked; None: all are given
     aim: str = "accuracy"  # what answers serve; or "balanced": the mean recall of the classes
     cost: str | None = None  # CSV file of what each mistake costs; None: all the same
+    positive: str | None = None  # of two classes the one that is looked for; None: judge.two_classes.looked_for
     min_images: int | None = None  # classes with fewer training images are left out; None: they are refused
     cache: str | None = None  # folder; None: HEADSTART_CACHE or the platform's
     seed: int = 0
@@ -81,7 +82,7 @@ def check(options: Options) -> None:
         raise OptionError(f"max-error {options.max_error:g} is not allowed: a share between 0 and 1, such as 0.02")
     if options.size is not None and not SMALLEST <= options.size <= LARGEST:
         raise OptionError(f"size {options.size} px is not allowed: {SMALLEST} to {LARGEST}")
-    for name in ("backbone", "weights", "layer", "tune", "cost"):
+    for name in ("backbone", "weights", "layer", "tune", "cost", "positive"):
         if getattr(options, name) == "":
             raise OptionError(f"--{name} is empty: give a name, or leave it out")
     _check_auto(options)

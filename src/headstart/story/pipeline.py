@@ -61,6 +61,7 @@ from headstart.story.trust import Trust, trust_of
 from headstart.story.unlike import unlike
 from headstart.tasks.known import TASKS, with_confidence, with_threshold
 from headstart.tasks.task import Head, Rule, Task
+from headstart.tasks.two_classes import asked_for, judged_by
 from headstart.trunk.engine import Engine
 from headstart.trunk.features import Features
 from headstart.trunk.network import Backbone
@@ -409,14 +410,19 @@ def judged_part(table: Table) -> str | None:
 
 
 def evaluate(
-    model: Loaded, table: Table, seed: int = 0, watch: Watcher = QUIET, engine: Engine | None = None
+    model: Loaded,
+    table: Table,
+    seed: int = 0,
+    watch: Watcher = QUIET,
+    engine: Engine | None = None,
+    positive: str | None = None,
 ) -> tuple[Score, Predictions]:
     """The score of a saved model on labelled images, on the test part alone where there is one; what the truth names is
-    matched by name. `engine`: the model's, if it is compiled already.
+    matched by name. `engine`: the model's, if it is compiled already. `positive`: instead of the model's.
 
-    Raises DataError for a label that the model does not know, and where no image can be read.
+    Raises OptionError where that is no class of two, DataError for an unknown label, and where no image can be read.
     """
-    part = judged_part(table)
+    asked, part = asked_for(model.task, positive, model.names), judged_part(table)
     table = labelled(table.take(table.splits == part) if part else table)
     targets = model.task.targets(table, model.names)
     found, blocks = predict_with_features(model, table, engine, progress=watch.bar("network", len(table)))
@@ -428,6 +434,7 @@ def evaluate(
     if own is not None:
         return own.given(Material(blocks, targets.take(rows), groups, (), seed), model.head).score, found
     marks = judging.mark(targets.take(rows), found.answers[rows].astype(np.float64))
+    judging = judged_by(model.task, model.rule, asked).judging
     return judging.score(marks, model.names, groups, seed), found
 
 
