@@ -292,7 +292,7 @@ def main() -> None:
     parser.add_argument("fit", nargs="*", help="options of `headstart fit`, after --")
     options = parser.parse_args()
     CONTEXT.set_forkserver_preload(
-        ["headstart.story.publish", "headstart.story.pipeline", "headstart.trunk.maker", "scipy.stats"]
+        ["headstart.story.publish", "headstart.story.pipeline", "headstart.trunk.maker", "scipy.optimize"]
     )
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)

@@ -27,6 +27,9 @@ TINY = ("--backbone", "test_efficientnet", "--weights", "none", "--size", "64", 
 def pytest_configure() -> None:
     gc.set_threshold(*UNLOOKED)  # as the command does
     os.environ["HF_HUB_OFFLINE"] = "1"  # read when timm is imported; a test must not wait for a network
+    # Containers often forbid it. Each process would compile all of headstart, and each worker rewrite all tests, anew.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -180,7 +183,7 @@ def shared() -> Path:
 # the most memory that it took, in bytes.
 FORKS = """
 import json, os, runpy, signal, sys
-import scipy.stats
+import jinja2, scipy.optimize
 from headstart.cli import answers
 from headstart.story import pipeline, publish
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite that was started in the background ignores it

@@ -153,7 +153,10 @@ def test_a_fit_leaves_nothing_in_the_home_folder(start: Start, home: Path, pictu
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo terminal")
-def test_progress_is_shown_on_a_terminal_and_an_interrupt_is_one_line(start: Start, tmp_path: Path) -> None:
+def test_progress_is_shown_on_a_terminal_and_an_interrupt_is_one_line(
+    start: Start, model: Path, tmp_path: Path
+) -> None:
+    """The network was compiled before, for `model`: nothing slow comes before its bar."""
     import fcntl
     import pty
     import struct
@@ -166,8 +169,7 @@ def test_progress_is_shown_on_a_terminal_and_an_interrupt_is_one_line(start: Sta
             write_png(picture(colour, rng, 160), tmp_path / "data" / name / f"{k}.png")
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    slow = ["--size", "384", "--precision", "f32"]  # more than it takes to be seen, on a machine that is busy
-    options = ["fit", tmp_path / "data", "-o", tmp_path / "model", "--cache", tmp_path / "c", *slow]
+    options = ["fit", tmp_path / "data", "-o", tmp_path / "model", *TINY]  # a second of work after the bar is seen
     process, shown = start(tmp_path / "out.txt", os.ttyname(follower), *options), b""
     os.close(follower)
     with contextlib.suppress(OSError):  # the other end is closed

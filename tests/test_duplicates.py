@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -311,6 +312,7 @@ def test_dull_pictures_saved_again_are_tied_and_others_as_dull_are_not() -> None
     assert len(found) >= 45
 
 
+@cache
 def textures(n: int, seed: int = 0) -> list[Image.Image]:
     """n unrelated pictures with coarse and fine content, 120 x 96 px."""
     rng = np.random.default_rng(seed)

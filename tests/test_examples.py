@@ -71,14 +71,14 @@ def example(capsys: pytest.CaptureFixture[str]) -> Example:
 
 @pytest.fixture(scope="module")
 def cifar(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """CIFAR-10 with few images a class: 24 to learn from and 16 to test of those in PAIRS, of the others 4 and 4."""
+    """CIFAR-10 with few images a class: 12 to learn from and 12 to test of those in PAIRS, of the others 2 and 2."""
     folder = tmp_path_factory.mktemp("data") / "cifar10"
     folder.mkdir()
-    for part, many in (("train", 24), ("test", 16)):
+    for part, many in (("train", 12), ("test", 12)):
         whole = pq.read_table(shared / "data" / "cifar10" / f"{part}-00000-of-00001.parquet")
         names = json.loads(whole.schema.metadata[b"huggingface"])["info"]["features"]["label"]["names"]
         numbers = whole["label"].to_numpy()
-        rows = [np.flatnonzero(numbers == k)[: many if name in PAIRS else 4] for k, name in enumerate(names)]
+        rows = [np.flatnonzero(numbers == k)[: many if name in PAIRS else 2] for k, name in enumerate(names)]
         pq.write_table(whole.take(pa.array(np.sort(np.concatenate(rows)))), folder / f"{part}-0.parquet")
     return folder
 
@@ -96,7 +96,7 @@ def value(pattern: str, text: str) -> float:
 def test_cifar10_vgg16(example: Example, cifar: Path, tmp_path: Path) -> None:
     said = example("cifar10_vgg16", cifar, "-o", tmp_path / "model", "--weights", "none")
     model, scores = read(tmp_path / "model" / "headstart.json"), read(tmp_path / "model" / "metrics.json")["test"]
-    assert value("test images:", said) == scores["n"] == 4 * 16 + 6 * 4
+    assert value("test images:", said) == scores["n"] == 4 * 12 + 6 * 2
     assert value("accuracy:", said) == pytest.approx(scores["accuracy"]["value"], abs=6e-4)
     assert value("loss:", said) == pytest.approx(scores["log_loss"]["value"], abs=6e-4)
     assert "10 classes: airplane, automobile" in said

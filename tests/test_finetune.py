@@ -237,7 +237,7 @@ def test_cached_activations_learn_what_live_ones_learn(
 
 
 def test_it_starts_from_the_fitted_head_and_learns(network: Backbone) -> None:
-    plan = tuning(network, "all", epochs=25)
+    plan = tuning(network, "all", epochs=15)
     found = tuned(plan, material(network, Y), ROWS)
     first, final = found.epochs[0].loss, found.epochs[-1].loss
     assert final < first
@@ -405,7 +405,7 @@ def undisturbed(network: Backbone) -> Tuned:
     return tuned(tuning(network, "all", 3, (pixels(seed=1),)), material(network, Y), ROWS)
 
 
-@pytest.mark.parametrize("batch", [1, 4, 9, 14])
+@pytest.mark.parametrize("batch", [1, 4, 14])  # in an epoch, between two, in the last one on all images
 def test_a_killed_training_ends_as_if_it_had_not_been(
     network: Backbone, undisturbed: Tuned, tmp_path: Path, batch: int
 ) -> None:

@@ -15,9 +15,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL and fork")
-def test_kills_change_nothing(pictures: Path, tmp_path: Path) -> None:
+def test_kills_change_nothing(parted: Path, tmp_path: Path) -> None:
     program = [sys.executable, str(ROOT / "benchmarks" / "kills.py"), "--kills", "1", "--pairs", "1", "--seed", "1"]
-    places = ["--command", "fit", "predict", "--images", str(pictures), "--results", str(tmp_path)]
+    places = ["--command", "fit", "predict", "--images", str(parted), "--results", str(tmp_path)]
     done = subprocess.run([*program, *places, "--", *TINY], capture_output=True, text=True, check=False, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "kills.json").read_text())["values"]

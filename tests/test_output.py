@@ -82,12 +82,13 @@ def test_a_number_and_its_noun_agree() -> None:
 
 @pytest.fixture
 def other(tmp_path: Path) -> Path:
-    """Other pictures under the same names and classes as `pictures`."""
+    """Other pictures of the same classes as `pictures`, in parts, so that they are judged once."""
     rng = np.random.default_rng(99)
     for colour, name in enumerate(("moss", "sand", "sea")):
-        (tmp_path / "other" / name).mkdir(parents=True)
-        for k in range(8):
-            write_png(picture(colour, rng), tmp_path / "other" / name / f"{k}.png")
+        for part, many in (("train", 6), ("test", 2)):
+            (tmp_path / "other" / part / name).mkdir(parents=True)
+            for k in range(many):
+                write_png(picture(colour, rng), tmp_path / "other" / part / name / f"{k}.png")
     return tmp_path / "other"
 
 
@@ -104,14 +105,14 @@ def test_a_model_of_other_data_is_not_replaced_unasked(
     assert {f.name: f.read_bytes() for f in here.iterdir()} == before
     grown = tmp_path / "grown"  # one image more, one label corrected, one taken away: the same data
     shutil.copytree(pictures, grown)
-    shutil.copy(other / "sea/0.png", grown / "sea/new.png")
+    shutil.copy(other / "train/sea/0.png", grown / "sea/new.png")
     (grown / "sand/1.png").rename(grown / "moss/101.png")
     (grown / "sand/2.png").unlink()
     assert run("fit", grown, "-o", here, *TINY).code == 0
     assert run("fit", other, "-o", here, "--force", *TINY).code == 0
     shutil.rmtree(here)
     shutil.copytree(model, here)
-    assert run("fit", other, "--add-to", here, "-o", here).code == 0  # it is extended
+    assert run("fit", other / "train", "--add-to", here, "-o", here).code == 0  # it is extended
 
 
 def test_the_python_class_does_not_replace_either(model: Path, other: Path, tmp_path: Path) -> None:

@@ -62,27 +62,34 @@ def table(parted: Path) -> Table:
     return read_table(parted)
 
 
+@pytest.fixture(scope="module")
+def both(table: Table, two: Two) -> Ranking:
+    return ranked(table, two)
+
+
 def row(name: str, behind: tuple[float, float, float] | None, dropped: bool = False) -> Ranked:
     score = {"value": 0.9, "low": 0.8, "high": 0.95}
     gap = None if behind is None else dict(zip(("value", "low", "high"), behind, strict=True))
     return Ranked(name, name, "auto", 100, score, gap, 100.0, 1.0, 2.0, 0.4, 75.0, dropped, {})  # type: ignore[arg-type]
 
 
-def test_what_is_judged_by_is_not_looked_at(table: Table, two: Two) -> None:
+def test_what_is_judged_by_is_not_looked_at(table: Table, two: Two, both: Ranking) -> None:
     """Nonsense in the test images and labels changes nothing."""
     judged = table.splits == "test"
     sources, labels = list(table.sources), table.labels.copy()
     for number in np.flatnonzero(judged):
         sources[number] = replace(sources[number], path=Path("nowhere.png"))
         labels[number] = "moss"
-    assert told(ranked(replace(table, sources=tuple(sources), labels=labels), two)) == told(ranked(table, two))
+    assert told(ranked(replace(table, sources=tuple(sources), labels=labels), two)) == told(both)
 
 
-def test_neither_the_order_of_the_networks_nor_that_of_the_images_matters(table: Table, two: Two) -> None:
-    found, back = ranked(table, two), ranked(table.take(np.arange(len(table))[::-1]), two[::-1])
-    assert told(found) == told(back)
-    assert found.chosen.name == back.chosen.name
-    assert told(found) == told(ranked(table, two))
+def test_neither_the_order_of_the_networks_nor_that_of_the_images_matters(
+    table: Table, two: Two, both: Ranking
+) -> None:
+    back = ranked(table.take(np.arange(len(table))[::-1]), two[::-1])
+    assert told(both) == told(back)
+    assert both.chosen.name == back.chosen.name
+    assert told(both) == told(ranked(table, two))
 
 
 def test_one_network_is_chosen_as_it_is(table: Table, two: Two) -> None:
@@ -182,7 +189,7 @@ def test_what_is_of_one_network_is_refused_beside_auto() -> None:
             check(wrong)
 
 
-def test_the_command_says_what_json_says_in_100_columns(parted: Path, run: Run, table: Table, two: Two) -> None:
+def test_the_command_says_what_json_says_in_100_columns(parted: Path, run: Run, two: Two, both: Ranking) -> None:
     network = f"test_efficientnet={two[1].weights}"
     words = ["--size", "64", "--precision", "f32", "--backbones", network, "--diagnostics", "--budget", "2h"]
     found = run("rank", parted, "--json", *words)
@@ -192,7 +199,7 @@ def test_the_command_says_what_json_says_in_100_columns(parted: Path, run: Run, 
     assert set(said["networks"][0]["diagnostics"]) == {"nce", "leep", "logme"}
     refused = run("rank", parted, "--backbones", "resnet81")
     assert (refused.code, refused.err.count("\n")) == (1, 1)
-    assert max(map(len, lines(ranked(table, two)))) <= WIDTH
+    assert max(map(len, lines(both))) <= WIDTH
 
 
 def test_diagnostics_know_a_network_that_tells_the_classes_apart() -> None:

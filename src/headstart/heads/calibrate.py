@@ -115,11 +115,11 @@ def _moments(shifted: Doubles, scale: float) -> tuple[float, float]:
         some = shifted[here]
         p = scale * some
         np.exp(p, out=p)
-        total = p @ ones
+        p /= (p @ ones)[:, None]
         p *= some
-        first = p @ ones / total
+        first = p @ ones
         mean += float(first.sum())
-        variance += float((np.einsum("ic,ic->i", p, some) / total - first**2).sum())
+        variance += float(np.vdot(p, some) - first @ first)
     return mean / len(shifted), variance / len(shifted)
 
 

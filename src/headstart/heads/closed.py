@@ -254,14 +254,17 @@ class Logistic:
 
         def loss(flat: Doubles) -> tuple[float, Doubles]:
             weights = flat.reshape(c, d + 1)
-            logits = X @ weights[:, :d].T + weights[:, d]
-            logits -= logits.max(axis=1, keepdims=True)
-            total = np.log(np.exp(logits).sum(axis=1, keepdims=True))
-            error = (np.exp(logits - total) - targets) / n  # (image, class)
+            inner, p = weights[:, :d], X @ weights[:, :d].T + weights[:, d]  # p (image, class): logits, then shares
+            p -= p.max(axis=1, keepdims=True)
+            wanted = np.vdot(p, targets)
+            np.exp(p, out=p)
+            total = p.sum(axis=1, keepdims=True)
+            value = (np.log(total).sum() - wanted) / n + self.l2 / (2 * n) * (inner**2).sum()
+            p /= total
+            p -= targets
             gradient = np.empty_like(weights)
-            gradient[:, :d] = error.T @ X + self.l2 / n * weights[:, :d]
-            gradient[:, d] = error.sum(axis=0)
-            value = -((logits - total) * targets).sum() / n + self.l2 / (2 * n) * (weights[:, :d] ** 2).sum()
+            gradient[:, :d] = (p.T @ X + self.l2 * inner) / n
+            gradient[:, d] = p.sum(axis=0) / n
             return float(value), gradient.ravel()
 
         options = {"maxiter": self.max_iter, "gtol": self.tol, "ftol": 0.0}

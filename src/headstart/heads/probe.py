@@ -208,15 +208,15 @@ def _fit_logistic(spectrum: Spectrum, y: Ints, groups: Ints, seed: int) -> tuple
         for p, head in enumerate(path):
             scores[p, fold == k] = head.decision_function(z[fold == k])
     best = int(scaled_losses(scores, y).argmin())
-    final = _logistic_path(z, y, n_classes, spectrum.scale)[best]
+    final = _logistic_path(z, y, n_classes, spectrum.scale, best + 1)[-1]
     coef = spectrum.coefficients(final.coef_.T).T
     return recipe.LOGISTIC_PENALTIES[best], scores[best], coef, final.intercept_ - coef @ spectrum.mean
 
 
-def _logistic_path(z: Doubles, y: Ints, n_classes: int, scale: float) -> list[Logistic]:
-    """Strong to weak penalty, each fit started from the last."""
+def _logistic_path(z: Doubles, y: Ints, n_classes: int, scale: float, n: int | None = None) -> list[Logistic]:
+    """Strong to weak penalty, the first n of all, each fit started from the last."""
     path: list[Logistic] = []
-    for penalty in recipe.LOGISTIC_PENALTIES:
+    for penalty in recipe.LOGISTIC_PENALTIES[:n]:
         start = (path[-1].coef_, path[-1].intercept_) if path else None
         path.append(Logistic(penalty * scale, start=start).fit(z, y, n_classes))
     return path
@@ -256,6 +256,7 @@ def _choice_rows(y: Ints, groups: Ints, seed: int) -> npt.NDArray[np.intp]:
 
 def _knowable(y: Ints, groups: Ints) -> npt.NDArray[np.bool_]:
     """Images whose class keeps another image when their group is left out; all, if there are none."""
-    pairs = np.unique(np.stack([y, groups]), axis=1)
-    known = np.bincount(pairs[0], minlength=int(y.max()) + 1)[y] > 1
+    span = int(np.ptp(groups)) + 1
+    pairs = np.unique(y.astype(np.int64) * span + (groups - groups.min()))
+    known = np.bincount(pairs // span, minlength=int(y.max()) + 1)[y] > 1
     return known if known.any() else np.ones_like(known)

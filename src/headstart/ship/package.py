@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -285,13 +286,16 @@ def _task(bundle: Bundle) -> Task:
 
 def versions() -> Mapping[str, str]:
     """The releases that a result depends on."""
+    packages = ("headstart", "torch", "timm", "openvino", "numpy", "scikit-learn", "pillow", "simplejpeg", "pyarrow")
+    return {package: version for package in packages if (version := _version(package))}
+
+
+@cache
+def _version(package: str) -> str | None:
+    """The release that is installed, if any. A package's metadata can be 40 KB of text to parse; a fit asks twice."""
     from importlib import metadata
 
-    packages = ("headstart", "torch", "timm", "openvino", "numpy", "scikit-learn", "pillow", "simplejpeg", "pyarrow")
-    found = {}
-    for package in packages:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
