@@ -48,7 +48,7 @@ def test_rows_come_back_bit_for_bit_from_pieces_and_from_the_middle() -> None:
 
 
 def test_what_holds_a_null_is_refused() -> None:
-    column = pa.chunked_array([pa.array([[1.0, None]], pa.list_(pa.float16(), 2))])
+    column = pa.chunked_array([pa.array([[np.float16(1), None]], pa.list_(pa.float16(), 2))])
     with pytest.raises(ValueError, match="1 nulls"):
         rows_of(column, np.float16)
     with pytest.raises(ValueError, match="1 nulls"):

@@ -54,7 +54,7 @@ def read_fixes(path: Path) -> list[Fix]:
         text = read_regular(path, MOST_BYTES).decode("utf-8-sig")
     except (OSError, UnicodeError) as error:
         reason = why(error) if isinstance(error, OSError) else "it is not UTF-8: save it as CSV UTF-8"
-        raise DataError(f"{path} cannot be read ({reason})") from error
+        raise DataError(f"{path} cannot be read ({reason}): name suspected_labels.csv of a model, edited") from error
     first = text.partition("\n")[0]
     try:
         rows = list(_lines(text, max(",;\t", key=first.count)))

@@ -105,7 +105,7 @@ def of_means(x: Floats32, y: Ints, groups: Ints) -> Distance:
     penalty = SHRINKAGE * max(float((residuals * residuals).sum()), 1e-12) / x.shape[1]
     whitening = ((sketch @ turn) * np.sqrt(values / (values + penalty))).astype(np.float32)
     # what is usual: the distance to the mean of the others of the class, without those of one's own group
-    _, tied = np.unique(np.stack([y, groups]), axis=1, return_inverse=True)
+    tied = np.unique(np.stack([y, groups]), axis=1, return_inverse=True)[1].ravel()  # numpy 2.0 gives a row
     rest, without = (n[y] - np.bincount(tied)[tied])[:, None].astype(np.float32), sums[y] - x
     for members in tied_places(tied):
         without[members] = sums[y[members]] - x[members].sum(axis=0)
