@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from headstart.data.sources import FileSource
 from headstart.data.table import Table
 from headstart.errors import DataError, OutputError, nearest
 from headstart.files.cells import cell, quoted
+from headstart.files.output import from_folder
 from headstart.files.reading import read_regular, why
 from headstart.files.whole import write_whole
 
@@ -137,16 +137,8 @@ def write_manifest(found: Relabelled, path: Path) -> None:
     writer = csv.writer(text)
     writer.writerow(("path", "label", "split", *(("group",) if grouped else ())))
     for label, split, group, file in found.rows:
-        writer.writerow((_from(folder, file), label, split, *((group,) if grouped else ())))
+        writer.writerow((from_folder(file, folder), label, split, *((group,) if grouped else ())))
     try:
         write_whole(path, lambda place: place.write_bytes(text.getvalue().encode("utf-8")))
     except OSError as error:
         raise OutputError(f"{path} cannot be written ({why(error)}): choose another -o") from error
-
-
-def _from(folder: Path, file: str) -> str:
-    """The path of a file from a folder, where one leads there (not between drives); else whole."""
-    try:
-        return Path(os.path.relpath(file, folder)).as_posix()
-    except ValueError:
-        return str(Path(file).absolute())

@@ -40,3 +40,12 @@ def check_folder(name: str, option: str) -> None:
         raise OptionError(f"{option} is empty: name a folder")
     if os.path.lexists(name) and not Path(name).is_dir():
         raise OptionError(f"{option} {name} is no folder: choose another one")
+
+
+def from_folder(file: str, folder: Path) -> str:
+    """The path of a file from a folder, where one leads there (not between drives); else whole. With slashes, as lists
+    of images have it."""
+    try:
+        return Path(os.path.relpath(file, folder)).as_posix()
+    except ValueError:
+        return str(Path(file).absolute())

@@ -26,7 +26,7 @@ from headstart.heads.taps import LAST
 from headstart.judge.class_marks import decision_of
 from headstart.ship.package import Loaded
 from headstart.ship.reasons import Reasons, Similar
-from headstart.tasks.aims import DECIDING
+from headstart.tasks.classification import CLASSIFICATION
 from headstart.trunk.engine import compile_trunk
 from headstart.trunk.features import stream
 from headstart.trunk.layers import LAST_MAP, Tap
@@ -83,9 +83,10 @@ def explain(
     def finished(rows: list[int], blocks: dict[str, Halves]) -> None:
         for k, row in enumerate(rows):
             values = {name: found[k].astype(np.float32) for name, found in blocks.items()}
-            features = _features(reads, taps, values)
-            output = asked[row] if asked is not None else _answer(model, reads, features)
-            found = _explained(row, values, model, reads, taps, backbone.preprocess.size, features, output)
+            maps = _maps(taps, values)
+            features = {read.block: _feature(read, maps, values) for read in reads}
+            output = asked[row] if asked is not None else _answer(model, features)
+            found = _explained(row, maps, model, reads, taps, backbone.preprocess.size, features, output)
             deliver(found if reasons is None else replace(found, similar=reasons.of(features[reasons.part.block])))
 
     stream(table, backbone, compile_trunk(backbone, model.precision), finished, failed, exact=True)
@@ -127,31 +128,22 @@ def _reads(head: Probe, taps: dict[str, Tap], backbone: Backbone) -> list[_Read]
     return found
 
 
-def _features(reads: list[_Read], taps: dict[str, Tap], values: dict[str, Floats]) -> dict[str, Floats]:
-    """block -> (feature,): what the head reads, before it is prepared."""
-    maps = _maps(taps, values)
-    return {read.block: _feature(read, maps, values) for read in reads}
-
-
 def _maps(taps: dict[str, Tap], values: dict[str, Floats]) -> dict[str, Doubles]:
     """layer -> (channel, place)."""
     return {name: values[f"{name}/map"].reshape(tap.shape[0], -1).astype(np.float64) for name, tap in taps.items()}
 
 
-def _answer(model: Loaded, reads: list[_Read], features: dict[str, Floats]) -> int:
+def _answer(model: Loaded, features: dict[str, Floats]) -> int:
     """The number of the model's answer."""
-    head = linear_head(model)
-    if any(name in model.rule for name in DECIDING):  # not the most probable class
-        found = {block: feature[None] for block, feature in features.items()}
-        return int(decision_of(model.task.answers(head.outputs(found), model.rule))[0])
-    prepared = [part.of(features[read.block][None])[0] for read, part in zip(reads, head.parts, strict=True)]
-    scores = sum(head.coef[:, read.columns] @ one for read, one in zip(reads, prepared, strict=True)) + head.intercept
-    return int(np.argmax(scores))
+    outputs = linear_head(model).outputs({block: feature[None] for block, feature in features.items()})
+    if model.task.name != CLASSIFICATION.name:
+        return int(outputs[0].argmax())
+    return int(decision_of(model.task.answers(outputs, model.rule))[0])
 
 
 def _explained(
     row: int,
-    values: dict[str, Floats],
+    maps: dict[str, Doubles],
     model: Loaded,
     reads: list[_Read],
     taps: dict[str, Tap],
@@ -159,7 +151,7 @@ def _explained(
     features: dict[str, Floats],
     output: int,
 ) -> Explanation:
-    head, maps = linear_head(model), _maps(taps, values)
+    head = linear_head(model)
     prepared = [part.of(features[read.block][None])[0] for read, part in zip(reads, head.parts, strict=True)]
     weights = head.coef[output] - (head.coef.mean(axis=0) if head.link == "softmax" else 0)
     places, score, total, shown = np.zeros(size), 0.0, 0.0, 0.0

@@ -5,7 +5,6 @@ Their features are kept as `fit` keeps them, so that a later fit with their labe
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from headstart.data.table import Table
 from headstart.errors import DataError, HeadstartError, ImageError, OptionError, OutputError
 from headstart.files.bundle import Bundle, read_bundle
 from headstart.files.cells import csv_bytes
+from headstart.files.output import from_folder
 from headstart.files.reading import why
 from headstart.files.whole import write_whole
 from headstart.heads.choosing import Choice, choose
@@ -131,7 +131,7 @@ def write_suggested(found: Suggested, table: Table, out: Path) -> None:
     for record, row in zip(found.records, found.rows, strict=True):
         source, name = table.sources[row], record["path"]
         if isinstance(source, FileSource):
-            name = Path(os.path.relpath(Path(source.path).absolute(), out.absolute().parent)).as_posix()
+            name = from_folder(str(source.path), out.absolute().parent)
         rows.append([name, *(record[column] for column in COLUMNS[1:])])
     _write(out, csv_bytes(COLUMNS, rows))
 
