@@ -14,7 +14,7 @@ from PIL import Image
 from headstart.data.images import DEFAULT_LIMITS, array_of
 from headstart.errors import ImageError
 from headstart.files.forks import Lock
-from headstart.files.parquet import UNSOUND, read_shared
+from headstart.files.parquet import UNSOUND, read_field, read_shared
 from headstart.files.reading import read_regular, why
 
 CACHED_BYTES = 128 << 20  # of row groups in memory; CIFAR-10's are 2 MB each, Hugging Face's own up to some 100 MB
@@ -115,11 +115,12 @@ class RowGroups:
     """
 
     def __init__(self, files: list[Path], column: str) -> None:
-        self._files = files
+        self.files = files
         self._column = column
         self._lock = Lock()
         self._kept: OrderedDict[tuple[int, int], pa.ChunkedArray] = OrderedDict()
         self._refused: dict[tuple[int, int], str] = {}  # each is tried once, not once a row
+        self._named: tuple[tuple[int, int], list[str]] = (-1, -1), []  # of the row group last asked for
 
     def read(self, file: int, row_group: int, row: int) -> bytes:
         cell = _one_picture(self._cells(file, row_group)[row].as_py())
@@ -128,8 +129,19 @@ class RowGroups:
             DEFAULT_LIMITS.check_bytes(len(data))
             return bytes(data)
         if cell.get("path"):
-            return FileSource(str(self._files[file].parent / cell["path"])).read()
+            return FileSource(str(self.files[file].parent / cell["path"])).read()
         raise ImageError("the row holds no image bytes")
+
+    def named(self, file: int, row_group: int, row: int) -> str:
+        """The path beside the bytes of a picture, or instead of them; "" where there is none. No bytes are read."""
+        key = (file, row_group)
+        if self._named[0] != key:
+            try:
+                found = read_field(self.files[file], row_group, self._column, "path")
+            except UNSOUND:
+                found = None
+            self._named = key, [] if found is None else [_path_in(cell) for cell in found.to_pylist()]
+        return self._named[1][row] if self._named[1] else ""
 
     def _cells(self, file: int, row_group: int) -> pa.ChunkedArray:
         with self._lock:
@@ -144,13 +156,18 @@ class RowGroups:
             return self._kept[key]
 
     def _decode(self, file: int, row_group: int) -> pa.ChunkedArray:
-        path = self._files[file]
+        path = self.files[file]
         try:
             return read_shared(path, row_group, self._column)
         except UNSOUND as error:
             reason = f"row group {row_group} of {path.name} cannot be read ({why(error)})"
             self._refused[file, row_group] = reason
             raise ImageError(reason) from error
+
+
+def _path_in(cell: Any) -> str:
+    inner = cell[0] if isinstance(cell, list) and cell else cell
+    return str(inner.get("path") or "") if isinstance(inner, dict) else ""
 
 
 def _one_picture(cell: Any) -> dict[str, Any]:
