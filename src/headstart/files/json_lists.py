@@ -1,17 +1,19 @@
-"""A JSON list written one entry at a time, to the letter as `json.dumps` writes the whole."""
+"""A JSON list written some entries at a time, to the letter as `json.dumps` writes the whole."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
+
+AT_ONCE = 256  # entries: Python's encoder leaves something for the garbage collector at each call
 
 
 def pieces(entries: Iterable[Any], **how: Any) -> Iterator[str]:
     """`json.dumps(list(entries), indent=1, **how)` in pieces."""
-    before = "[\n "
-    for entry in entries:
-        # a line break in a text is written as an escape, so that each one here ends a line of the document
-        yield before + json.dumps(entry, indent=1, **how).replace("\n", "\n ")
-        before = ",\n "
-    yield "[]" if before.startswith("[") else "\n]"
+    every, before = iter(entries), "["
+    while some := list(islice(every, AT_ONCE)):
+        yield before + json.dumps(some, indent=1, **how)[1:-2]  # without the brackets and the last line's end
+        before = ","
+    yield "[]" if before == "[" else "\n]"
