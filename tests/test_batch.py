@@ -184,8 +184,8 @@ def test_what_is_torn_or_changed_is_done_again(many: Path, loaded: Loaded, engin
     expected = written(loaded, many, output, engine)
     part = cut_short(loaded, many, output, engine, 5)
     whole = part.read_bytes()
-    torn = [whole[: rng.randrange(len(MAGIC), len(whole))] for _ in range(8)] + [b"", MAGIC[:5], MAGIC]
-    for _ in range(12):
+    torn = [whole[: rng.randrange(len(MAGIC), len(whole))] for _ in range(4)] + [b"", MAGIC[:5]]
+    for _ in range(6):
         at = rng.randrange(len(MAGIC), len(whole))
         torn.append(whole[:at] + bytes([whole[at] ^ 1 << rng.randrange(8)]) + whole[at + 1 :])
     torn += [whole + b"\0" * 100, whole + whole[-200:], whole[:400] + b"\0" * 400 + whole[800:]]
@@ -407,6 +407,25 @@ def test_the_command_says_that_it_goes_on_and_what_it_wrote(
     assert re.search(r"answers.csv.part has \d+ of 60 answers: it goes on from there", again.err)
     assert "50 predictions written" in again.err
     assert [path.name for path in tmp_path.iterdir()] == ["answers.csv"]
+
+
+def test_files_of_several_runs_can_be_put_together_as_the_page_says(
+    many: Path, loaded: Loaded, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    for number, names in enumerate((["003.png", "004.png"], ["059.png"]), 1):
+        with answered(
+            loaded,
+            list_images([many / n for n in names] + [many / "000.png"] * (number - 1)),
+            None,
+            quiet,
+            print,
+            engine,
+        ) as found:
+            found.write(tmp_path / f"part{number}.parquet", 3)
+    page = (Path(__file__).resolve().parents[1] / "docs" / "many.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    exec(compile(re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0], "many.md", "exec"), {})
+    assert capsys.readouterr().out.endswith("'error'] 4\n")
 
 
 def test_a_long_run_says_once_a_minute_how_long_it_still_takes() -> None:

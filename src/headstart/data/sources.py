@@ -18,6 +18,7 @@ from headstart.files.parquet import UNSOUND, read_field, read_shared
 from headstart.files.reading import read_regular, why
 
 CACHED_BYTES = 128 << 20  # of row groups in memory; CIFAR-10's are 2 MB each, Hugging Face's own up to some 100 MB
+IN_ORDER = 16 << 20  # bytes of row groups in memory where each image is read once, one after the other
 CACHED_AT_LEAST = 2  # row groups: threads that read in order stand on both sides of one boundary
 
 
@@ -110,11 +111,12 @@ class RowGroups:
     """The image columns of some Parquet files, with the row groups last used kept in memory; safe on several threads.
 
     column: its values are bytes, structs with the field `bytes` and maybe `path`, or lists of one of these. A null
-    `bytes` beside a `path` means an image file of that path, relative to the Parquet file. Memory: CACHED_BYTES, or the
+    `bytes` beside a `path` means an image file of that path, relative to the Parquet file. Memory: `most` bytes, or the
     CACHED_AT_LEAST last row groups where those are larger. Reading in order decodes each row group once.
     """
 
-    def __init__(self, files: list[Path], column: str) -> None:
+    def __init__(self, files: list[Path], column: str, most: int = CACHED_BYTES) -> None:
+        self._most = most
         self.files = files
         self._column = column
         self._lock = Lock()
@@ -150,7 +152,7 @@ class RowGroups:
                 raise ImageError(self._refused[key])
             if key not in self._kept:
                 self._kept[key] = self._decode(file, row_group)
-                while len(self._kept) > CACHED_AT_LEAST and sum(c.nbytes for c in self._kept.values()) > CACHED_BYTES:
+                while len(self._kept) > CACHED_AT_LEAST and sum(c.nbytes for c in self._kept.values()) > self._most:
                     self._kept.popitem(last=False)
             self._kept.move_to_end(key)
             return self._kept[key]
