@@ -89,6 +89,7 @@ COMMANDS = {
     "features": "looking.features",
     "backbones": "looking.backbones",
     "report": "looking.report",
+    "push": "sharing.push",
     "cache": "looking.cache",
 }
 
