@@ -135,11 +135,13 @@ def alone(model: Path, n: int, environment: dict[str, str]) -> list[float]:
     return [float(word) for word in done.stdout.split()]
 
 
-def peaks(predicts: Predicts, places: dict[str, tuple[Path, Path]], work: Path) -> list[dict[str, Any]]:
+def peaks(
+    predicts: Predicts, places: dict[str, tuple[Path, Path]], work: Path, endings: Sequence[str]
+) -> list[dict[str, Any]]:
     """Of few and of many images, by what they are read from and the ending of the output."""
     found = []
-    for (kind, (few, many)), endings in zip(places.items(), (ENDINGS, ENDINGS[:1]), strict=True):
-        for ending in endings:
+    for (kind, (few, many)), these in zip(places.items(), (endings, endings[:1]), strict=True):
+        for ending in these:
             first, second = (predicts.run(images, work / f"answers.{ending}") for images in (few, many))
             mib = [done.peak_bytes / 2**20 for done in (first, second)]
             found.append({"from": kind, "to": ending, "MiB": mib, "seconds": [first.seconds, second.seconds]})
@@ -150,6 +152,7 @@ def arguments() -> argparse.Namespace:
     parser = measure.arguments(__doc__ or "")
     parser.add_argument("--few", type=int, default=6000)
     parser.add_argument("--many", type=int, default=60000)
+    parser.add_argument("--endings", nargs="+", choices=ENDINGS, default=ENDINGS)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3, help="of the pace, in turn")
     parser.add_argument("--size", type=int, default=32, help="px of the network's input; 0: as fit chooses")
@@ -197,7 +200,7 @@ def main() -> None:
         work = Path(folder)
         model, places = prepared(options, work)
         predicts = Predicts(model)
-        memory = peaks(predicts, places, work)
+        memory = peaks(predicts, places, work, options.endings)
         rounds, same = kills(predicts, places["files"][0], work, options.kills)
         paces = pace(options, predicts, places["files"][0], work)
         shutil.rmtree(work / "files")

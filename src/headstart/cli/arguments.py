@@ -198,6 +198,7 @@ def _add_looking_commands(command: Callable[[str, str], argparse.ArgumentParser]
     features.add_argument(
         "--pool", default="avg", metavar="avg|max|none|flatten", help="how that layer is pooled (default: avg)"
     )
+    features.add_argument("--model", metavar="MODEL", help="as a saved model sees them: what its head reads")
     _network_options(features)
 
     classify = command("classify", "say what a network trained on ImageNet sees in images: its own answer")
