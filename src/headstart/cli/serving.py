@@ -76,7 +76,7 @@ def serve(given: argparse.Namespace) -> None:
         counts.reloads.labels(name, "switched" if well else "refused").inc()
         tell(line)
 
-    def listening() -> None:
+    def listening(stop: Callable[[], None]) -> None:
         if given.json:
             say_json({"url": url_of(at), "models": [one.name for one in loaded]})
         else:

@@ -23,8 +23,8 @@ from headstart.serve.models import Models
 from headstart.serve.openapi import document
 from headstart.serve.outside import Outside
 from headstart.serve.page import Page
-from headstart.serve.refusals import Refusal
-from headstart.serve.served import Answer, Served
+from headstart.serve.refusals import TOO_SLOW, Refusal
+from headstart.serve.served import Served
 from headstart.tasks.task import Record
 
 TOP = 3  # best classes where nothing is asked, as predict has it
@@ -126,8 +126,10 @@ async def _predicted(request: Request, state: State) -> list[Record]:
             raise state.gate.busy()
         async with received(request, state.bounds, state.gate) as sent:
             with state.gate.inside(len(sent)):
-                found = await _answers(served, sent, state)
-                return _records(served, sent, found, top)
+                found = await _records(served, sent, top, state)
+        if all(record["error"] for record in found):
+            raise _none_read(found)
+        return found
 
 
 def _top(request: Request) -> int:
@@ -139,9 +141,9 @@ def _top(request: Request) -> int:
     return int(given[:9])
 
 
-async def _answers(served: Served, sent: Sequence[Sent], state: State) -> list[Answer]:
+async def _records(served: Served, sent: Sequence[Sent], top: int, state: State) -> list[Record]:
     """What the model says of each image. Raises Refusal where that takes too long."""
-    waiting = [asyncio.wrap_future(served.submit(one.content)) for one in sent]
+    waiting = [asyncio.wrap_future(served.submit(one.name, one.content, top)) for one in sent]
     for one in waiting:
         one.add_done_callback(lambda _: state.gate.done())
     try:
@@ -153,22 +155,22 @@ async def _answers(served: Served, sent: Sequence[Sent], state: State) -> list[A
             f"no answer within {state.bounds.seconds:g} s (--timeout): send fewer images at once, or try again",
             {"retry-after": str(state.gate.seconds())},
         ) from None
-    for one in found:
-        state.counts.images.labels(served.name, "unreadable" if one.error else "answered").inc()
+    for record in found:
+        state.counts.images.labels(served.name, "unreadable" if record["error"] else "answered").inc()
     return found
 
 
-def _records(served: Served, sent: Sequence[Sent], found: Sequence[Answer], top: int) -> list[Record]:
-    if all(one.error for one in found):
-        named = f"{sent[0].name[:100]}: " if sent[0].name else ""
-        beside = "" if len(sent) == 1 else f"none of {len(sent)} images can be read; the first, "
-        raise Refusal(422, f"{beside}{named}{found[0].error}")
-    return served.records([one.name for one in sent], found, top)
+def _none_read(found: Sequence[Record]) -> Refusal:
+    """What is said where no image of a request can be read."""
+    first = found[0]
+    named = f"{first['path'][:100]}: " if first["path"] else ""
+    beside = "" if len(found) == 1 else f"none of {len(found)} images can be read; the first, "
+    return Refusal(422, f"{beside}{named}{first['error']}")
 
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)
-    if request.method == "POST":
+    if error.status != TOO_SLOW:
         await drain(request)
     return Json({"error": error.line}, error.status, error.headers)
 

@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from headstart.serve.bounds import Bounds
 from headstart.serve.gate import Gate
-from headstart.serve.refusals import Refusal
+from headstart.serve.refusals import TOO_SLOW, Refusal
 
 FORM = "multipart/form-data"
 RAW = ("application/octet-stream", "application/dicom")
@@ -81,7 +81,7 @@ async def _paced(request: Request, bounds: Bounds) -> AsyncIterator[bytes]:
             return
         except TimeoutError:
             raise Refusal(
-                408,
+                TOO_SLOW,
                 f"the body came too slowly ({received:,} bytes): at least {bounds.pace:,.0f} bytes a second are needed",
                 {"connection": "close"},
             ) from None

@@ -8,8 +8,10 @@ import json
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from headstart.serve.bodies import drain
 from headstart.serve.page import ANYWHERE, NOTHING
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ class Outside:
         if self._allows(scope):
             await self._inside(scope, receive, sending)
         else:
+            await drain(Request(scope, receive))
             await _unknown(sending)
 
     def _headers(self, given: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
@@ -69,7 +72,6 @@ async def _unknown(send: Send) -> None:
         (b"content-type", b"application/json"),
         (b"content-length", str(len(content)).encode()),
         (b"www-authenticate", b"Bearer"),
-        (b"connection", b"close"),  # its body is not read
     ]
     await send({"type": "http.response.start", "status": 401, "headers": headers})
     await send({"type": "http.response.body", "body": content})

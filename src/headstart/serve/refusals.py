@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+TOO_SLOW = 408
+
 
 class Refusal(Exception):  # noqa: N818 (nothing went wrong here)
     """Answered as {"error": line} with this status and these headers."""

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
@@ -21,15 +23,15 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from headstart.errors import OptionError, OutputError
 from headstart.files.reading import why
 from headstart.serve.app import State, app_of
-from headstart.serve.bounds import Bounds
 
 LAST_MOMENT = 0.5  # s in which requests still come that were sent before the client could know
+UNREAD = 30.0  # s
 BACKLOG = 2048  # connections that the system holds while the loop is busy
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """A socket that listens nowhere yet. Raises OutputError where the port is taken, OptionError for a wrong one."""
+    """A socket that connections wait at. Raises OutputError where the port is taken, OptionError for a wrong one."""
     if not 0 <= port <= 65535:
         raise OptionError(f"--port {port}: 0 (a free one) to 65535")
     try:
@@ -40,8 +42,11 @@ def bound(host: str, port: int) -> socket.socket:
         ) from None
     found = socket.socket(family, kind, protocol)
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # of a client that does not read its answer; what is accepted has it too
+        found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * UNREAD))
     try:
         found.bind(address)
+        found.listen(BACKLOG)
     except OSError as error:
         found.close()
         raise OutputError(
@@ -58,7 +63,7 @@ def url_of(listening: socket.socket) -> str:
 class Watched(H11Protocol):
     """Closes a connection whose client takes longer than `patience` for the head of a request."""
 
-    patience = Bounds().patience
+    patience: float
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -84,19 +89,26 @@ class Watched(H11Protocol):
         super().connection_lost(exc)
 
 
+Stop = Callable[[], None]
+
+
 class Stopping(uvicorn.Server):
     """Stops as the module says."""
 
-    def __init__(self, config: uvicorn.Config, state: State, listening: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, state: State, listening: Callable[[Stop], None]) -> None:
         super().__init__(config)
         self._state, self._listening = state, listening
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self._listening()
+        loop = asyncio.get_running_loop()
+        self._listening(lambda: loop.call_soon_threadsafe(self._stop, loop) and None)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield  # no signal comes here
+            return
         loop = asyncio.get_running_loop()
         kept = {one: signal.signal(one, self._told(loop)) for one in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -119,11 +131,14 @@ class Stopping(uvicorn.Server):
         loop.call_later(LAST_MOMENT, setattr, self, "should_exit", True)
 
 
-def run(state: State, at: socket.socket, listening: Callable[[], None]) -> None:
-    """Serve until SIGTERM or SIGINT, and answer what was taken in. `listening`: called when requests can come."""
+def run(state: State, at: socket.socket, listening: Callable[[Stop], None]) -> None:
+    """Serve until SIGTERM or SIGINT, and answer what was taken in.
+
+    `listening(stop)`: called when requests can come, with what does the same as these signals, from any thread.
+    """
     config = uvicorn.Config(
         app_of(state),
-        http=Watched,
+        http=type("Patient", (Watched,), {"patience": state.bounds.patience}),
         ws="none",
         lifespan="off",
         access_log=False,
@@ -133,6 +148,7 @@ def run(state: State, at: socket.socket, listening: Callable[[], None]) -> None:
         backlog=BACKLOG,
         timeout_graceful_shutdown=int(state.bounds.seconds + state.bounds.patience) + 1,
     )
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # not a line for each client that sends no HTTP
     server = Stopping(config, state, listening)
 
     async def serving() -> None:

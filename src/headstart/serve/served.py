@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from headstart.data import images
 from headstart.data.limits import Limits
@@ -26,16 +24,8 @@ from headstart.trunk.engine import compile_trunk
 from headstart.trunk.features import told
 
 PARTS = ("test", "cross_validation", "validation")  # of metrics.json, by which a model is known
+NOTHING = np.array([np.nan], np.float32)  # novelty of an image that cannot be read
 Identity = tuple[int, int] | None
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Of one image: the row of the model's answers and how unlike all that taught it is; or why it cannot be read."""
-
-    answer: npt.NDArray[np.float32]
-    novelty: float
-    error: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,30 +42,24 @@ class Served:
     _threads: ThreadPoolExecutor
     _limits: Limits
 
-    def submit(self, content: bytes) -> Future[Answer]:
-        return self._threads.submit(self._answer, content)
+    def submit(self, name: str, content: bytes, top: int) -> Future[Record]:
+        """What `headstart predict --json` says of an image of this name, of a ranked list the `top` best."""
+        return self._threads.submit(self._answer, name, content, top)
 
-    def _answer(self, content: bytes) -> Answer:
-        """In one thread from the bytes to the answer."""
+    def _answer(self, name: str, content: bytes, top: int) -> Record:
+        """In one thread from the bytes to the record."""
         model = self.model
+        answers, novelty = np.full((1, len(model.names), *model.task.extra), np.nan, np.float32), NOTHING
+        reason = ""
         try:
             pixels = images.load(content, model.backbone.preprocess, self._limits).array
         except ImageError as error:
-            nothing = np.full((len(model.names), *model.task.extra), np.nan, np.float32)
-            return Answer(nothing, np.nan, str(error))
-        answers, novelty = answered(model, told(model.backbone, self._asked.ask(pixels)))
-        return Answer(answers[0], float(novelty[0]))
-
-    def records(self, names: Sequence[str], found: Sequence[Answer], top: int) -> list[Record]:
-        """As `headstart predict --json` has them."""
-        novelty = None if self.model.novelty is None else np.array([one.novelty for one in found], np.float32)
-        together = Predictions(
-            np.array([*names, None], dtype=object)[:-1],  # the last so that numpy makes no array of equal texts
-            np.stack([one.answer for one in found]),
-            np.array([one.error for one in found], dtype=object),
-            novelty=novelty,
-        )
-        return records(self.model, together, top)
+            reason = str(error)
+        else:
+            answers, novelty = answered(model, told(model.backbone, self._asked.ask(pixels)))
+        named, why = np.array([name], dtype=object), np.array([reason], dtype=object)
+        known = None if model.novelty is None else novelty
+        return records(model, Predictions(named, answers, why, novelty=known), top)[0]
 
     def close(self) -> None:
         """Nobody may be waiting for it."""
@@ -119,7 +103,9 @@ def headline(model: Loaded) -> dict[str, object] | None:
         return None
     for part in PARTS:
         score = metrics.get(part)
-        for measure, value in score.items() if isinstance(score, dict) else ():
+        if not isinstance(score, dict):
+            continue
+        for measure, value in score.items():
             if isinstance(value, dict) and {"value", "low", "high"} <= set(value) and value["value"] is not None:
                 ends = {end: value[end] for end in ("value", "low", "high")}
                 return {"measure": measure, **ends, "n": score.get("n"), "part": part}
