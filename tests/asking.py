@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+import pytest
+
+from headstart.serve import running as serving
 from headstart.serve.app import State
 from headstart.serve.bounds import Bounds
 from headstart.serve.counts import Counts
@@ -118,6 +121,8 @@ def running(
         assert begun.wait(20)
         yield Server(url, state, told)
     finally:
-        stops[0]()
-        thread.join(30)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(serving, "LAST_MOMENT", 0.0)  # nobody asks any more
+            stops[0]()
+            thread.join(30)
         assert not thread.is_alive()
