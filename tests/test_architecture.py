@@ -34,6 +34,10 @@ DOORS = {
     "pydicom": {"data/dicom.py"},
     "pillow_heif": {"data/decoders.py"},
     "tifffile": {"data/tiff.py"},
+    **dict.fromkeys(
+        ("starlette", "uvicorn", "prometheus_client", "python_multipart"),
+        {file for file in FILES if file.startswith("serve/")},
+    ),
 }
 QUICK = {"__init__", "errors", "files/bundle", "files/swap", "cli/main", "data/table", "data/images"}  # by --help
 SLOW = ["torch", "torchvision", "timm", "openvino", "sklearn", "scipy.stats"]  # 0.3 to 4 s each

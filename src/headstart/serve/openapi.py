@@ -153,4 +153,5 @@ def _ready() -> Json:
 
 def _text(text: str, kind: str, locked: bool) -> Json:
     content = {"description": text, "content": {kind: {"schema": {"type": "string"}}}}
-    return {"summary": text, "responses": {"200": content, **_unknown(locked)}, **_security(locked)}
+    missing = {} if locked or kind != "text/html" else {"404": _refused("no page is here")}
+    return {"summary": text, "responses": {"200": content, **missing, **_unknown(locked)}, **_security(locked)}
