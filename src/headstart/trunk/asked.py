@@ -15,7 +15,8 @@ from typing import Protocol
 
 import numpy as np
 
-from headstart.trunk.engine import Bytes, Engine, OpenVinoEngine, Rows, n_cores
+from headstart.files.cores import n_cores
+from headstart.trunk.engine import Bytes, Engine, OpenVinoEngine, Rows
 
 
 class Asked(Protocol):
