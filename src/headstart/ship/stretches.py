@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 from headstart.data.table import Table
 from headstart.errors import BundleError, ImageError
@@ -157,9 +158,9 @@ class _Work:
             order = np.argsort(whole.rows)
             rows = np.array(whole.rows, dtype=np.int64)[order]
             blocks = {name: np.concatenate([b[name] for b in whole.blocks])[order] for name in whole.blocks[0]}
-            found = _through(model, blocks)
-            answers[rows - start] = found
-            novelty[rows - start] = _novelty(model, blocks, found)
+            with threadpool_limits(1):
+                found, new = answered(model, blocks)
+            answers[rows - start], novelty[rows - start] = found, new
             if self.sampled is not None:
                 sample = self.sampled.of(rows, blocks, placed_by(found, model.task.name))
             if self.taken is not None:
@@ -194,6 +195,19 @@ class Tally:
     def apart(self) -> Apart | None:
         """How well they are told from the images that taught, where enough are known of both."""
         return None if self._sampled is None else self._sampled.shift()
+
+
+def answered(model: Loaded, blocks: Blocks) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """(answers (image, output), novelty (image,), not a number where the model knows none) for what the network says.
+
+    Each image is asked for alone: the last digits of a product of matrices depend on how many rows it has, and on the
+    threads that share it (the caller allows one), and an answer must not depend on the images beside it.
+    """
+    n = len(next(iter(blocks.values())))
+    each = [{name: values[k : k + 1] for name, values in blocks.items()} for k in range(n)]
+    answers = np.concatenate([_through(model, one) for one in each])
+    new = [_novelty(model, one, answers[k : k + 1]) for k, one in enumerate(each)]
+    return answers, np.array(new, dtype=np.float32).reshape(len(each))
 
 
 def _novelty(model: Loaded, blocks: Blocks, answers: npt.NDArray[np.float32]) -> npt.NDArray[np.floating] | float:
