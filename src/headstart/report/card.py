@@ -15,11 +15,12 @@ from headstart.report.numbers import estimate
 from headstart.report.sections import telling_of
 from headstart.report.telling import Table, Telling
 
-# SPDX names (small letters) that the Hub knows under the same word; any other is "other" with its name.
+# SPDX names (small letters) that the Hub knows under the same word; any other is "other", with its name if it has one.
 HUB_LICENCES = {
     "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0",
     "cc-by-nc-sa-4.0", "gpl-3.0", "agpl-3.0", "lgpl-3.0", "unlicense", "unknown",
 }  # fmt: skip
+LICENCE_NAME = re.compile("[a-z0-9][a-z0-9._-]*")  # what the Hub takes for a name
 HUB = "hub "  # before the repository, where weights say where they came from
 LISTED_CLASSES = 30  # named in the first lines; more are in headstart.json
 
@@ -69,9 +70,11 @@ def _origin(data: ReportData) -> dict[str, str]:
     if network is None or not network.pretrained:
         return {}
     licence = network.licence.lower()
-    known = {"license": licence} if licence in HUB_LICENCES else {"license": "other", "license_name": licence}
+    known = {"license": licence} if licence in HUB_LICENCES else {}
+    if not known and LICENCE_NAME.fullmatch(licence):
+        known = {"license": "other", "license_name": licence}
     from_hub = [source.removeprefix(HUB) for source in (*network.chain, network.weights) if source.startswith(HUB)]
-    return (known if licence else {}) | ({"base_model": from_hub[0]} if from_hub else {})
+    return known | ({"base_model": from_hub[0]} if from_hub else {})
 
 
 def _yaml(value: Any) -> str:
