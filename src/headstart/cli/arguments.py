@@ -14,6 +14,7 @@ from headstart import __version__, recipe
 from headstart.cli.answering import answer_options
 from headstart.cli.console import ClosedOutputError, writing
 from headstart.cli.serving import add_serve
+from headstart.cli.sharing import add_push
 from headstart.files.cells import printable
 from headstart.story.options import AUGMENTATIONS, PRECISIONS, TAPS, Options
 
@@ -94,6 +95,7 @@ def parser() -> argparse.ArgumentParser:
     _add_relabel(command)
     _add_looking_commands(command)
     _add_ranking_command(command)
+    add_push(command)
     add_serve(command)
     return top
 
@@ -198,6 +200,7 @@ def _add_looking_commands(command: Callable[[str, str], argparse.ArgumentParser]
     features.add_argument(
         "--pool", default="avg", metavar="avg|max|none|flatten", help="how that layer is pooled (default: avg)"
     )
+    features.add_argument("--model", metavar="MODEL", help="as a saved model sees them: what its head reads")
     _network_options(features)
 
     classify = command("classify", "say what a network trained on ImageNet sees in images: its own answer")

@@ -90,6 +90,7 @@ COMMANDS = {
     "serve": "serving.serve",
     "backbones": "looking.backbones",
     "report": "looking.report",
+    "push": "sharing.push",
     "cache": "looking.cache",
 }
 

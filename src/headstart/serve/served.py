@@ -17,7 +17,8 @@ from headstart.errors import BundleError, ImageError
 from headstart.files import swap
 from headstart.files.bundle import read_bundle
 from headstart.ship.package import Loaded, unpack
-from headstart.ship.predict import Predictions, answered, records
+from headstart.ship.predict import Predictions, records
+from headstart.ship.stretches import answered
 from headstart.tasks.task import Record
 from headstart.trunk.asked import Asked, asked
 from headstart.trunk.engine import compile_trunk

@@ -23,6 +23,7 @@ from headstart.trunk.shelf import Shelf
 from headstart.trunk.store import cache_root
 
 RANDOM = "random weights"
+UNKNOWN = "unknown"  # the licence of weights that do not say it
 MADE_BY = ("torch", "timm", "code")  # of a key: the releases and the code that made it
 Tensors = Mapping[str, npt.NDArray[np.generic]]
 
