@@ -22,7 +22,6 @@ from headstart.report.numbers import Estimate, estimate
 from headstart.report.sections import telling_of
 from headstart.report.telling import Telling
 
-STYLE = Path(__file__).parent / "style.css"  # colours and type of every page
 MAX_PICTURES = 24  # a gallery: two screens of a phone show 12; more is what the CSV files are for
 MAX_GROUPS = 12  # duplicate groups shown
 MAX_COPIES = 6  # pictures shown of one group

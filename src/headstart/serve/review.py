@@ -24,11 +24,10 @@ from headstart.data.fixes import Decision, Fixes
 from headstart.data.preprocess import Preprocess
 from headstart.data.table import Table
 from headstart.errors import ImageError, OptionError, OutputError
-from headstart.report.page import STYLE
+from headstart.serve.page import PAGES, STYLE
 from headstart.story.alike import LookAlikes
 from headstart.story.doubts import Doubt, listed_as
 
-PAGES = Path(__file__).parent / "pages"
 FILES = {name: PAGES / name for name in ("review.css", "review.js", "icon.svg")} | {"style.css": STYLE}
 LARGE, SMALL = 1600, 320  # px, the longer side: a large screen, and a copy beside it
 MOST_BODY = 2**14  # bytes of a decision

@@ -214,6 +214,11 @@ def gathered(remarks: Iterable[tuple[str, str]]) -> tuple[str, ...]:
     )
 
 
+def told(backbone: Backbone, rows: Rows) -> dict[str, Halves]:
+    """What an engine says of some images, rows (image, feature), as `stream` delivers it: block -> (image, feature)."""
+    return by_block(backbone, finite(rounded(rows)))
+
+
 def rounded(rows: Rows) -> Halves:
     """float16, with infinity for what is outside its range."""
     with np.errstate(over="ignore", invalid="ignore"):
