@@ -54,7 +54,7 @@ class Review:
         """The rows whose pictures may be asked for; look-alikes join them when they are named."""
         return {row for doubt in self.doubts for row in (doubt.row, *doubt.copies)}
 
-    def state(self) -> dict[str, Any]:
+    def _state(self) -> dict[str, Any]:
         """What every answer says of how far it has come."""
         return {"done": dict(self.fixes.done()), "command": self.command()}
 
@@ -62,7 +62,7 @@ class Review:
         """All that the page shows but pictures."""
         listed = [self._doubt(number, doubt) for number, doubt in enumerate(self.doubts)]
         head = {"model": self.model, "classes": self.classes, "file": str(self.fixes.file)}
-        return {**head, "doubts": listed, **self.state()}
+        return {**head, "doubts": listed, **self._state()}
 
     def _doubt(self, number: int, doubt: Doubt) -> dict[str, Any]:
         made = self.fixes.of(doubt.path)
@@ -73,11 +73,11 @@ class Review:
             "label": doubt.label,
             "suggested": doubt.suggested,
             "reasons": [{"kind": r.kind, "said": r.said, "suggested": r.suggested} for r in doubt.reasons],
-            "copies": [self.shown_as(row) | {"split": str(self.table.splits[row])} for row in doubt.copies],
+            "copies": [self._shown_as(row) | {"split": str(self.table.splits[row])} for row in doubt.copies],
             "made": made and made._asdict(),
         }
 
-    def shown_as(self, row: int) -> dict[str, Any]:
+    def _shown_as(self, row: int) -> dict[str, Any]:
         """An image beside a doubt."""
         return {"picture": row, "path": listed_as(self.table, row), "label": str(self.table.labels[row])}
 
@@ -108,7 +108,7 @@ class Review:
         doubt = self.doubt(_number(request.path_params["id"]))
         found = self.alike.of(doubt.row, doubt.copies)
         self.shown.update(one.row for one in found)
-        told = [self.shown_as(one.row) | {"label": one.label, "similarity": one.similarity} for one in found]
+        told = [self._shown_as(one.row) | {"label": one.label, "similarity": one.similarity} for one in found]
         return JSONResponse(told, headers=SECRET)
 
     async def decide(self, request: Request) -> Response:
@@ -125,10 +125,10 @@ class Review:
 
     def ended(self, request: Request) -> Response:
         self.end()
-        return JSONResponse(self.state(), headers=SECRET)
+        return JSONResponse(self._state(), headers=SECRET)
 
     def _changed(self, number: int | None, made: Decision | None) -> Response:
-        return JSONResponse({"id": number, "made": made and made._asdict(), **self.state()}, headers=SECRET)
+        return JSONResponse({"id": number, "made": made and made._asdict(), **self._state()}, headers=SECRET)
 
 
 def app_of(review: Review) -> Starlette:

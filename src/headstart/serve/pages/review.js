@@ -134,7 +134,7 @@ function buttons(doubt) {
   press(at("drop"), made.action === "drop");
   at("made").hidden = !doubt.made;
   at("made").textContent = doubt.made ? `${DONE[made.action]}${made.label}` : "";
-  const few = all.classes.length <= FEW;
+  const few = all.classes.length <= FEW && (all.classes.length > 2 || !doubt.suggested); // of two, K and S say it
   at("classes").hidden = !few;
   if (few) at("classes").querySelector("div").replaceChildren(...all.classes.map((name, k) => chip(name, String(k + 1), (made.label || (made.action === "keep" && doubt.label)) === name)));
   at("back").disabled = here === 0;
@@ -190,9 +190,9 @@ function finish(told = "") {
   at("sum").textContent = all.doubts.length
     ? `${n("keep")} kept, ${n("relabel")} changed, ${n("drop")} dropped${left ? `; ${left} of other kinds are left` : ""}.`
     : "The lists of this model doubt no image.";
-  at("finished").hidden = false;
   if (shown.length) show(here, told); // the last one stays in sight
-  at("finished").hidden = false;
+  at("finished").hidden = false; // which `show` hides
+  at("finished").scrollIntoView({ block: "nearest" });
   at("finished").focus();
   say(`${told} All looked at: ${at("sum").textContent}`);
 }
