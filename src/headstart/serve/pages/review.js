@@ -212,7 +212,7 @@ function matches() {
   found.sort((a, b) => rank(a) - rank(b));
   const buttons = found.slice(0, MATCHES).map((name) => chip(name));
   if (typed && !known.includes(typed)) {
-    const fresh = make("button", `New class ${typed}`, { type: "button" });
+    const fresh = make("button", `New class ${typed}`, { type: "button", "data-new": "" });
     fresh.addEventListener("click", () => decide("relabel", typed));
     buttons.push(fresh);
   }
@@ -293,6 +293,10 @@ at("picture").addEventListener("error", unseen);
 at("kind").addEventListener("change", () => { choices(); const first = undecided(0); if (first === null) finish(); else show(first); });
 at("typed").addEventListener("input", matches);
 at("picker").addEventListener("keydown", inPicker);
-at("picker").addEventListener("submit", (event) => { event.preventDefault(); at("matches").querySelector("button")?.click(); });
+at("picker").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const first = at("matches").querySelector("button");
+  if (first && "new" in first.dataset) first.focus(); else first?.click(); // a slip of the finger makes no class
+});
 document.addEventListener("keydown", pressed);
 begin();
