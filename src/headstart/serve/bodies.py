@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from python_multipart.multipart import parse_options_header
-from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from headstart.serve.bounds import Bounds
+from headstart.serve.forms import Form
 from headstart.serve.gate import Gate
 from headstart.serve.refusals import TOO_SLOW, Refusal
 
@@ -54,7 +52,7 @@ async def received(request: Request, bounds: Bounds, gate: Gate) -> AsyncIterato
         raise _too_long(bounds)
     held = 0
 
-    async def chunks() -> AsyncGenerator[bytes, None]:
+    async def chunks() -> AsyncIterator[bytes]:
         nonlocal held
         async for chunk in _paced(request, bounds):
             if held + len(chunk) > bounds.body:
@@ -103,30 +101,11 @@ async def _alone(request: Request, chunks: AsyncIterator[bytes]) -> list[Sent]:
     return [Sent(unquote(request.headers.get(NAME_HEADER, ""))[:LONGEST_NAME], content)]
 
 
-class _InMemory(MultiPartParser):
-    """Files of a form are never written to the disk: the body is bounded."""
-
-    spool_max_size = 0  # for SpooledTemporaryFile: no bound
-
-
-async def _files(request: Request, chunks: AsyncGenerator[bytes, None], bounds: Bounds) -> list[Sent]:
-    if b"boundary" not in parse_options_header(request.headers["content-type"])[1]:
-        raise Refusal(422, "the Content-Type of the form names no boundary: let the program that sends it write it")
-    parser = _InMemory(request.headers, chunks, max_files=bounds.images, max_fields=bounds.images)
-    try:
-        form = await parser.parse()
-    except MultiPartException as error:
-        if "Too many" in error.message:
-            raise Refusal(413, f"more than {bounds.images} files in one request (--max-images): send several") from None
-        raise Refusal(422, f"the form is damaged or cut short ({error.message.rstrip('.')}): send it again") from None
-    try:
-        files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
-        found = [Sent((file.filename or "")[:LONGEST_NAME], await file.read()) for file in files]
-    finally:
-        await form.close()
-    if not found:
-        raise Refusal(422, "the form holds no file: send images as files, as curl -F image=@photo.jpg does")
-    return found
+async def _files(request: Request, chunks: AsyncIterator[bytes], bounds: Bounds) -> list[Sent]:
+    form = Form(request.headers["content-type"], bounds.images)
+    async for chunk in chunks:
+        form.take(chunk)
+    return [Sent(name[:LONGEST_NAME], content) for name, content in form.files()]
 
 
 async def drain(request: Request) -> None:

@@ -102,7 +102,11 @@ class Stopping(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         loop = asyncio.get_running_loop()
-        self._listening(lambda: loop.call_soon_threadsafe(self._stop, loop) and None)
+
+        def stop() -> None:
+            loop.call_soon_threadsafe(self._stop, loop)
+
+        self._listening(stop)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
