@@ -141,7 +141,13 @@ function draw() {
   if (Date.now() >= sending.freeAt) at("count").textContent = `${done.toLocaleString("en")} of ${counted(rows.length, "picture")}`;
   at("many").hidden = rows.length < 2;
   document.body.classList.toggle("asked", rows.length > 0);
-  drawing ||= setTimeout(() => { drawing = 0; if (rows.length > 1) table.show(rows); }, done === rows.length ? 0 : OFTEN);
+  if (done < rows.length) drawing ||= setTimeout(drawTable, OFTEN); else drawTable();
+}
+
+function drawTable() {
+  clearTimeout(drawing);
+  drawing = 0;
+  if (rows.length > 1) table.show(rows);
 }
 
 function stop() {
