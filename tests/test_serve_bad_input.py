@@ -283,3 +283,34 @@ def test_a_client_that_goes_away_leaves_nothing_behind(server: Server) -> None:
         with socket.create_connection(server.address) as connection:
             connection.sendall(sent)
     assert server.ask("/predict", GOOD, JPEG).status == 200
+
+
+@pytest.mark.parametrize("locked", [False, True])
+def test_schemathesis_finds_nothing_that_the_document_does_not_say(served: Served, locked: bool) -> None:
+    """Requests that the OpenAPI document allows, and some that it does not, each held against what it says."""
+    import schemathesis
+    from hypothesis import HealthCheck, Phase, given, settings
+    from schemathesis import GenerationMode
+    from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+    unsaid = [positive_data_acceptance]  # which bytes are a picture no schema can say
+    with running([served], Bounds(images=4, queue=8, body=2**16), token=b"secret" if locked else None) as one:
+        headers = {"Authorization": "Bearer secret"} if locked else {}
+        schema = schemathesis.openapi.from_dict(one.ask("/openapi.json", headers=headers).json)
+        for found in schema.get_all_operations():
+            operation = found.ok()
+            for mode in GenerationMode if operation.path == "/predict" else [GenerationMode.POSITIVE]:
+
+                @settings(
+                    max_examples=6,
+                    deadline=None,
+                    database=None,
+                    derandomize=True,
+                    phases=[Phase.explicit, Phase.generate],
+                    suppress_health_check=list(HealthCheck),
+                )
+                @given(case=operation.as_strategy(generation_mode=mode))
+                def asks(case: schemathesis.Case) -> None:
+                    case.call_and_validate(base_url=one.url, headers=headers, excluded_checks=unsaid)
+
+                asks()

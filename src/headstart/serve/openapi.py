@@ -8,13 +8,6 @@ from headstart.serve.bounds import Bounds
 Json = dict[str, object]
 
 BINARY: Json = {"schema": {"type": "string", "format": "binary"}}
-FORM: Json = {
-    "schema": {
-        "type": "object",
-        "properties": {"image": {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1}},
-        "required": ["image"],
-    }
-}
 RECORD: Json = {
     "type": "object",
     "description": "What `headstart predict --json` says of an image; the other fields depend on the model's task",
@@ -90,6 +83,11 @@ def document(bounds: Bounds, locked: bool) -> Json:
     return found
 
 
+def _form(most: int) -> Json:
+    files = {"type": "array", "items": BINARY["schema"], "minItems": 1, "maxItems": most}
+    return {"schema": {"type": "object", "properties": {"image": files}, "required": ["image"]}}
+
+
 def _refusal() -> Json:
     return {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
 
@@ -109,7 +107,11 @@ def _predict(bounds: Bounds, locked: bool) -> Json:
         ],
         "requestBody": {
             "required": True,
-            "content": {"application/octet-stream": BINARY, "image/*": BINARY, "multipart/form-data": FORM},
+            "content": {
+                "application/octet-stream": BINARY,
+                "image/*": BINARY,
+                "multipart/form-data": _form(bounds.images),
+            },
         },
         "responses": {
             "200": _answer("One record an image", {"type": "array", "items": RECORD}),
@@ -151,4 +153,5 @@ def _ready() -> Json:
 
 def _text(text: str, kind: str, locked: bool) -> Json:
     content = {"description": text, "content": {kind: {"schema": {"type": "string"}}}}
-    return {"summary": text, "responses": {"200": content, **_unknown(locked)}, **_security(locked)}
+    missing = {} if locked or kind != "text/html" else {"404": _refused("no page is here")}
+    return {"summary": text, "responses": {"200": content, **missing, **_unknown(locked)}, **_security(locked)}

@@ -2,7 +2,8 @@
 
 uvicorn waits for ever for a client that sends half a head: `Watched` ends that. On SIGTERM it would close connections
 on which a request may be on its way: `Stopping` first answers, for a moment, everything that comes, each with
-`Connection: close`, then takes no more connections and ends when all is answered.
+`Connection: close`, then takes no more connections, hears for another moment those that there are, and ends when all
+is answered.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from headstart.errors import OptionError, OutputError
 from headstart.files.reading import why
 from headstart.serve.app import State, app_of
 
-LAST_MOMENT = 0.5  # s in which requests still come that were sent before the client could know
+LAST_MOMENT = 0.5  # s, twice, in which requests still come that were sent before the client could know
 UNREAD = 30.0  # s
 BACKLOG = 2048  # connections that the system holds while the loop is busy
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -95,9 +96,11 @@ Stop = Callable[[], None]
 class Stopping(uvicorn.Server):
     """Stops as the module says."""
 
-    def __init__(self, config: uvicorn.Config, state: State, listening: Callable[[Stop], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, state: State, at: socket.socket, listening: Callable[[Stop], None]
+    ) -> None:
         super().__init__(config)
-        self._state, self._listening = state, listening
+        self._state, self._at, self._listening = state, at, listening
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -132,7 +135,24 @@ class Stopping(uvicorn.Server):
             self.should_exit = self.force_exit = True
             return
         self._state.stopping = True
-        loop.call_later(LAST_MOMENT, setattr, self, "should_exit", True)
+        self._ending = loop.create_task(self._end(loop))
+
+    async def _end(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Who asks again still finds somebody; then nobody new comes, and who has come is heard."""
+        await asyncio.sleep(LAST_MOMENT)
+        with contextlib.suppress(BlockingIOError):
+            while True:  # those whom the system has let in already
+                connection, _ = self._at.accept()
+                connection.setblocking(False)
+                await loop.connect_accepted_socket(self._protocol, connection)
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(LAST_MOMENT)
+        self.should_exit = True
+
+    def _protocol(self) -> asyncio.Protocol:
+        made: type[Watched] = self.config.http_protocol_class  # type: ignore[assignment]
+        return made(self.config, self.server_state, {})
 
 
 def run(state: State, at: socket.socket, listening: Callable[[Stop], None]) -> None:
@@ -153,7 +173,7 @@ def run(state: State, at: socket.socket, listening: Callable[[Stop], None]) -> N
         timeout_graceful_shutdown=int(state.bounds.seconds + state.bounds.patience) + 1,
     )
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # not a line for each client that sends no HTTP
-    server = Stopping(config, state, listening)
+    server = Stopping(config, state, at, listening)
 
     async def serving() -> None:
         watching = asyncio.create_task(state.models.watch())
