@@ -41,6 +41,7 @@ import openvino
 
 from headstart.errors import HeadstartError, OptionError
 from headstart.files import forks
+from headstart.files.cores import n_cores
 from headstart.trunk.backbone import made_by
 from headstart.trunk.layers import LAST
 from headstart.trunk.network import Backbone
@@ -96,11 +97,6 @@ def cpu_has_bf16() -> bool:
 def cpu_batch(size: tuple[int, int]) -> int:
     """Images a request on a CPU for inputs of (height, width) px."""
     return CPU_BATCH_SMALL if max(size) <= SMALL_INPUT else CPU_BATCH
-
-
-def n_cores() -> int:
-    """The processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 def accelerator() -> str | None:

@@ -21,7 +21,8 @@ from headstart.counted import counted
 from headstart.data import images
 from headstart.data.table import Table
 from headstart.errors import DataError, ImageError, OutputError
-from headstart.trunk.engine import Bytes, Engine, Rows, n_cores
+from headstart.files.cores import n_cores
+from headstart.trunk.engine import Bytes, Engine, Rows
 from headstart.trunk.network import Backbone, block_names, block_widths
 from headstart.trunk.store import SHARD_BYTES, SHARD_ROWS, Halves, Store
 
