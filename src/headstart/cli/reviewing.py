@@ -99,11 +99,10 @@ def review(given: argparse.Namespace) -> None:
 
 def _check_installed() -> None:
     """Raises OptionError where the extra is missing."""
-    try:
-        import starlette  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError:
-        raise OptionError('review needs a part that is not installed: pip install "headstart[serve]"') from None
+    from importlib.util import find_spec
+
+    if not (find_spec("starlette") and find_spec("uvicorn")):
+        raise OptionError("headstart review needs what is not installed: pip install 'headstart[serve]'")
 
 
 def _data_of(words: list[str]) -> str:
