@@ -36,7 +36,7 @@ DOORS = {
     "tifffile": {"data/tiff.py"},
 }
 WEB = {file for file in FILES if file.startswith("serve/")}
-DOORS |= {library: WEB for library in ("starlette", "uvicorn", "prometheus_client", "python_multipart")}
+DOORS |= dict.fromkeys(("starlette", "uvicorn", "prometheus_client", "python_multipart"), WEB)
 QUICK = {"__init__", "errors", "files/bundle", "files/swap", "cli/main", "data/table", "data/images"}  # by --help
 SLOW = ["torch", "torchvision", "timm", "openvino", "sklearn", "scipy.stats"]  # 0.3 to 4 s each
 # What trains or makes a network. All other files are imported without torch, timm and torchvision, and import these

@@ -15,7 +15,8 @@ from typing import Protocol
 
 import numpy as np
 
-from headstart.trunk.engine import Bytes, Engine, OpenVinoEngine, Rows, n_cores
+from headstart.files.cores import n_cores
+from headstart.trunk.engine import Bytes, Engine, OpenVinoEngine, Rows
 
 
 class Asked(Protocol):
@@ -59,13 +60,16 @@ Waiting = tuple[Bytes, "Future[Rows]"]
 
 
 class Together:
-    """What waits, in batches: one thread takes all there is, up to a batch, as soon as the one before is done."""
+    """What waits, in batches: a thread takes all there is, up to a batch, as soon as its one before is done. One thread
+    for an accelerator, on a processor as many as the engine works on batches."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine, self.threads = engine, 2 * engine.batch + n_cores()
+        at_once = engine.at_once if isinstance(engine, OpenVinoEngine) else 1
+        self._engine, self.threads = engine, (at_once + 1) * engine.batch + n_cores()
         self._waiting: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="network", daemon=True)
-        self._thread.start()
+        self._workers = [threading.Thread(target=self._work, name="network", daemon=True) for _ in range(at_once)]
+        for worker in self._workers:
+            worker.start()
 
     def ask(self, pixels: Bytes) -> Rows:
         future: Future[Rows] = Future()
@@ -84,9 +88,13 @@ class Together:
     def _taken(self) -> list[Waiting]:
         """The first that comes, and what waits beside it; nothing at the end."""
         some: list[Waiting] = []
-        while len(some) < self._engine.batch and not (some and self._waiting.empty()):
-            one = self._waiting.get()
+        while len(some) < self._engine.batch:
+            try:
+                one = self._waiting.get(block=not some)
+            except queue.Empty:
+                break
             if one is None:
+                self._waiting.put(None)  # the end, for the others too, and for this one after what it has
                 break
             some.append(one)
         return some
@@ -103,4 +111,5 @@ class Together:
 
     def close(self) -> None:
         self._waiting.put(None)
-        self._thread.join()
+        for worker in self._workers:
+            worker.join()

@@ -221,7 +221,7 @@ class OpenVinoEngine:
         wants the interpreter's lock while the network is freed, both wait for ever.
         """
         compiled, in_flight = self._of_this_process(), self.at_once + 2  # so that none of them waits for the caller
-        free = deque(compiled.create_infer_request() for _ in range(in_flight))
+        free: deque[Any] = deque()
         waiting: deque[tuple[Any, Any, Bytes]] = deque()  # request, tag, and the pixels, which are shared, not copied
 
         def finish() -> None:
@@ -232,9 +232,9 @@ class OpenVinoEngine:
 
         try:
             for tag, pixels in batches:
-                if not free:
+                if not free and len(waiting) == in_flight:
                     finish()
-                request = free.popleft()
+                request = free.popleft() if free else compiled.create_infer_request()
                 request.start_async({0: pixels}, share_inputs=True)
                 waiting.append((request, tag, pixels))
             while waiting:
