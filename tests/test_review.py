@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import os
 import shlex
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +20,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 import saved
-from conftest import Run
+from conftest import Process, Run, Start
 from doubted import DEEP, JUDGED, LISTS, ODD, SEEN, TURNED, write_model, write_pictures
 from headstart.cli.main import main
 from headstart.data import images
@@ -408,6 +412,34 @@ def test_from_the_command_to_a_list_that_fit_reads(
     with target.open(newline="") as file:
         rows = {Path(row["path"]).name: row["label"] for row in csv.DictReader(file)}
     assert rows[Path(TURNED).name] == "wasp"
+
+
+def test_a_kill_loses_no_decision_and_ctrl_c_ends_it_well(
+    start: Start, model: Path, data: Path, tmp_path: Path
+) -> None:
+    import httpx2
+
+    fixes = tmp_path / "fixes.csv"
+
+    def begun(name: str) -> tuple[Process, str]:
+        out, err = (tmp_path / f"{name} {stream}" for stream in ("out", "err"))
+        process = start(out, err, "review", model, "--data", data, "-o", fixes, "--no-browser", "--json")
+        while "Ctrl-C" not in err.read_text():
+            time.sleep(0.02)
+        return process, err.read_text().partition("open ")[2].split()[0]
+
+    for k, end in enumerate((signal.SIGKILL, signal.SIGINT)):
+        process, address = begun(end.name)
+        with httpx2.Client(base_url=address, headers={"origin": address[: address.index("/", 8)]}) as browser:
+            made = [doubt["made"] for doubt in browser.get("doubts").json()["doubts"]]
+            assert [one is not None for one in made] == [place < k for place in range(5)], "it goes on"
+            assert browser.post("decide", json=KEEP | {"id": k}).status_code == 200
+        os.kill(process.number, end)
+        assert process.code() == (0 if end == signal.SIGINT else -end)
+        assert len(read_fixes(fixes)) == k + 1
+    said = json.loads((tmp_path / "SIGINT out").read_text())
+    assert (said["images"], said["decided"], said["kept"], said["fixes"]) == (5, 2, 2, str(fixes))
+    assert said["next"].startswith("headstart relabel")
 
 
 @pytest.mark.parametrize(
