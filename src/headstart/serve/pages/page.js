@@ -184,6 +184,7 @@ function answer(row, focus = false) {
   if (address) at("picture").src = address;
   at("picture").alt = `the picture ${row.path}`;
   at("file").textContent = row.path;
+  at("unseen").textContent = `The browser cannot show this kind of picture.${row.record && !row.record.error ? " The model can read it." : ""}`;
   const { kicker, said, told: lines, mood } = row.record ? words(row.record) : { kicker: "", said: "…", told: ["The model looks at it."], mood: "" };
   at("kicker").textContent = kicker;
   at("kicker").className = `kicker ${mood}`;
