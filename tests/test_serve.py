@@ -19,6 +19,7 @@ from PIL import Image
 from asking import BYTES, JPEG, Server, form, running
 from conftest import Run, picture
 from headstart import TransferRegressor, TransferTagger
+from headstart.cli.serving import TOKEN, token_of
 from headstart.data.table import list_images
 from headstart.errors import OptionError, OutputError
 from headstart.serve.bounds import Bounds
@@ -263,3 +264,20 @@ def test_a_gate_lets_in_what_fits_and_tells_the_rest_when_to_come() -> None:
         gate.hold(1)
     gate.drop(held)
     assert b"headstart_body_bytes 0.0" in Counts(gate).text()
+
+
+def test_a_token_comes_from_a_file_or_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "token"
+    monkeypatch.delenv(TOKEN, raising=False)
+    assert token_of(None) is None
+    file.write_text("s\u00e9cret\n", encoding="utf-8")
+    monkeypatch.setenv(TOKEN, "other")
+    assert token_of(str(file)) == "sécret".encode()
+    assert token_of(None) == b"other"
+    for content in (b"", b"\n", b"one\ntwo\n", b"x" * 5000):
+        file.write_bytes(content)
+        with pytest.raises(OptionError, match="one line with a secret"):
+            token_of(str(file))
+    monkeypatch.setenv(TOKEN, " ")
+    with pytest.raises(OptionError, match="is set and empty"):
+        token_of(None)
