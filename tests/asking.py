@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 import pytest
 
 from headstart.serve import running as serving
-from headstart.serve.app import State
 from headstart.serve.bounds import Bounds
 from headstart.serve.counts import Counts
 from headstart.serve.gate import Gate
@@ -23,6 +22,7 @@ from headstart.serve.models import Models
 from headstart.serve.page import read_pages
 from headstart.serve.running import bound, run, url_of
 from headstart.serve.served import Served
+from headstart.serve.state import State
 
 JPEG = {"Content-Type": "image/jpeg"}
 BYTES = {"Content-Type": "application/octet-stream"}

@@ -50,7 +50,6 @@ def serve(given: argparse.Namespace) -> None:
         from headstart.serve.running import bound, run, url_of
     except ImportError as error:
         raise OptionError(f"headstart serve needs {error.name}: pip install 'headstart[serve]'") from None
-    from headstart.serve.app import State
     from headstart.serve.bounds import Bounds
     from headstart.serve.counts import Counts
     from headstart.serve.gate import Gate
@@ -58,6 +57,7 @@ def serve(given: argparse.Namespace) -> None:
     from headstart.serve.page import read_pages
     from headstart.serve.running import LOOPBACK
     from headstart.serve.served import load
+    from headstart.serve.state import State
 
     bounds = Bounds(
         body=int(given.max_mb * 2**20),

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -16,32 +15,16 @@ from starlette.routing import Route
 
 from headstart.errors import HeadstartError
 from headstart.serve.bodies import Sent, drain, received
-from headstart.serve.bounds import Bounds
-from headstart.serve.counts import CONTENT_TYPE, Counts
-from headstart.serve.gate import Gate
-from headstart.serve.models import Models
+from headstart.serve.counts import CONTENT_TYPE
 from headstart.serve.openapi import document
 from headstart.serve.outside import Outside
-from headstart.serve.page import Page
 from headstart.serve.refusals import TOO_SLOW, Refusal
 from headstart.serve.served import Served
+from headstart.serve.state import State
 from headstart.tasks.task import Record
 
 TOP = 3  # best classes where nothing is asked, as predict has it
 MOST_TOP = 1000
-
-
-@dataclass(eq=False)
-class State:
-    """Of one server, in its event loop."""
-
-    models: Models
-    bounds: Bounds
-    gate: Gate
-    counts: Counts
-    pages: Mapping[str, Page]
-    token: bytes | None = None
-    stopping: bool = False
 
 
 class Json(Response):

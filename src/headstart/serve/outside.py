@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -13,9 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from headstart.serve.bodies import drain
 from headstart.serve.page import ANYWHERE, FILES, NOTHING
-
-if TYPE_CHECKING:
-    from headstart.serve.app import State
+from headstart.serve.state import State
 
 OPEN = (*FILES, "/health", "/ready")  # without a token: what they say is known to whoever can reach the port
 PATHS = (*FILES, "/predict", "/models", "/health", "/ready", "/metrics", "/openapi.json")
