@@ -163,7 +163,7 @@ def _remarks(fitted: Fitted) -> list[str]:
         lines.append(_line("duplicates", f"{_alike([s.kind for s in seen.duplicates])}{across} (duplicates.csv)"))
     if fitted.suspects:
         lines.append(_line("labels", f"{expected(fitted.suspects)}: suspected_labels.csv,"))
-        lines.append(_line("", "which headstart relabel applies when you have edited it"))
+        lines.append(_line("", "which headstart review walks through, with copies and mistakes"))
     if fitted.shortcut is not None and fitted.shortcut.clear:
         lines.append(_line("shortcut", shortcut_line(fitted.shortcut)))
     if seen.backbone.weights_source == "random weights":

@@ -83,6 +83,7 @@ COMMANDS = {
     "suggest": "suggesting.suggest",
     "enrol": "people.enrol",
     "verify": "people.verify",
+    "review": "reviewing.review",
     "relabel": "mending.relabel",
     "inspect": "looking.inspect",
     "rank": "ranking.rank",

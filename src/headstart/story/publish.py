@@ -29,6 +29,7 @@ from headstart.story import confidence, pictures, reliability
 from headstart.story.account import HEADS, TAPS, epochs_of, no_gain_line, outcomes, settings
 from headstart.story.evidence import called
 from headstart.story.given_away import shortcut_line
+from headstart.story.mistakes import mistakes_list
 from headstart.story.pipeline import Fitted
 from headstart.story.trust import kept_of
 from headstart.tasks.aims import DECIDING
@@ -146,7 +147,9 @@ def _lists(fitted: Fitted) -> dict[str, bytes]:
         for s in fitted.suspects
     ]
     alike = [(k, s.kind, names[r], splits[r], labels[r]) for k, s in enumerate(seen.duplicates, 1) for r in s.rows]
+    wrong = mistakes_list(fitted)
     return {
+        **({} if wrong is None else {"mistakes.csv": wrong}),
         "suspected_labels.csv": csv_bytes(("path", "action", "label", "given", "score", "reason"), suspects),
         "duplicates.csv": csv_bytes(("set", "kind", "path", "split", "label"), alike),
         "set_aside.csv": csv_bytes(("path", "reason"), seen.features.set_aside),
