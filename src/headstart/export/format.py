@@ -35,21 +35,23 @@ class Format:
     """One kind of file.
 
     name: as `--to` says it. file: the name of the file that is opened, in the folder of the export.
-    packages: modules that must be there for making and running it; `extra`: what installs them.
+    packages: modules that must be there to make and to run it; `extra`: what installs them. runtime: the package that
+    runs it, as pip names it.
     convert: writes `file`, and what belongs to it, into a folder.
-    opener: the file in `loaders/` whose Python text defines `open_model(path) -> (run, about)`: run takes uint8 (image,
-    height, width, 3) and gives float32 (image, output) for any number of images, about is the metadata. It becomes part
-    of the `predict.py` that lies beside the export, and is what the check against `predict` runs.
-    python: the interpreter that has the runtime. alone: modules that its process must not import.
-    any_size: whether it can take pictures of any size.
+    opener: the text of `loaders/` that opens it, `open_model(path) -> (run, about)`: run takes uint8 (image, height,
+    width, 3) and gives float32 (image, output) for any number of images, about is what the file says of itself. It is
+    a part of the predict.py beside the export, which the check against `predict` runs.
+    python: the interpreter that has the runtime. alone: packages that its process must not import.
+    any_size: whether a graph of it can take pictures of any size.
     """
 
     name: str
     file: str
     packages: tuple[str, ...]
+    runtime: str
     convert: Callable[[Exportable, Path], None]
     opener: str
     extra: str = EXTRA
     python: Callable[[], str] = lambda: sys.executable
-    alone: tuple[str, ...] = ("headstart", "torch")
+    alone: tuple[str, ...] = ("headstart", "torch", "timm")
     any_size: bool = True

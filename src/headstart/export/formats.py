@@ -33,9 +33,9 @@ def _torch(model: Exportable, folder: Path) -> None:
 FORMATS: dict[str, Format] = {
     found.name: found
     for found in (
-        Format("onnx", "model.onnx", ("onnx", "onnxscript", "onnxruntime"), _onnx, "onnx.py"),
-        Format("openvino", "model.xml", ("openvino",), _openvino, "openvino.py"),
-        Format("torch", "model.pt2", ("torch",), _torch, "torch.py", alone=("headstart", "timm")),
+        Format("onnx", "model.onnx", ("onnx", "onnxscript", "onnxruntime"), "onnxruntime", _onnx, "onnx"),
+        Format("openvino", "model.xml", ("openvino",), "openvino", _openvino, "openvino"),
+        Format("torch", "model.pt2", ("torch",), "torch", _torch, "torch", alone=("headstart", "timm")),
     )
 }
 

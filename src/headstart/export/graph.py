@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from headstart.errors import OptionError
+from headstart.export.answers import OUTPUTS, VALUES
 from headstart.finetune.trained_head import TrainedHead
 from headstart.heads.probe import Probe
 from headstart.heads.taps import Part
@@ -25,8 +25,6 @@ MAX_FLOAT16 = 65504.0
 SPLITTER = 2.0**13 + 1  # leaves 11 of float32's 24 bits
 LEAST_NORMAL, PER_LEAST = 2.0**-14, 2.0**24  # of float16: its least normal value; how many of its least value make 1
 LEAST_LENGTH = 1e-30  # below it a row is all zeros: float16 holds nothing smaller than 6e-8
-PROBABILITIES, VALUES = "probabilities", "values"
-OUTPUTS = {"classify": PROBABILITIES, "tag": PROBABILITIES, "regress": VALUES}  # task -> what comes out
 
 
 class Graph(nn.Module):
@@ -76,12 +74,7 @@ class LayersHead(nn.Module):
 
 
 def graph_of(model: Loaded) -> nn.Module:
-    """The model in evaluation mode, without gradients. Raises OptionError for a task that no graph can answer."""
-    if model.task.name not in OUTPUTS:
-        raise OptionError(
-            f"a model of --task {model.task.name} cannot be exported, since whom it knows is a list that grows after "
-            f"the fit: of the tasks {', '.join(OUTPUTS)} it can; `headstart predict` and `verify` read it"
-        )
+    """The model in evaluation mode, without gradients, of a task in OUTPUTS."""
     return Graph(model).eval().requires_grad_(False)
 
 
