@@ -24,7 +24,9 @@ FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.r
 
 DOORS = {
     "timm": {"trunk/maker.py", "trunk/catalog.py"},
-    "openvino": {"trunk/engine.py"},
+    "openvino": {"trunk/engine.py", "export/openvino.py"},
+    "onnx": {"export/onnx.py"},
+    "onnxruntime": set(),
     "simplejpeg": {"data/jpeg.py"},
     # one decoder, a file for each kind; given, sources and table know a Pillow image that the user hands in
     "PIL": {
@@ -43,6 +45,10 @@ SLOW = ["torch", "torchvision", "timm", "openvino", "sklearn", "scipy.stats"]  #
 # inside the functions that need them: a frozen model waits for none of it (tests/test_lean.py).
 WITH_TORCH = {
     "data/augment.py",
+    "export/any_size.py",
+    "export/graph.py",
+    "export/native.py",
+    "export/onnx.py",
     "finetune/above.py",
     "finetune/arithmetic.py",
     "finetune/checkpoint.py",
@@ -67,6 +73,8 @@ NAMELESS = {"utils", "util", "helpers", "helper", "base", "common", "constants",
 # Where JSON is read or written: what the Hub, timm, a saved model or a user's list calls its keys.
 JSON_EDGES = {
     "classifier.py",
+    "export/about.py",
+    "story/export.py",
     "story/publish.py",
     "ship/package.py",
     "trunk/cut.py",

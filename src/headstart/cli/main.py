@@ -85,6 +85,7 @@ COMMANDS = {
     "verify": "people.verify",
     "review": "reviewing.review",
     "relabel": "mending.relabel",
+    "export": "exporting.export",
     "inspect": "looking.inspect",
     "rank": "ranking.rank",
     "features": "looking.features",
