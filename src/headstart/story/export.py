@@ -132,8 +132,7 @@ def export(folder: str | Path, asked: Asked, watch: Watcher = QUIET) -> Exported
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="headstart-") as scratch:
         held = held_out(bundle, asked.data)
-        if asked.int8:
-            int8.check_images(held)
+        held = int8.shared_out(held) if asked.int8 else held
         truth = truth_of(model, held, Path(scratch), watch)
         said = about(model, bundle.folder.name, asked.any_size)
 
