@@ -202,10 +202,22 @@ def _speed(before: Path, after: Path, pixels: Path, scratch: Path) -> float:
     return round(float_seconds / seconds, 3)
 
 
+@dataclass(frozen=True)
+class Gated:
+    """An int8 file that the gate let through; notes: what is to be said of it."""
+
+    made: Made
+    verdict: gate.Verdict
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return self.made.to_json() | {"gate": self.verdict.to_json(), "notes": list(self.notes)}
+
+
 def gated(
     model: Loaded, made: Made, held: HeldOut, ours: Answers, theirs: Answers | None, score: Score | None
-) -> dict[str, Any]:
-    """What export.json says of int8. ours, theirs (image, output): what `predict` and the file say of the held images.
+) -> Gated:
+    """What the gate says. ours, theirs (image, output): what `predict` and the file say of the held images.
 
     Raises HeadstartError where the file loses too much.
     """
@@ -213,8 +225,8 @@ def gated(
     assert score is not None
     found = verdict(model, made, held, ours, theirs, score)
     gate.check(found, len(made.chosen.floats), made.chosen.layers)
-    notes = [note for note in (slower(made), gate.remark(found, held.taught)) if note]
-    return made.to_json() | {"gate": found.to_json(), "notes": notes}
+    notes = tuple(note for note in (slower(made), gate.remark(found, held.taught)) if note)
+    return Gated(made, found, notes)
 
 
 def verdict(model: Loaded, made: Made, held: HeldOut, ours: Answers, theirs: Answers, score: Score) -> gate.Verdict:
