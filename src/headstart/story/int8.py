@@ -32,6 +32,7 @@ from headstart.story.held_out import HeldOut
 from headstart.story.opening import QUIET, Watcher
 
 LEAST = 8  # images that calibrate and choose layers: fewer say nothing of ranges
+FEWEST_LAYERS = 2  # the first stays in float; transformers have convolutions there alone
 PACE = "pace"  # the program that times two exports in turn
 
 
@@ -163,6 +164,11 @@ def _quantised(
     parts = [np.array(some[at : at + quantise.AT_ONCE]) for at in range(0, len(some), quantise.AT_ONCE)]
     suffering = layers(graph_of(model), parts, quantise.scored(task, unit))
     quantiser = quantiser_of(of, before / of.file, calibrating, inside, narrow)
+    if len(quantiser.layers) < FEWEST_LAYERS:
+        raise HeadstartError(
+            f"{model.backbone.name} has its weights in other layers than convolutions, which --int8 leaves in float: "
+            "leave --int8 out"
+        )
 
     def measured() -> tuple[int, float]:
         return size_of(folder), quantise.noise_of(task, ours, _answers(folder, of, choosing), unit)
