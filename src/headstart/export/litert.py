@@ -1,0 +1,93 @@
+"""A graph as a LiteRT file (TensorFlow Lite's format), by litert-torch in an environment of its own.
+
+The one kept converter, litert-torch, holds torch, typing_extensions and pydantic back to releases that a server and
+the tests have left behind, and brings jax: it must not decide what else is installed. So it is never imported here. It
+is given torch's exported program and works in a process whose interpreter is this one, where it is installed, or the
+one that HEADSTART_LITERT_PYTHON names. That one needs no headstart (`converting.py.txt` is all that it runs), and has
+the runtime, which checks the file. Converters from ONNX were no way round it: onnx2tf pins numpy 1.26 and TensorFlow.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headstart.errors import HeadstartError, OptionError
+from headstart.export.loader import text
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from headstart.export.format import Exportable
+
+VARIABLE = "HEADSTART_LITERT_PYTHON"
+EXTRA = (
+    "it pins other packages, so give it an environment of its own: python3 -m venv litert && litert/bin/pip install "
+    f"litert-torch && export {VARIABLE}=litert/bin/python"
+)
+SECONDS = 3600  # VGG16 takes minutes
+
+
+def interpreter() -> str:
+    """The Python that has litert-torch. Raises OptionError with how to get one."""
+    named = os.environ.get(VARIABLE, "")
+    if named:
+        found = shutil.which(named)
+        if found is None:
+            raise OptionError(f"{VARIABLE} names {named}, which is no program: name the Python that has litert-torch")
+        return os.path.abspath(found)  # noqa: PTH100 - the link itself, which makes it the environment's Python
+    if find_spec("litert_torch") is None:
+        raise OptionError(f"--to litert needs litert-torch; {EXTRA}")
+    return sys.executable
+
+
+def convert(model: Exportable, path: Path) -> None:
+    """Write the file: input "pixels", output "answers", one image at a time. Raises HeadstartError."""
+    import torch
+
+    python = interpreter()
+    with tempfile.TemporaryDirectory(prefix="headstart-") as place:
+        program = Path(place) / "graph.pt2"
+        with torch.no_grad():
+            one = torch.zeros((1, *model.size, 3), dtype=torch.uint8)
+            torch.export.save(torch.export.export(model.module, (one,)), program)
+        _work(python, "convert", program=str(program), about=json.dumps(model.about, ensure_ascii=False), out=str(path))
+
+
+def quantise(path: Path, out: Path, pixels: npt.NDArray[np.uint8], how: str, keep: tuple[str, ...] = ()) -> None:
+    """An int8 copy of a float32 file, with what it says of itself. Raises HeadstartError.
+
+    pixels (image, height, width, 3): pictures like those that the model will see. how: "static", where weights and
+    activations of convolutions are int8; "weights", where only weights are. keep: names of operations that stay float.
+    """
+    import numpy as np
+
+    with tempfile.TemporaryDirectory(prefix="headstart-") as place:
+        pictures = Path(place) / "pixels.npy"
+        np.save(pictures, pixels)
+        _work(interpreter(), "quantise", file=str(path), out=str(out), pixels=str(pictures), how=how, keep=list(keep))
+
+
+def _work(python: str, do: str, **job: Any) -> None:
+    """Run `converting.py.txt` on a job."""
+    with tempfile.TemporaryDirectory(prefix="headstart-") as place:
+        program, asked = Path(place) / "converting.py", Path(place) / "job.json"
+        program.write_text(text("converting"), encoding="utf-8")
+        asked.write_text(json.dumps({"do": do, **job}), encoding="utf-8")
+        command = [python, "-I", str(program), str(asked)]
+        try:
+            ended = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, cwd=place, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise HeadstartError(f"litert-torch did not make the litert file ({error}): nothing was written") from None
+    if ended.returncode:
+        said = (ended.stderr.strip().splitlines() or [f"it ended with {ended.returncode}"])[-1][:300]
+        missing = f"; {EXTRA}" if "No module named" in said else ""
+        raise HeadstartError(f"{python} cannot make the litert file ({said}): nothing was written{missing}")
