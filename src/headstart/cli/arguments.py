@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 from headstart import __version__, recipe
 from headstart.cli.answering import answer_options
 from headstart.cli.console import ClosedOutputError, writing
+from headstart.cli.exporting import export_arguments
 from headstart.files.cells import printable
 from headstart.story.options import AUGMENTATIONS, PRECISIONS, TAPS, Options
 
@@ -89,6 +90,7 @@ def parser() -> argparse.ArgumentParser:
 
     _add_asking_commands(command)
     _add_suggest(command)
+    export_arguments(command)
     _add_recognising_commands(command)
     _add_relabel(command)
     _add_looking_commands(command)

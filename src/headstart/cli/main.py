@@ -84,6 +84,7 @@ COMMANDS = {
     "enrol": "people.enrol",
     "verify": "people.verify",
     "relabel": "mending.relabel",
+    "export": "exporting.export",
     "inspect": "looking.inspect",
     "rank": "ranking.rank",
     "features": "looking.features",

@@ -29,6 +29,7 @@ from headstart.ship.package import Loaded
 # Largest difference of a probability, or of a value in units of its spread, that float32 may make. Sums in another
 # order gave at most 3e-5 on eight networks and 200 photographs (benchmarks/exports.py).
 BOUND = 1e-4
+ANY_SIZE_BOUND = 5e-2  # where the graph resizes: its sums are not Pillow's integers
 BATCH = 8  # images at once for the rate
 SECONDS = 1800  # a check of 500 images of the largest network takes minutes
 Answers = npt.NDArray[np.float32]  # (image, output)
@@ -38,7 +39,7 @@ Answers = npt.NDArray[np.float32]  # (image, output)
 class Ran:
     """What an export said. answers (image, output) of pixels, None of a graph that takes any size; latency: s, the
     median of one image; rate: images a second, BATCH at once; read (file, output): of files by its loader, NaN where it
-    could not, and `errors` (file,) why."""
+    could not, and `errors` (file,) why; runtime: its release."""
 
     answers: Answers | None
     latency: float
@@ -46,6 +47,7 @@ class Ran:
     read: Answers
     errors: tuple[str, ...]
     about: dict[str, Any]
+    runtime: str
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,8 @@ def run(folder: Path, of: Format, pixels: Path | None, files: Sequence[Path], ba
     with tempfile.TemporaryDirectory(prefix="headstart-") as place:
         job, program, out = (Path(place) / name for name in ("job.json", "check.py", "out.npz"))
         program.write_text(text(CHECK), encoding="utf-8")
-        asked = {"pixels": pixels and str(pixels), "files": [str(f) for f in files], "batch": batch, "out": str(out)}
+        asked = {"pixels": pixels and str(pixels), "files": [str(f) for f in files], "batch": batch}
+        asked |= {"runtime": of.packages[-1], "out": str(out)}
         job.write_text(json.dumps(asked), encoding="utf-8")
         command = [of.python(), "-I", str(program), str(folder), str(job)]
         try:
@@ -102,6 +105,7 @@ def run(folder: Path, of: Format, pixels: Path | None, files: Sequence[Path], ba
                 read=found["read"],
                 errors=tuple(found["errors"].tolist()),
                 about=json.loads(str(found["about"])),
+                runtime=str(found["runtime"]),
             )
             needed = sorted(set(of.alone) & set(found["imported"].tolist()))
     if needed:
@@ -124,7 +128,7 @@ def spread(model: Loaded, ours: Answers) -> npt.NDArray[np.float64]:
     if model.task.name != "regress":
         return np.ones(ours.shape[1])
     found = ours.astype(np.float64).std(axis=0)
-    return np.where(found > 0, found, np.maximum(np.abs(ours).max(axis=0), 1.0))
+    return np.asarray(np.where(found > 0, found, np.maximum(np.abs(ours).max(axis=0), 1.0)))
 
 
 def scored(model: Loaded, truth: Targets, groups: npt.NDArray[np.int64], ours: Answers, theirs: Answers) -> Score:

@@ -52,3 +52,10 @@ def check_installed(wanted: Format) -> None:
     missing = [package for package in wanted.packages if find_spec(package) is None]
     if missing:
         raise OptionError(f"--to {wanted.name} needs {' and '.join(missing)}: {wanted.extra}")
+
+
+def check_any_size(wanted: Format, any_size: bool) -> None:
+    """Raises OptionError where pictures of any size are asked for, and the format takes none."""
+    if any_size and not wanted.any_size:
+        able = [name for name, found in FORMATS.items() if found.any_size]
+        raise OptionError(f"--any-size is not of --to {wanted.name}: leave it out, or take {' or '.join(able)}")

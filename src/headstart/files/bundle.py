@@ -10,7 +10,7 @@
     ├── novelty.safetensors  what an image is held against to know whether it is like those that taught     ┘
     ├── checksums.json     size and SHA-256 of those files
     └── metrics.json, run.json, split.parquet, report.html, README.md, suspected_labels.csv, duplicates.csv,
-        set_aside.csv      about the model: free to edit, never needed to predict
+        set_aside.csv, export.json      about the model: free to edit, never needed to predict
 
 This file knows the format and nothing of networks: tensors are NumPy arrays, so reading needs no torch. What the JSON
 files must hold is stated in `files/forms.py`. A model that is read stays what it was, whatever becomes of its folder.
@@ -57,15 +57,18 @@ DEFINING = (MANIFEST, CONFIG, MODEL, HEAD, GALLERY, REFERENCE, NOVELTY)
 REQUIRED = (MANIFEST, CONFIG, MODEL)
 METRICS = "metrics.json"
 RUN = "run.json"
+EXPORT = "export.json"
+CARD = "README.md"
 ABOUT = (
     METRICS,
     RUN,
     "split.parquet",
     "report.html",
-    "README.md",
+    CARD,
     "suspected_labels.csv",
     "duplicates.csv",
     "set_aside.csv",
+    EXPORT,
 )
 
 _OF_THE_DESKTOP = (".DS_Store", "Thumbs.db", "desktop.ini")

@@ -81,7 +81,11 @@ def compile_trunk(backbone: Backbone, precision: str = "auto") -> Engine:
     device = accelerator()
     if device:
         return TorchEngine(backbone, device, "bf16" if precision == "auto" else precision)
-    chosen = ("bf16" if cpu_has_bf16() else "f32") if precision == "auto" else precision
+    return on_cpu(backbone, ("bf16" if cpu_has_bf16() else "f32") if precision == "auto" else precision)
+
+
+def on_cpu(backbone: Backbone, chosen: str) -> Engine:
+    """The fastest engine of the processor, whatever else there is; `chosen`: "bf16" or "f32"."""
     try:
         return OpenVinoEngine(backbone, chosen)
     except RuntimeError as error:
