@@ -14,7 +14,7 @@ def export_arguments(command: Callable[[str, str], argparse.ArgumentParser]) -> 
     """The options of `headstart export`."""
     export = command("export", "write a saved model as a file for another runtime, checked there against predict")
     export.add_argument("model", metavar="MODEL", help="a folder that fit has written")
-    export.add_argument("--to", required=True, metavar="FORMAT", help="onnx, openvino or torch")
+    export.add_argument("--to", required=True, metavar="FORMAT", help="onnx, openvino, litert or torch")
     export.add_argument(
         "-o", "--output", metavar="FOLDER", help="where to write (default: MODEL-FORMAT, beside the model)"
     )

@@ -59,7 +59,7 @@ def convert(model: Exportable, path: Path) -> None:
         with torch.no_grad():
             one = torch.zeros((1, *model.size, 3), dtype=torch.uint8)
             torch.export.save(torch.export.export(model.module, (one,)), program)
-        _work(python, "convert", program=str(program), about=json.dumps(model.about, ensure_ascii=False), out=str(path))
+        _work(python, "convert", program=str(program), about=json.dumps(model.about), out=str(path.absolute()))
 
 
 def quantise(path: Path, out: Path, pixels: npt.NDArray[np.uint8], how: str, keep: tuple[str, ...] = ()) -> None:
@@ -73,7 +73,8 @@ def quantise(path: Path, out: Path, pixels: npt.NDArray[np.uint8], how: str, kee
     with tempfile.TemporaryDirectory(prefix="headstart-") as place:
         pictures = Path(place) / "pixels.npy"
         np.save(pictures, pixels)
-        _work(interpreter(), "quantise", file=str(path), out=str(out), pixels=str(pictures), how=how, keep=list(keep))
+        files = {"file": str(path.absolute()), "out": str(out.absolute()), "pixels": str(pictures)}
+        _work(interpreter(), "quantise", **files, how=how, keep=list(keep))
 
 
 def _work(python: str, do: str, **job: Any) -> None:
