@@ -27,7 +27,7 @@ class AnySize(nn.Module):
 
     def __init__(self, graph: nn.Module, preprocess: Preprocess) -> None:
         super().__init__()
-        self.graph, self.preprocess = graph, preprocess
+        self.sized, self.preprocess = graph, preprocess  # `graph` is a word of torch's own
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         down, across = (torch.arange(pixels.shape[axis], dtype=torch.float32) for axis in (1, 2))
@@ -39,7 +39,7 @@ class AnySize(nn.Module):
         x = pixels.permute(0, 3, 1, 2).float()
         x = whole(x @ columns.T)
         x = whole(rows @ x)
-        found: torch.Tensor = self.graph(x.permute(0, 2, 3, 1))
+        found: torch.Tensor = self.sized(x.permute(0, 2, 3, 1))
         return found
 
 

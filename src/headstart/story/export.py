@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from headstart.counted import counted
-from headstart.errors import HeadstartError, lacks_memory, reason_of
+from headstart.errors import HeadstartError, lacks_memory
 from headstart.export.about import about
 from headstart.export.agreement import (
     ANY_SIZE_BOUND,
@@ -37,6 +38,7 @@ from headstart.export.format import Exportable, Format
 from headstart.export.formats import check_any_size, check_installed, format_of
 from headstart.export.loader import program
 from headstart.files.bundle import CARD, EXPORT, Bundle, read_bundle
+from headstart.files.cells import printable
 from headstart.files.reading import MOST_TEXT, read_regular, why
 from headstart.files.whole import write_whole
 from headstart.report.exports import with_exports
@@ -187,8 +189,17 @@ def converted(model: Loaded, of: Format, said: Mapping[str, Any], any_size: bool
         if lacks_memory(error):
             raise
         raise HeadstartError(
-            f"{model.backbone.name} cannot be converted to {of.name} ({reason_of(error)}): try another --to"
+            f"{model.backbone.name} cannot be converted to {of.name} ({_why(error)}): try another --to"
         ) from error
+
+
+def _why(error: BaseException) -> str:
+    """What lies at the bottom of a converter's error, whose first lines say where it was."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = [line for line in lines if not re.match("Check .* failed at|Converting input model", line)]
+    return printable((said or lines or [type(error).__name__])[0][:200])
 
 
 def checked(model: Loaded, of: Format, truth: Truth, folder: Path, any_size: bool = False) -> dict[str, Any]:
