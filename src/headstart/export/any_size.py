@@ -70,9 +70,7 @@ def on_grid(edge: torch.Tensor) -> torch.Tensor:
     return torch.round(edge * GRID) / GRID
 
 
-def weights(
-    places: torch.Tensor, low: torch.Tensor, high: torch.Tensor, size: int, interpolation: str
-) -> torch.Tensor:
+def weights(places: torch.Tensor, low: torch.Tensor, high: torch.Tensor, size: int, interpolation: str) -> torch.Tensor:
     """(size, place): how much each place of a line of px counts in each px of the result; a row sums to 1."""
     ratio = (high - low) / size
     middle = low + (torch.arange(size, dtype=torch.float32) + 0.5) * ratio

@@ -15,6 +15,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from headstart.export.format import Exportable
+
+    Pixels = npt.NDArray[np.uint8]  # (image, height, width, 3)
 
 VARIABLE = "HEADSTART_LITERT_PYTHON"
 EXTRA = (
@@ -53,28 +57,49 @@ def convert(model: Exportable, path: Path) -> None:
     """Write the file: input "pixels", output "answers", one image at a time. Raises HeadstartError."""
     import torch
 
+    class Named(torch.nn.Module):
+        """What comes out under a name, as the file will have it."""
+
+        def __init__(self, inner: torch.nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"answers": self.inner(pixels)}
+
     python = interpreter()
     with tempfile.TemporaryDirectory(prefix="headstart-") as place:
         program = Path(place) / "graph.pt2"
         with torch.no_grad():
             one = torch.zeros((1, *model.size, 3), dtype=torch.uint8)
-            torch.export.save(torch.export.export(model.module, (one,)), program)
+            torch.export.save(torch.export.export(Named(model.module), (), {"pixels": one}), program)
         _work(python, "convert", program=str(program), about=json.dumps(model.about), out=str(path.absolute()))
 
 
-def quantise(path: Path, out: Path, pixels: npt.NDArray[np.uint8], how: str, keep: tuple[str, ...] = ()) -> None:
-    """An int8 copy of a float32 file, with what it says of itself. Raises HeadstartError.
+@dataclass(frozen=True)
+class LitertQuantiser:
+    """A float file, and a file of the ranges of its values; None for weights in int8 alone."""
 
-    pixels (image, height, width, 3): pictures like those that the model will see. how: "static", where weights and
-    activations of convolutions are int8; "weights", where only weights are. keep: names of operations that stay float.
-    """
+    file: Path
+    ranges: Path | None
+
+    def write(self, path: Path, floats: Collection[str]) -> None:
+        """The file in int8 but for these layers, as the network calls them. Raises HeadstartError."""
+        ranges = None if self.ranges is None else str(self.ranges.absolute())
+        files = {"file": str(self.file.absolute()), "ranges": ranges, "out": str(path.absolute())}
+        _work(interpreter(), "quantise", floats=list(floats), **files)
+
+
+def litert_quantiser(path: Path, pixels: Sequence[Pixels], scratch: Path) -> LitertQuantiser:
+    """Run the float file on images that calibrate, each (image, height, width, 3). scratch: a folder for files."""
     import numpy as np
 
-    with tempfile.TemporaryDirectory(prefix="headstart-") as place:
-        pictures = Path(place) / "pixels.npy"
-        np.save(pictures, pixels)
-        files = {"file": str(path.absolute()), "out": str(out.absolute()), "pixels": str(pictures)}
-        _work(interpreter(), "quantise", **files, how=how, keep=list(keep))
+    pictures, ranges = scratch / "pixels.npy", scratch / "ranges.json"
+    np.save(pictures, np.concatenate(list(pixels)))
+    files = {"file": str(path.absolute()), "pixels": str(pictures.absolute()), "out": str(ranges.absolute())}
+    _work(interpreter(), "calibrate", **files)
+    pictures.unlink()
+    return LitertQuantiser(path, ranges)
 
 
 def _work(python: str, do: str, **job: Any) -> None:

@@ -61,7 +61,9 @@ class OnnxQuantiser:
         onnx.save(found, str(path))
 
 
-def onnx_quantiser(path: Path, pixels: Sequence[Pixels], scratch: Path, narrow: bool, method: str = "MinMax", **extra: Any) -> OnnxQuantiser:
+def onnx_quantiser(
+    path: Path, pixels: Sequence[Pixels], scratch: Path, narrow: bool, method: str = "MinMax", **extra: Any
+) -> OnnxQuantiser:
     """Run the float file on images that calibrate, each (image, height, width, 3). scratch: a folder for files."""
     import onnx
     from onnxruntime.quantization.calibrate import CalibrationDataReader, CalibrationMethod, create_calibrator
@@ -124,7 +126,9 @@ def _outside(graph: Any) -> tuple[str, ...]:
             made |= set(node.output)
             after.add(node.name)
     inside = before & after
-    inside |= {n.name for n in graph.node if n.op_type in FOLLOWS and n.input[0] in maker and maker[n.input[0]].name in inside}
+    inside |= {
+        n.name for n in graph.node if n.op_type in FOLLOWS and n.input[0] in maker and maker[n.input[0]].name in inside
+    }
     return tuple(node.name for node in graph.node if node.name not in inside)
 
 
