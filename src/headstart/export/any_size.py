@@ -15,6 +15,7 @@ from torch import nn
 
 from headstart.data.images import Preprocess
 from headstart.data.resize import GRID
+from headstart.errors import OptionError
 from headstart.export.graph import graph_of
 from headstart.ship.package import Loaded
 
@@ -44,7 +45,10 @@ class AnySize(nn.Module):
 
 
 def any_size_graph(model: Loaded) -> nn.Module:
-    """The model in evaluation mode, without gradients, of a task in OUTPUTS."""
+    """The model in evaluation mode, without gradients, of a task in OUTPUTS. Raises OptionError for a network that
+    wants the nearest pixels: which one that is hangs on the last digit where a place lies between two."""
+    if model.backbone.preprocess.interpolation not in FILTERS:
+        raise OptionError(f"--any-size is not of {model.backbone.name}, which wants the nearest pixels: leave it out")
     return AnySize(graph_of(model), model.backbone.preprocess).eval().requires_grad_(False)
 
 
@@ -74,8 +78,6 @@ def weights(places: torch.Tensor, low: torch.Tensor, high: torch.Tensor, size: i
     """(size, place): how much each place of a line of px counts in each px of the result; a row sums to 1."""
     ratio = (high - low) / size
     middle = low + (torch.arange(size, dtype=torch.float32) + 0.5) * ratio
-    if interpolation == "nearest":
-        return (torch.floor(middle)[:, None] == places[None]).float()
     found = FILTERS[interpolation]((places[None] + 0.5 - middle[:, None]) / ratio.clamp(min=1.0))
     return found / found.sum(dim=1, keepdim=True)
 

@@ -19,5 +19,7 @@ def convert(model: Exportable, path: Path) -> None:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         program = torch.export.export(model.module, (example(model),), dynamic_shapes=(dynamic(model),))
+        for node in program.graph.nodes:  # names of source files of the machine that exported
+            node.meta.pop("stack_trace", None)
         about = {KEY: json.dumps(model.about, ensure_ascii=False)}
         torch.export.save(program, str(path), extra_files=about)

@@ -21,13 +21,12 @@ from headstart.counted import counted
 from headstart.errors import HeadstartError, lacks_memory
 from headstart.export.about import about
 from headstart.export.agreement import (
-    ANY_SIZE_BOUND,
     BATCH,
-    BOUND,
     Answers,
     Differences,
     Ran,
     Score,
+    bound_of,
     differences,
     run,
     scored,
@@ -206,7 +205,7 @@ def checked(model: Loaded, of: Format, truth: Truth, folder: Path, any_size: boo
     """What export.json says of the export in a folder, after it was run. Raises HeadstartError where it disagrees."""
     ran = run(folder, of, None if any_size else truth.pixels, truth.files)
     found = compared(model, truth, ran)
-    agrees(found, ANY_SIZE_BOUND if any_size else BOUND, of)
+    agrees(found, bound_of(model, any_size), of)
     return recorded(of, truth, ran, found, size_of(folder))
 
 

@@ -60,7 +60,7 @@ def held_out(bundle: Bundle, data: str | None, most: int = MOST, seed: int = 0) 
     if not found:
         raise _nowhere(bundle, data)
     teaching = sorted(set(rows) - (set(found) if crossed else set(judges)))
-    what = f"{named} images" if named else "images, of which each taught once it had been judged"
+    what = f"{named} images" if named else "cross-validated images"
     return HeldOut(
         table.take(found),
         np.array([split.groups[rows[row]] for row in found], np.int64),
