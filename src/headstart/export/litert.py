@@ -78,16 +78,18 @@ def convert(model: Exportable, path: Path) -> None:
 
 @dataclass(frozen=True)
 class LitertQuantiser:
-    """A float file, and a file of the ranges of its values; None for weights in int8 alone."""
+    """A float file, and a file of the ranges of its values; None for weights in int8 alone. layers: as the network
+    calls them -> as the file does."""
 
     file: Path
     ranges: Path | None
+    layers: dict[str, str]
 
     def write(self, path: Path, floats: Collection[str]) -> None:
         """The file in int8 but for these layers, as the network calls them. Raises HeadstartError."""
         ranges = None if self.ranges is None else str(self.ranges.absolute())
         files = {"file": str(self.file.absolute()), "ranges": ranges, "out": str(path.absolute())}
-        _work(interpreter(), "quantise", floats=list(floats), **files)
+        _work(interpreter(), "quantise", floats=[self.layers[name] for name in floats], **files)
 
 
 def litert_quantiser(path: Path, pixels: Sequence[Pixels], scratch: Path) -> LitertQuantiser:
@@ -99,7 +101,15 @@ def litert_quantiser(path: Path, pixels: Sequence[Pixels], scratch: Path) -> Lit
     files = {"file": str(path.absolute()), "pixels": str(pictures.absolute()), "out": str(ranges.absolute())}
     _work(interpreter(), "calibrate", **files)
     pictures.unlink()
-    return LitertQuantiser(path, ranges)
+    named = ((layer_of(name), name) for name in json.loads(ranges.read_text(encoding="utf-8"))["layers"])
+    return LitertQuantiser(path, ranges, {layer: name for layer, name in named if layer})
+
+
+def layer_of(name: str) -> str:
+    """As the network calls it, "" of what is no layer of the network: "a.Graph_inner/b.Trunk_trunk/c.Sequential_blocks/
+    d.Conv2d_conv;1" is blocks.conv. Each step of a name is a class and, after its first "_", the attribute."""
+    steps = [step.rpartition(".")[2].partition("_")[2] for step in name.partition(";")[0].split("/")]
+    return ".".join(steps[steps.index("trunk") + 1 :]) if "trunk" in steps else ""
 
 
 def _work(python: str, do: str, **job: Any) -> None:
