@@ -43,6 +43,7 @@ SLOW = ["torch", "torchvision", "timm", "openvino", "sklearn", "scipy.stats"]  #
 # inside the functions that need them: a frozen model waits for none of it (tests/test_lean.py).
 WITH_TORCH = {
     "data/augment.py",
+    "export/any_size.py",
     "export/graph.py",
     "export/native.py",
     "export/onnx.py",
@@ -70,6 +71,8 @@ NAMELESS = {"utils", "util", "helpers", "helper", "base", "common", "constants",
 # Where JSON is read or written: what the Hub, timm, a saved model or a user's list calls its keys.
 JSON_EDGES = {
     "classifier.py",
+    "export/about.py",
+    "story/export.py",
     "story/publish.py",
     "ship/package.py",
     "trunk/cut.py",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,8 @@ import pytest
 from PIL import Image
 
 from conftest import TINY, Run
+from curated_odd import odd_pictures
+from headstart.cli.exporting import lines
 from headstart.cli.main import main
 from headstart.data import images
 from headstart.data.preprocess import Preprocess
@@ -153,7 +156,9 @@ def test_an_export_is_checked_in_its_own_runtime_and_noted_in_the_model(exported
         "openvino": {k: v for k, v in record.items() if k != "folder"}
     }
     assert "| `openvino` |" in (mine / "README.md").read_text()
-    assert read_bundle(mine).manifest == read_bundle(mine).manifest  # the model is sound still
+    page = (Path(__file__).parents[1] / "docs" / "exports.md").read_text()
+    shown = re.findall(r"```console\n(.*?)```", page, re.DOTALL)[0].splitlines()[3:-1]
+    assert [line.split()[0] for line in shown] == [line.split()[0] for line in lines(record)]
     own = json.loads((folder / "export.json").read_text())
     manifest = read_bundle(mine).manifest
     assert own["about"]["names"] == manifest["classes"]
@@ -161,42 +166,14 @@ def test_an_export_is_checked_in_its_own_runtime_and_noted_in_the_model(exported
     assert own["about"]["preprocess"] == manifest["preprocess"]
 
 
-def odd(folder: Path) -> list[Path]:
-    """The same photograph turned, in other colours and modes, and a huge one."""
-    rng = np.random.default_rng(5)
-    small = Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8))
-    photo = small.resize((480, 360), Image.Resampling.BICUBIC)
-    turned = Image.Exif()
-    turned[0x0112] = 6
-    clear = photo.copy()
-    clear.putalpha(Image.linear_gradient("L").resize(photo.size))
-    deep = Image.fromarray((np.asarray(photo.convert("L")).astype(np.uint16) * 201) + 77)
-    kept: dict[str, tuple[Image.Image, dict[str, Any]]] = {
-        "plain.jpg": (photo, {}),
-        "turned.jpg": (photo, {"exif": turned}),
-        "cmyk.jpg": (photo.convert("CMYK"), {}),
-        "grey.jpg": (photo.convert("L"), {}),
-        "grey.png": (photo.convert("L"), {}),
-        "palette.png": (photo.convert("P"), {}),
-        "hole.gif": (photo.convert("P"), {"transparency": 3}),
-        "clear.png": (clear, {}),
-        "deep.png": (deep, {}),
-        "two.png": (photo.convert("1"), {}),
-        "turned.png": (photo, {"exif": turned}),
-        "turned.tif": (photo, {"exif": turned}),
-        "turned.webp": (photo, {"exif": turned, "lossless": True}),
-        "tiny.png": (photo.resize((3, 2)), {}),
-        "long.jpg": (photo.resize((1500, 20)), {}),
-        "huge.jpg": (photo.resize((4800, 3600)), {"quality": 40}),
-    }
-    for name, (picture, options) in kept.items():
-        picture.save(folder / name, **options)
-    return [folder / name for name in kept]
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return odd_pictures(tmp_path_factory.mktemp("odd"))
 
 
-def test_the_loader_reads_odd_pictures_as_predict_does(exported: Exported, tmp_path: Path) -> None:
+def test_the_loader_reads_odd_pictures_as_predict_does(exported: Exported, odd: list[Path], tmp_path: Path) -> None:
     mine, folder, _ = exported
-    files = [*odd(tmp_path), tmp_path / "broken.jpg", tmp_path / "gone.jpg"]
+    files = [*odd, tmp_path / "broken.jpg", tmp_path / "gone.jpg"]
     files[-2].write_bytes(files[0].read_bytes()[:700])
     model = unpack(read_bundle(mine))
     said = predict(model, list_images(files[:-1]), OpenVinoEngine(model.backbone, "f32"))
@@ -230,15 +207,15 @@ LOADER = loader.program(FORMATS["onnx"]).replace("import onnxruntime", "")
 
 
 @pytest.mark.parametrize("rule", SIZES)
-def test_the_loader_gives_the_pixels_of_the_decoder_under_every_rule(rule: str, tmp_path: Path) -> None:
-    for file in odd(tmp_path):
+def test_the_loader_gives_the_pixels_of_the_decoder_under_every_rule(rule: str, odd: list[Path]) -> None:
+    for file in odd:
         ours = images.load(file.read_bytes(), SIZES[rule]).array
         np.testing.assert_array_equal(pixels_of(LOADER, file, SIZES[rule]), ours, err_msg=file.name)
 
 
-def test_without_simplejpeg_the_loader_is_near(tmp_path: Path) -> None:
+def test_without_simplejpeg_the_loader_is_near(odd: list[Path]) -> None:
     text = LOADER.replace("import simplejpeg", "raise ImportError")
-    for file in odd(tmp_path):
+    for file in odd:
         ours = images.load(file.read_bytes(), SIZES["shortest"]).array.astype(int)
         off = np.abs(pixels_of(text, file, SIZES["shortest"]) - ours)
         assert off.mean() < 1.0, file.name
@@ -297,7 +274,9 @@ def small_graph() -> Any:
 
 
 @pytest.mark.parametrize("name", ["onnx", "openvino", "torch"])
-def test_a_file_holds_what_it_is_and_takes_any_number_of_images(name: str, tmp_path: Path) -> None:
+def test_a_file_holds_what_it_is_and_takes_any_number_of_images(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     import torch
 
     module, about = small_graph(), {"names": ["ant", "bée", "猫"], "licence": "cc0-1.0", "rule": {"set_from": [0.5]}}
@@ -311,8 +290,15 @@ def test_a_file_holds_what_it_is_and_takes_any_number_of_images(name: str, tmp_p
     eight = np.array(answer(pixels))
     np.testing.assert_allclose(eight, module(torch.from_numpy(pixels)).numpy(), atol=1e-6)
     np.testing.assert_allclose([np.array(answer(one[None]))[0] for one in pixels], eight, atol=1e-6)
-    assert b"/home" not in (tmp_path / of.file).read_bytes()
-    assert str(Path(__file__).parent).encode() not in (tmp_path / of.file).read_bytes()
+    assert str(Path(__file__).parent).encode() not in (tmp_path / of.file).read_bytes()  # no private folder
+    if name == "onnx":
+        (tmp_path / "model-onnx").mkdir()
+        (tmp_path / of.file).rename(tmp_path / "model-onnx" / of.file)
+        monkeypatch.chdir(tmp_path)
+        page = (Path(__file__).parents[1] / "docs" / "exports.md").read_text()
+        exec(compile(re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0], "docs/exports.md", "exec"), {})
+        assert [line.split()[1] for line in capsys.readouterr().out.splitlines()[-3:]] == about["names"]
+        return
 
 
 @pytest.mark.parametrize("rule", [rule for rule in SIZES if rule != "nearest"])

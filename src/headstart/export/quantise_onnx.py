@@ -6,18 +6,13 @@ QuantizeLinear and DequantizeLinear (QDQ): each runtime that reads them may comp
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
+from headstart.export.layers import Pixels, layer_name, quietly
 
-Pixels = npt.NDArray[np.uint8]  # (image, height, width, 3)
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 FOLLOWS = ("Clip", "Relu", "LeakyRelu")  # what is computed together with the layer before it
 
@@ -31,7 +26,7 @@ class OnnxQuantiser:
     ranges: Any  # onnxruntime's TensorsData
     layers: dict[str, str]
     outside: tuple[str, ...]
-    narrow: bool  # weights in 7 bits: see `trunk.engine.sums_overflow`
+    narrow: bool  # weights in 7 bits: see `quantise.sums_overflow`
 
     def write(self, path: Path, floats: Collection[str]) -> None:
         """The file in int8, but for these layers."""
@@ -42,7 +37,7 @@ class OnnxQuantiser:
 
         copy = onnx.ModelProto()
         copy.CopyFrom(self.prepared)
-        with _quiet():
+        with quietly():
             quantizer = QDQQuantizer(
                 copy,
                 per_channel=True,
@@ -78,7 +73,7 @@ def onnx_quantiser(
             return None if some is None else {"pixels": some}
 
     prepared = scratch / "prepared.onnx"
-    with _quiet():
+    with quietly():
         quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
         model = onnx.load(str(prepared))
         calibrator = create_calibrator(
@@ -103,11 +98,6 @@ def _layers(graph: Any) -> dict[str, str]:
     return found
 
 
-def layer_name(weight: str) -> str:
-    """As the network calls it: "trunk.network.blocks.0.0.conv_dw.weight" is blocks.0.0.conv_dw."""
-    return weight.removeprefix("self.").removeprefix("trunk.network.").removesuffix(".weight")
-
-
 def _outside(graph: Any) -> tuple[str, ...]:
     """Nodes that no convolution reads from, but for the non-linearity after the last ones; and those before the first."""
     maker = {output: node for node in graph.node for output in node.output}
@@ -130,19 +120,3 @@ def _outside(graph: Any) -> tuple[str, ...]:
         n.name for n in graph.node if n.op_type in FOLLOWS and n.input[0] in maker and maker[n.input[0]].name in inside
     }
     return tuple(node.name for node in graph.node if node.name not in inside)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """onnxruntime's quantisation writes warnings to the root logger and lines to the terminal."""
-    import contextlib
-    import io
-
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
