@@ -178,9 +178,10 @@ def test_a_python_without_the_converter_is_named(monkeypatch: pytest.MonkeyPatch
     ("name", "layer"),
     [
         ("a.Named/b.Graph_inner/c.Trunk_trunk/timm.conv2d_same.Conv2dSame_conv_stem;1", "conv_stem"),
-        ("c.Trunk_trunk/d.Sequential_blocks/d.Sequential_0/e.Block_1/f.Conv2d_conv_dw;2;;g;1", "blocks.0.1.conv_dw"),
+        ("c.Trunk_trunk/d.Sequential_blocks/d.Sequential_0/e.Block_1/f.Conv2d_conv_dw;2", "blocks.0.1.conv_dw"),
         ("b.Graph_inner/c.LinearHead_head/d.Linear_linear;2", ""),
         ("x.convert.<locals>.Named/b.Graph_inner/c.Trunk_trunk;3", ""),
+        ("c.Trunk_trunk/e.ReLU6_act;;c.Trunk_trunk/e.BatchNormAct2d_bn1;;c.Trunk_trunk/f.Conv2d_conv_pw;1", "conv_pw"),
         ("StatefulPartitionedCall", ""),
     ],
 )  # fmt: skip

@@ -96,7 +96,7 @@ def litert_quantiser(path: Path, pixels: Sequence[Pixels], scratch: Path) -> Lit
     """Run the float file on images that calibrate, each (image, height, width, 3). scratch: a folder for files."""
     import numpy as np
 
-    pictures, ranges = scratch / "pixels.npy", scratch / "ranges.json"
+    pictures, ranges = scratch / "calibrating.npy", scratch / "ranges.json"
     np.save(pictures, np.concatenate(list(pixels)))
     files = {"file": str(path.absolute()), "pixels": str(pictures.absolute()), "out": str(ranges.absolute())}
     _work(interpreter(), "calibrate", **files)
@@ -107,8 +107,9 @@ def litert_quantiser(path: Path, pixels: Sequence[Pixels], scratch: Path) -> Lit
 
 def layer_of(name: str) -> str:
     """As the network calls it, "" of what is no layer of the network: "a.Graph_inner/b.Trunk_trunk/c.Sequential_blocks/
-    d.Conv2d_conv;1" is blocks.conv. Each step of a name is a class and, after its first "_", the attribute."""
-    steps = [step.rpartition(".")[2].partition("_")[2] for step in name.partition(";")[0].split("/")]
+    d.Conv2d_conv;1" is blocks.conv. Each step of a name is a class and, after its first "_", the attribute; before it
+    stand, with ";;", the names of what was folded into it."""
+    steps = [step.rpartition(".")[2].partition("_")[2] for step in name.split(";;")[-1].partition(";")[0].split("/")]
     return ".".join(steps[steps.index("trunk") + 1 :]) if "trunk" in steps else ""
 
 
