@@ -24,6 +24,16 @@ def export_arguments(command: Callable[[str, str], argparse.ArgumentParser]) -> 
     export.add_argument(
         "--any-size", action="store_true", help="take pictures of any size, and resize them in the graph"
     )
+    export.add_argument(
+        "--int8", action="store_true", help="in 8-bit integers, a third of the size, where that loses little enough"
+    )
+    export.add_argument(
+        "--max-drop",
+        type=float,
+        default=0.5,
+        metavar="POINTS",
+        help="what int8 may lose of the accuracy (default: %(default)s)",
+    )
     export.add_argument("--force", action="store_true", help="replace the export of another model")
     export.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
@@ -32,7 +42,7 @@ def export(given: argparse.Namespace) -> None:
     from headstart.story.export import Asked
     from headstart.story.export import export as story
 
-    asked = Asked(given.to, given.output, given.data, given.any_size, given.force)
+    asked = Asked(given.to, given.output, given.data, given.any_size, given.force, given.int8, given.max_drop)
     with watching(tell) as watch:
         found = story(given.model, asked, watch)
     for note in found.notes:
@@ -54,6 +64,7 @@ def lines(record: dict[str, Any]) -> list[str]:
     ]
     if score := record["score"]:
         told.append((score["measure"].replace("_", " "), _score(score)))
+    told += _int8(record.get("int8"))
     if loader := record["loader"]:
         told.append(("predict.py", f"on {loader['n']:,} of the files: {_differs(loader)}"))
         if loader["unread"]:
@@ -64,6 +75,19 @@ def lines(record: dict[str, Any]) -> list[str]:
         rate = f"{record['images_per_second']:.1f} images a second, {record['batch']} at once"
         told.append(("speed", f"{record['latency_ms']:.1f} ms for one image, {rate}"))
     return [f"{name:<14}{text}" for name, text in told]
+
+
+def _int8(found: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """What is said of an export in 8-bit integers."""
+    if not found:
+        return []
+    verdict, floats = found["gate"], found["floats"]
+    kept = f"{len(floats)} of {found['layers']} layers in float" + (f": {', '.join(floats)}" if floats else "")
+    told = f"{found['size_ratio']:.0%} of the size of float32, {found['speed_ratio']:.2f} times its speed; {kept}"
+    chance = "" if verdict["expected"] is None else f"; {verdict['expected']:.2f} points to be expected"
+    lost = "" if verdict["lost"] is None else f": {verdict['lost']} right answers lost, {verdict['gained']} gained"
+    gate = f"{verdict['drop']:.2f} points lost, {verdict['max_drop']:g} allowed{lost}{chance}"
+    return [("int8", told), ("gate", gate), *(("", note) for note in found["notes"])]
 
 
 def _differs(found: dict[str, Any]) -> str:

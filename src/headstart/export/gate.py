@@ -95,24 +95,26 @@ def said(verdict: Verdict) -> str:
     return told
 
 
-def remark(verdict: Verdict) -> str | None:
-    """What the images are too few to tell, in words."""
+def remark(verdict: Verdict, taught: bool) -> str | None:
+    """What the images are too few to tell, or of another kind, in words."""
     v = verdict
+    if taught:
+        return "these images taught the model in the end, so that their labels change less often than those of new ones"
     if v.accepted and v.drop > v.max_drop and v.chance is not None:
         return (
-            f"{v.drop:.2f} points on these {v.n:,} images are no more than chance: equally good files would lose as many "
-            f"in {v.chance:.0%} of cases; more held-out images would tell"
+            f"{v.drop:.2f} points on these {v.n:,} images are no more than chance, since equally good files would lose "
+            f"as many in {v.chance:.0%} of cases: more held-out images would tell"
         )
-    if v.n * v.max_drop < 100:
-        return f"one of {v.n:,} images is {100 / v.n:.2f} points: they are too few to show {v.max_drop:g}"
+    if v.n * v.max_drop < 100 and v.lost is not None:
+        return f"one of {v.n:,} images is {100 / v.n:.2f} points: they are too few to show {v.max_drop:g} by themselves"
     return None
 
 
-def check(verdict: Verdict, name: str, floats: int, layers: int) -> None:
+def check(verdict: Verdict, floats: int, layers: int) -> None:
     """Raises HeadstartError where the file loses too much."""
     if verdict.accepted:
         return
     raise HeadstartError(
-        f"the {name} file in int8 is not good enough: {said(verdict)}, and --max-drop allows {verdict.max_drop:g}, "
-        f"though {floats:,} of {layers:,} layers are in float: nothing was written; leave out --int8, or allow more"
+        f"int8 is not good enough here: {said(verdict)}, and --max-drop allows {verdict.max_drop:g} "
+        f"({floats:,} of {layers:,} layers are in float): nothing was written; leave out --int8, or allow more"
     )

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from headstart.export.layers import Pixels, Quantiser
+from headstart.export.layers import Quantiser
 
 if TYPE_CHECKING:
     import torch
 
     from headstart.export.sensitive import Layer
 
-FORMATS = ("onnx", "openvino")
+PACKAGES = {"onnx": "onnxruntime", "openvino": "nncf"}  # format -> the module that quantises it
 CALIBRATE = 100  # images: see benchmarks/int8.py
 CHOOSE = 64  # other images that taught, on which a file is tried while layers are chosen
 PROBED = 8  # of them go forth and back through the network in torch, a second each
@@ -38,6 +38,7 @@ ERRORS = 0.1  # the share of wrong answers that the noise which is allowed is wo
 LEAST = 1e-30  # of a probability in float32 whose logarithm is taken
 
 Answers = npt.NDArray[np.float32]  # (image, output)
+Floats = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def expected_drop(noise: float, errors: float) -> float:
     return 100 * noise * errors / (8 * math.log(2))
 
 
-def scores(task: str, answers: npt.NDArray[np.floating[Any]], unit: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
+def scores(task: str, answers: Floats, unit: Floats) -> npt.NDArray[np.float64]:
     """(image, score) of answers (image, output): what must not change. Of classes all the log-probabilities; unit
     (output,): of values their standard deviation."""
     p = answers.astype(np.float64)
@@ -84,7 +85,7 @@ def scores(task: str, answers: npt.NDArray[np.floating[Any]], unit: npt.NDArray[
     return p / unit
 
 
-def noise_of(task: str, ours: Answers, theirs: Answers, unit: npt.NDArray[np.floating[Any]]) -> float:
+def noise_of(task: str, ours: Answers, theirs: Answers, unit: Floats) -> float:
     """The mean square of what changes in the scores; of classes in the odds between the two that were the best."""
     change = scores(task, theirs, unit) - scores(task, ours, unit)
     if task == "classify":
@@ -95,19 +96,20 @@ def noise_of(task: str, ours: Answers, theirs: Answers, unit: npt.NDArray[np.flo
     return found if np.isfinite(found) else math.inf
 
 
-def scored(task: str, unit: npt.NDArray[np.floating[Any]], seed: int = 0) -> Callable[[torch.Tensor], torch.Tensor]:
+def scored(task: str, unit: Floats, seed: int = 0) -> Callable[[torch.Tensor], torch.Tensor]:
     """The same as one number an image, in torch: of several labels and values a sum with random signs, whose square is
     the mean of theirs."""
     import torch
 
-    signs = torch.from_numpy(np.random.default_rng(seed).choice([-1.0, 1.0], len(unit)) / unit / len(unit) ** 0.5).float()
+    signs = np.random.default_rng(seed).choice([-1.0, 1.0], len(unit)) / unit / len(unit) ** 0.5
+    weights = torch.from_numpy(signs).float()
 
     def margin(answers: torch.Tensor) -> torch.Tensor:
         best = answers.clamp(min=LEAST).log().topk(2, dim=1).values
         return best[:, 0] - best[:, 1]
 
     def summed(answers: torch.Tensor) -> torch.Tensor:
-        return (answers.logit(eps=1e-6) if task == "tag" else answers) @ signs
+        return (answers.logit(eps=1e-6) if task == "tag" else answers) @ weights
 
     return margin if task == "classify" else summed
 

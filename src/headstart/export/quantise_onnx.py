@@ -56,9 +56,7 @@ class OnnxQuantiser:
         onnx.save(found, str(path))
 
 
-def onnx_quantiser(
-    path: Path, pixels: Sequence[Pixels], scratch: Path, narrow: bool, method: str = "MinMax", **extra: Any
-) -> OnnxQuantiser:
+def onnx_quantiser(path: Path, pixels: Sequence[Pixels], scratch: Path, narrow: bool) -> OnnxQuantiser:
     """Run the float file on images that calibrate, each (image, height, width, 3). scratch: a folder for files."""
     import onnx
     from onnxruntime.quantization.calibrate import CalibrationDataReader, CalibrationMethod, create_calibrator
@@ -79,8 +77,7 @@ def onnx_quantiser(
         calibrator = create_calibrator(
             prepared,
             augmented_model_path=str(scratch / "augmented.onnx"),
-            calibrate_method=getattr(CalibrationMethod, method),
-            extra_options=extra,
+            calibrate_method=CalibrationMethod.MinMax,
         )
         calibrator.collect_data(Reader())
         ranges = calibrator.compute_data()
@@ -99,7 +96,7 @@ def _layers(graph: Any) -> dict[str, str]:
 
 
 def _outside(graph: Any) -> tuple[str, ...]:
-    """Nodes that no convolution reads from, but for the non-linearity after the last ones; and those before the first."""
+    """Nodes that no convolution reads from, but for the non-linearity after the last; those before the first."""
     maker = {output: node for node in graph.node for output in node.output}
     convolutions = [node for node in graph.node if node.op_type in ("Conv", "ConvTranspose")]
     before: set[str] = set()  # read by a convolution, over any number of nodes
@@ -116,7 +113,7 @@ def _outside(graph: Any) -> tuple[str, ...]:
             made |= set(node.output)
             after.add(node.name)
     inside = before & after
-    inside |= {
-        n.name for n in graph.node if n.op_type in FOLLOWS and n.input[0] in maker and maker[n.input[0]].name in inside
-    }
+    for node in graph.node:
+        if node.op_type in FOLLOWS and node.input[0] in maker and maker[node.input[0]].name in inside:
+            inside.add(node.name)
     return tuple(node.name for node in graph.node if node.name not in inside)

@@ -117,5 +117,5 @@ def _outside(model: Any) -> tuple[str, ...]:
             bias = node.get_type_name() == "Add" and makers[0].get_type_name() in WEIGHTED
             if name in feeds or follows or bias:
                 inside.add(name)
-    kinds = ("Constant", "Parameter", "Result")
-    return tuple(n.get_friendly_name() for n in nodes if n.get_friendly_name() not in inside and n.get_type_name() not in kinds)
+    named = [n.get_friendly_name() for n in nodes if n.get_type_name() not in ("Constant", "Parameter", "Result")]
+    return tuple(name for name in named if name not in inside)

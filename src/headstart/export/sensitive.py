@@ -57,7 +57,7 @@ def _changes(
     probes: dict[str, torch.Tensor] = {}
 
     def watched(name: str) -> Callable[[Any, Any, Any], torch.Tensor | None]:
-        def hook(layer: Any, inputs: Any, output: Any) -> torch.Tensor | None:
+        def hook(layer: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor | None:
             if name in errors:  # the call below; a layer that is used twice counts by its first use
                 return None
             errors[name] = output

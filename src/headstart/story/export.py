@@ -43,6 +43,7 @@ from headstart.files.whole import write_whole
 from headstart.report.exports import with_exports
 from headstart.ship.package import Loaded, unpack
 from headstart.ship.predict import predict
+from headstart.story import int8
 from headstart.story.held_out import HeldOut, decoded, held_out
 from headstart.story.opening import QUIET, Watcher
 from headstart.trunk.engine import compile_trunk, on_cpu
@@ -53,13 +54,16 @@ READ = 200  # files that the loader is given: it decodes them one after the othe
 @dataclass(frozen=True)
 class Asked:
     """to: the format. output: the folder, None for one beside the model. data: where its images are, None to look for
-    them. any_size: pictures of any size go in. force: an export of another model may be replaced."""
+    them. any_size: pictures of any size go in. force: an export of another model may be replaced. int8: in 8-bit
+    integers, where that loses no more than `max_drop` points."""
 
     to: str
     output: str | None = None
     data: str | None = None
     any_size: bool = False
     force: bool = False
+    int8: bool = False
+    max_drop: float = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,19 +124,25 @@ def export(folder: str | Path, asked: Asked, watch: Watcher = QUIET) -> Exported
     bundle = read_bundle(folder)
     model = unpack(bundle)
     check_exportable(model, bundle.folder.name)
+    if asked.int8:
+        int8.check_int8(of, asked.max_drop, asked.any_size)
     place = Path(asked.output) if asked.output else default_folder(bundle.folder, key_of(asked))
     data = str(bundle.manifest.get("data_fingerprint", ""))
     check_folder(place, data, asked.force)
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="headstart-") as scratch:
-        truth = truth_of(model, held_out(bundle, asked.data), Path(scratch), watch)
+        held = held_out(bundle, asked.data)
+        if asked.int8:
+            int8.check_images(held)
+        truth = truth_of(model, held, Path(scratch), watch)
         said = about(model, bundle.folder.name, asked.any_size)
 
         def fill(new: Path) -> None:
             watch.say(f"{of.name}: converting")
             converted(model, of, said, asked.any_size, new)
+            made = int8.made(model, of, new, truth.held.teaching, asked.max_drop, watch) if asked.int8 else None
             watch.say(f"{of.name}: checked on {truth.held.said}")
-            found.update(checked(model, of, truth, new, asked.any_size))
+            found.update(checked(model, of, truth, new, asked.any_size, made))
             write_record(new, found, said)
 
         write_folder(place, data, asked.force, fill)
@@ -141,7 +151,7 @@ def export(folder: str | Path, asked: Asked, watch: Watcher = QUIET) -> Exported
 
 def key_of(asked: Asked) -> str:
     """What an export is called beside others of the model."""
-    return asked.to + ("-any-size" if asked.any_size else "")
+    return asked.to + ("-any-size" if asked.any_size else "") + ("-int8" if asked.int8 else "")
 
 
 def default_folder(model: Path, key: str) -> Path:
@@ -201,12 +211,18 @@ def _why(error: BaseException) -> str:
     return printable((said or lines or [type(error).__name__])[0][:200])
 
 
-def checked(model: Loaded, of: Format, truth: Truth, folder: Path, any_size: bool = False) -> dict[str, Any]:
-    """What export.json says of the export in a folder, after it was run. Raises HeadstartError where it disagrees."""
+def checked(
+    model: Loaded, of: Format, truth: Truth, folder: Path, any_size: bool = False, made: int8.Made | None = None
+) -> dict[str, Any]:
+    """What export.json says of the export in a folder, after it was run. made: how it became one of 8-bit integers.
+    Raises HeadstartError where it disagrees, or loses too much in int8."""
     ran = run(folder, of, None if any_size else truth.pixels, truth.files)
     found = compared(model, truth, ran)
+    record = recorded(of, truth, ran, found, size_of(folder))
+    if made is not None:
+        return record | {"int8": int8.gated(model, made, truth.held, truth.answers, ran.answers, found.score)}
     agrees(found, bound_of(model, any_size), of)
-    return recorded(of, truth, ran, found, size_of(folder))
+    return record
 
 
 def compared(model: Loaded, truth: Truth, ran: Ran) -> Compared:

@@ -33,7 +33,7 @@ class HeldOut:
 
     table: their rows. groups (image,): what belongs together. labelled: whether the truth of all is known.
     said: what they are, such as "153 of your validation images". teaching: rows of images that taught, not read yet;
-    none where the images are others than the model's.
+    none where the images are others than the model's. taught: the images themselves taught the model in the end.
     """
 
     table: Table
@@ -41,6 +41,7 @@ class HeldOut:
     labelled: bool
     said: str
     teaching: Table
+    taught: bool = False
 
 
 def held_out(bundle: Bundle, data: str | None, most: int = MOST, seed: int = 0) -> HeldOut:
@@ -67,6 +68,7 @@ def held_out(bundle: Bundle, data: str | None, most: int = MOST, seed: int = 0) 
         bool((table.labels[found] != "").all()),
         f"{len(found):,} of your {what}",
         table.take(np.array(teaching, np.int64)),
+        crossed,
     )
 
 
@@ -180,5 +182,5 @@ def decoded(held: HeldOut, preprocess: images.Preprocess, out: Path) -> tuple[He
     whole = out.with_name(f"read-{out.name}")
     np.save(whole, pixels[: len(kept)])
     said = f"{len(kept):,}{held.said[len(f'{len(held.table):,}') :]}"
-    fewer = HeldOut(held.table.take(kept), held.groups[kept], held.labelled, said, held.teaching)
+    fewer = HeldOut(held.table.take(kept), held.groups[kept], held.labelled, said, held.teaching, held.taught)
     return fewer, whole

@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,18 @@ import numpy as np
 
 from headstart.data import images
 from headstart.data.table import Table
-from headstart.data.targets import Targets
-from headstart.errors import DataError, HeadstartError, ImageError, OptionError
-from headstart.export import gate, quantise
+from headstart.errors import BundleError, DataError, HeadstartError, ImageError, OptionError
+from headstart.export import gate, litert, quantise
 from headstart.export.agreement import Answers, Score, run, spread
 from headstart.export.answers import answers_of
 from headstart.export.folder import size_of
-from headstart.export.format import Exportable, Format
+from headstart.export.format import Format
 from headstart.export.layers import Pixels, Quantiser
 from headstart.export.loader import text
 from headstart.files.bundle import Bundle
 from headstart.judge.class_marks import decision_of
 from headstart.ship.package import Loaded
+from headstart.story.held_out import HeldOut
 from headstart.story.opening import QUIET, Watcher
 
 LEAST = 16  # images that calibrate and choose layers: fewer say nothing of ranges
@@ -35,29 +36,49 @@ PACE = "pace"  # the program that times two exports in turn
 
 @dataclass(frozen=True)
 class Made:
-    """An int8 file that was written: what was chosen, and beside the float file its size and speed."""
+    """An int8 file that was written: what was chosen, and beside the float file its size and speed. errors: the share
+    of wrong answers of the model, where cross-validation knows it."""
 
     chosen: quantise.Chosen
+    max_drop: float  # points
     size_ratio: float
     speed_ratio: float
+    errors: float
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self.chosen) | {"size_ratio": self.size_ratio, "speed_ratio": self.speed_ratio}
+        chosen = asdict(self.chosen) | {"floats": list(self.chosen.floats)}
+        return chosen | {"size_ratio": self.size_ratio, "speed_ratio": self.speed_ratio}
 
 
-def check_int8(of: Format, model: Loaded, max_drop: float, any_size: bool) -> None:
+def check_int8(of: Format, max_drop: float, any_size: bool) -> None:
     """Raises OptionError for what cannot be had in int8."""
-    if of.name not in quantise.FORMATS:
-        raise OptionError(f"--int8 is not of --to {of.name}: it is of {' and '.join(quantise.FORMATS)}")
+    if of.name not in quantise.PACKAGES:
+        raise OptionError(f"--int8 is not of --to {of.name}: it is of --to {' and '.join(quantise.PACKAGES)}")
     if any_size:
-        raise OptionError("--int8 is of graphs that take the model's own size: leave --any-size out")
+        raise OptionError("--int8 is of graphs that take pictures of the model's size: leave --any-size out")
     if not 0 <= max_drop <= 100:
         raise OptionError(f"--max-drop {max_drop:g} is not between 0 and 100 points")
+    package = quantise.PACKAGES[of.name]
+    if find_spec(package) is None:
+        raise OptionError(f"--to {of.name} --int8 needs {package}: {of.extra}")
 
 
-def made(
-    model: Loaded, whole: Exportable, of: Format, folder: Path, teaching: Table, max_drop: float, watch: Watcher = QUIET
-) -> Made:
+def check_images(held: HeldOut) -> None:
+    """Raises DataError where the images that are here can neither calibrate nor judge."""
+    if not held.labelled:
+        raise DataError("--int8 is judged by images whose truth is known: name some with --data DATA")
+    if len(held.teaching) < LEAST:
+        raise _too_few(len(held.teaching))
+
+
+def _too_few(n: int) -> DataError:
+    return DataError(
+        f"--int8 learns the ranges of its numbers from images that taught the model, and {n:,} of them are here, "
+        f"{LEAST} needed: name the data of the fit with --data DATA"
+    )
+
+
+def made(model: Loaded, of: Format, folder: Path, teaching: Table, max_drop: float, watch: Watcher = QUIET) -> Made:
     """Replace the float file in `folder` by one in int8. teaching: images that taught the model and judge nothing.
 
     Raises DataError where too few are here, HeadstartError where it cannot be made.
@@ -68,10 +89,9 @@ def made(
         shutil.copytree(folder, before)
         inside.mkdir()
         calibrating, choosing = pixels_of(teaching, model.backbone.preprocess, scratch)
-        ours = _answers(before, of, choosing)
-        chosen = _quantised(model, whole, of, (before, folder, inside), calibrating, choosing, ours, max_drop, watch)
+        chosen = _quantised(model, of, (before, folder, inside), calibrating, choosing, max_drop, watch)
         size = size_of(folder) / size_of(before)
-        return Made(chosen, round(size, 4), _speed(before, folder, choosing, scratch))
+        return Made(chosen, max_drop, round(size, 4), _speed(of, before, folder, choosing, scratch), _errors(model.bundle))
 
 
 def pixels_of(teaching: Table, preprocess: images.Preprocess, scratch: Path, seed: int = 0) -> tuple[Pixels, Path]:
@@ -84,10 +104,7 @@ def pixels_of(teaching: Table, preprocess: images.Preprocess, scratch: Path, see
         if len(found) == most:
             break
     if len(found) < LEAST:
-        raise DataError(
-            f"--int8 learns the ranges of its numbers from images that taught the model, and {len(found):,} of them are "
-            f"here, {LEAST} needed: name the data of the fit with --data DATA"
-        )
+        raise _too_few(len(found))
     n = min(quantise.CALIBRATE, len(found) * quantise.CALIBRATE // most)
     chosen = scratch / "choosing.npy"
     np.save(chosen, np.stack(found[n:]))
@@ -110,25 +127,25 @@ def _answers(folder: Path, of: Format, pixels: Path) -> Answers:
 
 def _quantised(
     model: Loaded,
-    whole: Exportable,
     of: Format,
     places: tuple[Path, Path, Path],
     calibrating: Pixels,
     choosing: Path,
-    ours: Answers,
     max_drop: float,
     watch: Watcher,
 ) -> quantise.Chosen:
     """places: of the float file, of the int8 file, for files in between."""
+    from headstart.export.graph import graph_of
     from headstart.export.sensitive import layers
 
     before, folder, inside = places
+    ours = _answers(before, of, choosing)
     task, unit = model.task.name, spread(model, ours)
     allowed, narrow = quantise.allowed_noise(task, max_drop), quantise.sums_overflow()
     watch.say(f"{of.name}: ranges from {len(calibrating):,} images that taught")
     some: Any = np.load(choosing, mmap_mode="r")[: quantise.PROBED]
     parts = [np.array(some[at : at + quantise.AT_ONCE]) for at in range(0, len(some), quantise.AT_ONCE)]
-    suffering = layers(whole.module, parts, quantise.scored(task, unit))
+    suffering = layers(graph_of(model), parts, quantise.scored(task, unit))
     quantiser = quantiser_of(of, before / of.file, calibrating, inside, narrow)
 
     def measured() -> tuple[int, float]:
@@ -139,7 +156,9 @@ def _quantised(
         floats, noise, tried = quantise.quantise(quantiser, suffering, folder / of.file, measured, size, allowed)
     except (RuntimeError, ValueError, TypeError) as error:
         why = " ".join(str(error).split())[:200]
-        raise HeadstartError(f"{model.backbone.name} cannot be made int8 for {of.name} ({why}): leave --int8 out") from error
+        raise HeadstartError(
+            f"{model.backbone.name} cannot be made int8 for {of.name} ({why}): leave --int8 out"
+        ) from error
     return quantise.Chosen(floats, len(quantiser.layers), noise, allowed, len(calibrating), tried, narrow)
 
 
@@ -149,54 +168,62 @@ def quantiser_of(of: Format, path: Path, calibrating: Pixels, inside: Path, narr
         from headstart.export.quantise_openvino import openvino_quantiser
 
         return openvino_quantiser(path, pixels, inside, narrow)
+    if of.name == "litert":
+        return litert.litert_quantiser(path, pixels, inside)
     from headstart.export.quantise_onnx import onnx_quantiser
 
     return onnx_quantiser(path, pixels, inside, narrow)
 
 
-def _speed(before: Path, after: Path, pixels: Path, scratch: Path) -> float:
+def _speed(of: Format, before: Path, after: Path, pixels: Path, scratch: Path) -> float:
     """How many times as fast the int8 file is, one picture at a time, both in turn."""
-    import sys
-
     program, out = scratch / "pace.py", scratch / "pace.json"
     program.write_text(text(PACE), encoding="utf-8")
-    command = [sys.executable, "-I", str(program), str(before), str(after), str(pixels), str(out)]
+    command = [of.python(), "-I", str(program), str(before), str(after), str(pixels), str(out)]
     ended = subprocess.run(command, capture_output=True, text=True, cwd=scratch, check=False)
     if ended.returncode:
-        raise HeadstartError(f"the int8 file cannot be timed ({(ended.stderr.strip().splitlines() or ['?'])[-1][:200]})")
+        why = (ended.stderr.strip().splitlines() or [f"it ended with {ended.returncode}"])[-1][:200]
+        raise HeadstartError(f"the int8 file cannot be timed ({why}): leave --int8 out")
     float_seconds, seconds = json.loads(out.read_text())
     return round(float_seconds / seconds, 3)
 
 
-def verdict(
-    model: Loaded,
-    bundle: Bundle,
-    judging: tuple[Targets, Answers, Answers] | None,
-    score: Score | None,
-    max_drop: float,
-    taught: bool,
-) -> gate.Verdict:
-    """judging: the truth and both answers (image, output) of `predict` and of the int8 file. taught: the images taught the
-    model before it was handed over. Raises DataError where the truth is not known."""
-    if judging is None or score is None:
-        raise DataError("--int8 is judged by images whose truth is known: name some with --data DATA")
-    truth, ours, theirs = judging
+def gated(
+    model: Loaded, made: Made, held: HeldOut, ours: Answers, theirs: Answers | None, score: Score | None
+) -> dict[str, Any]:
+    """What export.json says of int8. ours, theirs (image, output): what `predict` and the file say of the held images.
+
+    Raises HeadstartError where the file loses too much.
+    """
+    assert theirs is not None
+    assert score is not None
+    found = verdict(model, made, held, ours, theirs, score)
+    gate.check(found, len(made.chosen.floats), made.chosen.layers)
+    notes = [note for note in (slower(made), gate.remark(found, held.taught)) if note]
+    return made.to_json() | {"gate": found.to_json(), "notes": notes}
+
+
+def verdict(model: Loaded, made: Made, held: HeldOut, ours: Answers, theirs: Answers, score: Score) -> gate.Verdict:
+    """Of the answers of a float model and of its int8 file (image, output)."""
     if model.task.name != "classify":
-        return gate.judged(max_drop, len(ours), score.difference, None, None)
+        return gate.judged(made.max_drop, len(ours), score.difference, None, None)
+    truth = model.task.targets(held.table, model.names)
     both = [answers_of(model, found) for found in (ours, theirs)]
     right = [np.asarray(model.task.judging.mark(truth, found)["right"], bool) for found in both]
     expected = gate.cost_of_changes(ours, *(np.asarray(decision_of(found)) for found in both))
-    if taught:
+    if held.taught:
         noise = quantise.noise_of("classify", ours, theirs, np.ones(ours.shape[1]))
-        expected = max(expected, quantise.expected_drop(noise, _errors(bundle)))
-    return gate.judged(max_drop, len(ours), score.difference, (right[0], right[1]), expected)
+        expected = max(expected, quantise.expected_drop(noise, made.errors))
+    return gate.judged(made.max_drop, len(ours), score.difference, (right[0], right[1]), expected)
 
 
-def _errors(bundle: Bundle) -> float:
+def _errors(bundle: Bundle | None) -> float:
     """The share of wrong answers that cross-validation found; that which noise is allowed for where it is not known."""
-    found = (bundle.metrics.get("cross_validation") or {}).get("accuracy") or {}
-    value = found.get("value")
-    return 1 - float(value) if isinstance(value, int | float) else quantise.ERRORS
+    try:
+        found = (bundle.metrics if bundle else {}).get("cross_validation") or {}
+        return 1 - float(found["accuracy"]["value"])
+    except (BundleError, KeyError, TypeError, ValueError, AttributeError):
+        return quantise.ERRORS
 
 
 def slower(made: Made) -> str | None:
@@ -204,5 +231,3 @@ def slower(made: Made) -> str | None:
     if made.speed_ratio >= 1:
         return None
     return f"in int8 it is slower here, at {made.speed_ratio:.2f} times the speed of float32: of use for its size alone"
-
-
