@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 VARIABLE = "HEADSTART_LITERT_PYTHON"
 EXTRA = (
     "it pins other packages, so give it an environment of its own: python3 -m venv litert && litert/bin/pip install "
-    f"litert-torch && export {VARIABLE}=litert/bin/python"
+    f"litert-torch simplejpeg && export {VARIABLE}=litert/bin/python"
 )
 SECONDS = 3600  # VGG16 takes minutes
 
