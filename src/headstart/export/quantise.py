@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from headstart.export.sensitive import Layer
 
-PACKAGES = {"onnx": "onnxruntime", "openvino": "nncf"}  # format -> the module that quantises it
+# format -> the module that quantises it
+PACKAGES = {"onnx": "onnxruntime", "openvino": "nncf", "litert": "ai_edge_quantizer"}
 CALIBRATE = 100  # images: see benchmarks/int8.py
 CHOOSE = 64  # other images that taught, on which a file is tried while layers are chosen
 PROBED = 8  # of them go forth and back through the network in torch, a second each

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -59,7 +60,7 @@ def check_int8(of: Format, max_drop: float, any_size: bool) -> None:
     if not 0 <= max_drop <= 100:
         raise OptionError(f"--max-drop {max_drop:g} is not between 0 and 100 points")
     package = quantise.PACKAGES[of.name]
-    if find_spec(package) is None:
+    if of.python() == sys.executable and find_spec(package) is None:
         raise OptionError(f"--to {of.name} --int8 needs {package}: {of.extra}")
 
 
@@ -91,7 +92,8 @@ def made(model: Loaded, of: Format, folder: Path, teaching: Table, max_drop: flo
         calibrating, choosing = pixels_of(teaching, model.backbone.preprocess, scratch)
         chosen = _quantised(model, of, (before, folder, inside), calibrating, choosing, max_drop, watch)
         size = size_of(folder) / size_of(before)
-        return Made(chosen, max_drop, round(size, 4), _speed(of, before, folder, choosing, scratch), _errors(model.bundle))
+        speed = _speed(of, before, folder, choosing, scratch)
+        return Made(chosen, max_drop, round(size, 4), speed, _errors(model.bundle))
 
 
 def pixels_of(teaching: Table, preprocess: images.Preprocess, scratch: Path, seed: int = 0) -> tuple[Pixels, Path]:
