@@ -83,6 +83,8 @@ def _int8(found: dict[str, Any] | None) -> list[tuple[str, str]]:
         return []
     verdict, floats = found["gate"], found["floats"]
     kept = f"{len(floats)} of {found['layers']} layers in float" + (f": {', '.join(floats)}" if floats else "")
+    if found["weights"]:
+        kept = "weights alone, as activations in int8 changed the answers too much"
     told = f"{found['size_ratio']:.0%} of the size of float32, {found['speed_ratio']:.2f} times its speed; {kept}"
     chance = "" if verdict["expected"] is None else f"; {verdict['expected']:.2f} points to be expected"
     lost = "" if verdict["lost"] is None else f": {verdict['lost']} right answers lost, {verdict['gained']} gained"

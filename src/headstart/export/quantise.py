@@ -45,7 +45,8 @@ Floats = npt.NDArray[np.floating[Any]]
 @dataclass(frozen=True)
 class Chosen:
     """floats: layers left in float, in the order of the data, of so many `layers`. noise: the mean square of what int8
-    changes in the scores of images that taught, and `allowed`. calibrated: images; tried: files."""
+    changes in the scores of images that taught, and `allowed`. calibrated: images; tried: files. weights: only weights
+    are int8, and what is computed stays float."""
 
     floats: tuple[str, ...]
     layers: int
@@ -54,6 +55,7 @@ class Chosen:
     calibrated: int
     tried: int
     narrow: bool
+    weights: bool = False
 
 
 def allowed_noise(task: str, max_drop: float) -> float:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -161,7 +161,11 @@ def _quantised(
         raise HeadstartError(
             f"{model.backbone.name} cannot be made int8 for {of.name} ({why}): leave --int8 out"
         ) from error
-    return quantise.Chosen(floats, len(quantiser.layers), noise, allowed, len(calibrating), tried, narrow)
+    found = quantise.Chosen(floats, len(quantiser.layers), noise, allowed, len(calibrating), tried, narrow)
+    if noise > allowed and of.name == "litert":  # small all the same, and nearly as good as float
+        litert.LitertQuantiser(before / of.file, None, {}).write(folder / of.file, ())
+        return replace(found, floats=(), noise=measured()[1], calibrated=0, tried=tried + 1, weights=True)
+    return found
 
 
 def quantiser_of(of: Format, path: Path, calibrating: Pixels, inside: Path, narrow: bool) -> Quantiser:
