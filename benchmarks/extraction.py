@@ -32,9 +32,10 @@ from numpy.typing import NDArray
 from headstart.data import images
 from headstart.data.table import Table, read_table
 from headstart.errors import ImageError
+from headstart.files.cores import n_cores
 from headstart.story.opening import Options, sized
 from headstart.trunk.backbone import DEFAULT, open_backbone
-from headstart.trunk.engine import OpenVinoEngine, cpu_has_bf16, n_cores
+from headstart.trunk.engine import OpenVinoEngine, cpu_has_bf16
 from headstart.trunk.features import extract, store_key
 from headstart.trunk.module import Trunk
 from headstart.trunk.network import Backbone

@@ -1,6 +1,6 @@
 """Does `inspect` name planted shortcuts, and leave sets alone that have none?
 
-    python benchmarks/planted_faults.py [--shared ../shared/data] [--deals 200]
+    python benchmarks/planted_faults.py [--deals 200]
 
 No network: the files are read, and looked at once and small. Of each set one class is saved anew at another JPEG
 quality, or with a grey border (the others are saved anew too, at one quality); then labels are dealt out at random.
@@ -8,12 +8,11 @@ quality, or with a grey border (the others are saved anew too, at one quality); 
 
 from __future__ import annotations
 
-import argparse
 import io
-import json
 from pathlib import Path
 from typing import Any
 
+import measure
 import numpy as np
 from PIL import Image, ImageOps
 
@@ -90,13 +89,32 @@ def one(name: str, shared: Path, deals: int) -> dict[str, Any]:
     }
 
 
+def cell(said: dict[str, Any]) -> str:
+    if said["told"] is None:
+        return "nothing tells"
+    value, low, high = (f"{100 * end:.0f}" for end in said["told"])
+    return f"{'accused' if said['accused'] else 'not accused'}: {value} ({low} to {high}) by {', '.join(said['by'])}"
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--shared", type=Path, default=Path("../shared/data"))
+    parser = measure.arguments(__doc__)
     parser.add_argument("--deals", type=int, default=200)
-    given = parser.parse_args()
-    for name in SETS:
-        print(name, json.dumps(one(name, given.shared, given.deals), indent=1), flush=True)
+    options = parser.parse_args()
+    found = {name: one(name, options.data, options.deals) for name in SETS}
+    rows, targets = [], []
+    for name, said in found.items():
+        kinds = [what for what in said if isinstance(said[what], dict)]
+        rows.append([name, *(cell(said[what]) for what in kinds), f"{said['random labels accused']:.1%}"])
+        for what in ("another quality", "a grey border"):
+            targets.append(measure.Target(f"{name}, {what}: named", float(said[what]["accused"]), floor=1))
+        targets.append(measure.Target(f"{name}: random labels accused", said["random labels accused"], ceiling=0.05))
+    for name in ("hymenoptera", "eurosat_3000"):
+        targets.append(
+            measure.Target(f"{name}, untouched: accused", float(found[name]["untouched"]["accused"]), ceiling=0)
+        )
+    header = ("set", "untouched", "another quality", "a grey border", "saved alike", "random labels accused")
+    title = "How well the class that is told best from the files alone is told, % (half by chance)"
+    measure.publish(options, __doc__, [measure.Table(title, header, rows)], targets, found)
 
 
 if __name__ == "__main__":

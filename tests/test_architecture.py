@@ -37,6 +37,8 @@ DOORS = {
     "pillow_heif": {"data/decoders.py"},
     "tifffile": {"data/tiff.py"},
 }
+WEB = {file for file in FILES if file.startswith("serve/")}
+DOORS |= dict.fromkeys(("starlette", "uvicorn", "prometheus_client", "python_multipart"), WEB)
 QUICK = {"__init__", "errors", "files/bundle", "files/swap", "cli/main", "data/table", "data/images"}  # by --help
 SLOW = ["torch", "torchvision", "timm", "openvino", "sklearn", "scipy.stats"]  # 0.3 to 4 s each
 # What trains or makes a network. All other files are imported without torch, timm and torchvision, and import these

@@ -6,8 +6,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import shlex
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -180,6 +183,40 @@ def test_the_commands_of_the_page_on_tasks_are_such() -> None:
         parser().parse_args(shlex.split(line)[1:])
     for link in re.findall(r"\]\(([^)#]+)\)", page):
         assert (ROOT / "docs" / link).exists(), link
+
+
+def test_the_requests_of_the_page_on_serving_are_answered(
+    model: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The lines for curl, the Python, and the commands' words."""
+    from asking import running
+    from headstart.serve.bounds import Bounds
+    from headstart.serve.served import load
+
+    page = (ROOT / "docs" / "serving.md").read_text()
+    lines = re.findall(r"^headstart .*$", page, re.MULTILINE)
+    assert len(lines) > 1
+    for line in lines:
+        parser().parse_args(shlex.split(line)[1:])
+    for link in re.findall(r"\]\(([^)#]+)\)", page):
+        assert (ROOT / "docs" / link).exists(), link
+    for name, file in (("ant", "moss/0.png"), ("bee", "sea/0.png")):
+        shutil.copy(pictures / file, tmp_path / f"{name}.jpg")
+    monkeypatch.chdir(tmp_path)
+    served = load(model, "insects-model", Bounds().limits)
+    try:
+        with running([served]) as server:
+            requests = "".join(blocks("sh", "docs/serving.md")).replace("http://127.0.0.1:8000", server.url)
+            for line in requests.splitlines() if shutil.which("curl") else ():
+                asked = ["curl", "-sSf", *shlex.split(line)[1:]]
+                done = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=60)
+                [first, *_] = json.loads(done.stdout)
+                assert {"path", "error"} <= first.keys() or first["name"] == "insects-model"
+            for block in blocks("python", "docs/serving.md"):
+                exec(compile(block.replace("http://127.0.0.1:8000", server.url), "serving.md", "exec"), {})
+    finally:
+        served.close()
+    assert "moss" in capsys.readouterr().out
 
 
 def write_sample(printed: str) -> None:

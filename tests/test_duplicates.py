@@ -167,9 +167,9 @@ def compared(monkeypatch: pytest.MonkeyPatch) -> Compared:
         found.features.append(len(a))
         return confirm(keys, a, b)
 
-    def confirmed_whole(keys: Any, rows: slice, columns: slice, correlation: Any) -> Any:
-        found.features.append(correlation.size)
-        return confirm_tile(keys, rows, columns, correlation)
+    def confirmed_whole(keys: Any, rows: Any, columns: Any, ahead: int) -> Any:
+        found.features.append(len(rows) * len(columns))
+        return confirm_tile(keys, rows, columns, ahead)
 
     monkeypatch.setattr(duplicates, "_screen", counted)
     monkeypatch.setattr(duplicates, "_confirm_tile", confirmed_whole)
@@ -199,14 +199,31 @@ def test_dense_tiles_give_the_same_answer(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(sparse) == 40
 
 
-def test_each_pair_of_thumbnails_is_screened_once_and_few_are_compared(compared: Compared) -> None:
+def test_a_pair_of_thumbnails_is_screened_at_most_once_and_few_are_compared(compared: Compared) -> None:
     hashes, features, thumbs = photos(5000)
     pairs = 5000 * 4999 / 2
     assert find_duplicates(hashes, features, thumbs) == []
-    assert (
-        pairs <= sum(compared.thumbnails) <= pairs + 5000 * duplicates.TILE[0]
-    )  # and the half below, of tiles on the diagonal
+    # and the half below, of tiles on the diagonal
+    assert sum(compared.thumbnails) <= pairs + 5000 * duplicates.TILE[0]
     assert 0 < sum(compared.features) < 0.003 * pairs  # each image with itself among them
+
+
+def test_pairs_that_are_passed_over_do_not_agree(monkeypatch: pytest.MonkeyPatch, compared: Compared) -> None:
+    """With tiles so small that many are out of each other's reach, nothing less is found; nor on more threads."""
+    hashes, features, thumbs = photos(600)
+    thumbs[:300] = thumbs[:300] // 4 * np.linspace(0, 3, 16).astype(np.uint8)[:, None, None]  # bright to one side
+    features[500:600], thumbs[500:550], thumbs[550:600] = (
+        nudge(features[:100], 0.99),
+        thumbs[:50],
+        thumbs[50:100, :, ::-1],
+    )
+    monkeypatch.setattr(duplicates, "TILE", (16, 16))
+    monkeypatch.setattr(duplicates, "n_cores", lambda: 4)
+    found = find_duplicates(hashes, features, thumbs)
+    assert sum(compared.thumbnails) < 0.8 * 600**2 / 2
+    monkeypatch.setattr(duplicates, "REACH", np.pi)
+    assert find_duplicates(hashes, features, thumbs) == found
+    assert {s.rows for s in found} >= {(i, i + 500) for i in range(100)}
 
 
 def test_the_screen_never_rules_out_a_pair_that_agrees() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import torch
 from headstart.data import images
 from headstart.errors import OptionError
 from headstart.trunk import engine as engines
+from headstart.trunk.asked import Alone, Asked, Together, asked
 from headstart.trunk.backbone import open_backbone
 from headstart.trunk.engine import Engine, OpenVinoEngine, TorchEngine, compile_trunk, cpu_has_bf16
 from headstart.trunk.module import Trunk
@@ -178,3 +181,59 @@ def test_after_an_interrupt_the_engine_works_on(quick: Engine) -> None:
     assert len(seen) >= 20  # the rest was in flight
     expected = run(quick, batches_of(quick, 3))
     assert all(np.array_equal(a, b) for a, b in zip(run(quick, batches_of(quick, 3)), expected, strict=True))
+
+
+@pytest.fixture(scope="module")
+def alone(quick: Engine) -> Iterator[Asked]:
+    found = asked(quick)
+    yield found
+    found.close()
+
+
+def test_single_pictures_from_many_threads_get_the_rows_of_a_batch(quick: Engine, alone: Asked) -> None:
+    """One by one on a CPU; in batches where an engine wants them, also where each is filled up."""
+    assert isinstance(alone, Alone)
+    pixels = np.random.default_rng(1).integers(0, 256, (4 * quick.batch, 32, 32, 3), np.uint8)
+    expected = np.concatenate(run(quick, list(pixels.reshape(4, quick.batch, 32, 32, 3))))
+    together = Together(quick)
+    for one in (alone, together):
+        with ThreadPoolExecutor(one.threads) as threads:
+            rows = np.concatenate(list(threads.map(one.ask, pixels)))
+        assert np.array_equal(rows, expected)
+        assert np.array_equal(one.ask(pixels[3]), expected[3:4])
+    together.close()
+
+
+def test_where_single_rows_would_differ_pictures_go_in_batches(quick: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a single bit, or since the graph cannot change its shape."""
+    assert isinstance(quick, OpenVinoEngine)
+    whole = OpenVinoEngine.run
+
+    def off(self: OpenVinoEngine, batches: Any, deliver: Any) -> None:
+        whole(self, batches, lambda tag, rows: deliver(tag, np.nextafter(rows, 9) if self.batch == 1 else rows))
+
+    def refuse(*given: Any) -> None:
+        raise RuntimeError("Check 'batch' failed\nand a long trace")
+
+    for where, name, change in ((OpenVinoEngine, "run", off), (OpenVinoEngine, "_compile", refuse)):
+        with monkeypatch.context() as patch:
+            patch.setattr(where, name, change)
+            assert quick.single() is None
+            found = asked(quick)
+        assert isinstance(found, Together)
+        found.close()
+
+
+def test_who_waits_for_a_batch_that_fails_learns_of_it_and_the_next_is_answered(
+    quick: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(batches: Any, deliver: Any) -> None:
+        raise RuntimeError("the driver is gone")
+
+    found, pixels = Together(quick), batches_of(quick, 1)[0][0]
+    with monkeypatch.context() as patch:
+        patch.setattr(quick, "run", fail)
+        with pytest.raises(RuntimeError, match="driver"):
+            found.ask(pixels)
+    assert found.ask(pixels).shape[0] == 1
+    found.close()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -240,6 +242,23 @@ def test_an_export_that_says_something_else_is_refused_and_leaves_nothing(
     assert "does not say what predict says" in said.err
     assert not list(tmp_path.iterdir())
     assert sorted(f.name for f in model.iterdir()) == before
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(
+    model: Path, pictures: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from headstart.export import openvino
+
+    def full(found: Exportable, path: Path) -> None:
+        path.write_text("half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(openvino, "convert", full)
+    said = run("export", model, "--to", "openvino", "--data", pictures, "-o", tmp_path / "out")
+    assert said.code == 1
+    assert "cannot be written" in said.err.splitlines()[-1]
+    assert "No space left" in said.err.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_process_of_the_check_imports_neither_headstart_nor_torch(

@@ -102,7 +102,11 @@ def test_with_several_taps_timm_loads_the_best_linear_top_and_both_accuracies_ar
 def test_an_answer_does_not_depend_on_its_company_or_place(model: Path, pictures: Path) -> None:
     loaded = load_model(model)
     files = [str(f) for f in sorted(pictures.rglob("*.png"))]
-    together = predict(loaded, list_images(files)).answers
+    found = predict(loaded, list_images(files))
+    assert found.novelty is not None
+    for file, novelty in zip(files[:3], found.novelty, strict=False):
+        assert predict(loaded, list_images([file])).novelty == novelty
+    together = found.answers
     backwards = predict(loaded, list_images(files[::-1])).answers[::-1]
     alone = np.concatenate([predict(loaded, list_images([f])).answers for f in files[:3]])
     assert (together == backwards).all()

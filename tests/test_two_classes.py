@@ -13,6 +13,7 @@ from headstart.errors import OptionError
 from headstart.judge.class_marks import class_marks
 from headstart.judge.marks import Marks, ends
 from headstart.judge.two_classes import (
+    JUDGED,
     OTHERS,
     _of_other_folds,
     agreement,
@@ -201,3 +202,22 @@ def test_the_positive_class_is_the_rarer_one_or_the_one_asked_for() -> None:
         with_positive(CLASSIFICATION, "a", tuple("abc"), (1, 1, 1))
     with pytest.raises(OptionError, match="two classes"):
         with_positive(TASKS["regress"], "a", ("weight",), (1,))
+
+
+@pytest.mark.parametrize("few", [5, 10, 20])
+def test_a_share_at_a_threshold_of_few_images_is_not_said_to_be_known(few: int) -> None:
+    """The lowest of five scores is no threshold that 95 % of all such images pass: what it says of the others may be
+    anything. In 90 % of 100 draws or more the interval holds the truth."""
+
+    def specificities(truth: Any, score: Any) -> list[Any]:
+        rows = operating(truth, score, np.arange(len(truth)), None, JUDGED)
+        return [ends(row["specificity"]) for row in rows if row["asked"] == "sensitivity"]
+
+    many = np.arange(200_000) < 100_000
+    true = [value for value, _, _ in specificities(many, np.random.default_rng(0).normal(size=len(many)) + many)]
+    held = np.zeros(len(true))
+    for seed in range(100):
+        there = np.arange(few + 100) < few
+        found = specificities(there, np.random.default_rng([seed, few]).normal(size=len(there)) + there)
+        held += [low <= value <= high for value, (_, low, high) in zip(true, found, strict=True)]
+    assert held.min() >= 90

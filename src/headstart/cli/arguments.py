@@ -14,6 +14,7 @@ from headstart import __version__, recipe
 from headstart.cli.answering import answer_options
 from headstart.cli.console import ClosedOutputError, writing
 from headstart.cli.exporting import export_arguments
+from headstart.cli.serving import add_serve
 from headstart.files.cells import printable
 from headstart.story.options import AUGMENTATIONS, PRECISIONS, TAPS, Options
 
@@ -95,6 +96,7 @@ def parser() -> argparse.ArgumentParser:
     _add_relabel(command)
     _add_looking_commands(command)
     _add_ranking_command(command)
+    add_serve(command)
     return top
 
 

@@ -57,15 +57,18 @@ def export(given: argparse.Namespace) -> None:
 
 def lines(record: dict[str, Any]) -> list[str]:
     """What the terminal says of an export."""
+    from headstart.cli.answers import NAMES
+
     told = [
         ("format", f"{record['format']}, {record['bytes'] / 1e6:.1f} MB, run by {record['runtime']}"),
         ("checked on", f"{record['checked_on']}, beside predict in float32"),
         ("differs by", _differs(record)),
     ]
     if score := record["score"]:
-        told.append((score["measure"].replace("_", " "), _score(score)))
+        name = score["measure"]
+        told.append((NAMES.get(name, name.replace("_", " ")), _score(score)))
     told += _int8(record.get("int8"))
-    if loader := record["loader"]:
+    if (loader := record["loader"]) and not record["any_size"]:
         told.append(("predict.py", f"on {loader['n']:,} of the files: {_differs(loader)}"))
         if loader["unread"]:
             told.append(("", f"it reads {loader['unread']:,} of them not at all, and says why"))
@@ -74,7 +77,7 @@ def lines(record: dict[str, Any]) -> list[str]:
     if record["latency_ms"] is not None:
         rate = f"{record['images_per_second']:.1f} images a second, {record['batch']} at once"
         told.append(("speed", f"{record['latency_ms']:.1f} ms for one image, {rate}"))
-    return [f"{name:<14}{text}" for name, text in told]
+    return [f"{name:<13} {text}" for name, text in told]
 
 
 def _int8(found: dict[str, Any] | None) -> list[tuple[str, str]]:
@@ -102,11 +105,14 @@ def _differs(found: dict[str, Any]) -> str:
 
 def _score(score: dict[str, Any]) -> str:
     mine, other, gain = (score[name] for name in ("exported", "predict", "difference"))
+    unit, form, word = (100, "{:.1f}", " points") if score["percent"] else (1, "{:.3f}", "")
+    sign = "%" if score["percent"] else ""
+
+    def told(number: float | None) -> str:
+        return "-" if number is None else form.format(round(unit * number, 6) + 0.0)
+
+    ends = f"[{told(gain['low'])}, {told(gain['high'])}]"
     return (
-        f"{_value(mine['value'])}, predict {_value(other['value'])}; difference {_value(gain['value'])} "
-        f"[{_value(gain['low'])}, {_value(gain['high'])}]  n = {score['n']:,}"
+        f"{told(mine['value'])}{sign}, predict {told(other['value'])}{sign}; difference {told(gain['value'])}{word} "
+        f"{ends}  n = {score['n']:,}"
     )
-
-
-def _value(number: float | None) -> str:
-    return "-" if number is None else f"{number:.3f}"

@@ -88,6 +88,7 @@ COMMANDS = {
     "inspect": "looking.inspect",
     "rank": "ranking.rank",
     "features": "looking.features",
+    "serve": "serving.serve",
     "backbones": "looking.backbones",
     "report": "looking.report",
     "cache": "looking.cache",

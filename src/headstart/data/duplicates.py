@@ -42,7 +42,9 @@ eye, the others show one picture cut out otherwise.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -53,6 +55,7 @@ from headstart.data import second_look
 from headstart.data.second_look import Look
 from headstart.data.small import inverse, same_colours, same_pixels, thumbnail_parts, within_frames
 from headstart.errors import DataError
+from headstart.files.cores import n_cores
 
 NEAR_PRODUCT = (
     0.0015  # (1 - cosine) x (1 - correlation) of a near copy at most; the measurement is in the module's docstring
@@ -78,10 +81,11 @@ TILE = (512, 1024)  # pairs compared at a time: 2 MiB of float32, which a core's
 # all 256, and a pair takes a fifth of the time. 8 let seven times as many pass, 32 take a third longer.
 SCREEN = 16
 SLACK = 1e-4  # of a correlation: float32 in another order
+REACH = math.acos(LOWEST_CORRELATION - SLACK)  # rad: the largest difference of two angles whose cosine is that much
 DENSE = 0.01  # share of a tile's pairs from which comparing all features is cheaper than gathering pairs
 GATHER = 2**13  # pairs whose features are gathered at a time (8192 x 1280 float32: 40 MiB a side)
-SEARCH_ALL = 200_000  # distinct images up to which every pair is compared; beyond, pairs within a bucket
-BUCKET = 50_000  # distinct images to a bucket, on average
+SEARCH_ALL = 1_000_000  # distinct images up to which every pair is compared; beyond, pairs within a bucket
+BUCKET = 250_000  # distinct images to a bucket, on average
 
 Alike = Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[np.bool_]]
 Pairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
@@ -108,9 +112,10 @@ def find_duplicates(
     16, 3) uint8. look: gives the whole picture of a row, (32, 32, 3) uint8, or None where it cannot be read; with it
     cropped and framed copies are found too (second_look.py).
 
-    The answer does not depend on the order of the rows. Up to 200,000 distinct images all pairs are
-    compared, tile by tile; beyond, only pairs of images whose features are closest to the same one of n/50,000 pivot
-    images (exact copies are always found). Raises DataError where the three disagree on the number of images.
+    The answer does not depend on the order of the rows. Up to 1,000,000 distinct images all pairs that
+    may agree are compared, tile by tile; beyond, only pairs of images whose features are closest to the same one of
+    n/250,000 pivot images (exact copies are always found). Raises DataError where the three disagree on the number of
+    images.
     """
     n = len(hashes)
     if embeddings.shape[:1] != (n,) or thumbnails.shape != (n, 16, 16, 3):
@@ -277,24 +282,32 @@ def _join(parts: Iterable[Pairs]) -> Pairs:
 
 
 def _search(keys: _Keys) -> Iterator[Pairs]:
-    """Near pairs a < b, tile by tile of all pairs: thumbnails first, screened in few coordinates,
-    features only of the pairs that are left."""
-    n, screen = len(keys.scale), _screen(keys)
-    for top in range(0, n, TILE[0]):
-        rows = slice(top, min(n, top + TILE[0]))
+    """Near pairs a < b, tile by tile of all pairs that may agree, on every processor: thumbnails first, screened in few
+    coordinates, features only of the pairs that are left."""
+    screen = _screen(keys)
+    angle = np.arcsin(np.clip(screen[:, SCREEN - 1], -1, 1))  # two thumbnails agree no better than its cosine tells
+    order = np.argsort(angle, kind="stable")
+    screen, angle = screen[order], angle[order]
+
+    def search(top: int) -> Pairs:
+        rows = slice(top, min(len(order), top + TILE[0]))
         tiles = []
-        for left in range(top, n, TILE[1]):
-            columns = slice(left, min(n, left + TILE[1]))
+        end = int(np.searchsorted(angle, angle[rows.stop - 1] + REACH, side="right"))
+        for left in range(top, end, TILE[1]):
+            columns = slice(left, min(len(order), left + TILE[1]))
             most = screen[rows] @ screen[columns].T
             found = np.flatnonzero(most >= LOWEST_CORRELATION - SLACK)  # flat: 30 times faster than in two dimensions
             if len(found) > DENSE * most.size:
-                correlation = keys.even[rows] @ keys.even[columns].T
-                correlation += np.abs(keys.odd[rows] @ keys.odd[columns].T)
-                tiles.append(_confirm_tile(keys, rows, columns, correlation))
+                tiles.append(_confirm_tile(keys, order[rows], order[columns], left - top))
             elif len(found):
                 a, b = np.divmod(found, most.shape[1])
-                tiles.append(_confirm(keys, a + top, b + left))
-        yield _closest(_join(tiles))
+                later = b + left > a + top
+                tiles.append(_confirm(keys, order[a[later] + top], order[b[later] + left]))
+        a, b, product = _closest(_join(tiles))
+        return np.minimum(a, b), np.maximum(a, b), product
+
+    with ThreadPoolExecutor(n_cores()) as pool:
+        yield from pool.map(search, range(0, len(order), TILE[0]))
 
 
 def _screen(keys: _Keys) -> NDArray[np.float32]:
@@ -308,9 +321,7 @@ def _screen(keys: _Keys) -> NDArray[np.float32]:
 
 
 def _confirm(keys: _Keys, a: NDArray[np.int64], b: NDArray[np.int64]) -> Pairs:
-    """Of pairs whose thumbnails may agree, those with a < b whose thumbnails do, and whose features agree as well."""
-    later = b > a
-    a, b = a[later], b[later]
+    """Of pairs whose thumbnails may agree, those whose thumbnails do, and whose features agree as well."""
     kept = []
     for start in range(0, len(a), GATHER):
         i, j = a[start : start + GATHER], b[start : start + GATHER]
@@ -325,11 +336,14 @@ def _confirm(keys: _Keys, a: NDArray[np.int64], b: NDArray[np.int64]) -> Pairs:
     return _closest(_join(kept))
 
 
-def _confirm_tile(keys: _Keys, rows: slice, columns: slice, correlation: NDArray[np.float32]) -> Pairs:
-    """The same for a tile where many thumbnails agree: all its features are compared, the closest few kept."""
+def _confirm_tile(keys: _Keys, rows: NDArray[np.int64], columns: NDArray[np.int64], ahead: int) -> Pairs:
+    """The same for a tile where many thumbnails agree: all its features are compared, the closest few kept. `ahead`: by
+    how many images the first column comes after the first row."""
+    correlation = keys.even[rows] @ keys.even[columns].T
+    correlation += np.abs(keys.odd[rows] @ keys.odd[columns].T)
     distance = keys.distance(keys.unit(rows) @ keys.unit(columns).T)
     product = distance * np.maximum(1.0 - correlation, 0)
-    later = np.arange(columns.start, columns.stop) > np.arange(rows.start, rows.stop)[:, None]
+    later = np.arange(len(columns)) + ahead > np.arange(len(rows))[:, None]
     near = (correlation >= LOWEST_CORRELATION) & (distance <= LARGEST_DISTANCE) & (product <= LOOSE_PRODUCT) & later
     product[~near] = np.inf
     width = min(NEIGHBOURS, product.shape[1])
@@ -338,7 +352,7 @@ def _confirm_tile(keys: _Keys, rows: slice, columns: slice, correlation: NDArray
     b = b.ravel()
     kept = product[a, b]
     fine = np.isfinite(kept)
-    return a[fine] + rows.start, b[fine] + columns.start, kept[fine]
+    return rows[a[fine]], columns[b[fine]], kept[fine]
 
 
 def _closest(pairs: Pairs) -> Pairs:

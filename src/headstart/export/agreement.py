@@ -31,7 +31,7 @@ from headstart.ship.package import Loaded
 BOUND, VALUES_BOUND = 1e-4, 1e-3
 ANY_SIZE_BOUND = 5e-2  # where the graph resizes: its sums are not Pillow's integers
 BATCH = 8  # images at once for the rate
-SECONDS = 1800  # a check of 500 images of the largest network takes minutes
+PATIENCE = 30.0  # s an image until a check is given up: 500 of VGG16 take 3 minutes on a core of its own
 Answers = npt.NDArray[np.float32]  # (image, output)
 
 
@@ -69,6 +69,7 @@ class Score:
     """In the measure of the task, on images whose truth is known: `exported`, `predict` and the paired difference."""
 
     measure: str
+    percent: bool  # whether it is told in percent
     n: int
     exported: Interval
     predict: Interval
@@ -89,9 +90,12 @@ def run(folder: Path, of: Format, pixels: Path | None, files: Sequence[Path], ba
         asked = {"pixels": pixels and str(pixels), "files": [str(f) for f in files], "batch": batch}
         asked |= {"runtime": of.packages[-1], "out": str(out)}
         job.write_text(json.dumps(asked), encoding="utf-8")
+        n = len(files) + (0 if pixels is None else len(np.load(pixels, mmap_mode="r")))
         command = [of.python(), "-I", str(program), str(folder), str(job)]
         try:
-            ended = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, cwd=place, check=False)
+            ended = subprocess.run(
+                command, capture_output=True, text=True, timeout=PATIENCE * (100 + n), cwd=place, check=False
+            )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise HeadstartError(f"the {of.name} file cannot be checked ({error}): nothing was written") from None
         if ended.returncode:
@@ -137,7 +141,14 @@ def scored(model: Loaded, truth: Targets, groups: npt.NDArray[np.int64], ours: A
     measure: Measure = judging.compared_in(truth)
     mine, other = (judging.mark(truth, answers_of(model, found)) for found in (ours, theirs))
     gain = measure.gain(other, mine, groups)
-    return Score(measure.name, len(ours), measure.of(other, groups), measure.of(mine, groups), gain["difference"])
+    return Score(
+        measure.name,
+        measure.percent,
+        len(ours),
+        measure.of(other, groups),
+        measure.of(mine, groups),
+        gain["difference"],
+    )
 
 
 def bound_of(model: Loaded, any_size: bool) -> float:

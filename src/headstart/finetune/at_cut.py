@@ -16,7 +16,8 @@ import numpy.typing as npt
 from headstart.data import images
 from headstart.data.table import Table
 from headstart.errors import DataError, ImageError
-from headstart.trunk.engine import Bytes, Engine, n_cores
+from headstart.files.cores import n_cores
+from headstart.trunk.engine import Bytes, Engine
 from headstart.trunk.features import check_unchanged
 from headstart.trunk.network import Backbone
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -80,9 +81,14 @@ class Distance:
         rows, whitening = (a.astype(np.float16).astype(np.float32) for a in (self.rows, self.whitening))
         return Distance(rows, self.classes, whitening, self.spread)
 
+    @cached_property
+    def _whitened(self) -> Floats32:
+        """(row, component): images come one by one, the rows stay."""
+        return self.rows @ self.whitening
+
     def between(self, x: Floats32) -> Doubles:
         """(image, row)."""
-        found = _squares(x, self.rows) - _squares(x @ self.whitening, self.rows @ self.whitening)
+        found = _squares(x, self.rows) - _squares(x @ self.whitening, self._whitened)
         return np.asarray(np.maximum(found, 1e-9), dtype=np.float64)
 
 

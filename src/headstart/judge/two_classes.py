@@ -12,6 +12,7 @@ mean AUROC of each class against the rest.
   of the accuracy makes them where the classes are answered as often as they are.
 - Sensitivity and specificity at a threshold: Wilson's for the effective number of images. The threshold is chosen on
   other images where there are some; on the judged images themselves its own chance is added (Zou and Donner 2008).
+  Where fewer than BEYOND of these are expected beyond it, nothing is known of the other share but that it is above 0.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ ASKED = (("specificity", 0.9), ("specificity", 0.95), ("sensitivity", 0.9), ("se
 JUDGED, OTHERS, LEFT_OUT = "the judged images", "the other folds", "training images, left out"
 MOST_CLASSES = 200  # for the mean AUROC: it sorts the images once a class
 NORMAL = 3.0  # kurtosis of the normal distribution
+BEYOND = 2.0  # images: with fewer, intervals at thresholds of the judged images held as few as 34 % of made draws
 CURVE = 100  # points of a ROC curve that are kept
 
 Units = NDArray[np.int64]
@@ -206,7 +208,10 @@ def operating(
         row["specificity"] = _share(~called[~positive], units[~positive])
         if thresholds is None:
             other = "sensitivity" if asked == "specificity" else "specificity"
-            row[other] = _with_chance(row[other], row[asked], positive, scores, asked)
+            value, low, high = ends(_with_chance(row[other], row[asked], positive, scores, asked))
+            side = positive if asked == "sensitivity" else ~positive
+            beyond = (1 - share) * len(np.unique(units[side]))
+            row[other] = interval(value, low if beyond >= BEYOND - 1e-9 else 0.0, high)
         rows.append(row)
     return rows
 

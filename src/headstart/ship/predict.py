@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 from headstart.data.table import Table
 from headstart.errors import BundleError, ImageError, OutputError
@@ -72,10 +73,10 @@ def predict(
     def flush() -> None:
         if rows:
             joined = {name: np.concatenate([b[name] for b in blocks]) for name in blocks[0]}
-            answers[rows] = _through(model, joined)
+            with threadpool_limits(1):
+                answers[rows], novelty[rows] = answered(model, joined)
             if sampled is not None:
                 sampled.add(rows, joined)
-            novelty[rows] = _novelty(model, joined, answers[rows])
             if taken is not None:
                 taken(list(rows), joined)
             rows.clear()
@@ -117,6 +118,19 @@ def predict_with_features(
     order = np.argsort(np.array(rows, dtype=np.int64), kind="stable")
     names = parts[0] if parts else ()
     return found, {name: np.concatenate([part[name] for part in parts])[order] for name in names}
+
+
+def answered(model: Loaded, blocks: Blocks) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """(answers (image, output), novelty (image,), not a number where the model knows none) for what the network says.
+
+    Each image is asked for alone: the last digits of a product of matrices depend on how many rows it has, and on the
+    threads that share it (the caller allows one), and an answer must not depend on the images beside it.
+    """
+    n = len(next(iter(blocks.values())))
+    each = [{name: values[k : k + 1] for name, values in blocks.items()} for k in range(n)]
+    answers = np.concatenate([_through(model, one) for one in each])
+    new = [_novelty(model, one, answers[k : k + 1]) for k, one in enumerate(each)]
+    return answers, np.array(new, dtype=np.float32).reshape(len(each))
 
 
 def _novelty(model: Loaded, blocks: Blocks, answers: npt.NDArray[np.float32]) -> npt.NDArray[np.floating] | float:

@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from headstart import recipe
 from headstart.data.splits import nested_order
+from headstart.files.cores import n_cores
 from headstart.finetune.at_cut import Stored
 from headstart.finetune.design import Bar, Design, Epoch, no_bar
 from headstart.finetune.job import Session, Tuning
@@ -31,7 +32,6 @@ from headstart.story.folds import Fitter, fitter, refitter
 from headstart.story.plan import Plan
 from headstart.tasks.task import Head, OwnHead, Rule, Task, Verdict, closed_form, solved
 from headstart.tasks.two_classes import judged_by
-from headstart.trunk.engine import n_cores
 
 FEW_IMAGES = 1000  # up to which folds are fitted one after another
 CHUNK = 1024  # rows that a head reads at a time

@@ -10,7 +10,8 @@ import datetime
 import json
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from headstart.counted import counted
-from headstart.errors import HeadstartError, lacks_memory
+from headstart.errors import HeadstartError, OutputError, lacks_memory
 from headstart.export.about import about
 from headstart.export.agreement import (
     BATCH,
@@ -130,11 +131,11 @@ def export(folder: str | Path, asked: Asked, watch: Watcher = QUIET) -> Exported
     data = str(bundle.manifest.get("data_fingerprint", ""))
     check_folder(place, data, asked.force)
     found: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory(prefix="headstart-") as scratch:
+    with _scratch() as scratch:
         held = held_out(bundle, asked.data)
         if asked.int8:
             int8.check_images(held)
-        truth = truth_of(model, held, Path(scratch), watch)
+        truth = truth_of(model, held, scratch, watch)
         said = about(model, bundle.folder.name, asked.any_size)
 
         def fill(new: Path) -> None:
@@ -147,6 +148,20 @@ def export(folder: str | Path, asked: Asked, watch: Watcher = QUIET) -> Exported
 
         write_folder(place, data, asked.force, fill)
     return Exported(place, found, noted(bundle, key_of(asked), found))
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A folder for a while. Raises OutputError where the disk with the system's temporary files takes no more."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="headstart-") as place:
+            yield Path(place)
+    except OutputError:
+        raise
+    except OSError as error:
+        if lacks_memory(error):
+            raise
+        raise OutputError(f"temporary files cannot be written ({why(error)}): free some space, or set TMPDIR") from None
 
 
 def key_of(asked: Asked) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from headstart import recipe
+from headstart.files.cores import n_cores
 from headstart.heads.closed import tied_places
 from headstart.heads.folds import ALL_TRIED, HELD, nearest, on_held
 from headstart.heads.material import Ints, Material
@@ -21,7 +22,6 @@ from headstart.heads.taps import TapSet
 from headstart.heads.without import Asked, Shared, Taught
 from headstart.judge.crossing import Fit
 from headstart.tasks.task import Task
-from headstart.trunk.engine import n_cores
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,10 +8,11 @@ image counts where its bytes are those that fit saw.
 from __future__ import annotations
 
 import shlex
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -73,17 +74,18 @@ def held_out(bundle: Bundle, data: str | None, most: int = MOST, seed: int = 0) 
 
 
 def _table_of(bundle: Bundle, data: str | None) -> Table:
-    task = str(bundle.manifest.get("task", "classify"))
+    task, words = str(bundle.manifest.get("task", "classify")), _words(bundle)
+    label = next((value for option, value in pairwise(words) if option == "--label"), None)
     if data is not None:
         try:
-            return read_table(data, min_classes=1, task=task)
+            return read_table(data, min_classes=1, task=task, label=label)
         except DataError:
             if not Path(data).exists():
                 raise
             return list_images([data])
     for place in _places(bundle):
         try:
-            return read_table(place, min_classes=1, task=task)
+            return read_table(place, min_classes=1, task=task, label=label)
         except HeadstartError:
             continue
     raise _nowhere(bundle, None)
@@ -91,16 +93,20 @@ def _table_of(bundle: Bundle, data: str | None) -> Table:
 
 def _places(bundle: Bundle) -> Iterator[Path]:
     """Where the images of the fit may be."""
-    try:
-        words = shlex.split(str(bundle.run.get("command", "")))
-    except (ValueError, BundleError):
-        return
-    given = next((word for word in words[2:] if not word.startswith("-")), None)
+    given = next((word for word in _words(bundle)[2:] if not word.startswith("-")), None)
     if given is None:
         return
     for folder in (Path(), bundle.folder.parent, bundle.folder.parent.parent):
         if (folder / given).exists():
             yield folder / given
+
+
+def _words(bundle: Bundle) -> list[str]:
+    """The command of the fit; none where it is gone."""
+    try:
+        return shlex.split(str(bundle.run.get("command", "")))
+    except (ValueError, BundleError):
+        return []
 
 
 def _split_of(bundle: Bundle) -> Split | None:
@@ -165,22 +171,25 @@ def _nowhere(bundle: Bundle, data: str | None) -> DataError:
 
 def decoded(held: HeldOut, preprocess: images.Preprocess, out: Path) -> tuple[HeldOut, Path]:
     """The pixels (image, height, width, 3) as a .npy file; images that cannot be decoded are left out of both. Raises
-    DataError where none can."""
+    DataError where none can, OSError."""
     kept: list[int] = []
-    pixels: Any = np.lib.format.open_memmap(out, "w+", np.uint8, (len(held.table), *preprocess.size, 3))
-    for row in range(len(held.table)):
-        try:
-            pixels[len(kept)] = images.load(held.table.read(row), preprocess).array
-        except ImageError:
-            continue
-        kept.append(row)
+    raw = out.with_suffix(".raw")
+    with raw.open("wb") as file:  # not a mapped file: where the disk is full, writing to one ends the process
+        for row in range(len(held.table)):
+            try:
+                file.write(images.load(held.table.read(row), preprocess).array.data)
+            except ImageError:
+                continue
+            kept.append(row)
     if not kept:
         raise DataError("none of the images that the export is checked on can be read: name others with --data DATA")
+    with raw.open("rb") as file, out.open("wb") as whole:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (len(kept), *preprocess.size, 3)}
+        np.lib.format.write_array_header_1_0(whole, header)
+        shutil.copyfileobj(file, whole)
+    raw.unlink()
     if len(kept) == len(held.table):
-        pixels.flush()
         return held, out
-    whole = out.with_name(f"read-{out.name}")
-    np.save(whole, pixels[: len(kept)])
     said = f"{len(kept):,}{held.said[len(f'{len(held.table):,}') :]}"
     fewer = HeldOut(held.table.take(kept), held.groups[kept], held.labelled, said, held.teaching, held.taught)
-    return fewer, whole
+    return fewer, out

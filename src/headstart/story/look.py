@@ -19,6 +19,7 @@ from headstart.data.duplicates import DuplicateSet, find_conflicts, find_leaks
 from headstart.data.facts import Facts, facts_of
 from headstart.data.quality import SIDE, Looks, Odd, faults, looks_of
 from headstart.errors import ImageError
+from headstart.files.cores import n_cores
 from headstart.heads.apart import Apart, apart
 from headstart.heads.material import Ints
 from headstart.judge import shortcut
@@ -26,7 +27,6 @@ from headstart.judge.shortcut import Told
 from headstart.story.given_away import OF_CLASSES
 from headstart.story.opening import QUIET, Watcher
 from headstart.story.pipeline import Seen
-from headstart.trunk.engine import n_cores
 
 T = TypeVar("T")
 RUN = 64  # images a task of a thread

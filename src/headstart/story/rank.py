@@ -26,6 +26,7 @@ from headstart.data.images import content_hash
 from headstart.data.splits import nested_order
 from headstart.data.table import Table
 from headstart.errors import BackboneError, DataError, ImageError, OptionError, OutputError
+from headstart.files.cores import n_cores
 from headstart.heads.material import Ints, Material
 from headstart.heads.taps import LAST, TapSet
 from headstart.judge.crossing import Measure
@@ -36,7 +37,7 @@ from headstart.story.opening import QUIET, Options, Watcher, features_of, open_n
 from headstart.story.options import auto_words
 from headstart.story.ranked import Ranked, Ranking, Together
 from headstart.tasks.task import Task, solved
-from headstart.trunk.engine import Engine, n_cores
+from headstart.trunk.engine import Engine
 from headstart.trunk.network import Backbone, block_names
 from headstart.trunk.speed import images_per_second
 

@@ -18,6 +18,7 @@ from headstart import recipe
 from headstart.data.table import Table
 from headstart.data.targets import Targets
 from headstart.errors import OptionError
+from headstart.files.cores import n_cores
 from headstart.finetune.objective import Objective
 from headstart.heads.material import Blocks, Ints, Material
 from headstart.heads.probe import Candidate, Known, Link, Probe
@@ -28,7 +29,6 @@ from headstart.judge.crossing import Measure
 from headstart.judge.labels import Suspect
 from headstart.judge.marks import Marks, Score, Summary
 from headstart.judge.summaries import crossed, measure_of, summarise
-from headstart.trunk.engine import n_cores
 
 Rule = Mapping[str, tuple[float, ...]]  # what turns outputs into a decision: thresholds, half widths; kept with a model
 Record = dict[str, Any]  # of one image, JSON-ready: what `predict` says of it

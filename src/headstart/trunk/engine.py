@@ -41,6 +41,7 @@ import openvino
 
 from headstart.errors import HeadstartError, OptionError
 from headstart.files import forks
+from headstart.files.cores import n_cores
 from headstart.trunk.backbone import made_by
 from headstart.trunk.layers import LAST
 from headstart.trunk.network import Backbone
@@ -102,11 +103,6 @@ def cpu_batch(size: tuple[int, int]) -> int:
     return CPU_BATCH_SMALL if max(size) <= SMALL_INPUT else CPU_BATCH
 
 
-def n_cores() -> int:
-    """The processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-
-
 def accelerator() -> str | None:
     """torch's name of the device that is faster than the processor, or None. torch is asked only where there may be
     one."""
@@ -148,9 +144,14 @@ def _check_room() -> None:
 class OpenVinoEngine:
     """A static-shape graph with as many requests in flight as the throughput hint asks for; safe on several threads."""
 
-    def __init__(self, backbone: Backbone, precision: str, batch: int | None = None) -> None:
+    def __init__(
+        self, backbone: Backbone, precision: str, batch: int | None = None, traced_at: int | None = None
+    ) -> None:
+        """`traced_at`: take the graph for batches of that many images and change its shape, so that torch need not
+        trace another. Raises RuntimeError where OpenVINO cannot."""
         self.name, self.precision = f"openvino {openvino.__version__.split('-')[0]}", precision
         self.batch = batch or cpu_batch(backbone.preprocess.size)
+        self._traced_at = traced_at or self.batch
         self._backbone, self._compiling = backbone, forks.Lock()
         self._compiled, self._process = self._compile(), os.getpid()
 
@@ -163,13 +164,17 @@ class OpenVinoEngine:
             "INFERENCE_PRECISION_HINT": self.precision,
             "INFERENCE_NUM_THREADS": n_cores(),
         }
-        about = {"compiled": graph_key(self._backbone, self.batch), "for": config | processor(core)}
+        traced = {} if self._traced_at == self.batch else {"traced at": self._traced_at}
+        about = {"compiled": graph_key(self._backbone, self.batch) | traced, "for": config | processor(core)}
         compiled = None
         if content := shelf and shelf.read(about):
             with suppress(RuntimeError):
                 compiled = core.import_model(content, "CPU", config)
         if compiled is None:
-            compiled = core.compile_model(core.read_model(*graph_of(self._backbone, self.batch)), "CPU", config)
+            graph = core.read_model(*graph_of(self._backbone, self._traced_at))
+            if self._traced_at != self.batch:
+                graph.reshape([self.batch, *self._backbone.preprocess.size, 3])
+            compiled = core.compile_model(graph, "CPU", config)
             if shelf:
                 shelf.write(about, compiled.export_model().getvalue())
         forks.owns_threads(compiled)
@@ -182,16 +187,45 @@ class OpenVinoEngine:
                 self._compiled, self._process = self._compile(), os.getpid()
             return self._compiled
 
+    @property
+    def at_once(self) -> int:
+        """Batches that are worked on at the same time."""
+        return int(self._of_this_process().get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+
+    def single(self) -> OpenVinoEngine | None:
+        """The same for one image at a time; None where its rows differ from those of this engine by a single bit, or
+        OpenVINO cannot change the shape of the graph."""
+        rng = np.random.default_rng(0)
+        pixels = rng.integers(0, 256, (self.batch, *self._backbone.preprocess.size, 3), np.uint8)
+        rows: list[Rows] = []
+        try:
+            one = OpenVinoEngine(self._backbone, self.precision, 1, traced_at=self.batch)
+            one.run(enumerate(pixels[:, None]), lambda _, row: rows.append(row.copy()))
+            self.run([(0, pixels)], lambda _, all_rows: rows.append(all_rows.copy()))
+        except RuntimeError as error:
+            log.info("%s takes no single image: %s", self._backbone.name, str(error).splitlines()[0][:160])
+            return None
+        return one if np.array_equal(np.concatenate(rows[:-1]), rows[-1]) else None
+
+    def ready(self) -> Callable[[Bytes], Rows]:
+        """A function for one thread alone: pixels (batch, height, width, 3) -> rows (batch, feature), waited for."""
+        request = self._of_this_process().create_infer_request()
+
+        def ask(pixels: Bytes) -> Rows:
+            request.start_async({0: pixels}, share_inputs=True)
+            request.wait()
+            return np.array(request.get_output_tensor(0).data, dtype=np.float32)
+
+        return ask
+
     def run(self, batches: Iterable[tuple[Any, Bytes]], deliver: Deliver) -> None:
         """Results are waited for, oldest first, in the calling thread.
 
         Not `AsyncInferQueue`: its callbacks run Python in OpenVINO's own threads, and where the last of them still
         wants the interpreter's lock while the network is freed, both wait for ever.
         """
-        compiled = self._of_this_process()
-        # two more than run at once, so that none of them waits for the caller
-        in_flight = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")) + 2
-        free = deque(compiled.create_infer_request() for _ in range(in_flight))
+        compiled, in_flight = self._of_this_process(), self.at_once + 2  # so that none of them waits for the caller
+        free: deque[Any] = deque()
         waiting: deque[tuple[Any, Any, Bytes]] = deque()  # request, tag, and the pixels, which are shared, not copied
 
         def finish() -> None:
@@ -202,9 +236,9 @@ class OpenVinoEngine:
 
         try:
             for tag, pixels in batches:
-                if not free:
+                if not free and len(waiting) == in_flight:
                     finish()
-                request = free.popleft()
+                request = free.popleft() if free else compiled.create_infer_request()
                 request.start_async({0: pixels}, share_inputs=True)
                 waiting.append((request, tag, pixels))
             while waiting:

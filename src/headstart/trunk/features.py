@@ -21,7 +21,8 @@ from headstart.counted import counted
 from headstart.data import images
 from headstart.data.table import Table
 from headstart.errors import DataError, ImageError, OutputError
-from headstart.trunk.engine import Bytes, Engine, Rows, n_cores
+from headstart.files.cores import n_cores
+from headstart.trunk.engine import Bytes, Engine, Rows
 from headstart.trunk.network import Backbone, block_names, block_widths
 from headstart.trunk.store import SHARD_BYTES, SHARD_ROWS, Halves, Store
 
@@ -212,6 +213,11 @@ def gathered(remarks: Iterable[tuple[str, str]]) -> tuple[str, ...]:
         f"{found[0]}: {remark}" if len(found) == 1 else f"{counted(len(found), 'image')}, such as {found[0]}: {remark}"
         for remark, found in names.items()
     )
+
+
+def told(backbone: Backbone, rows: Rows) -> dict[str, Halves]:
+    """What an engine says of some images, rows (image, feature), as `stream` delivers it: block -> (image, feature)."""
+    return by_block(backbone, finite(rounded(rows)))
 
 
 def rounded(rows: Rows) -> Halves:
