@@ -34,6 +34,7 @@ LARGEST = 0.35  # of the float file
 PER_VALUE = 3  # bytes that a weight costs more in float
 SPARE = 0.05  # of the float file, for weights in float: int8 files take 0.27 to 0.30 of it
 ROUNDS = 4  # files that are tried at most, each with twice the layers in float
+SAFE = 0.5  # of the noise that is allowed, as far as it can be foretold: files came to 0.7 to 1.3 times that
 FEWEST = 4  # layers that are taken back at once
 ERRORS = 0.1  # the share of wrong answers that the noise which is allowed is worked out for
 LEAST = 1e-30  # of a probability in float32 whose logarithm is taken
@@ -59,15 +60,14 @@ class Chosen:
 
 
 def allowed_noise(task: str, max_drop: float) -> float:
-    """The mean square of a score's change that costs half of `max_drop` points, as far as that can be told.
+    """The mean square of a score's change that costs `max_drop` points, as far as that can be told.
 
     Of classes the score is the logarithm of the odds between the best two. Where probabilities are calibrated and
     margins m near 0 have the density f, wrong answers are the integral of f / (1 + exp m) = f ln 2, and a normal change
     with the variance v costs the integral of f P(change > m) m / 2 = f v / 8. Of values the score is in units of their
     standard deviation, so that v is what R2 loses.
     """
-    points = max_drop / 100 / 2
-    return points if task == "regress" else 8 * math.log(2) * points / ERRORS
+    return max_drop / 100 if task == "regress" else 8 * math.log(2) * max_drop / 100 / ERRORS
 
 
 def expected_drop(noise: float, errors: float) -> float:
@@ -125,7 +125,7 @@ def quantise(
     size: int,
     allowed: float,
 ) -> tuple[tuple[str, ...], float, int]:
-    """Write the file; returns (layers left in float beside the first, noise, files tried).
+    """Write the file; returns (layers left in float, noise, files tried).
 
     suffering: of `sensitive.layers`. measured: of the file that was just written, (bytes, noise). size: bytes of the
     float file. The first layer is always in float: it reads the normalised picture, of which 256 steps are no more than
@@ -137,18 +137,22 @@ def quantise(
     floats: list[str] = []
     spare = SPARE * size
     for layer in ranked:
-        if expected > allowed and PER_VALUE * layer.values <= spare:
+        if expected > SAFE * allowed and PER_VALUE * layer.values <= spare:
             floats, expected, spare = [*floats, layer.name], expected - layer.noise, spare - PER_VALUE * layer.values
-    noise, tried = math.inf, 0
-    while tried < ROUNDS:
-        quantiser.write(path, [name for name in (first, *floats) if name])
+    tried: list[tuple[float, list[str]]] = []
+    while True:
+        kept = [name for name in quantiser.layers if name == first or name in floats]
+        quantiser.write(path, kept)
         written, noise = measured()
-        tried += 1
+        tried.append((noise, kept))
         more = _more(ranked, floats, LARGEST * size - written)
-        if noise <= allowed or not more or tried == ROUNDS:
+        if noise <= allowed or not more or len(tried) == ROUNDS:
             break
-        floats += more
-    return tuple(name for name in quantiser.layers if name in floats), noise, tried
+        floats = [*floats, *more]
+    noise, best = min(tried)
+    if best != tried[-1][1]:
+        quantiser.write(path, best)
+    return tuple(best), noise, len(tried)
 
 
 def _more(ranked: Sequence[Layer], floats: Sequence[str], spare: float) -> list[str]:

@@ -46,7 +46,7 @@ class OnnxQuantiser:
                 activation_qType=QuantType.QUInt8,
                 tensors_range=self.ranges,
                 nodes_to_quantize=[],
-                nodes_to_exclude=[*self.outside, *(self.layers[name] for name in floats)],
+                nodes_to_exclude=[*self.outside, *_with_followers(self.prepared.graph, floats, self.layers)],
                 op_types_to_quantize=sorted({*QDQRegistry, *QLinearOpsRegistry}),
                 extra_options={},
             )
@@ -81,7 +81,19 @@ def onnx_quantiser(path: Path, pixels: Sequence[Pixels], scratch: Path, narrow: 
         )
         calibrator.collect_data(Reader())
         ranges = calibrator.compute_data()
-    return OnnxQuantiser(model, ranges, _layers(model.graph), _outside(model.graph), narrow)
+    outside = _outside(model.graph)
+    layers = {name: node for name, node in _layers(model.graph).items() if node not in outside}
+    return OnnxQuantiser(model, ranges, layers, outside, narrow)
+
+
+def _with_followers(graph: Any, floats: Collection[str], layers: dict[str, str]) -> list[str]:
+    """The nodes of these layers, and the non-linearities after them: what lies between the two would otherwise be
+    rounded over its whole range, which the non-linearity cuts off."""
+    alone = {layers[name] for name in floats}
+    made = {output for node in graph.node if node.name in alone for output in node.output}
+    return [
+        node.name for node in graph.node if node.name in alone or (node.op_type in FOLLOWS and node.input[0] in made)
+    ]
 
 
 def _layers(graph: Any) -> dict[str, str]:

@@ -133,8 +133,7 @@ def export(folder: str | Path, asked: Asked, watch: Watcher = QUIET) -> Exported
     found: dict[str, Any] = {}
     with _scratch() as scratch:
         held = held_out(bundle, asked.data)
-        if asked.int8:
-            int8.check_images(held)
+        held = int8.shared_out(held) if asked.int8 else held
         truth = truth_of(model, held, scratch, watch)
         said = about(model, bundle.folder.name, asked.any_size)
 

@@ -31,7 +31,7 @@ from headstart.ship.package import Loaded
 from headstart.story.held_out import HeldOut
 from headstart.story.opening import QUIET, Watcher
 
-LEAST = 16  # images that calibrate and choose layers: fewer say nothing of ranges
+LEAST = 8  # images that calibrate and choose layers: fewer say nothing of ranges
 PACE = "pace"  # the program that times two exports in turn
 
 
@@ -64,12 +64,27 @@ def check_int8(of: Format, max_drop: float, any_size: bool) -> None:
         raise OptionError(f"--to {of.name} --int8 needs {package}: {of.extra}")
 
 
-def check_images(held: HeldOut) -> None:
-    """Raises DataError where the images that are here can neither calibrate nor judge."""
+def shared_out(held: HeldOut, seed: int = 0) -> HeldOut:
+    """Images that judge, with others that taught beside them. Of a model that was cross-validated on few all taught and
+    may judge: there half of them at most calibrate instead, whole groups. Raises DataError where that is not enough."""
     if not held.labelled:
         raise DataError("--int8 is judged by images whose truth is known: name some with --data DATA")
+    n, wanted = len(held.table), quantise.CALIBRATE + quantise.CHOOSE
+    if held.taught and len(held.teaching) < quantise.CALIBRATE:
+        order = np.random.default_rng(seed).permutation(np.unique(held.groups))
+        sizes = np.array([(held.groups == group).sum() for group in order])
+        moved = np.isin(held.groups, order[sizes.cumsum() <= min(wanted, n // 2)])
+        rest, said = np.flatnonzero(~moved), held.said.removeprefix(f"{n:,}")
+        held = replace(
+            held,
+            table=held.table.take(rest),
+            groups=held.groups[rest],
+            said=f"{len(rest):,}{said}",
+            teaching=held.table.take(np.flatnonzero(moved)),
+        )
     if len(held.teaching) < LEAST:
         raise _too_few(len(held.teaching))
+    return held
 
 
 def _too_few(n: int) -> DataError:
