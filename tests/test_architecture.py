@@ -24,9 +24,10 @@ FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.r
 
 DOORS = {
     "timm": {"trunk/maker.py", "trunk/catalog.py"},
-    "openvino": {"trunk/engine.py", "export/openvino.py"},
-    "onnx": {"export/onnx.py"},
-    "onnxruntime": set(),
+    "openvino": {"trunk/engine.py", "export/openvino.py", "export/quantise_openvino.py"},
+    "nncf": {"export/quantise_openvino.py"},
+    "onnx": {"export/onnx.py", "export/quantise_onnx.py"},
+    "onnxruntime": {"export/quantise_onnx.py"},
     "simplejpeg": {"data/jpeg.py"},
     # one decoder, a file for each kind; given, sources and table know a Pillow image that the user hands in
     "PIL": {
@@ -49,6 +50,7 @@ WITH_TORCH = {
     "export/graph.py",
     "export/native.py",
     "export/onnx.py",
+    "export/sensitive.py",
     "finetune/above.py",
     "finetune/arithmetic.py",
     "finetune/checkpoint.py",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ class OpenVinoQuantiser:
     def write(self, path: Path, floats: Collection[str]) -> None:
         """The graph in int8, but for these layers."""
         with quietly():
-            import nncf
+            nncf = _nncf()
             from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
 
             model = openvino.Core().read_model(self.folded)
@@ -47,6 +48,19 @@ class OpenVinoQuantiser:
             )
         found.set_rt_info(model.get_rt_info(KEPT).value, KEPT)
         openvino.save_model(found, path, compress_to_fp16=False)
+
+
+def _nncf() -> Any:
+    """The library. It would report its use over the network, unasked: it does not where that package is not found."""
+    reports = "openvino_telemetry"
+    known = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == reports}
+    sys.modules[reports] = None  # type: ignore[assignment]
+    try:
+        import nncf
+    finally:
+        del sys.modules[reports]
+        sys.modules.update(known)
+    return nncf
 
 
 def openvino_quantiser(path: Path, pixels: Sequence[Pixels], scratch: Path, narrow: bool) -> OpenVinoQuantiser:

@@ -19,7 +19,7 @@ from torch.func import functional_call
 
 from headstart.export.layers import TRUNK, Pixels
 
-LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 LEVELS, WEIGHT_LEVELS = 255, 127  # uint8 of what goes in; int8 on both sides of 0 of weights
 
 
@@ -36,7 +36,7 @@ class Layer:
 def layers(
     module: nn.Module, pixels: Sequence[Pixels], scored: Callable[[torch.Tensor], torch.Tensor]
 ) -> tuple[Layer, ...]:
-    """Each convolution of a graph (uint8 pixels -> answers), in the order of its modules. pixels: images a few at a
+    """Each layer of a graph (uint8 pixels -> answers), in the order of its modules. pixels: images a few at a
     time. scored: answers (image, output) -> (image,), what must not change."""
     found: dict[str, list[npt.NDArray[np.float64]]] = {}
     for some in pixels:

@@ -29,7 +29,25 @@ def _section(exports: Mapping[str, Mapping[str, Any]]) -> str:
         "| export | MB | images | largest difference | labels that agree | score there | predict's | ms an image |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    return "\n".join([*lines, *(f"| {' | '.join(_cells(name, e))} |" for name, e in sorted(exports.items()))])
+    lines += [f"| {' | '.join(_cells(name, e))} |" for name, e in sorted(exports.items())]
+    told = [line for name, e in sorted(exports.items()) if (line := _int8(name, e.get("int8")))]
+    return "\n".join([*lines, *(["", *told] if told else [])])
+
+
+def _int8(name: str, found: object) -> str:
+    """What is said of an export in 8-bit integers; nothing of others, or where the record was broken by hand."""
+    if not isinstance(found, dict) or not isinstance(found.get("gate"), dict):
+        return ""
+    verdict, floats, notes = found["gate"], found.get("floats"), found.get("notes")
+    kept = ", ".join(f"`{layer}`" for layer in floats) if isinstance(floats, list) and floats else "none"
+    told = (
+        f"- `{name}` is in 8-bit integers: {_number(found.get('size_ratio'), '{:.0f} %', 100)} of the size and "
+        f"{_number(found.get('speed_ratio'), '{:.2f}')} times the speed of float32 where it was made; "
+        f"{_number(verdict.get('drop'), '{:.2f}')} points lost ({_number(verdict.get('low'), '{:+.2f}')} to "
+        f"{_number(verdict.get('high'), '{:+.2f}')}), {_number(verdict.get('max_drop'), '{:g}')} allowed. "
+        f"Layers left in float: {kept}."
+    )
+    return told + "".join(f" {str(note)[:1].upper()}{str(note)[1:]}." for note in (notes or ()))
 
 
 def _cells(name: str, export: Mapping[str, Any]) -> list[str]:

@@ -234,7 +234,7 @@ def checked(
     found = compared(model, truth, ran)
     record = recorded(of, truth, ran, found, size_of(folder))
     if made is not None:
-        return record | {"int8": int8.gated(model, made, truth.held, truth.answers, ran.answers, found.score)}
+        return record | {"int8": int8.gated(model, made, truth.held, truth.answers, ran.answers, found.score).to_json()}
     agrees(found, bound_of(model, any_size), of)
     return record
 

@@ -62,7 +62,7 @@ def held_out(bundle: Bundle, data: str | None, most: int = MOST, seed: int = 0) 
     if not found:
         raise _nowhere(bundle, data)
     teaching = sorted(set(rows) - (set(found) if crossed else set(judges)))
-    what = f"{named} images" if named else "cross-validated images"
+    what = f"{named} images" if named else "images, which taught it too"
     return HeldOut(
         table.take(found),
         np.array([split.groups[rows[row]] for row in found], np.int64),
@@ -191,5 +191,4 @@ def decoded(held: HeldOut, preprocess: images.Preprocess, out: Path) -> tuple[He
     if len(kept) == len(held.table):
         return held, out
     said = f"{len(kept):,}{held.said[len(f'{len(held.table):,}') :]}"
-    fewer = HeldOut(held.table.take(kept), held.groups[kept], held.labelled, said, held.teaching, held.taught)
-    return fewer, out
+    return HeldOut(held.table.take(kept), held.groups[kept], held.labelled, said, held.teaching, held.taught), out

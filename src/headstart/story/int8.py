@@ -32,6 +32,7 @@ from headstart.story.held_out import HeldOut
 from headstart.story.opening import QUIET, Watcher
 
 LEAST = 8  # images that calibrate and choose layers: fewer say nothing of ranges
+FEWEST_LAYERS = 2  # the first stays in float; transformers have convolutions there alone
 PACE = "pace"  # the program that times two exports in turn
 
 
@@ -164,6 +165,11 @@ def _quantised(
     parts = [np.array(some[at : at + quantise.AT_ONCE]) for at in range(0, len(some), quantise.AT_ONCE)]
     suffering = layers(graph_of(model), parts, quantise.scored(task, unit))
     quantiser = quantiser_of(of, before / of.file, calibrating, inside, narrow)
+    if len(quantiser.layers) < FEWEST_LAYERS:
+        raise HeadstartError(
+            f"{model.backbone.name} has its weights in other layers than convolutions, which --int8 leaves in float: "
+            "leave --int8 out"
+        )
 
     def measured() -> tuple[int, float]:
         return size_of(folder), quantise.noise_of(task, ours, _answers(folder, of, choosing), unit)
@@ -209,10 +215,22 @@ def _speed(of: Format, before: Path, after: Path, pixels: Path, scratch: Path) -
     return round(float_seconds / seconds, 3)
 
 
+@dataclass(frozen=True)
+class Gated:
+    """An int8 file that the gate let through; notes: what is to be said of it."""
+
+    made: Made
+    verdict: gate.Verdict
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return self.made.to_json() | {"gate": self.verdict.to_json(), "notes": list(self.notes)}
+
+
 def gated(
     model: Loaded, made: Made, held: HeldOut, ours: Answers, theirs: Answers | None, score: Score | None
-) -> dict[str, Any]:
-    """What export.json says of int8. ours, theirs (image, output): what `predict` and the file say of the held images.
+) -> Gated:
+    """What the gate says. ours, theirs (image, output): what `predict` and the file say of the held images.
 
     Raises HeadstartError where the file loses too much.
     """
@@ -220,8 +238,8 @@ def gated(
     assert score is not None
     found = verdict(model, made, held, ours, theirs, score)
     gate.check(found, len(made.chosen.floats), made.chosen.layers)
-    notes = [note for note in (slower(made), gate.remark(found, held.taught)) if note]
-    return made.to_json() | {"gate": found.to_json(), "notes": notes}
+    notes = tuple(note for note in (slower(made), gate.remark(found, held.taught)) if note)
+    return Gated(made, found, notes)
 
 
 def verdict(model: Loaded, made: Made, held: HeldOut, ours: Answers, theirs: Answers, score: Score) -> gate.Verdict:
