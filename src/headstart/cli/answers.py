@@ -275,6 +275,8 @@ def record_line(record: Mapping[str, Any]) -> str:
         said = ", ".join(f"{name} {record['probabilities'][name]:.1%}" for name in record["labels"]) or "none of them"
     elif "values" in record:
         said = ", ".join(_value_said(record, name) for name in record["values"])
+    elif "verdict" in record:
+        said = f"{record['verdict']} ({record['score']:.3f})"
     else:
         said = f"{record['identity'] or 'unknown'} ({record['score']:.3f})"
     return f"{record['path']}: {said}"

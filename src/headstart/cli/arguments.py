@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from headstart import __version__, recipe
-from headstart.cli.answering import answer_options
+from headstart.cli.answering import GOOD_HELP, answer_options
 from headstart.cli.console import ClosedOutputError, writing
 from headstart.files.cells import printable
 from headstart.story.options import AUGMENTATIONS, PRECISIONS, TAPS, Options
@@ -263,10 +263,11 @@ def _data_options(command: argparse.ArgumentParser, leaves_out: bool = False, as
         data.add_argument(
             "--task",
             default="auto",
-            metavar="auto|classify|tag|regress|recognise",
+            metavar="auto|classify|tag|regress|recognise|anomaly",
             help="what is learned of an image: its class; several labels; measured values; who or what it is, new ones "
-            "too (default: what the data clearly hold)",
+            "too; whether anything is odd, from good pictures alone (default: what the data clearly hold)",
         )
+    data.add_argument("--good", metavar="LABEL", help=GOOD_HELP)
     data.add_argument(
         "--label", metavar="COLUMN", help="the column of the truth in a list, or several with commas between"
     )

@@ -206,7 +206,7 @@ def _parquet(found: list[Record]) -> bytes:
             return pa.list_(pa.string())
         if name in ("abstain", "known"):
             return pa.bool_()
-        return pa.string() if name in ("path", "label", "identity", "error") else pa.float64()
+        return pa.string() if name in ("path", "label", "identity", "verdict", "error") else pa.float64()
 
     schema = pa.schema([(name, kind(name, value)) for name, value in found[0].items()]) if found else pa.schema([])
     sink = io.BytesIO()

@@ -53,6 +53,7 @@ class Options:
     aim: str = "accuracy"  # what answers serve; or "balanced": the mean recall of the classes
     cost: str | None = None  # CSV file of what each mistake costs; None: all the same
     positive: str | None = None  # of two classes the one that is looked for; None: judge.two_classes.looked_for
+    false_alarms: float | None = None  # share of good pictures that are called odd; None: heads.oddity.RATE
     min_images: int | None = None  # classes with fewer training images are left out; None: they are refused
     cache: str | None = None  # folder; None: HEADSTART_CACHE or the platform's
     seed: int = 0
