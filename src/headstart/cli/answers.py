@@ -226,8 +226,9 @@ NAMES = {  # of scores, where a terminal has room for less
     "tar_at_far_1e3": "TAR, FAR 0.1 %",
     "open_set_rate": "open set",
     "log_loss": "log-loss",
+    "auroc": "AUROC",
 }
-NO_SHARES = ("r2", "mae", "rmse", "log_loss")
+NO_SHARES = ("r2", "mae", "rmse", "log_loss", "auroc")
 
 
 def _name(score: str) -> str:

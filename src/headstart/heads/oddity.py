@@ -56,7 +56,7 @@ class Cloud:
         x = _side_by_side(self.parts, blocks) - self.mean
         along = x @ self.axes.T
         weight = 1 / self.spread - 1 / self.rest
-        return np.maximum((x**2).sum(axis=1) / self.rest + (along**2) @ weight, 0).astype(np.float64)
+        return np.asarray(np.maximum((x**2).sum(axis=1) / self.rest + (along**2) @ weight, 0), np.float64)
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Patches:
         asked = (found.reshape(-1, found.shape[-1]) - self.mean) @ self.whitening
         squares = (self.memory**2).sum(axis=1) - 2 * (asked @ self.memory.T)
         nearest = np.maximum(squares.min(axis=1) + (asked**2).sum(axis=1), 0)
-        return np.sqrt(nearest).reshape(found.shape[:3]).astype(np.float32)
+        return np.asarray(np.sqrt(nearest).reshape(found.shape[:3]), np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +147,7 @@ class Oddity:
 
     def total(self, measured: Doubles) -> Doubles:
         """(image,): the sum of measures (image, measure), each in widths from its middle."""
-        return np.asarray((measured - np.array(self.middles)) / np.array(self.widths)).sum(axis=1)
+        return np.asarray(((measured - np.array(self.middles)) / np.array(self.widths)).sum(axis=1))
 
     def heat(self, blocks: Blocks) -> Floats | None:
         """(image, height, width): 0 is usual of a patch, 1 as odd as in one of the good pictures at the threshold."""
@@ -291,7 +291,7 @@ def _smoothed(grid: Floats) -> Floats:
         n = grid.shape[axis]
         up = np.take(grid, np.minimum(np.arange(n) + 1, n - 1), axis=axis)
         down = np.take(grid, np.maximum(np.arange(n) - 1, 0), axis=axis)
-        grid = (grid + up + down) / np.float32(3)
+        grid = np.asarray((grid + up + down) / 3, np.float32)
     return grid
 
 
@@ -300,7 +300,7 @@ def _enlarged(grid: Floats, side: int) -> Floats:
     if grid.shape[1] == side:
         return grid
     at = np.minimum(((np.arange(side) + 0.5) * grid.shape[1] / side).astype(np.intp), grid.shape[1] - 1)
-    return np.take(np.take(grid, at, axis=1), at, axis=2)
+    return np.asarray(np.take(np.take(grid, at, axis=1), at, axis=2))
 
 
 def memory_of(blocks: Blocks, layers: tuple[Layer, ...], seed: int) -> Patches:

@@ -20,6 +20,7 @@ from headstart.files.cells import csv_bytes
 from headstart.finetune.choice import TUNED
 from headstart.finetune.trained_head import TrainedHead
 from headstart.heads.material import Ints, Material
+from headstart.heads.oddity import Oddity
 from headstart.heads.taps import LAST
 from headstart.judge.labels import expected
 from headstart.report.measures import full, measure
@@ -224,6 +225,7 @@ def report_data(
         threshold=fitted.options.threshold,
         columns=_columns(fitted),
         acceptance=_acceptance(fitted),
+        detection=_detection(fitted),
         network=_network(fitted),
         candidates=_candidates(fitted),
         tried_on=_tried_on(fitted),
@@ -353,6 +355,12 @@ def _acceptance(fitted: Fitted) -> report.Acceptance | None:
         return None
     one, two = fitted.head.recogniser.identify, fitted.head.recogniser.verify
     return report.Acceptance(one.value, two.value, one.rate, one.n, two.n)
+
+
+def _detection(fitted: Fitted) -> report.Detection | None:
+    """The threshold of a model that knows odd images."""
+    own = fitted.head
+    return report.Detection(own.rate, own.n, own.supported) if isinstance(own, Oddity) else None
 
 
 def _candidates(fitted: Fitted) -> tuple[report.Candidate, ...]:
