@@ -179,7 +179,7 @@ RECOGNISING_HEAD = record(
 DETECTING_HEAD = record(
     {"kind": one_of(DETECTOR), "parts": each(PART, 1, 10_000, distinct=True)}
     | {"channels": each(whole(1), 0, 9)}
-    | {"middles": each(number(), 1, 3), "widths": each(number(above=0), 1, 3), "limit": number()}
+    | {"middles": each(number(), 1, 2), "widths": each(number(above=0), 1, 2), "limit": number()}
     | {"rate": number(0, 1, above=0), "n": whole(1), "usual": number(), "hot": number(), "rest": number(above=0)}
 )
 HEADS = {LINEAR: LINEAR_HEAD, TRAINED: TRAINED_HEAD, RECOGNISER: RECOGNISING_HEAD, DETECTOR: DETECTING_HEAD}

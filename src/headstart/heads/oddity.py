@@ -7,8 +7,9 @@ Two parts, each a logarithm of a distance to good pictures alone:
 - its patches: places of the maps of two middle stages, each smoothed over 3 x 3 places and side by side (PatchCore;
   Roth et al. 2022, section 3.1), whitened, and compared with the nearest of a thinned memory of good ones.
 
-Each part is centred and scaled by good pictures that it was made without, and the parts are added: there are no bad
-pictures to choose between them by. The same left-out pictures say from which score a picture is called odd.
+Each part is centred and scaled by good pictures that it was made without, and the odder of the two counts: there are no
+bad pictures to choose between them by, and in a sum one that sees nothing would drown the other (docs/anomalies.md).
+The same left-out pictures say from which score a picture is called odd.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ Floats = npt.NDArray[np.float32]
 RATE = 0.05  # of good pictures that are called odd, where nobody says otherwise
 FOLDS = 5  # in which good pictures are left out
 LEFT_OUT = 500  # good pictures that are left out at most: a rate of 1 % is known from them to 0.4 points
-POOLED = 16_000  # patches of which a memory is drawn and the covariance known
-MEMORY = 2_000  # patches that are kept: 1.2 MB
-AXES = 64  # of the random projection in which the memory is thinned (Johnson and Lindenstrauss 1984)
+POOLED = 8_000  # patches of which a memory is drawn and the covariance known
+MEMORY = 1_000  # patches that are kept: with 4,000 the AUROC of MRI scans is no better
+AXES = 32  # of the random projection in which the memory is thinned (Johnson and Lindenstrauss 1984)
 RIDGE = 0.05  # of the mean variance, added to the covariance of patches
 AT_ONCE = 16  # pictures whose patches are compared at a time: 25 MB of distances
 STEEPEST = 30.0  # of the exponent of a score, so that it stays a number
@@ -101,7 +102,7 @@ class Patches:
 class Oddity:
     """A head that scores pictures: 1 is the threshold, above it a picture is odd.
 
-    `middles`, `widths` (measure,): of the left-out good pictures; `limit`: the sum of the measures from which on a
+    `middles`, `widths` (measure,): of the left-out good pictures; `limit`: the largest measure from which on a
     picture is odd, so that of good ones the share `rate` is; of `n` left-out pictures. `usual`, `hot`: the distance of
     a patch of a left-out good picture, the middle one, and the largest of a picture at the same rate.
     """
@@ -142,12 +143,11 @@ class Oddity:
 
     def of(self, measured: Doubles) -> Doubles:
         """(image,): the score of measures (image, measure)."""
-        above = self.total(measured) - self.limit
-        return np.exp(np.clip(above / len(self.middles), -STEEPEST, STEEPEST))
+        return np.exp(np.clip(self.most(measured) - self.limit, -STEEPEST, STEEPEST))
 
-    def total(self, measured: Doubles) -> Doubles:
-        """(image,): the sum of measures (image, measure), each in widths from its middle."""
-        return np.asarray(((measured - np.array(self.middles)) / np.array(self.widths)).sum(axis=1))
+    def most(self, measured: Doubles) -> Doubles:
+        """(image,): the largest of measures (image, measure), each in widths from its middle."""
+        return np.asarray(((measured - np.array(self.middles)) / np.array(self.widths)).max(axis=1))
 
     def heat(self, blocks: Blocks) -> Floats | None:
         """(image, height, width): 0 is usual of a patch, 1 as odd as in one of the good pictures at the threshold."""
@@ -172,7 +172,7 @@ def fit_oddity(
     cloud, patches = learned(blocks, pooled, layers, seed)
     usual, hot = (float(np.median(heats[:, 0])), _limit(heats[:, 1], rate)) if layers else (0.0, 1.0)
     found = Oddity(cloud, patches, tuple(middles.tolist()), tuple(widths.tolist()), 0.0, rate, len(asked), usual, hot)
-    return replace(found, limit=_limit(found.total(measured), rate))
+    return replace(found, limit=_limit(found.most(measured), rate))
 
 
 def needed(rate: float) -> int:
@@ -229,14 +229,14 @@ def learned(
 
 
 def measures(cloud: Cloud, patches: Patches | None, blocks: Blocks) -> tuple[Doubles, Doubles]:
-    """((image, measure) logarithms of distances: of the whole, the mean of the patches, and the largest;
-    (image, 2): the middle and the largest distance of the patches)."""
+    """((image, measure) logarithms of distances: of the whole, and the mean of the patches; (image, 2): the middle and
+    the largest distance of the patches)."""
     whole = np.log(cloud.distances(blocks) + 1e-9)[:, None] / 2
     if patches is None:
         return whole, np.zeros((len(whole), 2))
     heat = patches.heat(blocks).reshape(len(whole), -1).astype(np.float64)
-    mean, most = (np.log(found + 1e-9)[:, None] for found in (heat.mean(axis=1), heat.max(axis=1)))
-    return np.hstack([whole, mean, most]), np.stack([np.median(heat, axis=1), heat.max(axis=1)], axis=1)
+    mean = np.log(heat.mean(axis=1) + 1e-9)[:, None]
+    return np.hstack([whole, mean]), np.stack([np.median(heat, axis=1), heat.max(axis=1)], axis=1)
 
 
 # As a whole

@@ -74,7 +74,7 @@ def read(
         raise ValueError(f"it holds {', '.join(sorted(tensors))[:200]}, needed: {', '.join(sorted(wanted))}")
     t = {name: found.astype(np.float32) for name, found in tensors.items()}
     n, k = len(described["middles"]), len(t["cloud.spread"])
-    if n != (3 if maps else 1) or len(described["widths"]) != n or len(channels) != len(maps):
+    if n != (2 if maps else 1) or len(described["widths"]) != n or len(channels) != len(maps):
         raise ValueError(f"it has {n} measures and {len(channels)} maps, and reads {len(maps)}")
     features = len(t["cloud.mean"])
     if t["cloud.mean"].shape != (features,) or t["cloud.axes"].shape != (k, features) or features > width:
@@ -113,7 +113,7 @@ def settings(head: Head) -> tuple[Setting, ...]:
     own = oddity_of(head)
     layers = " and ".join(layer.block.removesuffix(MAP) for layer in own.patches.layers) if own.patches else ""
     score = f"the whole picture and its patches ({layers})" if layers else "the whole picture"
-    how = "distances to good pictures, each in widths of left-out good ones, added (PatchCore, Roth et al. 2022)"
+    how = "distances to good pictures in widths of left-out good ones, the larger (patches: Roth et al. 2022)"
     return (
         Setting("score", score, how),
         Setting(
