@@ -139,11 +139,15 @@ class Oddity:
 
     def outputs(self, blocks: Blocks) -> Doubles:
         """(image, 1): the score."""
-        return self.of(measures(self.cloud, self.patches, blocks)[0])[:, None]
+        return self.of(self.most(self.measures(blocks)))[:, None]
 
-    def of(self, measured: Doubles) -> Doubles:
-        """(image,): the score of measures (image, measure)."""
-        return np.exp(np.clip(self.most(measured) - self.limit, -STEEPEST, STEEPEST))
+    def measures(self, blocks: Blocks) -> Doubles:
+        """(image, measure)."""
+        return measures(self.cloud, self.patches, blocks)[0]
+
+    def of(self, most: Doubles) -> Doubles:
+        """(image,): the score of the largest measure (image,)."""
+        return np.exp(np.clip(most - self.limit, -STEEPEST, STEEPEST))
 
     def most(self, measured: Doubles) -> Doubles:
         """(image,): the largest of measures (image, measure), each in widths from its middle."""

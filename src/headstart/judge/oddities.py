@@ -22,10 +22,12 @@ BINS = 24  # of the drawn scores
 Groups = NDArray[np.integer[Any]] | None
 
 
-def marks_of(kind: NDArray[np.int64], score: NDArray[np.float64]) -> Marks:
-    """kind (image,): 0 of a good picture; score (image,): 1 is the threshold. `odd`: what is answered; `right`."""
+def marks_of(kind: NDArray[np.int64], score: NDArray[np.float64], order: NDArray[np.float64] | None = None) -> Marks:
+    """kind (image,): 0 of a good picture; score (image,): 1 is the threshold; order (image,): what pictures are ranked
+    by, where the scores are of several models and each has a threshold of its own. `odd`: what is answered; `right`."""
     odd = score >= 1
-    return Marks({"kind": kind, "score": score, "odd": odd, "right": odd == (kind > 0)})
+    ranked = score if order is None else order
+    return Marks({"kind": kind, "score": score, "order": ranked, "odd": odd, "right": odd == (kind > 0)})
 
 
 def _both(marks: Marks) -> bool:
@@ -36,7 +38,7 @@ def _both(marks: Marks) -> bool:
 def _auroc(marks: Marks, groups: Groups = None) -> Interval:
     if not _both(marks):
         return UNDEFINED
-    return auroc(marks["kind"] > 0, marks["score"], units_of(len(marks), groups))[0]
+    return auroc(marks["kind"] > 0, marks["order"], units_of(len(marks), groups))[0]
 
 
 def _value(marks: Marks) -> float:
@@ -51,7 +53,7 @@ def _gain(one: Marks, other: Marks, groups: Groups = None) -> Gain:
     from scipy.special import stdtrit
 
     units, bad = units_of(len(one), groups), one["kind"] > 0
-    (first, mine), (second, theirs) = (auroc(bad, marks["score"], units) for marks in (one, other))
+    (first, mine), (second, theirs) = (auroc(bad, marks["order"], units) for marks in (one, other))
     value, sums = ends(first)[0] - ends(second)[0], np.bincount(units, weights=mine - theirs)
     m = len(sums)
     half = float(stdtrit(max(m - 1, 1), 0.975)) * float(np.sqrt((sums**2).sum() * m / max(m - 1, 1)))
@@ -95,14 +97,14 @@ def score_of(
     if both:
         units = units_of(len(marks), groups)
         found |= {"auroc": _auroc(marks, groups)}
-        found |= {"average_precision": average_precision(bad, marks["score"], units)}
+        found |= {"average_precision": average_precision(bad, marks["order"], units)}
     if bad.any():
         found["found"] = _share(marks["odd"][bad], None if groups is None else groups[bad])
     if not bad.all():
         found["false_alarms"] = _false_alarms(marks, groups)
     tables: Table = {"asked": rate, "good": int((~bad).sum()), "odd": int(bad.sum())}
     tables |= {"kinds": _kinds(marks, names, groups), "scores": _scores(marks)}
-    tables["roc"] = roc(bad, marks["score"]) if both else []
+    tables["roc"] = roc(bad, marks["order"]) if both else []
     return Score(len(marks), found, tables, folds, None if folds is None else 1)
 
 

@@ -443,7 +443,7 @@ def inspect(
 ) -> Seen:
     """Broken files, duplicates, leaks and conflicts, before anything is trained."""
     table, task = labelled(table), task or TASKS[table.task]
-    backbone, engine = open_network(table, options, say=watch.say, whole=task.whole)
+    backbone, engine = open_network(table, options, say=watch.say, whole=task.whole, maps=task.maps)
     announce(table, watch)
     table, features = features_of_enough(task, table, backbone, engine, options, watch)
     return examine(task, table, backbone, engine, features, look_again)

@@ -176,25 +176,27 @@ def crossed(
     fold = stratified_folds(np.where(good, 0, 1), m.groups, n, m.seed, m.keys)
     pooled, layers = _parts(sets[:1] if quick else sets, m.blocks)
 
-    def scores(f: int) -> Doubles:
+    def asked(f: int) -> tuple[Doubles, Doubles]:
+        """(scores, in widths of left-out good pictures) of the pictures of a fold."""
         taught, held = np.flatnonzero(good & (fold != f)), np.flatnonzero(fold == f)
         if quick:
-            away = cloud_of(m.at(taught), pooled).distances(m.at(held))
-            return np.asarray(
-                away / max(float(np.median(cloud_of(m.at(taught), pooled).distances(m.at(taught)))), 1e-9)
-            )
+            cloud = cloud_of(m.at(taught), pooled)
+            away = cloud.distances(m.at(held)) / max(float(np.median(cloud.distances(m.at(taught)))), 1e-9)
+            return away, away
         keys = [m.keys[row] for row in taught]
-        return fit_oddity(m.at(taught), m.groups[taught], keys, pooled, layers, m.seed, rate).outputs(m.at(held))[:, 0]
+        head = fit_oddity(m.at(taught), m.groups[taught], keys, pooled, layers, m.seed, rate)
+        found = head.most(head.measures(m.at(held)))
+        return head.of(found), found
 
-    found = np.empty((len(kind), 1))
+    scores, order = np.empty((2, len(kind)))
     with ThreadPoolExecutor(n_cores()) as pool:
-        for f, one in enumerate(pool.map(scores, range(n))):
-            found[fold == f, 0] = one
+        for f, one in enumerate(pool.map(asked, range(n))):
+            scores[fold == f], order[fold == f] = one
             if progress is not None:
                 progress(f + 1, n)
-    marks = mark(m.targets, found)
+    marks = marks_of(kind, scores, order)
     score = score_of(marks, m.targets.names, m.groups, rate, n)
-    return Verdict(score, np.arange(len(kind)), found, marks)
+    return Verdict(score, np.arange(len(kind)), scores[:, None], marks)
 
 
 def given(material: Material, head: Head) -> Verdict:
