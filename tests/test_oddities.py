@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from conftest import TINY, Run
+from headstart.data.duplicates import DuplicateSet
 from headstart.data.good import GOOD, says_good
 from headstart.data.images import write_png
 from headstart.data.table import list_images, read_table
@@ -266,6 +267,16 @@ def test_a_part_without_good_pictures_judges_nothing_alone(tmp_path: Path) -> No
     ready = oddities.prepare(table, None)
     assert set(ready.splits) == {"none"}
     assert "cross-validation" in ready.notes[-1]
+
+
+def test_near_copies_are_tied_unless_most_good_pictures_are_such(tmp_path: Path) -> None:
+    table = read_table(folder_of(tmp_path / "data", {"good": 12, "crack": 3}), task="anomaly")
+    good = np.flatnonzero(table.labels == GOOD)
+    hashes = [*map(str, range(13)), "12", "14"]
+    few = [DuplicateSet("near", tuple(good[:2].tolist()))]
+    assert len(np.unique(oddities.ties(table, few, hashes))) == 14
+    most = [DuplicateSet("near", tuple(good[:9].tolist()))]
+    assert len(np.unique(oddities.ties(table, most, hashes))) == 14  # the same file twice
 
 
 # The whole

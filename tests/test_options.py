@@ -44,6 +44,7 @@ NEEDS: dict[str, tuple[object, list[dict[str, str]]]] = {
     "aim": ("balanced", [{}]),
     "cost": ("costs.csv", [{}]),
     "positive": ("tumour", [{}]),
+    "false_alarms": (0.01, [{}]),
     "min_images": (3, [{}]),
     "cache": ("here", [{}]),
     "seed": (3, [{}]),

@@ -348,7 +348,7 @@ def examine(
     targets = task.targets(kept, table.classes)  # of all: a class of which nothing can be read is not forgotten
     look = looking_at(kept, backbone.preprocess) if look_again else None
     duplicates = find_duplicates(features.hashes, features.blocks[LAST], features.thumbnails, look)
-    groups = tie_groups(len(kept), duplicates, kept.groups)
+    groups = task.ties(kept, duplicates, features.hashes)
     enlarged = short_side(table) < recipe.PHOTOGRAPH
     return Seen(kept, backbone, engine, features, targets, duplicates, groups, enlarged)
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.counted import counted
+from headstart.data.duplicates import DuplicateSet
 from headstart.data.good import GOOD
 from headstart.data.splits import folds as stratified_folds
 from headstart.data.table import Table
@@ -34,10 +35,11 @@ from headstart.judge.marks import Marks, Score
 from headstart.judge.oddities import AUROC, FALSE_ALARMS, marks_of, score_of
 from headstart.tasks import detector
 from headstart.tasks.detector import oddity_of
-from headstart.tasks.task import Head, Judging, OwnHead, Record, Rule, Task, Verdict, all_images
+from headstart.tasks.task import Head, Judging, OwnHead, Record, Rule, Task, Verdict, all_images, tied
 from headstart.trunk.engine import n_cores
 
 LEAST_RATE, MOST_RATE = 0.001, 0.5
+MOST_ALIKE = 0.5  # share of the good pictures that may be near copies of others: of MRI scans from the web 0.4
 
 
 def prepare(table: Table, min_images: int | None) -> Table:
@@ -60,6 +62,20 @@ def prepare(table: Table, min_images: int | None) -> Table:
 
 def _judged_part(table: Table) -> str | None:
     return next((split for split in ("test", "validation") if (table.splits == split).any()), None)
+
+
+def ties(table: Table, duplicates: Sequence[DuplicateSet], hashes: Sequence[str]) -> Ints:
+    """Copies belong together. Where a fixed camera makes most good pictures nearly the same, that is no sign of a copy,
+    and only the same files are."""
+    near = np.unique([row for one in duplicates if one.kind == "near" for row in one.rows]).astype(np.int64)
+    good = table.labels == GOOD
+    if good[near].sum() <= MOST_ALIKE * good.sum():
+        return tied(table, duplicates, hashes)
+    places = dict[str, list[int]]()
+    for row, digest in enumerate(hashes):
+        places.setdefault(digest, []).append(row)
+    same = [DuplicateSet("exact", tuple(rows)) for rows in places.values() if len(rows) > 1]
+    return tied(table, same, hashes)
 
 
 def middle(stages: tuple[str, ...]) -> tuple[str, ...]:
@@ -255,6 +271,7 @@ ODDITIES = Task(
     sets=sets_for,
     whole=True,
     maps=middle,
+    ties=ties,
     own=OwnHead(
         crossed=crossed,
         given=given,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from headstart import recipe
+from headstart.data.duplicates import DuplicateSet, tie_groups
 from headstart.data.table import Table
 from headstart.data.targets import Targets
 from headstart.errors import OptionError
@@ -189,6 +190,11 @@ def no_rule(targets: Targets, left_out: Doubles, groups: Ints) -> Rule:
     return {}
 
 
+def tied(table: Table, duplicates: Sequence[DuplicateSet], hashes: Sequence[str]) -> Ints:
+    """Group number (image,): copies, and what the user groups, belong together. hashes (image,): of the files."""
+    return tie_groups(len(table), duplicates, table.groups)
+
+
 def no_maps(stages: tuple[str, ...]) -> tuple[str, ...]:
     """Of a task whose heads read pooled features alone."""
     return ()
@@ -243,7 +249,7 @@ class Task:
     `galleries(marks)`: which images the page shows, first the worst.
     `sets(--taps, blocks)`: which layers' features are tried. `whole`: whether pictures are seen to their borders, where
     what counts may lie, and not cropped as photographs are. `maps(stages of the network)`: those whose whole maps are
-    read too.
+    read too. `ties`: which images belong together, see `tied`.
     `suspects(targets, answers left out)`: labels that are probably wrong, rows of these; None where no method is known.
     `own`: of a task whose head is no linear one, and None otherwise. `refits`: whether `solve` takes no notice of what
     is `known`, so that each fold is fitted from its features.
@@ -268,6 +274,7 @@ class Task:
     sets: Callable[[str, tuple[str, ...]], tuple[TapSet, ...]] = tap_sets
     whole: bool = False
     maps: Callable[[tuple[str, ...]], tuple[str, ...]] = no_maps
+    ties: Callable[[Table, Sequence[DuplicateSet], Sequence[str]], Ints] = tied
     extra: tuple[int, ...] = ()
     suspects: Callable[[Targets, NDArray[Any]], list[Suspect]] | None = None
     own: OwnHead | None = None
