@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -336,20 +337,22 @@ def test_what_is_saved(fitted: tuple[Any, Path]) -> None:
     assert "AUROC" in (folder / "README.md").read_text(encoding="utf-8")
 
 
-def test_commands(run: Run, fitted: tuple[Any, Path], data: Path, tmp_path: Path) -> None:
-    _, folder = fitted
-    found = run("predict", folder, data / "square", "-o", tmp_path / "p.csv", "--explain", tmp_path / "where")
-    assert found.code == 0, found.err
-    rows = list(csv.DictReader((tmp_path / "p.csv").open()))
+def test_the_guide_runs(run: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("tiles").symlink_to(data)
+    Path("new").symlink_to(data / "square")
+    page = (Path(__file__).resolve().parents[1] / "docs" / "anomalies.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
+    for line in block.splitlines():
+        words = line.split()[1:]
+        found = run(*words, *(TINY if words[0] == "fit" else ()))
+        assert found.code == 0, found.err
+    rows = list(csv.DictReader(Path("answers.csv").read_text(encoding="utf-8").splitlines()))
     assert list(rows[0]) == ["path", "verdict", "score", "error"]
-    assert len(list((tmp_path / "where").glob("*.jpg"))) == 6
-    scored = run("evaluate", folder, data, "--json")
-    assert scored.code == 0, scored.err
-    told = json.loads(scored.out)
-    assert told["good"] == 24
-    assert told["odd"] == 6
-    assert run("predict", folder, data / "square").out.count("(") == 6
-    assert run("report", folder).code == 0
+    assert len(list(Path("where").glob("*.jpg"))) == 6
+    told = json.loads(run("evaluate", "model", "tiles", "--json").out)
+    assert (told["good"], told["odd"]) == (24, 6)
+    assert run("report", "model").code == 0
 
 
 def test_good_pictures_alone_by_the_command(run: Run, data: Path, tmp_path: Path) -> None:
@@ -368,7 +371,7 @@ def test_good_pictures_alone_by_the_command(run: Run, data: Path, tmp_path: Path
         (("--tune", "all"), "--tune all trains step by step"),
         (("--head", "gap,dense"), "--task anomaly does not do"),
         (("--min-images", "3"), "--min-images 3 is of classes"),
-        (("--false-alarms", "0.9"), "--false-alarms 0.9 is not allowed"),
+        (("--false-alarms", "0.9"), "false-alarms 0.9 is not allowed"),
         (("--aim", "balanced"), "--aim balanced"),
         (("--positive", "square"), "--positive square"),
         (("--coverage", "0.8"), "--coverage 0.8"),

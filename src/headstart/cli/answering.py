@@ -6,10 +6,15 @@ import argparse
 
 from headstart.story.options import AIMS, SETS, Options
 
-GOOD_HELP = (
-    "the label of good pictures, or several with commas between (--task anomaly; default: labels called good, ok, "
-    "normal, no_crack or the like; a folder of pictures alone is all good)"
-)
+
+def add_good(data: argparse._ArgumentGroup) -> None:
+    """Which pictures are good, where good ones alone teach."""
+    data.add_argument(
+        "--good",
+        metavar="LABEL",
+        help="the label of good pictures, or several with commas between (--task anomaly; default: labels called good, "
+        "ok, normal, no_crack or the like; a folder of pictures alone is all good)",
+    )
 
 
 def answer_options(command: argparse.ArgumentParser) -> None:

@@ -27,7 +27,7 @@ FLOAT32 = 3.4e38
 LINEAR = "linear on prepared features; probabilities = softmax(prepared @ coef' + intercept)"
 TRAINED = "trained layers"
 RECOGNISER = "nearest prototype by cosine similarity; unknown below a threshold"
-DETECTOR = "distance to good images, whole and in patches; odd from a score of 1"
+DETECTOR = "distance to good images; odd from 1"
 """The kinds of head."""
 
 

@@ -24,6 +24,7 @@ SETS = ("lac", "raps", "classwise")  # tasks.confidence.SETS
 AIMS = ("accuracy", "balanced")
 AUGMENTATIONS = ("photo", "aerial", "medical", "document", "none")  # data.augment.KINDS
 SMALLEST, LARGEST = 16, 1024  # px of the input
+LEAST_ALARMS, MOST_ALARMS = 0.001, 0.5  # the former asks for 999 good pictures at least
 LEAST_COVERAGE, MOST_COVERAGE = 0.5, 0.999  # of sets: the latter asks for 999 images at least
 
 
@@ -81,6 +82,10 @@ def check(options: Options) -> None:
         )
     if options.max_error is not None and not 0 < options.max_error < 1:
         raise OptionError(f"max-error {options.max_error:g} is not allowed: a share between 0 and 1, such as 0.02")
+    if options.false_alarms is not None and not LEAST_ALARMS <= options.false_alarms <= MOST_ALARMS:
+        raise OptionError(
+            f"false-alarms {options.false_alarms:g} is not allowed: a share from {LEAST_ALARMS} to {MOST_ALARMS}"
+        )
     if options.size is not None and not SMALLEST <= options.size <= LARGEST:
         raise OptionError(f"size {options.size} px is not allowed: {SMALLEST} to {LARGEST}")
     for name in ("backbone", "weights", "layer", "tune", "cost", "positive"):

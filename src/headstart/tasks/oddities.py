@@ -38,7 +38,6 @@ from headstart.tasks.detector import oddity_of
 from headstart.tasks.task import Head, Judging, OwnHead, Record, Rule, Task, Verdict, all_images, tied
 from headstart.trunk.engine import n_cores
 
-LEAST_RATE, MOST_RATE = 0.001, 0.5
 MOST_ALIKE = 0.5  # share of the good pictures that may be near copies of others: of MRI scans from the web 0.4
 
 
@@ -235,7 +234,7 @@ def comparable(targets: Targets) -> bool:
 
 def alarmed(task: Task, table: Table, rate: float | None) -> Task:
     """The task with the user's rate of false alarms, and with the headline that these images allow. Raises OptionError
-    where the task raises no alarms, and for a rate that cannot be."""
+    where the task raises no alarms."""
     if task.name != NAME:
         if rate is not None:
             raise OptionError(
@@ -243,8 +242,6 @@ def alarmed(task: Task, table: Table, rate: float | None) -> Task:
             )
         return task
     asked = RATE if rate is None else rate
-    if not LEAST_RATE <= asked <= MOST_RATE:
-        raise OptionError(f"--false-alarms {asked:g} is not allowed: a share from {LEAST_RATE} to {MOST_RATE}")
     assert task.own is not None
     part = _judged_part(table)
     judged = table.labels if part is None else table.labels[table.splits == part]
