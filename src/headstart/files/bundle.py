@@ -50,10 +50,11 @@ HEAD = "head.safetensors"
 GALLERY = "gallery.safetensors"
 REFERENCE = "reference.safetensors"
 NOVELTY = "novelty.safetensors"
+ODDITY = "oddity.safetensors"
 CHECKSUMS = "checksums.json"
 """Its layout, {file: {"bytes": int, "sha256": hex}}, is the same in every format version."""
 
-DEFINING = (MANIFEST, CONFIG, MODEL, HEAD, GALLERY, REFERENCE, NOVELTY)
+DEFINING = (MANIFEST, CONFIG, MODEL, HEAD, GALLERY, REFERENCE, NOVELTY, ODDITY)
 REQUIRED = (MANIFEST, CONFIG, MODEL)
 METRICS = "metrics.json"
 RUN = "run.json"
@@ -247,7 +248,7 @@ def _read_checksums(folder: Path) -> dict[str, dict[str, Any]]:
     known = all(file in DEFINING and _is_checksum(entry) for file, entry in recorded.items())
     if not known or not set(REQUIRED) <= set(recorded):
         raise BundleError(f"{path} is damaged or was edited: {_RESTORE}")
-    for file in (HEAD, GALLERY, REFERENCE, NOVELTY):
+    for file in (HEAD, GALLERY, REFERENCE, NOVELTY, ODDITY):
         if file not in recorded and (folder / file).exists():
             raise BundleError(f"{folder / file} is not part of this model ({CHECKSUMS} does not list it): {_RESTORE}")
     return recorded
