@@ -38,7 +38,7 @@ export function words(record) {
   const similarity = `similarity ${record.score?.toFixed(3)}`;
   return record.identity
     ? { kicker: "Recognised", said: record.identity, told: [sentence(similarity)], mood: "good" }
-    : { kicker: "Nobody that I know", said: "unknown", told: closest ? [`Most like ${closest.identity}, ${similarity}.`] : [], mood: "unsure" };
+    : { kicker: "None that I know", said: "unknown", told: closest ? [`Most like ${closest.identity}, ${similarity}.`] : [], mood: "unsure" };
 }
 
 function classWords(record) {
