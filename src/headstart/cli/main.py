@@ -85,12 +85,14 @@ COMMANDS = {
     "verify": "people.verify",
     "review": "reviewing.review",
     "relabel": "mending.relabel",
+    "export": "exporting.export",
     "inspect": "looking.inspect",
     "rank": "ranking.rank",
     "features": "looking.features",
     "serve": "serving.serve",
     "backbones": "looking.backbones",
     "report": "looking.report",
+    "push": "sharing.push",
     "cache": "looking.cache",
 }
 

@@ -183,5 +183,5 @@ def run(state: State, at: socket.socket, listening: Callable[[Stop], None]) -> N
         finally:
             watching.cancel()
 
-    with threadpool_limits(1), asyncio.Runner() as runner:  # each answer has its thread: see `ship.predict.answered`
+    with threadpool_limits(1), asyncio.Runner() as runner:  # each answer has its thread: see `ship.stretches.answered`
         runner.run(serving())

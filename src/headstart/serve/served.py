@@ -19,7 +19,8 @@ from headstart.files import swap
 from headstart.files.bundle import read_bundle
 from headstart.files.cores import n_cores
 from headstart.ship.package import Loaded, unpack
-from headstart.ship.predict import Predictions, answered, records
+from headstart.ship.predict import Predictions, records
+from headstart.ship.stretches import answered
 from headstart.tasks.task import Record
 from headstart.trunk.asked import Asked
 from headstart.trunk.engine import compile_trunk
