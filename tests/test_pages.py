@@ -271,6 +271,7 @@ RECORDS: list[tuple[dict[str, Any], str, str]] = [  # a record, what is said fir
     ({"values": {"a": 1.0, "b": 2e3}, "low": {"a": None, "b": 1.0}, "high": {"a": None, "b": 9.0}}, "1, 2,000", "Values"),  # noqa: E501
     ({"identity": "ann", "score": 0.9, "nearest": [{"identity": "ann", "score": 0.9}]}, "ann", "0.900"),
     ({"identity": None, "score": 0.2, "nearest": [{"identity": "ann", "score": 0.2}]}, "unknown", "Most like ann"),
+    ({"verdict": "odd", "score": 1.25}, "odd", "Score 1.25"),
     ({"error": "the file is cut short"}, "This picture cannot be read", "The file is cut short."),
 ]  # fmt: skip
 
