@@ -69,8 +69,9 @@ def predict(given: argparse.Namespace) -> None:
     model = pipeline.load(given.model)
     if given.explain:
         from headstart.ship.explain import linear_head
+        from headstart.ship.heat import knows_patches
 
-        linear_head(model)
+        knows_patches(model) or linear_head(model)
     tell_notes(table)
     output = Path(given.output) if given.output else None
     with watching(tell) as watch, answered(model, table, output, watch.bar, tell) as found:
@@ -102,8 +103,13 @@ def _hand_over(found: Answered, output: Path | None, given: argparse.Namespace) 
 
 
 def _explain(model: Loaded, table: Table, folder: Path, watch: Watcher) -> None:
+    from headstart.ship.heat import heat_maps, knows_patches
     from headstart.ship.overlay import overlays
 
+    if knows_patches(model):
+        n = heat_maps(model, table, folder, watch.bar("explain", len(table)))
+        tell(f"{counted(n, 'image')} written to {folder}: orange is unlike what good pictures show")
+        return
     shown = overlays(model, table, folder, watch.bar("explain", len(table)))
     tell(f"{counted(len(shown), 'image')} written to {folder}: orange spoke for the answer, blue against it")
     if shown and min(shown) < ALL_SHOWN:

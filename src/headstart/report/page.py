@@ -141,6 +141,7 @@ EMPTY: dict[str, Any] = {
     "tagged": None,
     "measured": None,
     "recognised": None,
+    "odd": None,
 }
 
 

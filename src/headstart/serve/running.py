@@ -23,7 +23,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from headstart.errors import OptionError, OutputError
 from headstart.files.reading import why
-from headstart.serve.app import State, app_of
+from headstart.serve.app import app_of
+from headstart.serve.state import State
 
 LAST_MOMENT = 0.5  # s, twice, in which requests still come that were sent before the client could know
 UNREAD = 30.0  # s

@@ -99,7 +99,7 @@ def _kind(name: str, value: object) -> pa.DataType:
         return pa.list_(pa.string())
     if name in ("abstain", "known"):
         return pa.bool_()
-    return pa.string() if name in ("path", "label", "identity", "error") else pa.float64()
+    return pa.string() if name in ("path", "label", "identity", "verdict", "error") else pa.float64()
 
 
 def _cells(record: Record, top: int) -> dict[str, object]:

@@ -36,7 +36,7 @@ from headstart.tasks.known import TASKS
 from headstart.tasks.task import Head, Rule, Task
 from headstart.trunk.backbone import from_tensors, timm_config, timm_tensors
 from headstart.trunk.layers import LAST, POOLINGS
-from headstart.trunk.network import Backbone, block_names, block_widths, tap_at
+from headstart.trunk.network import Backbone, block_names, block_widths, tap_at, whole_maps
 from headstart.trunk.weights import BROKEN
 
 Tensors = dict[str, dict[str, npt.NDArray[Any]]]
@@ -145,7 +145,10 @@ def _read_layer(backbone: Backbone, described: dict[str, Any], layer: dict[str, 
     """The backbone that computes what the head reads, and nothing else."""
     parts = tuple(Part(part["block"], part["root"], part["unit"]) for part in described["parts"])
     wanted = {part.block for part in parts}
-    if layer:
+    maps = [tap.name for tap in backbone.taps if f"{tap.name}/map" in wanted]
+    if maps and not layer:
+        backbone = whole_maps(backbone, maps)
+    elif layer:
         backbone = replace(backbone, taps=(tap_at(backbone, layer["name"], layer["pooling"]),))
     elif parts == plain().parts:
         backbone = replace(backbone, taps=())  # as the fit did

@@ -29,7 +29,7 @@ import sys
 import tempfile
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -82,7 +82,11 @@ def compile_trunk(backbone: Backbone, precision: str = "auto") -> Engine:
     device = accelerator()
     if device:
         return TorchEngine(backbone, device, "bf16" if precision == "auto" else precision)
-    chosen = ("bf16" if cpu_has_bf16() else "f32") if precision == "auto" else precision
+    return on_cpu(backbone, ("bf16" if cpu_has_bf16() else "f32") if precision == "auto" else precision)
+
+
+def on_cpu(backbone: Backbone, chosen: str) -> Engine:
+    """The fastest engine of the processor, whatever else there is; `chosen`: "bf16" or "f32"."""
     try:
         return OpenVinoEngine(backbone, chosen)
     except RuntimeError as error:
@@ -328,22 +332,30 @@ def to_openvino(backbone: Backbone, batch: int) -> Any:
     function is traced, not the module: that leaves out a script module for each layer, and takes half the time.
     """
     import torch
-    from openvino.frontend import FrontEndManager
-    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
     from headstart.trunk.module import Trunk
 
-    shape = [batch, *backbone.preprocess.size, 3]
     trunk = Trunk(backbone).eval()
-    example = torch.zeros(shape, dtype=torch.uint8)
+    shape = [batch, *backbone.preprocess.size, 3]
+    return converted(lambda pixels: torch.cat(trunk(pixels), dim=1), shape, shape)
+
+
+def converted(function: Callable[[Any], Any], example: Sequence[int], shape: Sequence[int]) -> Any:
+    """A function of uint8 pixels as an OpenVINO graph, traced on zeros of the shape `example`; it takes pixels of
+    `shape`, where -1 is any length. Raises RuntimeError where OpenVINO cannot take it."""
+    import torch
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    zeros = torch.zeros(list(example), dtype=torch.uint8)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # tracing warns of every Python number in a network
-        traced = torch.jit.trace(lambda pixels: torch.cat(trunk(pixels), dim=1), example, check_trace=False)  # type: ignore[no-untyped-call]
-        decoder = TorchScriptPythonDecoder(traced)
+        traced = torch.jit.trace(function, zeros, check_trace=False)  # type: ignore[no-untyped-call]
+        decoder = TorchScriptPythonDecoder(traced)  # kept in a variable: the graph reads weights that it holds
     frontend = FrontEndManager().load_by_framework("pytorch")
     model = frontend.convert(frontend.load(decoder))
     pixels = model.inputs[0].get_node()
-    pixels.set_partial_shape(openvino.PartialShape(shape))
+    pixels.set_partial_shape(openvino.PartialShape(list(shape)))
     pixels.set_element_type(openvino.Type.u8)
     model.validate_nodes_and_infer_types()
     return model
