@@ -92,10 +92,11 @@ def test_what_is_pushed_is_private_holds_no_pictures_and_comes_back_as_the_same_
     hub: Hub, ask: Ask, model: Path, tmp_path: Path
 ) -> None:
     code, out, err = ask("push", model, "someone/birds")
-    assert (code, out) == (0, f"11 files sent, private: {hub.url}/someone/birds\n"), err
+    n = len(list(model.iterdir())) - len(PRIVATE)
+    assert (code, out) == (0, f"{n} files sent, private: {hub.url}/someone/birds\n"), err
     assert err == (
         "left out, since they hold your pictures or paths: report.html, split.parquet, suspected_labels.csv, "
-        "duplicates.csv, set_aside.csv (--with-report sends them)\n"
+        "duplicates.csv, mistakes.csv, set_aside.csv (--with-report sends them)\n"
     )
     there = hub.repositories["someone/birds"]
     assert there.private
@@ -119,7 +120,7 @@ def test_a_second_push_leaves_the_second_model_there(hub: Hub, ask: Ask, model: 
     assert (code, found["repository"], found["private"]) == (0, "someone/again", False)
     assert set(found["removed"]) == {
         *PRIVATE,
-        *(f"{n}.safetensors" for n in ("head", "gallery", "reference", "novelty")),
+        *(f"{n}.safetensors" for n in ("head", "gallery", "reference", "novelty", "oddity")),
     }
     assert set(found["removed"]) == set(err.partition(": ")[2].strip().split(", "))
     there = set(hub.repositories["someone/again"].files)

@@ -52,14 +52,12 @@ class Made:
         return chosen | {"size_ratio": self.size_ratio, "speed_ratio": self.speed_ratio}
 
 
-def check_int8(of: Format, max_drop: float, any_size: bool) -> None:
+def check_int8(of: Format, any_size: bool) -> None:
     """Raises OptionError for what cannot be had in int8."""
     if of.name not in quantise.PACKAGES:
         raise OptionError(f"--int8 is not of --to {of.name}: it is of --to {' and '.join(quantise.PACKAGES)}")
     if any_size:
         raise OptionError("--int8 is of graphs that take pictures of the model's size: leave --any-size out")
-    if not 0 <= max_drop <= 100:
-        raise OptionError(f"--max-drop {max_drop:g} is not between 0 and 100 points")
     package = quantise.PACKAGES[of.name]
     if of.python() == sys.executable and find_spec(package) is None:
         raise OptionError(f"--to {of.name} --int8 needs {package}: {of.extra}")

@@ -23,6 +23,7 @@ PRIVATE = (
     "split.parquet",
     "suspected_labels.csv",
     "duplicates.csv",
+    "mistakes.csv",
     "set_aside.csv",
 )  # they hold pictures, or paths of pictures
 CARD = "README.md"
