@@ -62,7 +62,7 @@ def held_out(bundle: Bundle, data: str | None, most: int = MOST, seed: int = 0) 
     if not found:
         raise _nowhere(bundle, data)
     teaching = sorted(set(rows) - (set(found) if crossed else set(judges)))
-    what = f"{named} images" if named else "cross-validated images"
+    what = f"{named} images" if named else "images, which taught it too"
     return HeldOut(
         table.take(found),
         np.array([split.groups[rows[row]] for row in found], np.int64),
