@@ -1,6 +1,7 @@
 # make demo    a first run: sets up .venv, then a real fit on images that ship with a dependency
 # make test    sets up .venv with the developers' tools, then every check that CI makes
 # make lowest  a part of the tests with the oldest dependencies that pyproject.toml allows; `make test` does it too
+# make litert  an environment of its own for the LiteRT converter (7 GB with torch), and the tests that need it
 # make fix     lets ruff repair what it can
 # make clean   removes .venv, so that the next target sets it up from nothing
 
@@ -9,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: demo test lowest fix clean
+.PHONY: demo test lowest litert fix clean
 
 demo: $(VENV)/.installed
 	$(BIN)/headstart demo
@@ -30,6 +31,18 @@ LOWEST_TESTS := tests/test_table.py tests/test_images.py tests/test_heads.py tes
 lowest: $(LOWEST)/.installed
 	PYTHONPATH=$(CURDIR)/$(LOWEST):$(CURDIR)/src PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 \
 	  $(BIN)/pytest -q -p xdist -n $(WORKERS) --dist worksteal -k "not messy and not scaled" $(LOWEST_TESTS)
+
+# litert-torch pins releases that the other tests have left behind, so it never comes into $(VENV).
+LITERT := $(VENV)/litert
+
+litert: $(VENV)/.installed-dev $(LITERT)/.installed
+	HEADSTART_LITERT_PYTHON=$(CURDIR)/$(LITERT)/bin/python $(BIN)/pytest -q tests/test_litert.py
+
+$(LITERT)/.installed: pyproject.toml $(VENV)/.installed-dev
+	$(PYTHON) -m venv --clear $(LITERT)
+	$(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['litert'], 'simplejpeg', sep='\n')" > $(VENV)/litert.txt
+	$(LITERT)/bin/python -m pip install --quiet --disable-pip-version-check -r $(VENV)/litert.txt
+	@touch $@
 
 fix: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix

@@ -153,22 +153,28 @@ def test_imagenet_labels(example: Example, shared: Path, tmp_path: Path) -> None
 
 
 def test_satellite_edge(example: Example, shared: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
     four = ("Forest", "Highway", "Residential", "SeaLake")
     for name in (*four, "River"):
         (tmp_path / "images" / name).mkdir(parents=True)
-        for file in sorted((shared / "data" / "eurosat_3000" / name).iterdir())[:10]:
+        for file in sorted((shared / "data" / "eurosat_3000" / name).iterdir())[:12]:
             shutil.copy(file, tmp_path / "images" / name)
     model = tmp_path / "model"
-    said = example("satellite_edge", tmp_path / "images", "-o", model, "--weights", "none")
-    assert said.startswith("40 images of Forest, Highway, Residential, SeaLake\n")
+    network = ("--backbone", "MobileNetV3Small", "--head", "gap, dropout 0.2, dense 128 relu", "--weights", "none")
+    said = example("satellite_edge", tmp_path / "images", "-o", model, *network, "--to", "openvino", "--no-int8")
+    assert said.startswith("48 images of Forest, Highway, Residential, SeaLake\n")
     assert read(model / "headstart.json")["classes"] == list(four)
     assert read(model / "headstart.json")["head"]["spec"] == "gap, dropout 0.2, dense 128 relu"
-    scores = read(model / "metrics.json")["cross_validation"]
+    scores = read(model / "metrics.json")["test"]
     assert value("accuracy:", said) == pytest.approx(scores["accuracy"]["value"], abs=6e-4)
     assert f"on {scores['n']} images" in said
+    assert scores["n"] == 16
     size = sum(file.stat().st_size for file in model.glob("*.safetensors")) / 1e6
     assert value("take", said) == pytest.approx(size, abs=0.051)
     assert 1.5 * 4 < size < 10  # 1.5 million parameters of 4 bytes, and the heads
+    record = read(tmp_path / "model-openvino-float32" / "export.json")
+    assert f"openvino float32: {record['bytes'] / 1e6:.2f} MB" in said
+    assert value("accuracy", said.splitlines()[-1]) == pytest.approx(record["score"]["exported"]["value"], abs=6e-4)
 
 
 def test_neighbouring_frames(example: Example, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ def export_arguments(command: Callable[[str, str], argparse.ArgumentParser]) -> 
     """The options of `headstart export`."""
     export = command("export", "write a saved model as a file for another runtime, checked there against predict")
     export.add_argument("model", metavar="MODEL", help="a folder that fit has written")
-    export.add_argument("--to", required=True, metavar="FORMAT", help="onnx, openvino or torch")
+    export.add_argument("--to", required=True, metavar="FORMAT", help="onnx, openvino, litert or torch")
     export.add_argument(
         "-o", "--output", metavar="FOLDER", help="where to write (default: MODEL-FORMAT, beside the model)"
     )
@@ -86,6 +86,8 @@ def _int8(found: dict[str, Any] | None) -> list[tuple[str, str]]:
         return []
     verdict, floats = found["gate"], found["floats"]
     kept = f"{len(floats)} of {found['layers']} layers in float" + (f": {', '.join(floats)}" if floats else "")
+    if found["weights"]:
+        kept = "weights alone, as activations in int8 changed the answers too much"
     told = f"{found['size_ratio']:.0%} of the size of float32, {found['speed_ratio']:.2f} times its speed; {kept}"
     chance = "" if verdict["expected"] is None else f"; {verdict['expected']:.2f} points to be expected"
     lost = "" if verdict["lost"] is None else f": {verdict['lost']} right answers lost, {verdict['gained']} gained"

@@ -5,10 +5,12 @@ Converters load torch and more, so they are imported when they are called.
 
 from __future__ import annotations
 
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 from headstart.errors import OptionError, nearest
+from headstart.export import litert
 from headstart.export.format import Exportable, Format
 
 
@@ -30,11 +32,25 @@ def _torch(model: Exportable, folder: Path) -> None:
     convert(model, folder / "model.pt2")
 
 
+def _litert(model: Exportable, folder: Path) -> None:
+    litert.convert(model, folder / "model.tflite")
+
+
 FORMATS: dict[str, Format] = {
     found.name: found
     for found in (
         Format("onnx", "model.onnx", ("onnx", "onnxscript", "onnxruntime"), "onnxruntime", _onnx, "onnx"),
         Format("openvino", "model.xml", ("openvino",), "openvino", _openvino, "openvino"),
+        Format(
+            "litert",
+            "model.tflite",
+            ("ai_edge_litert",),
+            "ai-edge-litert",
+            _litert,
+            "litert",
+            python=litert.interpreter,
+            any_size=False,
+        ),
         Format("torch", "model.pt2", ("torch",), "torch", _torch, "torch", alone=("headstart", "timm")),
     )
 }
@@ -49,7 +65,8 @@ def format_of(name: str) -> Format:
 
 def check_installed(wanted: Format) -> None:
     """Raises OptionError naming what is missing and what installs it."""
-    missing = [package for package in wanted.packages if find_spec(package) is None]
+    here = wanted.python() == sys.executable  # another one was named by the user
+    missing = [package for package in wanted.packages if here and find_spec(package) is None]
     if missing:
         raise OptionError(f"--to {wanted.name} needs {' and '.join(missing)}: {wanted.extra}")
 

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from headstart.export.sensitive import Layer
 
-PACKAGES = {"onnx": "onnxruntime", "openvino": "nncf"}  # format -> the module that quantises it
+# format -> the module that quantises it
+PACKAGES = {"onnx": "onnxruntime", "openvino": "nncf", "litert": "ai_edge_quantizer"}
 CALIBRATE = 100  # images: see benchmarks/int8.py
 CHOOSE = 64  # other images that taught, on which a file is tried while layers are chosen
 PROBED = 8  # of them go forth and back through the network in torch, a second each
@@ -45,7 +46,8 @@ Floats = npt.NDArray[np.floating[Any]]
 @dataclass(frozen=True)
 class Chosen:
     """floats: layers left in float, in the order of the data, of so many `layers`. noise: the mean square of what int8
-    changes in the scores of images that taught, and `allowed`. calibrated: images; tried: files."""
+    changes in the scores of images that taught, and `allowed`. calibrated: images; tried: files. weights: only weights
+    are int8, and what is computed stays float."""
 
     floats: tuple[str, ...]
     layers: int
@@ -54,6 +56,7 @@ class Chosen:
     calibrated: int
     tried: int
     narrow: bool
+    weights: bool = False
 
 
 def allowed_noise(task: str, max_drop: float) -> float:

@@ -18,7 +18,7 @@ import numpy as np
 from headstart.data import images
 from headstart.data.table import Table
 from headstart.errors import BundleError, DataError, HeadstartError, ImageError, OptionError
-from headstart.export import gate, quantise
+from headstart.export import gate, litert, quantise
 from headstart.export.agreement import Answers, Score, run, spread
 from headstart.export.answers import answers_of
 from headstart.export.folder import size_of
@@ -61,7 +61,7 @@ def check_int8(of: Format, max_drop: float, any_size: bool) -> None:
     if not 0 <= max_drop <= 100:
         raise OptionError(f"--max-drop {max_drop:g} is not between 0 and 100 points")
     package = quantise.PACKAGES[of.name]
-    if find_spec(package) is None:
+    if of.python() == sys.executable and find_spec(package) is None:
         raise OptionError(f"--to {of.name} --int8 needs {package}: {of.extra}")
 
 
@@ -108,7 +108,8 @@ def made(model: Loaded, of: Format, folder: Path, teaching: Table, max_drop: flo
         calibrating, choosing = pixels_of(teaching, model.backbone.preprocess, scratch)
         chosen = _quantised(model, of, (before, folder, inside), calibrating, choosing, max_drop, watch)
         size = size_of(folder) / size_of(before)
-        return Made(chosen, max_drop, round(size, 4), _speed(before, folder, choosing, scratch), _errors(model.bundle))
+        speed = _speed(of, before, folder, choosing, scratch)
+        return Made(chosen, max_drop, round(size, 4), speed, _errors(model.bundle))
 
 
 def pixels_of(teaching: Table, preprocess: images.Preprocess, scratch: Path, seed: int = 0) -> tuple[Pixels, Path]:
@@ -181,7 +182,11 @@ def _quantised(
         raise HeadstartError(
             f"{model.backbone.name} cannot be made int8 for {of.name} ({why}): leave --int8 out"
         ) from error
-    return quantise.Chosen(floats, len(quantiser.layers), noise, allowed, len(calibrating), tried, narrow)
+    found = quantise.Chosen(floats, len(quantiser.layers), noise, allowed, len(calibrating), tried, narrow)
+    if noise > allowed and of.name == "litert":  # small all the same, and nearly as good as float
+        litert.LitertQuantiser(before / of.file, None, {}).write(folder / of.file, ())
+        return replace(found, floats=(), noise=measured()[1], calibrated=0, tried=tried + 1, weights=True)
+    return found
 
 
 def quantiser_of(of: Format, path: Path, calibrating: Pixels, inside: Path, narrow: bool) -> Quantiser:
@@ -190,16 +195,18 @@ def quantiser_of(of: Format, path: Path, calibrating: Pixels, inside: Path, narr
         from headstart.export.quantise_openvino import openvino_quantiser
 
         return openvino_quantiser(path, pixels, inside, narrow)
+    if of.name == "litert":
+        return litert.litert_quantiser(path, pixels, inside)
     from headstart.export.quantise_onnx import onnx_quantiser
 
     return onnx_quantiser(path, pixels, inside, narrow)
 
 
-def _speed(before: Path, after: Path, pixels: Path, scratch: Path) -> float:
+def _speed(of: Format, before: Path, after: Path, pixels: Path, scratch: Path) -> float:
     """How many times as fast the int8 file is, one picture at a time, both in turn."""
     program, out = scratch / "pace.py", scratch / "pace.json"
     program.write_text(text(PACE), encoding="utf-8")
-    command = [sys.executable, "-I", str(program), str(before), str(after), str(pixels), str(out)]
+    command = [of.python(), "-I", str(program), str(before), str(after), str(pixels), str(out)]
     ended = subprocess.run(command, capture_output=True, text=True, cwd=scratch, check=False)
     if ended.returncode:
         why = (ended.stderr.strip().splitlines() or [f"it ended with {ended.returncode}"])[-1][:200]
