@@ -5,7 +5,7 @@
 
 Of the sets the command itself runs, so that its gate decides; a line that it refuses says so. Of the networks
 everything is written down, whatever was lost: agreement and differences from `predict` in float32 over 200 photographs,
-and the paired accuracy difference on the 153 of them whose class is known. Speeds are ratios of both files, run in turn.
+and the paired accuracy difference on the 153 of them whose class is known. Speeds are ratios of both files, in turns.
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@ Each round begins at the same place: `fit` with an empty cache and no model; `ad
 their features in the cache, and no model at its own output; `predict` with a model and an older file of answers. The
 command is started, killed with SIGKILL, and started again to its end. Half of the kills fall at a random moment of the
 whole run, half just after a random number of shards reached the store, so that extraction gets its share; `predict`
-stores nothing, and all of its kills fall at a random moment. Shards are made small (8 images) so that there are many.
+keeps its answers beside the file, and all of its kills fall at a random moment. Shards, and the stretches in which
+`predict` keeps them, are made small (8 images) so that there are many.
 Imports are done once: every command is a fork of one process that has them.
 
 Looked at: that the second run gives byte for byte the model or the answers of the undisturbed one, and the same metrics
@@ -49,9 +50,11 @@ def run(arguments: Sequence[str], log: Path, computed: Any) -> None:
     """The command in this process, its words to `log`; `computed` counts the images that go through the network."""
     from headstart.cli import main as cli
     from headstart.finetune import checkpoint
+    from headstart.ship import stretches
     from headstart.trunk import features
 
     checkpoint.EVERY = 0.1  # s: many states of a training to be killed between
+    stretches.BUFFER = SHARD
 
     class Counted(features._ShardWriter):
         def add(self, tag: list[features.Decoded], rows: features.Rows) -> None:

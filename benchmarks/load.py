@@ -4,9 +4,9 @@
 
 A plan has `url`, `files`, and one of: `clients` (each asks again as soon as it has its answer) with `seconds` or, for
 every file once, `once`; or `starts` (s after the begin, of each request, whatever has become of the ones before).
-Bodies are raw bytes on connections that stay open. What was found: of each request its start, seconds (from the moment
-at which it was due, so that what waits for a late client counts), status and file; the answers where `answers` is set;
-the processor seconds of this program.
+Bodies are raw bytes on connections that stay open; with `field` forms with one file under that name. What was found: of
+each request its start, seconds (from the moment at which it was due, so that what waits for a late client counts),
+status and file; the answers where `answers` is set; the processor seconds of this program.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Asker:
     def __init__(self, plan: dict[str, Any]) -> None:
         parts = urlsplit(plan["url"])
         self.host, self.port, self.keep = parts.hostname, parts.port, bool(plan.get("answers"))
-        self.path = plan.get("path", "/predict")
+        self.path, self.field = plan.get("path", "/predict"), plan.get("field", "")
         self.messages = [self._message(Path(file)) for file in plan["files"]]
         self.idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
         self.found: list[tuple[float, float, int, int]] = []
@@ -40,9 +40,13 @@ class Asker:
         self.begin = 0.0
 
     def _message(self, file: Path) -> bytes:
-        content = file.read_bytes()
+        content, kind = file.read_bytes(), "application/octet-stream"
+        if self.field:
+            part = f'Content-Disposition: form-data; name="{self.field}"; filename="{quote(file.name)}"'
+            content = f"--edge\r\n{part}\r\n\r\n".encode() + content + b"\r\n--edge--\r\n"
+            kind = "multipart/form-data; boundary=edge"
         head = (
-            f"POST {self.path} HTTP/1.1\r\nHost: {self.host}\r\nContent-Type: application/octet-stream\r\n"
+            f"POST {self.path} HTTP/1.1\r\nHost: {self.host}\r\nContent-Type: {kind}\r\n"
             f"X-Filename: {quote(file.name)}\r\nContent-Length: {len(content)}\r\n\r\n"
         )
         return head.encode() + content

@@ -1,12 +1,13 @@
 """What `headstart serve` holds: its pace beside batch `predict`, its answers, waiting, overload, odd files, stops.
 
-    python benchmarks/serving.py [--short] [--only NAME ...] [--record NAME]
+    python benchmarks/serving.py [--short] [--only NAME ...] [--litserve FOLDER]
 
 A model of ants and bees (fitted here, default network) answers single photographs as raw bytes over loopback. The load
 generator (`load.py`) is a process of its own on the same cores: its processor seconds are told, since they are taken
 from the server. Batch `predict` is a process that has its model loaded and its network compiled; both take turns, and
-each round is told as a share of its neighbour. "cores" are those that this process may use. With FastAPI around plain
-timm the same images go, as a form and as most examples have it, through Pillow, timm's own transform and eager torch.
+each round is told as a share of its neighbour. Beside it FastAPI around plain timm answers the same images, through
+Pillow, timm's own transform and eager torch, and LitServe around the same, with batches of up to 8, where `--litserve`
+names a folder that pip put it into (`pip install --target FOLDER litserve`).
 """
 
 from __future__ import annotations
@@ -74,6 +75,38 @@ async def predict(request: Request):
 
 uvicorn.run(app, port=int(sys.argv[2]), log_level="error")
 """
+LIT = """
+import io, sys
+import litserve as ls
+import timm, torch
+from fastapi import UploadFile
+from PIL import Image
+
+class Timm(ls.LitAPI):
+    def setup(self, device):
+        self.model = timm.create_model("local-dir:" + sys.argv[1], pretrained=True).eval()
+        self.transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=self.model))
+
+    def decode_request(self, request: UploadFile):
+        return self.transform(Image.open(io.BytesIO(request.file.read())).convert("RGB"))
+
+    def batch(self, inputs):
+        return torch.stack(inputs)
+
+    def predict(self, x):
+        with torch.inference_mode():
+            return self.model(x).softmax(1)
+
+    def unbatch(self, output):
+        return list(output)
+
+    def encode_response(self, p):
+        return {"label": int(p.argmax()), "probability": float(p.max())}
+
+if __name__ == "__main__":
+    api = Timm(max_batch_size=8, batch_timeout=0.01)
+    ls.LitServer(api, accelerator="cpu").run(port=int(sys.argv[2]), generate_client_file=False, log_level="error")
+"""
 PARTS = ("pace", "waiting", "bursts", "overload", "odd", "stops", "start", "plain")
 LOAD = 0.7  # of the pace, for bursts
 BURST = 8  # images at once
@@ -108,6 +141,7 @@ class Setting:
     files: list[Path]
     shared: Path
     short: bool
+    litserve: Path | None = None
     pace: float = 0.0  # images a second, of the server
     values: dict[str, Any] = field(default_factory=dict)
     tables: list[Table] = field(default_factory=list)
@@ -396,32 +430,45 @@ def start(setting: Setting) -> None:
 
 
 def plain(setting: Setting) -> None:
-    """FastAPI around timm and torch, and the server, in turns."""
-    rows, port = [], free_port()
-    words = [sys.executable, "-c", PLAIN, str(setting.model), str(port)]
-    with subprocess.Popen(words) as process, serving(setting) as mine:
-        url = f"http://127.0.0.1:{port}"
-        try:
-            until_it_listens(f"{url}/health")
-            for clients in (1, 8):
-                for name, at in (("FastAPI, Pillow, timm, torch", url), ("headstart serve", mine.url)):
-                    load(at, setting.files[:8], clients=clients, once=True)
-                    found = load(at, setting.files, clients=clients, seconds=3 if setting.short else 8)
-                    times = seconds_of(found)
-                    done = len(times) / found["seconds"]
-                    rows.append(
-                        (
-                            name,
-                            str(clients),
-                            f"{done:.1f}",
-                            f"{1000 * percentile(times, 0.5):.0f}",
-                            f"{1000 * percentile(times, 0.99):.0f}",
-                        )
-                    )
-                    setting.values[f"{name}, {clients}"] = done
-        finally:
-            process.terminate()
+    """FastAPI and LitServe around timm and torch, and the server, in turns."""
+    rows: list[tuple[str, ...]] = []
+    others = [("FastAPI, Pillow, timm, torch", PLAIN, "", {})]
+    if setting.litserve:
+        paths = os.pathsep.join([str(setting.litserve), os.environ.get("PYTHONPATH", "")])
+        others.append(("LitServe, Pillow, timm, torch", LIT, "request", {"PYTHONPATH": paths}))
+    with serving(setting) as mine:
+        for name, code, field, environment in others:
+            with beside(setting, code, environment) as url:
+                for clients in (1, 8):
+                    rows.append(row_of(setting, name, url, clients, field))
+                    rows.append(row_of(setting, "headstart serve", mine.url, clients, ""))
+    if not setting.litserve:
+        rows.append(("LitServe", "", "not asked for: --litserve FOLDER", "", ""))
     setting.tables.append(Table("Beside it", ("server", "clients", "img/s", "p50 ms", "p99 ms"), rows))
+
+
+@contextmanager
+def beside(setting: Setting, code: str, environment: dict[str, str]) -> Iterator[str]:
+    """Another server, as a program of its own."""
+    file, port = setting.place / "server.py", free_port()
+    file.write_text(code)
+    words = [sys.executable, str(file), str(setting.model), str(port)]
+    with subprocess.Popen(words, env=os.environ | environment, start_new_session=True) as process:
+        try:
+            until_it_listens(f"http://127.0.0.1:{port}/health")
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+
+
+def row_of(setting: Setting, name: str, url: str, clients: int, field: str) -> tuple[str, ...]:
+    load(url, setting.files[:8], clients=clients, once=True, field=field)
+    found = load(url, setting.files, clients=clients, seconds=3 if setting.short else 8, field=field)
+    times = seconds_of(found)
+    done = len(times) / found["seconds"]
+    setting.values[f"{name}, {clients} clients"] = [*setting.values.get(f"{name}, {clients} clients", []), done]
+    middle, late = (f"{1000 * percentile(times, share):.0f}" for share in (0.5, 0.99))
+    return name, str(clients), f"{done:.1f}", middle, late
 
 
 def free_port() -> int:
@@ -433,7 +480,7 @@ def free_port() -> int:
 
 
 def until_it_listens(url: str) -> None:
-    until = time.monotonic() + 120
+    until = time.monotonic() + 240
     while time.monotonic() < until:
         try:
             with urllib.request.urlopen(url, timeout=5):
@@ -447,6 +494,7 @@ def main() -> None:
     parser = measure.arguments(__doc__ or "")
     parser.add_argument("--short", action="store_true", help="a minute instead of five")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--litserve", type=Path, help="a folder that LitServe lies in")
     parser.add_argument("--record", default="serving", help="the name of the record")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -455,7 +503,7 @@ def main() -> None:
         measure.run([sys.executable, "-m", "headstart", "fit", str(data), "-o", str(model), "--json"])
         files = sorted(data.rglob("*.jpg"))
         random.Random(0).shuffle(files)
-        setting = Setting(model, place, files, options.data, options.short)
+        setting = Setting(model, place, files, options.data, options.short, options.litserve)
         for name in options.only:
             {f.__name__: f for f in (pace, waiting, bursts, overload, odd, stops, start, plain)}[name](setting)
     measure.publish(options, __doc__ or "", setting.tables, setting.targets, setting.values)

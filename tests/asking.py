@@ -15,14 +15,14 @@ from urllib.parse import urlsplit
 import pytest
 
 from headstart.serve import running as serving
-from headstart.serve.app import State
 from headstart.serve.bounds import Bounds
 from headstart.serve.counts import Counts
 from headstart.serve.gate import Gate
 from headstart.serve.models import Models
-from headstart.serve.page import Page
+from headstart.serve.page import read_pages
 from headstart.serve.running import bound, run, url_of
 from headstart.serve.served import Served
+from headstart.serve.state import State
 
 JPEG = {"Content-Type": "image/jpeg"}
 BYTES = {"Content-Type": "application/octet-stream"}
@@ -100,15 +100,13 @@ def form(files: Sequence[tuple[str, bytes]]) -> tuple[bytes, dict[str, str]]:
 
 
 @contextmanager
-def running(
-    loaded: Sequence[Served], bounds: Bounds | None = None, token: bytes | None = None, page: Page | None = None
-) -> Iterator[Server]:
+def running(loaded: Sequence[Served], bounds: Bounds | None = None, token: bytes | None = None) -> Iterator[Server]:
     """A server of these models, which stay loaded when it ends."""
     told: list[tuple[str, bool, str]] = []
     bounds = bounds or Bounds()
     gate, at = Gate(bounds), bound("127.0.0.1", 0)
     models = Models(loaded, bounds.limits, lambda *what: told.append(what))
-    state = State(models, bounds, gate, Counts(gate), page, token)
+    state = State(models, bounds, gate, Counts(gate), read_pages(), token)
     url, begun, stops = url_of(at), threading.Event(), []
 
     def listening(stop: Any) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.files import forms
-from headstart.files.bundle import GALLERY, HEAD, MODEL, NOVELTY, REFERENCE, write_bundle
+from headstart.files.bundle import GALLERY, HEAD, MODEL, NOVELTY, ODDITY, REFERENCE, write_bundle
 
 DESCRIBED: dict[str, Any] = {  # what headstart.json must hold
     "classes": ["ant", "bée", "\udcff", "猫"],
@@ -33,7 +33,8 @@ def save(
         "run": RUN,
         "tensors": tensors
         or {
-            name: {"weight": np.full((2, 3), number, np.float32)} for name in (MODEL, HEAD, GALLERY, REFERENCE, NOVELTY)
+            name: {"weight": np.full((2, 3), number, np.float32)}
+            for name in (MODEL, HEAD, GALLERY, REFERENCE, NOVELTY, ODDITY)
         },
         "files": {"README.md": b"# model\n", "set_aside.csv": b"path,reason\n"},
     }

@@ -30,6 +30,7 @@ from headstart.files.bundle import (
     MANIFEST,
     MODEL,
     NOVELTY,
+    ODDITY,
     REFERENCE,
     check_writable,
     read_bundle,
@@ -100,7 +101,7 @@ def test_tensors_are_read_bit_for_bit_whatever_their_layout(
 
 def test_a_read_model_saved_again_is_the_same_model(model: Path, tmp_path: Path) -> None:
     read = read_bundle(model)
-    again = {name: read.tensors(name) for name in (MODEL, HEAD, GALLERY, REFERENCE, NOVELTY)}
+    again = {name: read.tensors(name) for name in (MODEL, HEAD, GALLERY, REFERENCE, NOVELTY, ODDITY)}
     save(tmp_path / "again", manifest=read.manifest, config=read.config, tensors=again)
     assert contents(tmp_path / "again") == contents(model)
 

@@ -18,7 +18,7 @@ import torch
 from headstart.data import images
 from headstart.errors import OptionError
 from headstart.trunk import engine as engines
-from headstart.trunk.asked import Alone, Asked, Together, asked
+from headstart.trunk.asked import Asked
 from headstart.trunk.backbone import open_backbone
 from headstart.trunk.engine import Engine, OpenVinoEngine, TorchEngine, compile_trunk, cpu_has_bf16
 from headstart.trunk.module import Trunk
@@ -184,30 +184,35 @@ def test_after_an_interrupt_the_engine_works_on(quick: Engine) -> None:
 
 
 @pytest.fixture(scope="module")
-def alone(quick: Engine) -> Iterator[Asked]:
-    found = asked(quick)
+def taker(quick: Engine) -> Iterator[Asked]:
+    found = Asked(quick)
     yield found
     found.close()
 
 
-def test_single_pictures_from_many_threads_get_the_rows_of_a_batch(quick: Engine, alone: Asked) -> None:
-    """One by one on a CPU; in batches where an engine wants them, also where each is filled up."""
-    assert isinstance(alone, Alone)
-    pixels = np.random.default_rng(1).integers(0, 256, (4 * quick.batch, 32, 32, 3), np.uint8)
-    expected = np.concatenate(run(quick, list(pixels.reshape(4, quick.batch, 32, 32, 3))))
-    together = Together(quick)
-    for one in (alone, together):
-        with ThreadPoolExecutor(one.threads) as threads:
-            rows = np.concatenate(list(threads.map(one.ask, pixels)))
-        assert np.array_equal(rows, expected)
-        assert np.array_equal(one.ask(pixels[3]), expected[3:4])
-    together.close()
+def by_many(found: Asked, pixels: Bytes) -> Rows:
+    with ThreadPoolExecutor(found.threads) as threads:
+        return np.concatenate(list(threads.map(found.ask, pixels)))
+
+
+def test_single_pictures_from_many_threads_get_the_rows_of_a_batch(quick: Engine, taker: Asked) -> None:
+    """Alone, and where so many wait that they go together; also in torch, which fills each batch up."""
+    pixels = np.random.default_rng(1).integers(0, 256, (6 * quick.batch, 32, 32, 3), np.uint8)
+    expected = np.concatenate(run(quick, list(pixels.reshape(6, quick.batch, 32, 32, 3))))
+    assert np.array_equal(by_many(taker, pixels), expected)
+    assert np.array_equal(taker.ask(pixels[3]), expected[3:4])
+    in_torch = TorchEngine(at(open_backbone("test_efficientnet", "none"), 32), "cpu", "f32")
+    [first] = run(in_torch, [pixels[: in_torch.batch]])
+    found = Asked(in_torch)
+    assert np.abs(by_many(found, pixels[: in_torch.batch]) - first).max() <= 1e-5 * np.abs(first).max()
+    found.close()
 
 
 def test_where_single_rows_would_differ_pictures_go_in_batches(quick: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a single bit, or since the graph cannot change its shape."""
     assert isinstance(quick, OpenVinoEngine)
-    whole = OpenVinoEngine.run
+    whole, pixels = OpenVinoEngine.run, np.concatenate(batches_of(quick, 3))
+    expected = np.concatenate(run(quick, batches_of(quick, 3)))
 
     def off(self: OpenVinoEngine, batches: Any, deliver: Any) -> None:
         whole(self, batches, lambda tag, rows: deliver(tag, np.nextafter(rows, 9) if self.batch == 1 else rows))
@@ -215,25 +220,36 @@ def test_where_single_rows_would_differ_pictures_go_in_batches(quick: Engine, mo
     def refuse(*given: Any) -> None:
         raise RuntimeError("Check 'batch' failed\nand a long trace")
 
-    for where, name, change in ((OpenVinoEngine, "run", off), (OpenVinoEngine, "_compile", refuse)):
+    assert quick.single() is not None
+    for name, change in (("run", off), ("_compile", refuse)):
         with monkeypatch.context() as patch:
-            patch.setattr(where, name, change)
+            patch.setattr(OpenVinoEngine, name, change)
             assert quick.single() is None
-            found = asked(quick)
-        assert isinstance(found, Together)
+            found = Asked(quick)
+        assert np.array_equal(by_many(found, pixels), expected)
         found.close()
 
 
 def test_who_waits_for_a_batch_that_fails_learns_of_it_and_the_next_is_answered(
     quick: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(batches: Any, deliver: Any) -> None:
-        raise RuntimeError("the driver is gone")
+    pixels, fails = batches_of(quick, 1)[0][0], [True]
+    right = OpenVinoEngine.ready
 
-    found, pixels = Together(quick), batches_of(quick, 1)[0][0]
-    with monkeypatch.context() as patch:
-        patch.setattr(quick, "run", fail)
-        with pytest.raises(RuntimeError, match="driver"):
-            found.ask(pixels)
+    def ready(self: OpenVinoEngine) -> Any:
+        ask = right(self)
+
+        def may_fail(pixels: Bytes) -> Rows:
+            if fails:
+                raise RuntimeError("the driver is gone")
+            return ask(pixels)
+
+        return may_fail
+
+    monkeypatch.setattr(OpenVinoEngine, "ready", ready)
+    found = Asked(quick)
+    with pytest.raises(RuntimeError, match="driver"):
+        found.ask(pixels)
+    fails.clear()
     assert found.ask(pixels).shape[0] == 1
     found.close()

@@ -56,7 +56,7 @@ def regressor(measured: tuple[Any, Any]) -> TransferRegressor:
 def test_settings_are_the_options_of_a_fit() -> None:
     """Written twice, since scikit-learn reads them from the signature: same names, types, defaults and order."""
     options = {field.name: (field.type, field.default) for field in fields(Options)}
-    of_lists = {"threshold", "min_images", "coverage", "sets", "max_error", "aim", "cost", "positive"}
+    of_lists = {"threshold", "min_images", "coverage", "sets", "max_error", "aim", "cost", "positive", "false_alarms"}
     for kind, more in zip(
         ALL, (["coverage", "sets", "max_error", "aim", "cost", "positive"], ["threshold"], []), strict=True
     ):

@@ -44,6 +44,7 @@ NEEDS: dict[str, tuple[object, list[dict[str, str]]]] = {
     "aim": ("balanced", [{}]),
     "cost": ("costs.csv", [{}]),
     "positive": ("tumour", [{}]),
+    "false_alarms": (0.01, [{}]),
     "min_images": (3, [{}]),
     "cache": ("here", [{}]),
     "seed": (3, [{}]),
@@ -98,6 +99,7 @@ WRONG = [
     ("fit", "--coverage nan", "from 0.5 to 0.999"),
     ("fit", "--sets rasp", "did you mean raps"),
     ("fit", "--max-error 1", "a share between 0 and 1"),
+    ("fit", "--false-alarms 0.9", "a share from 0.001 to 0.5"),
     ("fit", "--aim balance", "one of accuracy, balanced"),
     ("fit", "--aim balanced --cost c.csv", "leave one of them out"),
     ("fit", "--taps some", "one of auto, last, all"),
@@ -202,7 +204,7 @@ def test_a_wrong_value_is_refused_before_the_data_are_read_and_anything_heavy_is
 def test_every_option_with_a_value_that_can_be_wrong_is_tried() -> None:
     """Paths and names are known to be wrong only where they are looked up; the others have a row above."""
     free = {"--output", "--backbone", "--layer", "--tune", "--cache", "--weights", "--search", "--download"}
-    free |= {"--backbones", "--cost", "--add-to", "--import-weights", "--label", "--remove", "--positive"}
+    free |= {"--backbones", "--cost", "--add-to", "--import-weights", "--label", "--remove", "--positive", "--good"}
     action = next(a for a in parser()._actions if isinstance(a, argparse._SubParsersAction))
     tried = {word for _, given, _ in WRONG for word in given.replace("=", " ").split() if word.startswith("--")}
     for command in action.choices.values():

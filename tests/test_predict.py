@@ -23,7 +23,9 @@ from headstart.data.table import list_images
 from headstart.errors import OutputError
 from headstart.files.cells import CONTROL, FORMULA, printable
 from headstart.files.output import PREDICTIONS, check_output
-from headstart.ship.predict import BUFFER, predict, write_predictions
+from headstart.ship.answer_file import write_predictions
+from headstart.ship.predict import predict
+from headstart.ship.stretches import BUFFER
 from headstart.story.pipeline import load as load_model
 
 
@@ -191,7 +193,7 @@ def test_other_peoples_text_gives_no_orders_in_a_csv_file_and_is_whole_in_the_ot
     said = [{"path": name, **top[0], "top": top, "error": None}, failed]
     out = {ending: tmp_path / f"answers.{ending}" for ending in ("csv", "jsonl", "json", "parquet")}
     for path in out.values():
-        write_predictions(said, path, 2)
+        write_predictions(said, path, 2, failed)
     with out["csv"].open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     cells = [cell for row in rows for cell in row.values()]
@@ -239,7 +241,7 @@ def test_a_full_disk_leaves_the_answers_that_were_there(ending: str, tmp_path: P
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
     try:
         with pytest.raises(OutputError, match=r"choose another -o") as full:
-            write_predictions(many, path, 1)
+            write_predictions(many, path, 1, record)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "\n" not in str(full.value)

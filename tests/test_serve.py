@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +26,7 @@ from headstart.serve.bounds import Bounds
 from headstart.serve.counts import Counts
 from headstart.serve.gate import Gate
 from headstart.serve.models import names_of
-from headstart.serve.page import read_page
+from headstart.serve.page import FILES
 from headstart.serve.refusals import Refusal
 from headstart.serve.running import bound
 from headstart.serve.served import Served, load
@@ -177,25 +178,29 @@ def test_every_answer_tells_a_browser_to_guess_nothing(server: Server) -> None:
         assert "server" not in reply.headers
 
 
-def test_a_page_runs_its_own_scripts_and_no_other(loaded: dict[str, Served], tmp_path: Path) -> None:
-    file = tmp_path / "index.html"
-    assert read_page(file) is None
-    file.write_text("<title>é</title><script>let a = 1;</script>", encoding="utf-8")
-    with running([loaded["classify"]], page=read_page(file)) as one:
-        found = one.ask("/")
-    assert (found.status, found.content) == (200, file.read_bytes())
-    assert found.headers["content-type"] == "text/html; charset=utf-8"
-    policy = found.headers["content-security-policy"]
-    assert "script-src 'sha256-" in policy
-    assert "script-src 'unsafe" not in policy
-    with running([loaded["classify"]]) as one:
-        assert one.ask("/").status == 404
+def test_the_page_is_all_there_and_runs_its_own_scripts_and_no_other(server: Server) -> None:
+    """What its files name is served as it lies on the disk, below the same policy, and nothing else is."""
+    text = ""
+    for path, file in FILES.items():
+        found = server.ask(path)
+        assert (found.status, found.content) == (200, file.read_bytes())
+        assert found.headers["content-type"].startswith(
+            {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}[file.suffix]
+        )
+        text += file.read_text(encoding="utf-8") if file.suffix in (".html", ".js") else ""
+    named = set(re.findall(r'(?:href|src|from)[= ]"(?:\./)?([^"#]+)"', text))
+    assert {f"/{name}" for name in named} == set(FILES) - {"/"}
+    policy = server.ask("/").headers["content-security-policy"]
+    assert "default-src 'none'; script-src 'self';" in policy
+    assert "unsafe" not in policy
+    for other in ("/review.js", "/review.html", "/index.html", "/page.py", "/pages/page.js"):
+        assert server.ask(other).status == 404
 
 
 def test_with_a_token_only_health_ready_and_the_page_are_open(loaded: dict[str, Served], odd: list[Path]) -> None:
     content = odd[0].read_bytes()
     with running([loaded["classify"]], token="s\u00e9cret".encode()) as one:
-        assert [one.ask(path).status for path in ("/health", "/ready")] == [200, 200]
+        assert {one.ask(path).status for path in ("/health", "/ready", *FILES)} == {200}
         right = "Bearer sécret".encode().decode("latin-1")
         for wrong in ({}, {"Authorization": "Bearer secret"}, {"Authorization": right.replace("Bearer", "Basic")}):
             reply = one.ask("/predict", content, JPEG | wrong)

@@ -329,7 +329,7 @@ def test_row_groups_are_decoded_once_when_read_in_order(tmp_path: Path, monkeypa
         return decode(self, file, group)
 
     monkeypatch.setattr(sources.RowGroups, "_decode", counted)
-    monkeypatch.setattr(sources, "CACHED_BYTES", 0)  # as if row groups were very large
+    monkeypatch.setattr("headstart.data.parquet.CACHED_BYTES", 0)  # as if row groups were very large
     table = read_table(tmp_path / "train.parquet")
     assert [table.read(i) for i in range(200)] == [png(i) for i in range(200)]
     assert decoded == list(range(20))

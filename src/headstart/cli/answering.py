@@ -7,6 +7,16 @@ import argparse
 from headstart.story.options import AIMS, SETS, Options
 
 
+def add_good(data: argparse._ArgumentGroup) -> None:
+    """Which pictures are good, where good ones alone teach."""
+    data.add_argument(
+        "--good",
+        metavar="LABEL",
+        help="the label of good pictures, or several with commas between (--task anomaly; default: labels called good, "
+        "ok, normal, no_crack or the like; a folder of pictures alone is all good)",
+    )
+
+
 def answer_options(command: argparse.ArgumentParser) -> None:
     """What is answered, and what is said of how sure it is."""
     fit = command.add_argument_group("the answers")
@@ -15,6 +25,12 @@ def answer_options(command: argparse.ArgumentParser) -> None:
         type=float,
         metavar="P",
         help="the probability from which a label is given (several labels an image; default: the best F1 of each)",
+    )
+    fit.add_argument(
+        "--false-alarms",
+        type=float,
+        metavar="SHARE",
+        help="of new good pictures the share that may be called odd (--task anomaly; default: 0.05)",
     )
     fit.add_argument(
         "--coverage",

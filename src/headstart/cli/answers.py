@@ -163,7 +163,7 @@ def _remarks(fitted: Fitted) -> list[str]:
         lines.append(_line("duplicates", f"{_alike([s.kind for s in seen.duplicates])}{across} (duplicates.csv)"))
     if fitted.suspects:
         lines.append(_line("labels", f"{expected(fitted.suspects)}: suspected_labels.csv,"))
-        lines.append(_line("", "which headstart relabel applies when you have edited it"))
+        lines.append(_line("", "which headstart review walks through, with copies and mistakes"))
     if fitted.shortcut is not None and fitted.shortcut.clear:
         lines.append(_line("shortcut", shortcut_line(fitted.shortcut)))
     if seen.backbone.weights_source == "random weights":
@@ -226,8 +226,9 @@ NAMES = {  # of scores, where a terminal has room for less
     "tar_at_far_1e3": "TAR, FAR 0.1 %",
     "open_set_rate": "open set",
     "log_loss": "log-loss",
+    "auroc": "AUROC",
 }
-NO_SHARES = ("r2", "mae", "rmse", "log_loss")
+NO_SHARES = ("r2", "mae", "rmse", "log_loss", "auroc")
 
 
 def _name(score: str) -> str:
@@ -275,6 +276,8 @@ def record_line(record: Mapping[str, Any]) -> str:
         said = ", ".join(f"{name} {record['probabilities'][name]:.1%}" for name in record["labels"]) or "none of them"
     elif "values" in record:
         said = ", ".join(_value_said(record, name) for name in record["values"])
+    elif "verdict" in record:
+        said = f"{record['verdict']} ({record['score']:.3f})"
     else:
         said = f"{record['identity'] or 'unknown'} ({record['score']:.3f})"
     return f"{record['path']}: {said}"

@@ -11,10 +11,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from headstart import __version__, recipe
-from headstart.cli.answering import answer_options
+from headstart.cli.answering import add_good, answer_options
 from headstart.cli.console import ClosedOutputError, writing
 from headstart.cli.exporting import export_arguments
+from headstart.cli.reviewing import review_arguments
 from headstart.cli.serving import add_serve
+from headstart.cli.sharing import add_push
 from headstart.files.cells import printable
 from headstart.story.options import AUGMENTATIONS, PRECISIONS, TAPS, Options
 
@@ -83,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
         help="also send losses and scores to tensorboard:FOLDER, mlflow:FOLDER or mlflow:http://SERVER, several with a "
         "comma (needs headstart[track])",
     )
-    _data_options(fit, leaves_out=True)
+    add_good(_data_options(fit, leaves_out=True))
     _head_options(fit)
     answer_options(fit)
     _tuning_options(fit)
@@ -93,9 +95,11 @@ def parser() -> argparse.ArgumentParser:
     _add_suggest(command)
     export_arguments(command)
     _add_recognising_commands(command)
+    review_arguments(command)
     _add_relabel(command)
     _add_looking_commands(command)
     _add_ranking_command(command)
+    add_push(command)
     add_serve(command)
     return top
 
@@ -105,7 +109,7 @@ def _add_asking_commands(command: Callable[[str, str], argparse.ArgumentParser])
     evaluate = command("evaluate", "score a saved model on labelled images")
     evaluate.add_argument("model", metavar="MODEL", help="a folder that fit has written")
     evaluate.add_argument("data", metavar="DATA", help="as for fit; a test part is used alone where there is one")
-    _data_options(evaluate, asks=False)
+    add_good(_data_options(evaluate, asks=False))
     evaluate.add_argument("--positive", metavar="CLASS", help="of two classes, instead of the one that fit took")
     evaluate.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
@@ -200,6 +204,7 @@ def _add_looking_commands(command: Callable[[str, str], argparse.ArgumentParser]
     features.add_argument(
         "--pool", default="avg", metavar="avg|max|none|flatten", help="how that layer is pooled (default: avg)"
     )
+    features.add_argument("--model", metavar="MODEL", help="as a saved model sees them: what its head reads")
     _network_options(features)
 
     classify = command("classify", "say what a network trained on ImageNet sees in images: its own answer")
@@ -255,11 +260,13 @@ def _add_inspect(command: Callable[[str, str], argparse.ArgumentParser]) -> None
         help="end with exit code 1 where one of these is found: leaks, conflicts, unreadable, shift, shortcut; several "
         "with commas between",
     )
-    _data_options(inspect)
+    add_good(_data_options(inspect))
     _network_options(inspect)
 
 
-def _data_options(command: argparse.ArgumentParser, leaves_out: bool = False, asks: bool = True) -> None:
+def _data_options(
+    command: argparse.ArgumentParser, leaves_out: bool = False, asks: bool = True
+) -> argparse._ArgumentGroup:
     """What the truth is, what belongs together, and which classes count. `asks`: whether no saved model says the
     task."""
     data = command.add_argument_group("the data")
@@ -267,9 +274,9 @@ def _data_options(command: argparse.ArgumentParser, leaves_out: bool = False, as
         data.add_argument(
             "--task",
             default="auto",
-            metavar="auto|classify|tag|regress|recognise",
+            metavar="auto|classify|tag|regress|recognise|anomaly",
             help="what is learned of an image: its class; several labels; measured values; who or what it is, new ones "
-            "too (default: what the data clearly hold)",
+            "too; whether anything is odd, from good pictures alone (default: what the data clearly hold)",
         )
     data.add_argument(
         "--label", metavar="COLUMN", help="the column of the truth in a list, or several with commas between"
@@ -301,6 +308,7 @@ def _data_options(command: argparse.ArgumentParser, leaves_out: bool = False, as
             metavar="N",
             help="leave out classes with fewer training images (default: 2 are needed, and none is left out)",
         )
+    return data
 
 
 def _expression(text: str) -> str:

@@ -7,13 +7,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headstart.cli.console import say, say_json, tell
-from headstart.cli.given import options_of, some_were_read, table_of, tell_notes
+from headstart.cli.console import say, say_json, say_json_list, tell
+from headstart.cli.given import none_were_read, options_of, some_were_read, table_of, tell_notes
 from headstart.cli.progress import watching
 from headstart.counted import counted
 
 if TYPE_CHECKING:
     from headstart.data.table import Table
+    from headstart.ship.batch import Answered
     from headstart.ship.package import Loaded
     from headstart.story.opening import Watcher
 
@@ -62,41 +63,53 @@ def predict(given: argparse.Namespace) -> None:
     from headstart.data.to_label import named
 
     table = list_images(named(given.images, sys.stdin))
-    from headstart.cli.answers import different
-    from headstart.ship.predict import predict, records, write_predictions
+    from headstart.ship.batch import answered
     from headstart.story import pipeline
 
     model = pipeline.load(given.model)
     if given.explain:
         from headstart.ship.explain import linear_head
+        from headstart.ship.heat import knows_patches
 
-        linear_head(model)
+        knows_patches(model) or linear_head(model)
     tell_notes(table)
-    with watching(tell) as watch:
-        answer = predict(model, table, progress=watch.bar("predict", len(table)))
-        found = records(model, answer, given.top)
+    output = Path(given.output) if given.output else None
+    with watching(tell) as watch, answered(model, table, output, watch.bar, tell) as found:
         if given.explain:
             _explain(model, table, Path(given.explain), watch)
-    for note in (*answer.notes, *different(answer.apart)):
+        _hand_over(found, output, given)
+    if found.tally.n_failed == len(table):
+        none_were_read(len(table), found.tally.first_failed)
+
+
+def _hand_over(found: Answered, output: Path | None, given: argparse.Namespace) -> None:
+    """Notes, the file, and what is said on stdout."""
+    from headstart.cli.answers import different
+
+    for note in (*found.tally.notes(), *different(found.tally.apart())):
         tell(f"note: {note}")
-    failed = sum(record["error"] is not None for record in found)
-    if given.output:
-        write_predictions(found, Path(given.output), min(given.top, len(model.names)))
-        written, unread = counted(len(found) - failed, "prediction"), counted(failed, "image")
+    if output:
+        found.write(output, given.top)
+        failed = found.tally.n_failed
+        written, unread = counted(len(found.table) - failed, "prediction"), counted(failed, "image")
         tell(f"{written} written to {given.output}, {unread} could not be read")
     if given.json:
-        say_json(found)
-    elif not given.output:
+        say_json_list(found.records(given.top))
+    elif not output:
         from headstart.cli.answers import record_line
 
-        for record in found:
+        for record in found.records(given.top):
             say(record_line(record))
-    some_were_read(found)
 
 
 def _explain(model: Loaded, table: Table, folder: Path, watch: Watcher) -> None:
+    from headstart.ship.heat import heat_maps, knows_patches
     from headstart.ship.overlay import overlays
 
+    if knows_patches(model):
+        n = heat_maps(model, table, folder, watch.bar("explain", len(table)))
+        tell(f"{counted(n, 'image')} written to {folder}: orange is unlike what good pictures show")
+        return
     shown = overlays(model, table, folder, watch.bar("explain", len(table)))
     tell(f"{counted(len(shown), 'image')} written to {folder}: orange spoke for the answer, blue against it")
     if shown and min(shown) < ALL_SHOWN:

@@ -6,11 +6,12 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 from headstart.files.cells import printable
+from headstart.files.json_lists import pieces
 
 
 class ClosedOutputError(OSError):
@@ -45,11 +46,18 @@ def say_json(value: Any) -> None:
     _print(json.dumps(value, ensure_ascii=True, indent=1, allow_nan=False))
 
 
-def _print(text: str) -> None:
+def say_json_list(entries: Iterable[Any]) -> None:
+    """The same document, entry by entry."""
+    for piece in pieces(entries, ensure_ascii=True, allow_nan=False):
+        _print(piece, end="")
+    _print("")
+
+
+def _print(text: str, end: str = "\n") -> None:
     if sys.stdout is None:
         raise ClosedOutputError(errno.EBADF, "it is closed")
     with writing():
-        print(text)
+        print(text, end=end)
 
 
 def flush() -> None:

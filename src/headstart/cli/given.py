@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from headstart.cli.console import tell
 from headstart.counted import counted
@@ -35,7 +35,7 @@ def table_of(given: argparse.Namespace, min_classes: int = 2, task: str | None =
     from headstart.data.table import read_table
 
     asked = task or getattr(given, "task", "auto")
-    known = {name: getattr(given, name, None) for name in ("group_by", "label", "group", "time")}
+    known = {name: getattr(given, name, None) for name in ("group_by", "label", "group", "time", "good")}
     table = read_table(given.data, min_classes=min_classes, task=asked, **known)
     tell(table.layout)
     return table
@@ -65,5 +65,9 @@ def tell_notes(table: Table) -> None:
 def some_were_read(found: Sequence[Mapping[str, Any]]) -> None:
     """Raises DataError where no image could be read."""
     if all(record["error"] for record in found):
-        what = f"none of {counted(len(found), 'image')} can be read"
-        raise DataError(f"{what}; the first, {found[0]['path']}: {found[0]['error']}")
+        none_were_read(len(found), f"{found[0]['path']}: {found[0]['error']}")
+
+
+def none_were_read(n: int, first: str) -> NoReturn:
+    """Raises DataError. `first`: the name of the first image, and why it cannot be read."""
+    raise DataError(f"none of {counted(n, 'image')} can be read; the first, {first}")

@@ -60,10 +60,11 @@ def features(given: argparse.Namespace) -> None:
     check_random(options, "features")
     check_output(out, FEATURES)
     table = any_images(given)
-    from headstart.story.feature_file import write_features
+    from headstart.story.feature_file import opened_for, write_features
 
     with watching(tell) as watch:
-        count, blocks, set_aside = write_features(table, out, given.layer, given.pool, options, watch)
+        seen = opened_for(table, options, given.model, watch)
+        count, blocks, set_aside = write_features(table, out, given.layer, given.pool, options, watch, seen)
     if given.json:
         say_json({"file": str(out), "images": count, "blocks": blocks, "set_aside": set_aside})
     else:

@@ -83,6 +83,7 @@ COMMANDS = {
     "suggest": "suggesting.suggest",
     "enrol": "people.enrol",
     "verify": "people.verify",
+    "review": "reviewing.review",
     "relabel": "mending.relabel",
     "export": "exporting.export",
     "inspect": "looking.inspect",
@@ -91,6 +92,7 @@ COMMANDS = {
     "serve": "serving.serve",
     "backbones": "looking.backbones",
     "report": "looking.report",
+    "push": "sharing.push",
     "cache": "looking.cache",
 }
 

@@ -23,21 +23,23 @@ def shown_to_somebody() -> bool:
 
 @contextmanager
 def watching(tell: Callable[[str], None], tracker: Tracker | None = None) -> Iterator[Watcher]:
-    """Progress bars on a terminal only; none is left there at the end."""
+    """Progress bars on a terminal only; none is left there at the end. Elsewhere a line a minute."""
     from tqdm import tqdm
 
+    from headstart.cli.pace import Paced
     from headstart.story.opening import Watcher
 
     bars: list[Any] = []
 
     def bar(stage: str, total: int) -> Callable[[int], None]:
+        if not shown_to_somebody():
+            return Paced(stage, total, tell)
         unit = "fold" if stage == "judge" else "img"
         shown = tqdm(
             total=total,
             desc=stage,
             unit=unit,
             file=sys.stderr,
-            disable=not shown_to_somebody(),
             leave=False,
             bar_format="{desc} ..." if total == 1 else None,  # one step has no share to show
         )

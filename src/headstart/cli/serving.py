@@ -50,14 +50,14 @@ def serve(given: argparse.Namespace) -> None:
         from headstart.serve.running import bound, run, url_of
     except ImportError as error:
         raise OptionError(f"headstart serve needs {error.name}: pip install 'headstart[serve]'") from None
-    from headstart.serve.app import State
     from headstart.serve.bounds import Bounds
     from headstart.serve.counts import Counts
     from headstart.serve.gate import Gate
     from headstart.serve.models import Models, names_of
-    from headstart.serve.page import read_page
+    from headstart.serve.page import read_pages
     from headstart.serve.running import LOOPBACK
     from headstart.serve.served import load
+    from headstart.serve.state import State
 
     bounds = Bounds(
         body=int(given.max_mb * 2**20),
@@ -85,7 +85,7 @@ def serve(given: argparse.Namespace) -> None:
         if token is None and given.host not in LOOPBACK:
             tell(f"note: whoever reaches {given.host} can ask, since no token is set: see --token-file")
 
-    run(State(Models(loaded, bounds.limits, switched), bounds, gate, counts, read_page(), token), at, listening)
+    run(State(Models(loaded, bounds.limits, switched), bounds, gate, counts, read_pages(), token), at, listening)
 
 
 def listening_line(loaded: list[Served], url: str) -> str:

@@ -31,7 +31,7 @@ def demo(given: argparse.Namespace) -> None:
     tell(f"{counted(count, 'image')} of handwritten digits, one folder a class, written to {images}")
     given.data, given.output, given.add_to, given.track = str(images), str(folder / "model"), None, ""
     given.group_by, given.task, given.label, given.group, given.time = None, "auto", None, None, None
-    given.explain = False
+    given.explain, given.good = False, None
     fit(given)
     if not given.json:
         for line in ("", "For your own images, one folder per class:", "  headstart fit YOUR-FOLDER -o model"):
@@ -60,7 +60,11 @@ def fit(given: argparse.Namespace) -> None:
     from headstart.cli import answers
     from headstart.story import account, grow, pipeline, publish
 
-    own = {name: value for name in ("add_to", "group_by", "label", "group", "time") if (value := getattr(given, name))}
+    own = {
+        name: value
+        for name in ("add_to", "group_by", "label", "group", "time", "good")
+        if (value := getattr(given, name))
+    }
     own |= {} if given.task == "auto" else {"task": given.task}
     words = typed(given.data, given.output, own, options, publish.handed_on)
     command = shlex.join([*words, "--explain"] if given.explain else words)

@@ -48,7 +48,7 @@ class Archive:
     """A zip file; safe on several threads. Raises DataError where it cannot be opened."""
 
     def __init__(self, path: Path) -> None:
-        self._lock = Lock()
+        self._lock, self.path = Lock(), path
         try:
             file = open_regular(path)
         except OSError as error:

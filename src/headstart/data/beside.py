@@ -12,6 +12,7 @@ from typing import Any
 
 from headstart.data.folder_names import split_of
 from headstart.data.folders import counts, read_folder
+from headstart.data.good import read_good_folder
 from headstart.data.groups import by_folder
 from headstart.data.manifests import read_csv, read_parquet
 from headstart.data.sheet_truth import Truth, said_of, summary, truth_of
@@ -47,7 +48,8 @@ def read_labelled_folder(place: Path, min_classes: int, inner: str, asked: Asked
             f"{shown(str(place))} has no metadata file whose column --{option} could name: name the list itself"
         )
     try:
-        folders = read_folder(place, min_classes, inner)
+        anomaly = asked.task == "anomaly"
+        folders = read_good_folder(place, inner) if anomaly else read_folder(place, min_classes, inner)
     except DataError:
         if not files:
             raise
@@ -67,8 +69,8 @@ def _in_folders(place: Path, found: Found, asked: Asked) -> Found:
             f"{shown(str(place))} holds class folders, one class an image, and no list of labels: for --task tag write "
             "a list with the columns path,label and | between labels"
         )
-    if asked.task == "recognise":
-        return found._replace(task="recognise")
+    if asked.one_class:
+        return found._replace(task=asked.task)
     if asked.task != "regress":
         return found
     numbers = {row.label: number_in(row.label) for row in found.rows if row.label}
@@ -181,8 +183,7 @@ def _read_jsonl(path: Path, asked: Asked) -> Found:
         rows.append(Row(shown(name), FileSource(str(path.parent / name)), text, "none"))
     if not rows:
         raise DataError(f"{shown(str(path))} lists no images: each line is a JSON object with file_name and label")
-    task = "recognise" if asked.task == "recognise" else "classify"
-    return Found(rows, [], f"{shown(str(path))}: lines of JSON, {counts(rows)}", task)
+    return Found(rows, [], f"{shown(str(path))}: lines of JSON, {counts(rows)}", asked.as_class)
 
 
 def _needs_sheet(records: list[tuple[int, dict[str, Any]]], asked: Asked) -> bool:

@@ -33,7 +33,7 @@ FLAGS = (0.0, 1.0, -1.0)
 def truth_given(given: object, task: str = "auto") -> Labels:
     """The truth as it was given, for a task. Raises DataError, OptionError."""
     Asked(task)
-    if task in ("classify", "recognise"):
+    if task in ("classify", "recognise", "anomaly"):
         return replace(labels_of(given), task=task)
     matrix = _matrix(given)
     if matrix is not None:

@@ -20,16 +20,22 @@ GRID = 28  # places a side that are drawn: early stages look at edges, and their
 
 
 def overlay(
-    source: bytes | npt.NDArray[np.generic], places: npt.NDArray[np.float64], preprocess: Preprocess, side: int = SIDE
+    source: bytes | npt.NDArray[np.generic],
+    places: npt.NDArray[np.float64],
+    preprocess: Preprocess,
+    side: int = SIDE,
+    full: float | None = None,
 ) -> bytes:
     """A JPEG of the picture with what each place of the view (height, width) adds: for the answer orange, against it
-    blue; what the view cuts off is darker. side: px, the longer one at most. Raises ImageError."""
+    blue; what the view cuts off is darker. side: px, the longer one at most. full: what is drawn at full strength;
+    None: the strongest of this picture. Raises ImageError."""
     picture = Image.open(io.BytesIO(images.preview(source, side, preprocess=preprocess))).convert("RGB")
     left, top, right, bottom = (round(edge) for edge in images.crop_box(*picture.size, preprocess))
     size = max(1, right - left), max(1, bottom - top)
     coarse = Image.fromarray(places.astype(np.float32)).resize((GRID, GRID), Image.Resampling.BOX)
     smooth = np.asarray(coarse.resize(size, Image.Resampling.BICUBIC), np.float64)
-    strength = np.clip(np.abs(smooth) / (np.percentile(np.abs(smooth), STRONGEST) or 1), 0, 1)[:, :, None] * OPAQUE
+    most = full or np.percentile(np.abs(smooth), STRONGEST) or 1
+    strength = np.clip(np.abs(smooth) / most, 0, 1)[:, :, None] * OPAQUE
     colour = np.where(smooth[:, :, None] > 0, FOR, AGAINST)
     pixels = np.asarray(picture, np.float64) * UNSEEN
     view = np.asarray(picture, np.float64)[top : top + size[1], left : left + size[0]]

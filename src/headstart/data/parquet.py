@@ -20,7 +20,7 @@ from headstart.data.folder_names import SPLIT_NAMES, split_of
 from headstart.data.sheet_truth import Truth, said_of, truth_of
 from headstart.data.sheet_truth import wanted as wanted_of
 from headstart.data.sheets import SAMPLED, Sheet
-from headstart.data.sources import CellSource, Found, Row, RowGroups
+from headstart.data.sources import CACHED_BYTES, IN_ORDER, CellSource, Found, Row, RowGroups
 from headstart.data.tree import shown
 from headstart.data.truth import BETWEEN, Asked
 from headstart.errors import DataError
@@ -131,7 +131,7 @@ def _holds_bytes(kind: pa.DataType) -> bool:
 def read_images(parts: Sequence[tuple[Path, str]], where: str, notes: list[str], asked: Asked | None) -> Found:
     """The rows of Parquet files with images inside, each with its split. Raises DataError."""
     column = next((found for found in (image_column(file) for file, _ in parts) if found), "")
-    groups = RowGroups([file for file, _ in parts], column)
+    groups = RowGroups([file for file, _ in parts], column, CACHED_BYTES if asked else IN_ORDER)
     root = Path(os.path.commonpath([file.parent for file, _ in parts]))
     found: list[Row] = []
     sheets = []

@@ -88,8 +88,9 @@ def relabelled(table: Table, fixes: list[Fix], where: str, new_labels: bool = Fa
             rows_of[known].append(row)
     labels = [str(label) for label in table.labels]
     known = set(labels)
+    spelt = {str(cell(label)): label for label in known}
     action_of: dict[int, str] = {}
-    for fix in fixes:
+    for fix in (fix._replace(label=spelt.get(fix.label, fix.label)) for fix in fixes):
         at = f"{where} line {fix.line}"
         action = _action(fix, at, known, new_labels)
         rows = rows_of.get(fix.path)

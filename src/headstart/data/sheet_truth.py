@@ -22,6 +22,7 @@ from headstart.counted import counted
 from headstart.data.class_names import class_names, clean_names, listed, looks_measured, put_together
 from headstart.data.columns import column_called, label_column, named, no_label, places, role_of, squeezed
 from headstart.data.folders import counts
+from headstart.data.good import GOOD
 from headstart.data.sheets import MISSING, Sheet, stripped
 from headstart.data.sources import Row
 from headstart.data.truth import (
@@ -67,6 +68,8 @@ def wanted(names: Sequence[str], asked: Asked | None) -> set[int]:
 
 def truth_of(sheet: Sheet, asked: Asked, splits: Sequence[str]) -> Truth:
     """The truth of each row; splits (row,) say which rows teach. Raises DataError."""
+    if asked.task == "anomaly" and asked.label is None and label_column(sheet) is None:
+        return _all_good(sheet, asked)
     columns = _named_columns(sheet, asked.label) if asked.label is not None else _columns(sheet, asked)
     if len(columns) == 1 and (asked.task != "tag" or not _is_flags(sheet, columns[0])):
         return _of_column(sheet, columns[0], asked, splits)
@@ -83,6 +86,16 @@ def truth_of(sheet: Sheet, asked: Asked, splits: Sequence[str]) -> Truth:
         f"{where} are not all of 0 and 1, one a label: {sheet.row(row)} holds {quoted(value)} in column "
         f"{named(sheet, [wrong])}; leave that one out, or write 1, 0, or nothing where it is unknown"
     )
+
+
+def _all_good(sheet: Sheet, asked: Asked) -> Truth:
+    """A list of pictures without labels, all of them good. Raises DataError where a column may hold the truth."""
+    beside = {column_called(sheet.names, name) for name in asked.beside}
+    maybe = [place for place in sheet.values if place not in beside and _is_varied(sheet, place)]
+    if maybe:
+        raise DataError(f"{no_label(sheet)}; without labels all pictures would be taken as good")
+    sheet.notes.append("no column of labels: all pictures are taken as good")
+    return Truth([GOOD] * len(sheet), asked.task)
 
 
 def _asked_for(names: Sequence[str], label: str) -> tuple[list[int], list[str]]:
@@ -202,7 +215,7 @@ def _of_column(sheet: Sheet, place: int, asked: Asked, splits: Sequence[str]) ->
             f"the {len(numbers)} classes of column {named(sheet, [place])} are numbers: if they are counts or "
             "measured values, say --task regress"
         )
-    return Truth(classes, "recognise" if asked.task == "recognise" else "classify")
+    return Truth(classes, asked.as_class)
 
 
 def _are_sets(values: Sequence[str]) -> bool:
@@ -286,7 +299,7 @@ def _of_flags(sheet: Sheet, columns: Sequence[int], asked: Asked) -> Truth:
             f"columns {named(sheet, columns[:4])} hold exactly one 1 in each {sheet.unit}: read as {len(names)} "
             "classes; --task tag reads them as labels that may come together"
         )
-        return Truth([p[0] for p in present], "recognise" if asked.task == "recognise" else "classify")
+        return Truth([p[0] for p in present], asked.as_class)
     if asked.one_class:
         row = next(r for r, p in enumerate(present) if len(p) != 1 or unknown[r])
         raise DataError(
@@ -332,7 +345,9 @@ def _numbers(sheet: Sheet, place: int) -> list[str]:
 
 def said_of(rows: list[Row], truth: Truth) -> str:
     """What was read, in one line; where it is not one class an image, as what, and how to say otherwise."""
-    return counts(rows) if truth.task in ("classify", "recognise") else summary(rows, truth.task, truth.columns)
+    return (
+        counts(rows) if truth.task in ("classify", "recognise", "anomaly") else summary(rows, truth.task, truth.columns)
+    )
 
 
 def summary(rows: Sequence[Row], task: str, columns: Sequence[str]) -> str:

@@ -14,10 +14,11 @@ from PIL import Image
 from headstart.data.images import DEFAULT_LIMITS, array_of
 from headstart.errors import ImageError
 from headstart.files.forks import Lock
-from headstart.files.parquet import UNSOUND, read_shared
+from headstart.files.parquet import UNSOUND, read_field, read_shared
 from headstart.files.reading import read_regular, why
 
 CACHED_BYTES = 128 << 20  # of row groups in memory; CIFAR-10's are 2 MB each, Hugging Face's own up to some 100 MB
+IN_ORDER = 16 << 20  # bytes of row groups in memory where each image is read once, one after the other
 CACHED_AT_LEAST = 2  # row groups: threads that read in order stand on both sides of one boundary
 
 
@@ -110,16 +111,18 @@ class RowGroups:
     """The image columns of some Parquet files, with the row groups last used kept in memory; safe on several threads.
 
     column: its values are bytes, structs with the field `bytes` and maybe `path`, or lists of one of these. A null
-    `bytes` beside a `path` means an image file of that path, relative to the Parquet file. Memory: CACHED_BYTES, or the
+    `bytes` beside a `path` means an image file of that path, relative to the Parquet file. Memory: `most` bytes, or the
     CACHED_AT_LEAST last row groups where those are larger. Reading in order decodes each row group once.
     """
 
-    def __init__(self, files: list[Path], column: str) -> None:
-        self._files = files
+    def __init__(self, files: list[Path], column: str, most: int = CACHED_BYTES) -> None:
+        self._most = most
+        self.files = files
         self._column = column
         self._lock = Lock()
         self._kept: OrderedDict[tuple[int, int], pa.ChunkedArray] = OrderedDict()
         self._refused: dict[tuple[int, int], str] = {}  # each is tried once, not once a row
+        self._named: tuple[tuple[int, int], list[str]] = (-1, -1), []  # of the row group last asked for
 
     def read(self, file: int, row_group: int, row: int) -> bytes:
         cell = _one_picture(self._cells(file, row_group)[row].as_py())
@@ -128,8 +131,19 @@ class RowGroups:
             DEFAULT_LIMITS.check_bytes(len(data))
             return bytes(data)
         if cell.get("path"):
-            return FileSource(str(self._files[file].parent / cell["path"])).read()
+            return FileSource(str(self.files[file].parent / cell["path"])).read()
         raise ImageError("the row holds no image bytes")
+
+    def named(self, file: int, row_group: int, row: int) -> str:
+        """The path beside the bytes of a picture, or instead of them; "" where there is none. No bytes are read."""
+        key = (file, row_group)
+        if self._named[0] != key:
+            try:
+                found = read_field(self.files[file], row_group, self._column, "path")
+            except UNSOUND:
+                found = None
+            self._named = key, [] if found is None else [_path_in(cell) for cell in found.to_pylist()]
+        return self._named[1][row] if self._named[1] else ""
 
     def _cells(self, file: int, row_group: int) -> pa.ChunkedArray:
         with self._lock:
@@ -138,19 +152,24 @@ class RowGroups:
                 raise ImageError(self._refused[key])
             if key not in self._kept:
                 self._kept[key] = self._decode(file, row_group)
-                while len(self._kept) > CACHED_AT_LEAST and sum(c.nbytes for c in self._kept.values()) > CACHED_BYTES:
+                while len(self._kept) > CACHED_AT_LEAST and sum(c.nbytes for c in self._kept.values()) > self._most:
                     self._kept.popitem(last=False)
             self._kept.move_to_end(key)
             return self._kept[key]
 
     def _decode(self, file: int, row_group: int) -> pa.ChunkedArray:
-        path = self._files[file]
+        path = self.files[file]
         try:
             return read_shared(path, row_group, self._column)
         except UNSOUND as error:
             reason = f"row group {row_group} of {path.name} cannot be read ({why(error)})"
             self._refused[file, row_group] = reason
             raise ImageError(reason) from error
+
+
+def _path_in(cell: Any) -> str:
+    inner = cell[0] if isinstance(cell, list) and cell else cell
+    return str(inner.get("path") or "") if isinstance(inner, dict) else ""
 
 
 def _one_picture(cell: Any) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from headstart.data.class_names import check_not_measured
 from headstart.data.folder_names import key
 from headstart.data.given import Labels, images_of, sorted_names
 from headstart.data.given_truth import truth_given
+from headstart.data.good import GOOD, with_good
 from headstart.data.groups import by_folder, expression, grouped
 from headstart.data.manifests import LISTS, read_csv, read_parquet
 from headstart.data.parquet import parquet_files, read_parquet_folder
@@ -45,6 +46,7 @@ REMEDIES = {
     **dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"), " (an archive: unpack it first)"),
 }
 NEEDED = {"classify": "classes are", "recognise": "identities are", "tag": "label is", "regress": "value is"}
+NEEDED["anomaly"] = "good picture is"
 SPLITS = ("train", "validation", "test", "none")
 
 
@@ -102,6 +104,8 @@ class Table:
         """The sorted names of the labels to train on; of measured values the columns."""
         if self.task == "regress":
             return self.columns
+        if self.task == "anomaly":  # every kind of oddity, since none of them teaches
+            return (GOOD, *sorted_names(set(self.labels) - {"", GOOD}, self.kind))
         if self.task == "tag":
             return sorted_names(set().union(*(tags_in(text)[0] for text in self.labels[self.teaching])), self.kind)
         return sorted_names(set(self.labels[self.teaching]) - {""}, self.kind)
@@ -115,6 +119,7 @@ def read_table(
     label: str | None = None,
     group: str | None = None,
     time: str | None = None,
+    good: str | None = None,
 ) -> Table:
     """A labelled folder, manifest or Parquet set, as in the table above.
 
@@ -123,7 +128,8 @@ def read_table(
     class; "none": the topmost folders are the classes, and folders in them mean nothing. task: what the truth is read
     as, one of `truth.TASKS`; "auto": what it clearly is (`sheet_truth.py`). label: the column of the truth, or several
     with commas between. group: the column of a list whose values are groups, for images that stay together. time: that
-    of dates or numbers by which the past teaches and the latest images judge. Raises DataError, OptionError.
+    of dates or numbers by which the past teaches and the latest images judge. good: for the task "anomaly", the labels
+    of good pictures with commas between; None: those whose names say so. Raises DataError, OptionError.
     """
     asked = Asked(task, label, min_classes > 1, group, time)
     expression(group_by)
@@ -131,6 +137,10 @@ def read_table(
         raise OptionError("--group names a column and --group-by reads names of files: leave one of them out")
     place, where = Path(path), shown(str(path))
     found = _found(place, min_classes, group_by, asked)
+    if found.task == "anomaly":
+        found = with_good(found, good, where)
+    elif good is not None:
+        raise OptionError(f"--good {good} is of --task anomaly, and the task here is {found.task}: leave it out")
     if group_by == "folder" and not place.is_dir():
         found = found._replace(rows=by_folder(found.rows))
     rows, notes = grouped(found.rows, group_by, where, found.task == "classify")
@@ -180,7 +190,7 @@ def _check_enough(table: Table, where: str, min_classes: int) -> None:
 
 def _check_trained(table: Table, where: str) -> None:
     """Raises DataError on a class that is to be judged and was never to be trained on. Identities may be new."""
-    if table.task in ("regress", "recognise"):
+    if table.task in ("regress", "recognise", "anomaly"):
         return
     known = {*table.classes, ""}
     spelt = {key(name): name for name in table.classes}

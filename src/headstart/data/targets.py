@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from headstart.counted import counted
 from headstart.data.given import sorted_names
+from headstart.data.good import GOOD
 from headstart.data.table import Table
 from headstart.data.truth import tags_in, values_in
 from headstart.errors import DataError, nearest
@@ -152,6 +153,14 @@ def class_targets(table: Table, names: Sequence[str] | None = None) -> ClassNumb
         _refuse(table, "class", min(new), known)
     number = {name: k for k, name in enumerate(known)} | {"": -1}
     return ClassNumbers(np.array([number[label] for label in table.labels], dtype=np.int64), known)
+
+
+def kind_targets(table: Table, names: Sequence[str] | None = None) -> ClassNumbers:
+    """0 for a good picture, and a number for each kind of oddity; -1 where nothing is known. names: not heeded, since a
+    saved model has no kinds."""
+    kinds = sorted_names(set(table.labels) - {"", GOOD}, table.kind)
+    number = {name: k for k, name in enumerate((GOOD, *kinds))} | {"": -1}
+    return ClassNumbers(np.array([number[label] for label in table.labels], dtype=np.int64), (GOOD, *kinds))
 
 
 def label_targets(table: Table, names: Sequence[str] | None = None) -> LabelSets:

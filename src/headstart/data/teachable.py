@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from headstart.counted import counted
+from headstart.data.good import GOOD
 from headstart.data.tree import some
 from headstart.data.truth import number_in, tags_in, values_in
 from headstart.errors import DataError
@@ -18,6 +19,7 @@ from headstart.files.cells import quoted
 LEAST_VALUES = 10
 LEAST_IMAGES = 2  # of a label or an identity: one is judged by what the other taught
 LEAST_IDENTITIES = 2
+LEAST_GOOD = 10  # pictures: with fewer, most patches of a good one are of no other
 NAMED = 10
 
 
@@ -28,7 +30,7 @@ def check_teachable(where: str, task: str, labels: Sequence[str], columns: Seque
     the model it would be a wrong "no". Classes are seen to in `scarce.py`.
     """
     known = [label for label in labels if label]
-    check = {"tag": _tags, "regress": _values, "recognise": _identities}.get(task)
+    check = {"tag": _tags, "regress": _values, "recognise": _identities, "anomaly": _good}.get(task)
     return check(where, known, columns) if check else []
 
 
@@ -89,6 +91,16 @@ def _identities(where: str, labels: Sequence[str], _: Sequence[str]) -> list[str
             f"more, and {LEAST_IDENTITIES} are needed: whether a picture is recognised is judged by another of the same"
         )
     return [f"identities with a single image, which can be told but not judged: {_listed(single)}"] if single else []
+
+
+def _good(where: str, labels: Sequence[str], _: Sequence[str]) -> list[str]:
+    n = sum(label == GOOD for label in labels)
+    if n < LEAST_GOOD:
+        raise DataError(
+            f"{where} has {counted(n, 'good picture')} to learn from: at least {LEAST_GOOD} are needed, and 19 for a "
+            "false-alarm rate of 5 %; add good ones, or say with --good which labels are good"
+        )
+    return []
 
 
 def _listed(names: Sequence[str] | set[str]) -> str:

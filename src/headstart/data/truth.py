@@ -3,6 +3,7 @@
 | task | the text | without label |
 |---|---|---|
 | classify, recognise | the name of the class: `ants` | "" |
+| anomaly | `good`, or the kind of oddity: `crack` | "" |
 | tag | the labels that are there, sorted: `RBC|WBC`; unknown ones after them: `RBC|?WBC`; none of them: `|` | "" |
 | regress | a number for each column, in the order of the columns: `12.5`, `12.5|3` | "" |
 
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from headstart.errors import DataError, OptionError, nearest
 from headstart.files.cells import quoted
 
-TASKS = ("classify", "tag", "regress", "recognise")
+TASKS = ("classify", "tag", "regress", "recognise", "anomaly")
 BETWEEN = "|"
 NONE_OF_THEM = "|"
 UNKNOWN = "?"
@@ -61,7 +62,12 @@ class Asked:
     @property
     def one_class(self) -> bool:
         """Whether the truth is to be the name of one class."""
-        return self.task in ("classify", "recognise")
+        return self.task in ("classify", "recognise", "anomaly")
+
+    @property
+    def as_class(self) -> str:
+        """The task of a truth that is found to be the name of one class."""
+        return self.task if self.one_class else "classify"
 
 
 def check_tag(name: str, where: str) -> None:

@@ -10,7 +10,7 @@
     ├── novelty.safetensors  what an image is held against to know whether it is like those that taught     ┘
     ├── checksums.json     size and SHA-256 of those files
     └── metrics.json, run.json, split.parquet, report.html, README.md, suspected_labels.csv, duplicates.csv,
-        set_aside.csv, export.json      about the model: free to edit, never needed to predict
+        mistakes.csv, set_aside.csv, export.json      about the model: free to edit, never needed to predict
 
 This file knows the format and nothing of networks: tensors are NumPy arrays, so reading needs no torch. What the JSON
 files must hold is stated in `files/forms.py`. A model that is read stays what it was, whatever becomes of its folder.
@@ -50,10 +50,11 @@ HEAD = "head.safetensors"
 GALLERY = "gallery.safetensors"
 REFERENCE = "reference.safetensors"
 NOVELTY = "novelty.safetensors"
+ODDITY = "oddity.safetensors"
 CHECKSUMS = "checksums.json"
 """Its layout, {file: {"bytes": int, "sha256": hex}}, is the same in every format version."""
 
-DEFINING = (MANIFEST, CONFIG, MODEL, HEAD, GALLERY, REFERENCE, NOVELTY)
+DEFINING = (MANIFEST, CONFIG, MODEL, HEAD, GALLERY, REFERENCE, NOVELTY, ODDITY)
 REQUIRED = (MANIFEST, CONFIG, MODEL)
 METRICS = "metrics.json"
 RUN = "run.json"
@@ -67,6 +68,7 @@ ABOUT = (
     CARD,
     "suspected_labels.csv",
     "duplicates.csv",
+    "mistakes.csv",
     "set_aside.csv",
     EXPORT,
 )
@@ -246,7 +248,7 @@ def _read_checksums(folder: Path) -> dict[str, dict[str, Any]]:
     known = all(file in DEFINING and _is_checksum(entry) for file, entry in recorded.items())
     if not known or not set(REQUIRED) <= set(recorded):
         raise BundleError(f"{path} is damaged or was edited: {_RESTORE}")
-    for file in (HEAD, GALLERY, REFERENCE, NOVELTY):
+    for file in (HEAD, GALLERY, REFERENCE, NOVELTY, ODDITY):
         if file not in recorded and (folder / file).exists():
             raise BundleError(f"{folder / file} is not part of this model ({CHECKSUMS} does not list it): {_RESTORE}")
     return recorded

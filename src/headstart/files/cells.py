@@ -11,6 +11,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Sequence
+from typing import BinaryIO
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 # Control characters (C0, DEL, C1), line and paragraph separators, and what turns the direction of writing (Unicode
@@ -20,11 +21,20 @@ CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\
 
 def csv_bytes(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
     """A CSV document in UTF-8; text in its cells is made harmless, numbers stay as they are."""
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(header)
-    writer.writerows([cell(value) for value in row] for row in rows)
-    return text.getvalue().encode("utf-8", "backslashreplace")
+    content = io.BytesIO()
+    write_csv(content, header, rows)
+    return content.getvalue()
+
+
+def write_csv(file: BinaryIO, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """The same, row by row into a file."""
+    text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="")
+    try:
+        writer = csv.writer(text)
+        writer.writerow(header)
+        writer.writerows([cell(value) for value in row] for row in rows)
+    finally:
+        text.detach()  # written out, and the file stays open
 
 
 def printable(text: str) -> str:

@@ -27,6 +27,7 @@ FLOAT32 = 3.4e38
 LINEAR = "linear on prepared features; probabilities = softmax(prepared @ coef' + intercept)"
 TRAINED = "trained layers"
 RECOGNISER = "nearest prototype by cosine similarity; unknown below a threshold"
+DETECTOR = "distance to good images; odd from 1"
 """The kinds of head."""
 
 
@@ -175,7 +176,13 @@ RECOGNISING_HEAD = record(
     {"kind": one_of(RECOGNISER), "parts": each(PART, 1, 10_000, distinct=True), "identities": whole(1)}
     | {"shrinkage": or_null(number(0, 1, above=0)), "identify": THRESHOLD, "verify": THRESHOLD}
 )
-HEADS = {LINEAR: LINEAR_HEAD, TRAINED: TRAINED_HEAD, RECOGNISER: RECOGNISING_HEAD}
+DETECTING_HEAD = record(
+    {"kind": one_of(DETECTOR), "parts": each(PART, 1, 10_000, distinct=True)}
+    | {"channels": each(whole(1), 0, 9)}
+    | {"middles": each(number(), 1, 2), "widths": each(number(above=0), 1, 2), "limit": number()}
+    | {"rate": number(0, 1, above=0), "n": whole(1), "usual": number(), "hot": number(), "rest": number(above=0)}
+)
+HEADS = {LINEAR: LINEAR_HEAD, TRAINED: TRAINED_HEAD, RECOGNISER: RECOGNISING_HEAD, DETECTOR: DETECTING_HEAD}
 RULE = record(  # of the other tasks' rules the task itself knows what they are
     {},
     {"coverage": each(number(0, 1), 1, 1), "set_from": each(number(0, 1), 1, 10_000_000)}
@@ -243,7 +250,7 @@ OPTIONS = record(
     | dict.fromkeys(("layer", "lr", "budget", "cache"), or_null(name))
     | dict.fromkeys(("epochs", "batch_size", "size"), or_null(whole(1)))
     | {"aim": name, "cost": or_null(name), "positive": or_null(name), "sets": one_of("lac", "raps", "classwise")}
-    | dict.fromkeys(("coverage", "max_error"), or_null(number(0, 1)))
+    | dict.fromkeys(("coverage", "max_error", "false_alarms"), or_null(number(0, 1)))
     | {"seed": whole(0)},
 )
 RUN = record({"options": OPTIONS})

@@ -59,6 +59,16 @@ def read_shared(path: Path, row_group: int, name: str) -> pa.ChunkedArray:
         return _shared(path, parquet, row_group, left).column(0)
 
 
+def read_field(path: Path, row_group: int, name: str, field: str) -> pa.ChunkedArray | None:
+    """Of a column of structs, or of lists of them, one field in one row group; None where there is none."""
+    with _opened(path) as (file, parquet):
+        found = [leaf.path for leaf in _leaves(parquet, [name]) if leaf.path.endswith(f".{field}")]
+        if not found:
+            return None
+        left = {name: _check_pages(file, parquet, [row_group], found)}
+        return _shared(path, parquet, row_group, left, found).column(0)
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[BinaryIO, pq.ParquetFile]]:
     # Arrow reads by itself: its threads would wait for Python's lock with each read from an object of Python's.
@@ -81,13 +91,16 @@ def _leaves(parquet: pq.ParquetFile, names: Sequence[str]) -> list[Any]:
     return [column for column in columns if any(f"{column.path}.".startswith(f"{name}.") for name in names)]
 
 
-def _shared(path: Path, parquet: pq.ParquetFile, row_group: int, left: dict[str, int]) -> pa.Table:
-    """The columns that `left` names. Raises where one, its texts written out for every row, takes more than the bytes
-    that are left for it; else they become fewer."""
-    texts = [leaf.path for leaf in _leaves(parquet, list(left)) if leaf.physical_type == "BYTE_ARRAY"]
+def _shared(
+    path: Path, parquet: pq.ParquetFile, row_group: int, left: dict[str, int], leaves: Sequence[str] = ()
+) -> pa.Table:
+    """The columns that `left` names, or of these the `leaves` alone. Raises where one, its texts written out for every
+    row, takes more than the bytes that are left for it; else they become fewer."""
+    asked = list(leaves or left)
+    texts = [leaf.path for leaf in _leaves(parquet, asked) if leaf.physical_type == "BYTE_ARRAY"]
     with pa.OSFile(os.fsencode(path)) as own:
         again = pq.ParquetFile(own, metadata=parquet.metadata, read_dictionary=texts)
-        table = again.read_row_group(row_group, columns=list(left))
+        table = again.read_row_group(row_group, columns=asked)
     rows = parquet.metadata.row_group(row_group).num_rows
     if len(table) != rows:
         raise pa.ArrowInvalid(f"its row group {row_group} holds {len(table):,} rows and claims {rows:,}")

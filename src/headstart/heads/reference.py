@@ -138,6 +138,16 @@ def shift(kept: Reference, blocks: Blocks, placed: npt.NDArray[np.floating], see
     return apart(lambda rows: {LAST: joined[rows]}, here, there, strata, np.arange(len(joined)), seed)
 
 
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Some images of those that are asked about: `rows` (row,) int64, their numbers; `values` (row, feature) float16;
+    `placed` (row,) float64, see `placed_by`."""
+
+    rows: Ints
+    values: npt.NDArray[np.float16]
+    placed: npt.NDArray[np.float64]
+
+
 @dataclass(eq=False)
 class Sampled:
     """Features of some of `n` images, evenly drawn, gathered as they come."""
@@ -147,24 +157,24 @@ class Sampled:
 
     def __post_init__(self) -> None:
         self.chosen = np.random.default_rng(0).permutation(self.n)[:SAMPLED] if self.n >= ENOUGH else np.arange(0)
-        self.rows: list[int] = []
-        self.values: list[npt.NDArray[np.float16]] = []
+        self.parts: list[Sample] = []
 
-    def add(self, rows: list[int], blocks: Blocks) -> None:
-        """The features of these row numbers."""
-        if not len(self.chosen):
-            return
+    def of(self, rows: Ints, blocks: Blocks, placed: npt.NDArray[np.float64]) -> Sample:
+        """Those of these rows (row,) that were drawn. blocks: block -> (row, feature); placed (row,)."""
         mine = np.flatnonzero(np.isin(rows, self.chosen))
-        self.rows += [rows[k] for k in mine]
-        self.values.append(np.asarray(blocks[self.kept.block][mine], dtype=np.float16))
+        return Sample(rows[mine], np.asarray(blocks[self.kept.block][mine], dtype=np.float16), placed[mine])
 
-    def shift(self, placed: npt.NDArray[np.floating]) -> Apart | None:
-        """See `shift`; placed (image,) of all n images. The order in which the images came does not matter."""
-        if len(self.rows) < ENOUGH:
+    def add(self, some: Sample) -> None:
+        if len(some.rows):
+            self.parts.append(some)
+
+    def shift(self) -> Apart | None:
+        """See `shift`. The order in which the images came does not matter."""
+        if sum(len(part.rows) for part in self.parts) < ENOUGH:
             return None
-        order = np.argsort(self.rows)
-        values, rows = np.concatenate(self.values)[order], np.array(self.rows)[order]
-        return shift(self.kept, {self.kept.block: values}, placed[rows])
+        order = np.argsort(np.concatenate([part.rows for part in self.parts]))
+        values, placed = (np.concatenate([getattr(p, of) for p in self.parts])[order] for of in ("values", "placed"))
+        return shift(self.kept, {self.kept.block: values}, placed)
 
 
 def _strata(values: npt.NDArray[np.float64], known: npt.NDArray[np.float32]) -> Ints:

@@ -15,11 +15,13 @@ from headstart.report.numbers import estimate
 from headstart.report.sections import telling_of
 from headstart.report.telling import Table, Telling
 
-# SPDX names (small letters) that the Hub knows under the same word; any other licence is told in the text alone.
+# SPDX names (small letters) that the Hub knows under the same word; any other is "other", with its name if it has one.
 HUB_LICENCES = {
     "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0",
-    "cc-by-nc-sa-4.0", "gpl-3.0", "agpl-3.0", "lgpl-3.0", "unlicense",
+    "cc-by-nc-sa-4.0", "gpl-3.0", "agpl-3.0", "lgpl-3.0", "unlicense", "unknown",
 }  # fmt: skip
+LICENCE_NAME = re.compile("[a-z0-9][a-z0-9._-]*")  # what the Hub takes for a name
+HUB = "hub "  # before the repository, where weights say where they came from
 LISTED_CLASSES = 30  # named in the first lines; more are in headstart.json
 
 
@@ -49,18 +51,30 @@ def render_card(data: ReportData) -> str:
 
 def front_matter(data: ReportData) -> str:
     """The lines between the two `---`: one key a line, each value JSON, which is YAML too."""
-    licence = data.network.licence.lower() if data.network is not None and data.network.pretrained else ""
     telling = telling_of(data)
     results = [_result(m, data.title, telling) for m in (data.headline, *data.also)]
     front: dict[str, Any] = {
         "library_name": "headstart",
         **({"pipeline_tag": telling.hub.pipeline} if telling.hub.pipeline else {}),
         "tags": [*telling.hub.tags, "transfer-learning", "headstart", "timm"],
-        **({"license": licence} if licence in HUB_LICENCES else {}),
+        **_origin(data),
         "metrics": list(dict.fromkeys(metric["type"] for metric in results[0]["metrics"])),
         "model-index": [{"name": data.title, "results": results}],
     }
     return "\n".join(f"{key}: {_yaml(value)}" for key, value in front.items())
+
+
+def _origin(data: ReportData) -> dict[str, str]:
+    """The licence in the Hub's words, and the repository there that the weights came from."""
+    network = data.network
+    if network is None or not network.pretrained:
+        return {}
+    licence = network.licence.lower()
+    known = {"license": licence} if licence in HUB_LICENCES else {}
+    if not known and LICENCE_NAME.fullmatch(licence):
+        known = {"license": "other", "license_name": licence}
+    from_hub = [source.removeprefix(HUB) for source in (*network.chain, network.weights) if source.startswith(HUB)]
+    return known | ({"base_model": from_hub[0]} if from_hub else {})
 
 
 def _yaml(value: Any) -> str:

@@ -257,6 +257,16 @@ class Acceptance:
 
 
 @dataclass(frozen=True)
+class Detection:
+    """The share `rate` of good images that may be called odd, and the `n` left-out good ones that say from which score;
+    `supported`: whether so few can tell that rate."""
+
+    rate: float
+    n: int
+    supported: bool
+
+
+@dataclass(frozen=True)
 class Shift:
     """The judged images are of another kind than those that taught. `dropped`: they are answered worse than the
     training images, each left out, whose score is `left_out`; `auroc`: how well a simple classifier tells which of the
@@ -333,6 +343,7 @@ class ReportData:
     confidence: Confidence | None = None  # of one class an image
     columns: tuple[Column, ...] = ()  # of measured values
     acceptance: Acceptance | None = None  # of identities
+    detection: Detection | None = None  # of odd images
 
     network: Network | None = None
     candidates: tuple[Candidate, ...] = ()

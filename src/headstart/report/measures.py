@@ -70,6 +70,9 @@ MEASURES = {
         "true accepts at 0.1 % false accepts",
         "Pairs of one identity accepted where 0.1 % of the pairs of strangers are",
     ),
+    "auroc": Measure("AUROC", "AUROC: how often an odd image has a higher score than a good one", "number"),
+    "found": Measure("share found", "Share of the odd images that are called odd"),
+    "false_alarms": Measure("false-alarm rate", "Share of the good images that are called odd", higher_is_better=False),
     "open_set_rate": Measure(
         "open-set rate", "Share of images of enrolled identities that are named rightly and accepted"
     ),

@@ -123,9 +123,9 @@ def _suspects(data: ReportData) -> Mend | None:
     return Mend(
         "Suspected labels",
         f"{counted(data.suspect_count, 'label')} {'looks' if one else 'look'} wrong{expected}: look at "
-        f"{'it' if one else 'them'}, and write keep, relabel or drop into the list.",
+        f"{'it' if one else 'them'}, and keep, change or drop by one key each.",
         "pictures" if data.suspects else "result",
-        f"headstart relabel {_data(data)} {_inside(data, 'suspected_labels.csv')} -o manifest.csv",
+        f"headstart review {shlex.quote(data.model)} --data {_data(data)}",
     )
 
 
@@ -237,10 +237,6 @@ def _data(data: ReportData) -> str:
         words = []
     given = words[2] if len(words) > 2 and words[:2] == ["headstart", "fit"] else "DATA"
     return shlex.quote(given)
-
-
-def _inside(data: ReportData, name: str) -> str:
-    return shlex.quote(f"{data.model.rstrip('/')}/{name}")
 
 
 def _inspect(data: ReportData) -> str:

@@ -141,6 +141,7 @@ EMPTY: dict[str, Any] = {
     "tagged": None,
     "measured": None,
     "recognised": None,
+    "odd": None,
 }
 
 
@@ -287,7 +288,7 @@ def _network(data: ReportData) -> list[tuple[str, str]]:
     lines = [
         ("Backbone", net.name),
         ("Weights", net.weights if net.pretrained else "random (none loaded)"),
-        ("Licence of the weights", net.licence if net.pretrained else ""),
+        ("Licence of the weights", net.licence.replace("unknown", "not known") if net.pretrained else ""),
         ("Parameters", numbers.millions(net.parameters) if net.parameters else ""),
         ("Input", f"{net.size[0]} \u00d7 {net.size[1]} px" if all(net.size) else ""),
         ("Engine", net.engine),

@@ -43,6 +43,12 @@ class Table:
     rows: Sequence[tuple[str, ...]]
 
 
+LOOKED = (
+    "Below each picture is where the network looked: orange spoke for the answer, blue against it, and what is darker "
+    "it does not see."
+)
+
+
 def no_tables(data: ReportData) -> list[Table]:
     """Of a task whose card has a table of its own."""
     return []
@@ -59,8 +65,8 @@ class Telling:
     `sections`: contexts of the template's sections; one without a context is left out.
     `galleries`: name -> (heading, sentence). `tables`: those of the card.
     `limits`: what may go wrong, first of all. `truths`: what an image carries. `outputs`: what the model gives.
-    `loss`: of a training, and its unit. `tried`: the two numbers of a candidate; `tried_share`: whether the second is
-    told in percent.
+    `looked`: what is drawn below the pictures. `loss`: of a training, and its unit. `tried`: the two numbers of a
+    candidate; `tried_share`: whether the second is told in percent.
     """
 
     nouns: tuple[str, str]
@@ -80,6 +86,7 @@ class Telling:
     tables: Callable[[ReportData], list[Table]] = no_tables
     truths: str = "labels"
     outputs: str = "probabilities"
+    looked: str = LOOKED
     loss: tuple[str, str] = ("log-loss", "log-loss, nats")
     tried: tuple[str, str] = ("log-loss", "accuracy")
     tried_share: bool = True

@@ -177,7 +177,7 @@ def _reached(what: Measure, text: str) -> str:
 
 def article(name: str) -> str:
     """ "a mean average precision", "an R2"."""
-    return f"{'an' if name[0] in 'aeioR' else 'a'} {name}"
+    return f"{'an' if name[0] in 'AaeioR' else 'a'} {name}"
 
 
 def _for_better(data: ReportData, low: float, high: float) -> tuple[float, float]:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -16,32 +15,16 @@ from starlette.routing import Route
 
 from headstart.errors import HeadstartError
 from headstart.serve.bodies import Sent, drain, received
-from headstart.serve.bounds import Bounds
-from headstart.serve.counts import CONTENT_TYPE, Counts
-from headstart.serve.gate import Gate
-from headstart.serve.models import Models
+from headstart.serve.counts import CONTENT_TYPE
 from headstart.serve.openapi import document
 from headstart.serve.outside import Outside
-from headstart.serve.page import Page
 from headstart.serve.refusals import TOO_SLOW, Refusal
 from headstart.serve.served import Served
+from headstart.serve.state import State
 from headstart.tasks.task import Record
 
 TOP = 3  # best classes where nothing is asked, as predict has it
 MOST_TOP = 1000
-
-
-@dataclass(eq=False)
-class State:
-    """Of one server, in its event loop."""
-
-    models: Models
-    bounds: Bounds
-    gate: Gate
-    counts: Counts
-    page: Page | None
-    token: bytes | None = None
-    stopping: bool = False
 
 
 class Json(Response):
@@ -83,18 +66,14 @@ class Endpoints:
         return Response(self._spec, media_type="application/json")
 
     async def page(self, request: Request) -> Response:
-        page = self._state.page
-        if page is None:
-            raise Refusal(404, "there is no page here: POST an image to /predict, see /openapi.json")
-        headers = {"content-security-policy": page.policy, "permissions-policy": "camera=(self)"}
-        return Response(page.content, media_type="text/html", headers=headers | {"cache-control": "no-cache"})
+        page = self._state.pages[request.url.path]
+        return Response(page.content, headers=page.headers)
 
 
 def app_of(state: State) -> Outside:
     """The whole application: routes, and what is the same for all of them around it."""
     at = Endpoints(state)
-    asked = {
-        "/": at.page,
+    asked = dict.fromkeys(state.pages, at.page) | {
         "/models": at.models,
         "/health": at.health,
         "/ready": at.ready,

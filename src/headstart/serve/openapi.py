@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from headstart import __version__
 from headstart.serve.bounds import Bounds
+from headstart.ship.package import versions
 
 Json = dict[str, object]
 
@@ -63,7 +63,11 @@ def document(bounds: Bounds, locked: bool) -> Json:
     """OpenAPI 3.1. `locked`: a token is needed."""
     found: Json = {
         "openapi": "3.1.0",
-        "info": {"title": "headstart", "version": __version__, "description": "Saved models behind HTTP."},
+        "info": {
+            "title": "headstart",
+            "version": versions().get("headstart", "0"),
+            "description": "Saved models behind HTTP.",
+        },
         "paths": {
             "/predict": {"post": _predict(bounds, locked)},
             "/models": {"get": _get("The models at work", {"type": "array", "items": MODEL}, locked)},

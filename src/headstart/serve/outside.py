@@ -5,20 +5,17 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from headstart.serve.bodies import drain
-from headstart.serve.page import ANYWHERE, NOTHING
+from headstart.serve.page import ANYWHERE, FILES, NOTHING
+from headstart.serve.state import State
 
-if TYPE_CHECKING:
-    from headstart.serve.app import State
-
-OPEN = ("/", "/health", "/ready")  # without a token: what they say is known to whoever can reach the port
-PATHS = ("/", "/predict", "/models", "/health", "/ready", "/metrics", "/openapi.json")
+OPEN = (*FILES, "/health", "/ready")  # without a token: what they say is known to whoever can reach the port
+PATHS = (*FILES, "/predict", "/models", "/health", "/ready", "/metrics", "/openapi.json")
 
 
 class Outside:

@@ -23,7 +23,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from headstart.errors import OptionError, OutputError
 from headstart.files.reading import why
-from headstart.serve.app import State, app_of
+from headstart.serve.app import app_of
+from headstart.serve.state import State
 
 LAST_MOMENT = 0.5  # s, twice, in which requests still come that were sent before the client could know
 UNREAD = 30.0  # s
@@ -182,5 +183,5 @@ def run(state: State, at: socket.socket, listening: Callable[[Stop], None]) -> N
         finally:
             watching.cancel()
 
-    with threadpool_limits(1), asyncio.Runner() as runner:  # each answer has its thread: see `ship.predict.answered`
+    with threadpool_limits(1), asyncio.Runner() as runner:  # each answer has its thread: see `ship.stretches.answered`
         runner.run(serving())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,10 +17,12 @@ from headstart.data.limits import Limits
 from headstart.errors import BundleError, ImageError
 from headstart.files import swap
 from headstart.files.bundle import read_bundle
+from headstart.files.cores import n_cores
 from headstart.ship.package import Loaded, unpack
-from headstart.ship.predict import Predictions, answered, records
+from headstart.ship.predict import Predictions, records
+from headstart.ship.stretches import answered
 from headstart.tasks.task import Record
-from headstart.trunk.asked import Asked, asked
+from headstart.trunk.asked import Asked
 from headstart.trunk.engine import compile_trunk
 from headstart.trunk.features import told
 
@@ -41,6 +44,7 @@ class Served:
     _asked: Asked
     _threads: ThreadPoolExecutor
     _limits: Limits
+    _decoding: threading.Semaphore
 
     def submit(self, name: str, content: bytes, top: int) -> Future[Record]:
         """What `headstart predict --json` says of an image of this name, of a ranked list the `top` best."""
@@ -52,7 +56,8 @@ class Served:
         answers, novelty = np.full((1, len(model.names), *model.task.extra), np.nan, np.float32), NOTHING
         reason = ""
         try:
-            pixels = images.load(content, model.backbone.preprocess, self._limits).array
+            with self._decoding:  # most threads wait for the network
+                pixels = images.load(content, model.backbone.preprocess, self._limits).array
         except ImageError as error:
             reason = str(error)
         else:
@@ -90,9 +95,10 @@ def load(folder: Path, name: str, limits: Limits) -> Served:
     bundle = read_bundle(folder)
     version = hashlib.sha256(json.dumps(bundle.checksums, sort_keys=True).encode()).hexdigest()[:12]
     model = unpack(bundle)
-    at_work = asked(compile_trunk(model.backbone, model.precision))
+    at_work = Asked(compile_trunk(model.backbone, model.precision))
     threads = ThreadPoolExecutor(at_work.threads, thread_name_prefix=f"answer {name}")
-    return Served(name, folder, identity, version, model, time.time(), at_work, threads, limits)
+    decoding = threading.Semaphore(n_cores())
+    return Served(name, folder, identity, version, model, time.time(), at_work, threads, limits, decoding)
 
 
 def headline(model: Loaded) -> dict[str, object] | None:

@@ -25,15 +25,14 @@ def overlays(model: Loaded, table: Table, folder: Path, progress: Callable[[int]
     of the contributions that have places. Raises OptionError for a model without a linear head, OutputError."""
     linear_head(model)
     reasons, told = reasons_of(model), dict[int, dict[str, Any]]()
-    digits, shown = len(str(len(table))), list[float]()
+    shown = list[float]()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"--explain {folder} cannot be made ({why(error)}): choose another folder") from None
 
     def deliver(found: Explanation) -> None:
-        stem = re.sub(r"[^\w.-]", "_", Path(str(table.names[found.row])).stem)[:80]
-        place = folder / f"{found.row + 1:0{digits}d}-{stem}.jpg"
+        place = place_of(folder, table, found.row)
         content = overlay(table.read(found.row), found.places, model.backbone.preprocess)
         try:
             write_whole(place, lambda at: at.write_bytes(content))
@@ -57,6 +56,12 @@ def overlays(model: Loaded, table: Table, folder: Path, progress: Callable[[int]
     if reasons is not None:
         _write_reasons(folder / REASONS, reasons, [told[row] for row in sorted(told)])
     return shown
+
+
+def place_of(folder: Path, table: Table, row: int) -> Path:
+    """The file of an image's overlay: its place in the table, and its name."""
+    stem = re.sub(r"[^\w.-]", "_", Path(str(table.names[row])).stem)[:80]
+    return folder / f"{row + 1:0{len(str(len(table)))}d}-{stem}.jpg"
 
 
 def _write_reasons(place: Path, reasons: Reasons, told: list[dict[str, Any]]) -> None:

@@ -36,7 +36,7 @@ from headstart.tasks.known import TASKS
 from headstart.tasks.task import Head, Rule, Task
 from headstart.trunk.backbone import from_tensors, timm_config, timm_tensors
 from headstart.trunk.layers import LAST, POOLINGS
-from headstart.trunk.network import Backbone, block_names, block_widths, tap_at
+from headstart.trunk.network import Backbone, block_names, block_widths, tap_at, whole_maps
 from headstart.trunk.weights import BROKEN
 
 Tensors = dict[str, dict[str, npt.NDArray[Any]]]
@@ -44,6 +44,11 @@ Tensors = dict[str, dict[str, npt.NDArray[Any]]]
 
 Widths = Mapping[str, int]  # features of each block that the network gives
 NOTHING = np.empty(0, np.float32)
+PROBLEMS = {  # what transformers makes of a top's outputs: softmax, a sigmoid each, nothing
+    "classify": "single_label_classification",
+    "tag": "multi_label_classification",
+    "regress": "regression",
+}
 
 
 def pack(
@@ -87,7 +92,15 @@ def pack(
         "calibration": {"method": "none" if isinstance(head, TrainedHead) else task.calibration},
     }
     tops = names if task.own is None else ()
-    return manifest, timm_config(backbone, len(tops), tops), tensors
+    return manifest, timm_config(backbone, len(tops), tops) | _for_transformers(task), tensors
+
+
+def _for_transformers(task: Task) -> dict[str, Any]:
+    """What Hugging Face's transformers reads of config.json beside timm's words; timm passes it over."""
+    if task.own is not None:
+        return {"model_type": "timm_wrapper", "architectures": ["TimmWrapperModel"]}
+    kind = {"problem_type": PROBLEMS[task.name]} if task.name in PROBLEMS else {}
+    return {"model_type": "timm_wrapper", "architectures": ["TimmWrapperForImageClassification"], **kind}
 
 
 def _heads(task: Task, backbone: Backbone, head: Head, view: Head | None) -> tuple[bool, Tensors]:
@@ -132,7 +145,10 @@ def _read_layer(backbone: Backbone, described: dict[str, Any], layer: dict[str, 
     """The backbone that computes what the head reads, and nothing else."""
     parts = tuple(Part(part["block"], part["root"], part["unit"]) for part in described["parts"])
     wanted = {part.block for part in parts}
-    if layer:
+    maps = [tap.name for tap in backbone.taps if f"{tap.name}/map" in wanted]
+    if maps and not layer:
+        backbone = whole_maps(backbone, maps)
+    elif layer:
         backbone = replace(backbone, taps=(tap_at(backbone, layer["name"], layer["pooling"]),))
     elif parts == plain().parts:
         backbone = replace(backbone, taps=())  # as the fit did

@@ -8,34 +8,57 @@ from pathlib import Path
 from typing import Any
 
 from headstart.data.table import Table
-from headstart.errors import OutputError
+from headstart.errors import OptionError, OutputError
 from headstart.files.arrow import numbers, texts
+from headstart.files.bundle import read_bundle
 from headstart.files.cells import csv_bytes
 from headstart.files.reading import why
 from headstart.files.whole import write_whole
+from headstart.ship.package import unpack
 from headstart.story.opening import Options, Watcher, features_of, open_at_size
 from headstart.story.pipeline import announce
 from headstart.trunk.engine import compile_trunk
 from headstart.trunk.layers import Tap
-from headstart.trunk.network import block_names, tap_at
+from headstart.trunk.network import Backbone, block_names, tap_at
+
+DEFAULTS = vars(Options())
+
+
+def opened_for(table: Table, options: Options, model: str | None, watch: Watcher) -> tuple[Backbone, str]:
+    """The network that sees the images, and its precision: as the options say; or that of a saved model, to what its
+    head reads. Raises OptionError for both at once, BundleError."""
+    if model is None:
+        return open_at_size(table, options, say=watch.say), options.precision
+    given = [name for name in ("backbone", "weights", "size", "bands") if getattr(options, name) != DEFAULTS[name]]
+    if given:
+        raise OptionError(f"--model {model} brings its own network and size: leave --{given[0]} out")
+    loaded = unpack(read_bundle(model))
+    return loaded.backbone, loaded.precision if options.precision == "auto" else options.precision
 
 
 def write_features(
-    table: Table, out: Path, layer: str | None, pooling: str, options: Options, watch: Watcher
+    table: Table,
+    out: Path,
+    layer: str | None,
+    pooling: str,
+    options: Options,
+    watch: Watcher,
+    seen_by: tuple[Backbone, str],
 ) -> tuple[int, dict[str, int], list[dict[str, str]]]:
     """Features of a data set (labelled or not) as a file: path, label, split, hash and the features of each block.
 
     Parquet has one float16 list a block, JSON lines one list a block, CSV a column a feature: "pre_logits 17".
 
     `layer`: a block of the taps ("blocks.3/mean"), or any layer by its name, pooled as `pooling`; the shape of a map
-    stands in the column's metadata. Returns (images, {block: features}, set aside). Raises OptionError, OutputError.
+    stands in the column's metadata. `seen_by`: see `opened_for`. Returns (images, {block: features}, set aside). Raises
+    OptionError, OutputError.
     """
-    backbone = open_at_size(table, options, say=watch.say)
+    backbone, precision = seen_by
     one = layer is not None and layer not in block_names(backbone)
     if one:
         backbone = replace(backbone, taps=(tap_at(backbone, str(layer), pooling),), ends=())
         layer = None
-    engine = compile_trunk(backbone, options.precision)
+    engine = compile_trunk(backbone, precision)
     announce(table, watch)
     features = features_of(table, backbone, engine, options, watch.bar("network", len(table)), watch.say)
     kept = table.take(features.kept)

@@ -23,18 +23,20 @@ from headstart.heads.taps import one_layer
 from headstart.story.evidence import Method
 from headstart.story.options import LARGEST, SMALLEST, Options, bands_of, check_seed
 from headstart.tasks.aims import with_aim
-from headstart.tasks.task import Task
+from headstart.tasks.oddities import alarmed
+from headstart.tasks.task import Task, no_maps
 from headstart.tasks.two_classes import with_positive
 from headstart.trunk.backbone import open_backbone
 from headstart.trunk.engine import Engine, accelerator, compile_trunk
 from headstart.trunk.features import Features, extract, extract_again, store_key
 from headstart.trunk.layers import LAST_MAP
-from headstart.trunk.network import Backbone, block_names, possible_sizes, tap_at
+from headstart.trunk.network import Backbone, block_names, possible_sizes, tap_at, whole_maps
 from headstart.trunk.store import IN_MEMORY, Store, cache_root
 
 SIZE_SAMPLE = 64  # image headers looked at to choose the input size: their median short side is known to a few percent
 
 Say = Callable[[str], None]
+Maps = Callable[[tuple[str, ...]], tuple[str, ...]]  # stages of a network -> those whose maps are read
 Epochs = Callable[[int, int], Callable[[Epoch], None]]  # (epochs at most, images an epoch) -> called after each
 
 
@@ -74,7 +76,7 @@ def announce_maps(table: Table, backbone: Backbone, options: Options, watch: Wat
     if needed > free:
         raise OutputError(
             f"{line}, and {needed / 1e9:.2f} GB are needed where {free / 1e9:.2f} GB are free: begin --head with gap, "
-            "take a smaller --size, or another --cache"
+            "take --taps last without it, a smaller --size, or another --cache"
         )
     watch.say(line)
 
@@ -92,12 +94,25 @@ def refuse_training(task: Task, options: Options) -> None:
 
 
 def open_network(
-    table: Table, options: Options, random: bool = False, say: Say = QUIET.say, whole: bool = False
+    table: Table,
+    options: Options,
+    random: bool = False,
+    say: Say = QUIET.say,
+    whole: bool = False,
+    maps: Maps = no_maps,
 ) -> tuple[Backbone, Engine]:
     """The backbone at the size for these images, compiled; with `random` the same network with random weights, with
-    `whole` one that sees pictures to their borders."""
-    backbone = read_at(open_at_size(table, options, random, say, whole), options)
+    `whole` one that sees pictures to their borders; `maps`: of its stages those whose whole maps are read."""
+    backbone = with_maps(read_at(open_at_size(table, options, random, say, whole), options), options, maps)
     return backbone, compile_trunk(backbone, options.precision)
+
+
+def with_maps(backbone: Backbone, options: Options, maps: Maps) -> Backbone:
+    """The backbone that gives whole maps of some stages too, unless the user names what is read."""
+    if options.layer or options.taps == "last":
+        return backbone
+    wanted = maps(tuple(tap.name for tap in backbone.taps))
+    return whole_maps(backbone, wanted) if wanted else backbone
 
 
 def open_at_size(
@@ -243,4 +258,4 @@ def aimed(task: Task, table: Table, options: Options) -> Task:
     o, images = options, training_images(table) if task.name == "classify" else {}
     counts = [images.get(name, 0) for name in table.classes] if images else [1]
     task = with_aim(task, o.aim, o.cost, table.classes, counts, o.coverage, o.max_error, o.sets)
-    return with_positive(task, o.positive, table.classes, counts)
+    return alarmed(with_positive(task, o.positive, table.classes, counts), table, o.false_alarms)

@@ -24,6 +24,7 @@ SETS = ("lac", "raps", "classwise")  # tasks.confidence.SETS
 AIMS = ("accuracy", "balanced")
 AUGMENTATIONS = ("photo", "aerial", "medical", "document", "none")  # data.augment.KINDS
 SMALLEST, LARGEST = 16, 1024  # px of the input
+LEAST_ALARMS, MOST_ALARMS = 0.001, 0.5  # the former asks for 999 good pictures at least
 LEAST_COVERAGE, MOST_COVERAGE = 0.5, 0.999  # of sets: the latter asks for 999 images at least
 
 
@@ -53,6 +54,7 @@ class Options:
     aim: str = "accuracy"  # what answers serve; or "balanced": the mean recall of the classes
     cost: str | None = None  # CSV file of what each mistake costs; None: all the same
     positive: str | None = None  # of two classes the one that is looked for; None: judge.two_classes.looked_for
+    false_alarms: float | None = None  # share of good pictures that are called odd; None: heads.oddity.RATE
     min_images: int | None = None  # classes with fewer training images are left out; None: they are refused
     cache: str | None = None  # folder; None: HEADSTART_CACHE or the platform's
     seed: int = 0
@@ -80,6 +82,10 @@ def check(options: Options) -> None:
         )
     if options.max_error is not None and not 0 < options.max_error < 1:
         raise OptionError(f"max-error {options.max_error:g} is not allowed: a share between 0 and 1, such as 0.02")
+    if options.false_alarms is not None and not LEAST_ALARMS <= options.false_alarms <= MOST_ALARMS:
+        raise OptionError(
+            f"false-alarms {options.false_alarms:g} is not allowed: a share from {LEAST_ALARMS} to {MOST_ALARMS}"
+        )
     if options.size is not None and not SMALLEST <= options.size <= LARGEST:
         raise OptionError(f"size {options.size} px is not allowed: {SMALLEST} to {LARGEST}")
     for name in ("backbone", "weights", "layer", "tune", "cost", "positive"):

@@ -13,9 +13,10 @@ from headstart.data import images
 from headstart.data.duplicates import find_conflicts, find_leaks
 from headstart.data.truth import tags_in, values_in
 from headstart.errors import ImageError
+from headstart.heads.oddity import Oddity
 from headstart.report.page import MAX_COPIES, MAX_GROUPS
 from headstart.story.pipeline import Fitted
-from headstart.story.reasons import look_likes, overlays_of, small
+from headstart.story.reasons import heats_of, look_likes, overlays_of, small
 
 GALLERY = 12  # pictures of a kind in the report
 Pictures = tuple[report.Picture, ...]
@@ -90,6 +91,10 @@ def galleries(fitted: Fitted, explain: bool = False) -> dict[str, Pictures]:
     found = {name: some(mine) for name, mine in places.items()}
     if "worst" in found:
         found["worst"] = _with_reasons(fitted, verdict.rows[places["worst"][:GALLERY]], found["worst"], explain)
+    for name in ("worst", "most_certain") if isinstance(fitted.head, Oddity) else ():
+        heats = heats_of(fitted, verdict.rows[places[name][:GALLERY]])
+        rows = map(int, verdict.rows[places[name][:GALLERY]])
+        found[name] = tuple(replace(p, looked=heats.get(row, b"")) for row, p in zip(rows, found[name], strict=True))
     return found | {"suspects": tuple(suspects)}
 
 

@@ -186,7 +186,7 @@ def learn(
     task = aimed(task, table, options)
     options, ranking = chosen(task, table, options, watch, clock)
     with clock("open the network"), watch.step("open the network"):
-        backbone, engine = open_network(table, options, say=watch.say, whole=task.whole)
+        backbone, engine = open_network(table, options, say=watch.say, whole=task.whole, maps=task.maps)
     announce(table, watch)
     announce_maps(table, backbone, options, watch)
     with clock("read images, run the network"):
@@ -262,8 +262,7 @@ def prove(learned: Learned, watch: Watcher = QUIET) -> Fitted:
             validation = evidence.judge_rows(task, material, head, plan.validation, rule).score
         leak_free = _without_leaks(task, seen, plan, verdict)
         trust = trust_of(task, material, plan, head, rule, verdict)
-        table, shared = seen.table, learned.shared
-        groups = by_group(table.groups, seen.duplicates, material, plan, head, method, verdict, shared)
+        groups = by_group(seen.table.groups, seen.duplicates, material, plan, head, method, verdict, learned.shared)
         suspects = _suspects(task, seen, plan, head, rule, verdict)
         if trust and trust.dropped:  # what the model says of pictures of another kind accuses no label
             judged = set(verdict.rows.tolist())
@@ -349,7 +348,7 @@ def examine(
     targets = task.targets(kept, table.classes)  # of all: a class of which nothing can be read is not forgotten
     look = looking_at(kept, backbone.preprocess) if look_again else None
     duplicates = find_duplicates(features.hashes, features.blocks[LAST], features.thumbnails, look)
-    groups = tie_groups(len(kept), duplicates, kept.groups)
+    groups = task.ties(kept, duplicates, features.hashes)
     enlarged = short_side(table) < recipe.PHOTOGRAPH
     return Seen(kept, backbone, engine, features, targets, duplicates, groups, enlarged)
 
@@ -358,6 +357,8 @@ def _baselines(
     seen: Seen, plan: Plan, material: Material, verdict: evidence.Verdict, learned: Learned, watch: Watcher
 ) -> tuple[evidence.Baseline, ...]:
     task, options = learned.method.task, learned.options
+    if task.own is not None and not task.own.comparable(seen.targets.take(verdict.rows)):
+        return ()
     found = [
         evidence.constant(task, material, plan, verdict),
         evidence.raw_pixels(task, material, plan, verdict, seen.features.thumbnails),
@@ -369,8 +370,7 @@ def _baselines(
     drawn = evidence.draw_for_baseline(task, material, plan)
     at_hand = not any(isinstance(seen.table.sources[row], GoneSource) for row in drawn)
     if options.weights != "none" and at_hand:
-        options = replace(options, tune="none")
-        random, engine = open_network(seen.table, options, random=True, whole=task.whole)
+        random, engine = open_network(seen.table, replace(options, tune="none"), random=True, whole=task.whole)
         hashes, bar = [seen.features.hashes[row] for row in drawn], watch.bar("random weights", len(drawn))
         features = features_again(seen.table.take(drawn), hashes, random, engine, options, bar)
         found.append(evidence.random_weights(task, material, plan, drawn, features.blocks))
@@ -443,7 +443,7 @@ def inspect(
 ) -> Seen:
     """Broken files, duplicates, leaks and conflicts, before anything is trained."""
     table, task = labelled(table), task or TASKS[table.task]
-    backbone, engine = open_network(table, options, say=watch.say, whole=task.whole)
+    backbone, engine = open_network(table, options, say=watch.say, whole=task.whole, maps=task.maps)
     announce(table, watch)
     table, features = features_of_enough(task, table, backbone, engine, options, watch)
     return examine(task, table, backbone, engine, features, look_again)

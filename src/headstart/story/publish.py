@@ -20,6 +20,7 @@ from headstart.files.cells import csv_bytes
 from headstart.finetune.choice import TUNED
 from headstart.finetune.trained_head import TrainedHead
 from headstart.heads.material import Ints, Material
+from headstart.heads.oddity import Oddity
 from headstart.heads.taps import LAST
 from headstart.judge.labels import expected
 from headstart.report.measures import full, measure
@@ -29,6 +30,7 @@ from headstart.story import confidence, pictures, reliability
 from headstart.story.account import HEADS, TAPS, epochs_of, no_gain_line, outcomes, settings
 from headstart.story.evidence import called
 from headstart.story.given_away import shortcut_line
+from headstart.story.mistakes import mistakes_list
 from headstart.story.pipeline import Fitted
 from headstart.story.trust import kept_of
 from headstart.tasks.aims import DECIDING
@@ -146,7 +148,9 @@ def _lists(fitted: Fitted) -> dict[str, bytes]:
         for s in fitted.suspects
     ]
     alike = [(k, s.kind, names[r], splits[r], labels[r]) for k, s in enumerate(seen.duplicates, 1) for r in s.rows]
+    wrong = mistakes_list(fitted)
     return {
+        **({} if wrong is None else {"mistakes.csv": wrong}),
         "suspected_labels.csv": csv_bytes(("path", "action", "label", "given", "score", "reason"), suspects),
         "duplicates.csv": csv_bytes(("set", "kind", "path", "split", "label"), alike),
         "set_aside.csv": csv_bytes(("path", "reason"), seen.features.set_aside),
@@ -246,6 +250,7 @@ def _with_faults(fitted: Fitted, data: report.ReportData) -> report.ReportData:
         leak_free=None if fitted.leak_free is None else fitted.leak_free[fitted.method.task.judging.headline.name],
         shortcut=_shortcut(fitted),
         films=_films(fitted),
+        detection=_detection(fitted),
         decides=any(name in fitted.rule for name in DECIDING),
         twice=fitted.curve[-1].get("twice") if fitted.curve else None,
         duplicates=pictures.duplicate_groups(fitted),
@@ -353,6 +358,12 @@ def _acceptance(fitted: Fitted) -> report.Acceptance | None:
         return None
     one, two = fitted.head.recogniser.identify, fitted.head.recogniser.verify
     return report.Acceptance(one.value, two.value, one.rate, one.n, two.n)
+
+
+def _detection(fitted: Fitted) -> report.Detection | None:
+    """The threshold of a model that knows odd images."""
+    own = fitted.head
+    return report.Detection(own.rate, own.n, own.supported) if isinstance(own, Oddity) else None
 
 
 def _candidates(fitted: Fitted) -> tuple[report.Candidate, ...]:

@@ -137,6 +137,8 @@ def spent_in(ranking: Ranking | None) -> frozenset[str]:
 def rank(task: Task, table: Table, options: Options, asked: Asked, watch: Watcher = QUIET) -> Ranking:
     """Rank networks on the images of the table that teach. Raises HeadstartError where one that the user named cannot
     be opened, or none is left."""
+    if task.name == "anomaly":
+        raise OptionError("networks are ranked by what they tell apart, and good pictures alone tell nothing: name one")
     table = table.take(table.teaching)
     measure = task.judging.compared_in(task.targets(table, table.classes))
     plain = replace(options, head="auto", layer=None, tune="none")

@@ -18,9 +18,11 @@ from headstart.data.overlay import overlay
 from headstart.errors import ImageError
 from headstart.heads import reference
 from headstart.heads.material import Ints
+from headstart.heads.oddity import Oddity
 from headstart.heads.probe import Probe
 from headstart.judge.class_marks import decision_of
 from headstart.ship.explain import Explanation, explain
+from headstart.ship.heat import drawn as draw_heat
 from headstart.ship.package import Loaded
 from headstart.story.pipeline import Fitted
 
@@ -79,6 +81,22 @@ def overlays_of(fitted: Fitted, rows: Ints) -> dict[int, bytes]:
         """It has no overlay then."""
 
     explain(model, seen.table.take(rows), deliver, failed, asked={k: answered[int(r)] for k, r in enumerate(rows)})
+    return drawn
+
+
+def heats_of(fitted: Fitted, rows: Ints) -> dict[int, bytes]:
+    """row -> a JPEG of where a picture is odd, of those that did not teach. Empty for a head that knows no patches."""
+    seen, head = fitted.seen, fitted.head
+    new = rows[~np.isin(rows, fitted.plan.train) | (seen.targets.strata[rows] > 0)] if isinstance(head, Oddity) else []
+    if not len(new) or not isinstance(head, Oddity) or head.patches is None:
+        return {}
+    heat, drawn = head.heat({name: block[new] for name, block in seen.features.blocks.items()}), dict[int, bytes]()
+    assert heat is not None
+    for row, one in zip(map(int, new), heat, strict=True):
+        try:
+            drawn[row] = draw_heat(seen.table.read(row), one, seen.backbone.preprocess, SIDE)
+        except ImageError:
+            continue
     return drawn
 
 

@@ -46,7 +46,12 @@ def check_replaceable(folder: str | Path, table: Table | None, add_to: str | Pat
 
 
 def check_grows(bundle: Bundle) -> None:
-    """Raise OptionError for a model that nothing is added to by a fit: one that recognises."""
+    """Raise OptionError for a model that nothing is added to by a fit: one that recognises, or knows good images."""
+    if bundle.manifest.get("task") == "anomaly":
+        raise OptionError(
+            f"--add-to is of classes, labels and values, and {bundle.folder.name} knows good pictures: fit on all of "
+            "them together, which reads no stored picture again"
+        )
     if bundle.manifest.get("task") == "recognise":
         name = bundle.folder.name
         raise OptionError(

@@ -70,7 +70,7 @@ def kept_of(task: Task, material: Material, train: Ints, head: Head, rule: Rule)
     it says of new ones.
     """
     block = reference.block_of(head.parts)
-    if block not in material.blocks:
+    if block not in material.blocks or (task.own is not None and not task.own.keeps):
         return None
     if task.own is not None:
         placed = np.zeros(len(train))

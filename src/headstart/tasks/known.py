@@ -10,11 +10,12 @@ from headstart.tasks import multilabel
 from headstart.tasks.classification import CLASSIFICATION
 from headstart.tasks.confidence import LEAST_AMBIGUOUS, confidence
 from headstart.tasks.multilabel import MULTILABEL
+from headstart.tasks.oddities import ODDITIES
 from headstart.tasks.recognition import RECOGNITION
 from headstart.tasks.regression import REGRESSION
 from headstart.tasks.task import Task
 
-TASKS: dict[str, Task] = {task.name: task for task in (CLASSIFICATION, MULTILABEL, REGRESSION, RECOGNITION)}
+TASKS: dict[str, Task] = {task.name: task for task in (CLASSIFICATION, MULTILABEL, REGRESSION, RECOGNITION, ODDITIES)}
 
 
 def with_threshold(task: Task, threshold: float | None) -> Task:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from headstart import recipe
+from headstart.data.duplicates import DuplicateSet, tie_groups
 from headstart.data.table import Table
 from headstart.data.targets import Targets
 from headstart.errors import OptionError
@@ -137,6 +138,11 @@ class ReadHead(Protocol):
     ) -> Head: ...
 
 
+def always(targets: Targets) -> bool:
+    """Of a task that can be compared on whatever images there are."""
+    return True
+
+
 @dataclass(frozen=True)
 class OwnHead:
     """What a task tells of a head that is no linear one: how it is judged, saved and read again. No part of it stands
@@ -147,6 +153,8 @@ class OwnHead:
     `rule(head)`: what `Task.rule` is for other tasks. `names(head)`: what it can answer, in the order of its outputs.
     `file`, `kind`, `described(head)`, `tensors(head)`: of the saved head, `kind` as the manifest calls it.
     `read`: see ReadHead. `tried(head)`, `settings(head)`, `remarks(head)`: what the account of a fit says of it.
+    `comparable(targets)`: whether a baseline says anything for these images. `keeps`: whether images that taught are
+    kept with the model, for later ones to be compared with.
     """
 
     crossed: CrossedHead
@@ -162,6 +170,8 @@ class OwnHead:
     tried: Callable[[Head], tuple[Tried, ...]]
     settings: Callable[[Head], tuple[recipe.Setting, ...]]
     remarks: Callable[[Head], tuple[str, ...]]
+    comparable: Callable[[Targets], bool] = always
+    keeps: bool = True
 
 
 def all_images(table: Table, min_images: int | None) -> Table:
@@ -178,6 +188,16 @@ def anything(targets: Targets, rows: Ints) -> None:
 def no_rule(targets: Targets, left_out: Doubles, groups: Ints) -> Rule:
     """Of a task whose answers need none."""
     return {}
+
+
+def tied(table: Table, duplicates: Sequence[DuplicateSet], hashes: Sequence[str]) -> Ints:
+    """Group number (image,): copies, and what the user groups, belong together. hashes (image,): of the files."""
+    return tie_groups(len(table), duplicates, table.groups)
+
+
+def no_maps(stages: tuple[str, ...]) -> tuple[str, ...]:
+    """Of a task whose heads read pooled features alone."""
+    return ()
 
 
 def no_galleries(marks: Marks) -> dict[str, Ints]:
@@ -228,7 +248,8 @@ class Task:
     list the `top` best; `said`: the same in words, and how sure.
     `galleries(marks)`: which images the page shows, first the worst.
     `sets(--taps, blocks)`: which layers' features are tried. `whole`: whether pictures are seen to their borders, where
-    what counts may lie, and not cropped as photographs are.
+    what counts may lie, and not cropped as photographs are. `maps(stages of the network)`: those whose whole maps are
+    read too. `ties`: which images belong together, see `tied`.
     `suspects(targets, answers left out)`: labels that are probably wrong, rows of these; None where no method is known.
     `own`: of a task whose head is no linear one, and None otherwise. `refits`: whether `solve` takes no notice of what
     is `known`, so that each fold is fitted from its features.
@@ -252,6 +273,8 @@ class Task:
     galleries: Callable[[Marks], dict[str, Ints]] = no_galleries
     sets: Callable[[str, tuple[str, ...]], tuple[TapSet, ...]] = tap_sets
     whole: bool = False
+    maps: Callable[[tuple[str, ...]], tuple[str, ...]] = no_maps
+    ties: Callable[[Table, Sequence[DuplicateSet], Sequence[str]], Ints] = tied
     extra: tuple[int, ...] = ()
     suspects: Callable[[Targets, NDArray[Any]], list[Suspect]] | None = None
     own: OwnHead | None = None

@@ -27,7 +27,7 @@ from headstart.files.cells import printable
 from headstart.files.reading import read_regular
 from headstart.trunk import catalog, hub
 from headstart.trunk import weights as weight_files
-from headstart.trunk.network import RANDOM, Backbone, Made, Network, Source, Tensors
+from headstart.trunk.network import RANDOM, UNKNOWN, Backbone, Made, Network, Source, Tensors
 from headstart.trunk.shelf import Shelf
 from headstart.trunk.store import cache_root
 from headstart.trunk.weights import Weights
@@ -150,7 +150,9 @@ def _opened(full: str, where: Weights, seed: int, say: Say, cache: str | None) -
 def _made(full: str, architecture: str, where: Weights, seed: int, say: Say) -> Backbone:
     from headstart.trunk import maker
 
-    return maker.backbone_of(maker.made(architecture, where, seed, say), full, where.source)
+    # whose a file is nobody but itself can say: the architecture's name is not the licence of its weights
+    licence = str(where.overlay.get("license") or UNKNOWN) if where.kind == "file" else ""
+    return maker.backbone_of(maker.made(architecture, where, seed, say), full, where.source, licence)
 
 
 def _known(said: Mapping[str, Any], source: Source, key: Mapping[str, Any], shelf: Shelf) -> Backbone:

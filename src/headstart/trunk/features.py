@@ -35,6 +35,7 @@ TRIES = 3  # passes over the table while another process deletes shards that wer
 Progress = Callable[[int], None]
 Change = Callable[[npt.NDArray[np.uint8], str], npt.NDArray[np.uint8]]
 Decoded = tuple[int, str, images.Pixels]  # row, content hash, pixels
+Seen = dict[str, tuple[int, str]]  # remark -> of how many images, and the first of them
 # row, hash, pixels (None where the store has the image already), a remark
 Read = tuple[int, str, images.Pixels | ImageError | None, str]
 
@@ -161,7 +162,7 @@ def _through_the_network(
             progress(len(tag))
 
     try:
-        with closing(_batches(fresh(), engine.batch)) as batches:
+        with closing(_batches(fresh(), engine.batch, len(table))) as batches:
             engine.run(batches, deliver)
     finally:
         writer.flush()  # what is done stays done, an interrupt included
@@ -180,15 +181,18 @@ def stream(
     failed: Callable[[int, ImageError], None],
     exact: bool = False,
     remarked: Callable[[int, str], None] = lambda row, remark: None,
+    starts: range | None = None,
 ) -> None:
     """The features of a table without a store: `deliver(rows, blocks)` for what can be read, `failed(row, error)` else.
 
     The values equal those of `extract` bit for bit; with `exact` they are not rounded to float16. Batches finish in
-    any order. `remarked(row, remark)`: how an odd picture was read.
+    any order. `remarked(row, remark)`: how an odd picture was read. `starts`: the rows at which a stretch
+    begins, range(first row that is read, len(table), rows of a stretch); no batch holds rows of two of them.
     """
+    starts = starts or range(0, len(table), max(1, len(table)))
 
     def fresh() -> Iterator[Decoded]:
-        for row, content_hash, found, remark in _read_all(table, backbone, None):
+        for row, content_hash, found, remark in _read_all(table, backbone, None, starts.start):
             if remark:
                 remarked(row, remark)
             if isinstance(found, images.Pixels):
@@ -200,18 +204,28 @@ def stream(
         kept = rows[: len(tag)]
         deliver([row for row, _, _ in tag], by_block(backbone, kept if exact else finite(rounded(kept))))
 
-    with closing(_batches(fresh(), engine.batch)) as batches:
+    with closing(_batches(fresh(), engine.batch, starts.step)) as batches:
         engine.run(batches, finished)
 
 
 def gathered(remarks: Iterable[tuple[str, str]]) -> tuple[str, ...]:
     """One line for each kind of remark, with the number of images and the first of them."""
-    names: dict[str, list[str]] = {}
+    seen: Seen = {}
     for name, remark in remarks:
-        names.setdefault(remark, []).append(name)
+        note(seen, name, remark)
+    return notes_of(seen)
+
+
+def note(seen: Seen, name: str, remark: str) -> None:
+    """One more image of which this is said."""
+    count, first = seen.get(remark, (0, name))
+    seen[remark] = count + 1, first
+
+
+def notes_of(seen: Seen) -> tuple[str, ...]:
     return tuple(
-        f"{found[0]}: {remark}" if len(found) == 1 else f"{counted(len(found), 'image')}, such as {found[0]}: {remark}"
-        for remark, found in names.items()
+        f"{first}: {remark}" if count == 1 else f"{counted(count, 'image')}, such as {first}: {remark}"
+        for remark, (count, first) in seen.items()
     )
 
 
@@ -237,13 +251,13 @@ def by_block(backbone: Backbone, rows: npt.NDArray[Any]) -> dict[str, npt.NDArra
     return dict(zip(block_names(backbone), np.split(rows, ends[:-1], axis=1), strict=True))
 
 
-def _read_all(table: Table, backbone: Backbone, store: Store | None) -> Iterator[Read]:
-    """Every row, in order, read by as many threads as there are processors."""
+def _read_all(table: Table, backbone: Backbone, store: Store | None, start: int = 0) -> Iterator[Read]:
+    """Every row from `start` on, in order, read by as many threads as there are processors."""
 
     def read(rows: range) -> list[Read]:
         return [_read_one(table, row, backbone, store) for row in rows]
 
-    runs = (range(start, min(start + RUN, len(table))) for start in range(0, len(table), RUN))
+    runs = (range(at, min(at + RUN, len(table))) for at in range(start, len(table), RUN))
     n_threads = n_cores()
     with ThreadPoolExecutor(n_threads, thread_name_prefix="decode") as pool:
         waiting = deque(pool.submit(read, rows) for rows in itertools.islice(runs, n_threads * AHEAD))
@@ -270,11 +284,13 @@ def _read_one(table: Table, row: int, backbone: Backbone, store: Store | None) -
         return row, content_hash, error, ""
 
 
-def _batches(decoded: Iterator[Decoded], size: int) -> Generator[tuple[list[Decoded], Bytes], None, None]:
-    """Pixels (size, height, width, 3) with what they are; the last batch is padded with its first image."""
-    while tag := list(itertools.islice(decoded, size)):
-        arrays = [pixels.array for _, _, pixels in tag]
-        yield tag, np.stack(arrays + [arrays[0]] * (size - len(arrays)))
+def _batches(decoded: Iterator[Decoded], size: int, stretch: int) -> Generator[tuple[list[Decoded], Bytes], None, None]:
+    """Pixels (size, height, width, 3) with what they are; the last batch of each stretch of rows is padded with its
+    first image."""
+    for _, some in itertools.groupby(decoded, lambda one: one[0] // stretch):
+        while tag := list(itertools.islice(some, size)):
+            arrays = [pixels.array for _, _, pixels in tag]
+            yield tag, np.stack(arrays + [arrays[0]] * (size - len(arrays)))
 
 
 class _ShardWriter:

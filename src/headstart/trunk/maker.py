@@ -24,7 +24,7 @@ from headstart.files.cells import printable
 from headstart.trunk import weights as weight_files
 from headstart.trunk.layers import LAST, Tap
 from headstart.trunk.module import shapes
-from headstart.trunk.network import Backbone, Made, Network
+from headstart.trunk.network import UNKNOWN, Backbone, Made, Network
 from headstart.trunk.weights import Weights
 
 
@@ -78,8 +78,8 @@ def is_timms(architecture: str) -> bool:
     return bool(timm.model_entrypoint(architecture).__module__.partition(".")[0] == "timm")
 
 
-def backbone_of(network: Any, name: str, source: str) -> Backbone:
-    """A Backbone around a timm network."""
+def backbone_of(network: Any, name: str, source: str, licence: str = "") -> Backbone:
+    """A Backbone around a timm network. licence: of its weights; "": that of those which timm publishes."""
     state = network.state_dict()
     network = frozen(network)
     cfg: Mapping[str, Any] = network.pretrained_cfg
@@ -95,7 +95,7 @@ def backbone_of(network: Any, name: str, source: str) -> Backbone:
         last_channels=network.num_features if pooled else last,
         last_is_pooled=pooled,
         n_parameters=sum(p.numel() for k, p in network.named_parameters() if not k.startswith(tops)),
-        licence=str(cfg.get("license") or "unknown"),
+        licence=licence or str(cfg.get("license") or UNKNOWN),
         classifier=str(cfg["classifier"]) if isinstance(network.get_classifier(), nn.Linear) and not pooled else "",
         native_size=int(cfg["input_size"][-1]),
         n_classes=int(getattr(network, "num_classes", 0)),

@@ -7,7 +7,7 @@ size, an engine that has not compiled it yet.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
@@ -23,6 +23,7 @@ from headstart.trunk.shelf import Shelf
 from headstart.trunk.store import cache_root
 
 RANDOM = "random weights"
+UNKNOWN = "unknown"  # the licence of weights that do not say it
 MADE_BY = ("torch", "timm", "code")  # of a key: the releases and the code that made it
 Tensors = Mapping[str, npt.NDArray[np.generic]]
 
@@ -237,6 +238,17 @@ def tap_at(backbone: Backbone, layer: str, pooling: str = "avg") -> Tap:
     places = [side for k, side in enumerate(shape) if k not in (0, axis % len(shape))]
     map_shape = (shape[axis], *places, *([1] if len(places) == 1 else []))
     return Tap(layer, shape[axis], axis, (POOLINGS[pooling],), module, map_shape)
+
+
+def whole_maps(backbone: Backbone, stages: Collection[str]) -> Backbone:
+    """The backbone that gives the maps of these taps too, beside what is pooled of them."""
+    taps = [
+        replace(tap, pools=(*tap.pools, "map"), shape=tap_at(backbone, tap.name, "none").shape)
+        if tap.name in stages
+        else tap
+        for tap in backbone.taps
+    ]
+    return replace(backbone, taps=tuple(taps))
 
 
 def cut_at(backbone: Backbone, tap: Tap) -> Backbone:
