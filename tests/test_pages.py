@@ -26,7 +26,8 @@ from headstart.serve.bounds import Bounds
 from headstart.serve.local import serve_here
 from headstart.serve.review import Review, app_of
 from headstart.serve.served import Served, load
-from headstart.ship.predict import _encoded, predict, records
+from headstart.ship.answer_file import write_predictions
+from headstart.ship.predict import predict, record_of_none, records
 from headstart.story.alike import LookAlikes
 from headstart.story.doubts import doubts_of
 
@@ -184,8 +185,9 @@ def test_a_folder_becomes_a_table_to_sort_filter_and_take_away(
     lines = list(csv.reader(io.StringIO(Path(whole.value.path()).read_text(encoding="utf-8"), newline="")))
     order = [row[0].removeprefix("'") for row in lines[1:]]
     assert sorted(order) == sorted(expected)
-    content = _encoded([expected[path] for path in order], ".csv", min(TOLD, len(land.model.names)))
-    assert Path(whole.value.path()).read_bytes() == content
+    top = min(TOLD, len(land.model.names))
+    write_predictions([expected[path] for path in order], tmp_path / "all.csv", top, record_of_none(land.model, TOLD))
+    assert Path(whole.value.path()).read_bytes() == (tmp_path / "all.csv").read_bytes()
 
     label = next(iter(photos[1].values()))
     page.get_by_label("Find").fill(label)
@@ -269,6 +271,7 @@ RECORDS: list[tuple[dict[str, Any], str, str]] = [  # a record, what is said fir
     ({"values": {"a": 1.0, "b": 2e3}, "low": {"a": None, "b": 1.0}, "high": {"a": None, "b": 9.0}}, "1, 2,000", "Values"),  # noqa: E501
     ({"identity": "ann", "score": 0.9, "nearest": [{"identity": "ann", "score": 0.9}]}, "ann", "0.900"),
     ({"identity": None, "score": 0.2, "nearest": [{"identity": "ann", "score": 0.2}]}, "unknown", "Most like ann"),
+    ({"verdict": "odd", "score": 1.25}, "odd", "Score 1.25"),
     ({"error": "the file is cut short"}, "This picture cannot be read", "The file is cut short."),
 ]  # fmt: skip
 
@@ -287,7 +290,7 @@ def test_every_kind_of_answer_has_its_words(opened: Open, server: Server) -> Non
         assert bars == (0 if len(record.get("values", "12")) == 1 else len(listed))
 
 
-def test_the_csv_of_any_records_is_that_of_predict(opened: Open, server: Server) -> None:
+def test_the_csv_of_any_records_is_that_of_predict(opened: Open, server: Server, tmp_path: Path) -> None:
     """Whatever stands in names and labels: nothing that a spreadsheet runs, nothing that breaks a line."""
     page = opened(server.url)
     signs = [
@@ -314,7 +317,8 @@ def test_the_csv_of_any_records_is_that_of_predict(opened: Open, server: Server)
         for top in (1, 3):
             code = "([records, top]) => import('/cells.js').then((m) => m.csv(records, top))"
             found = page.evaluate(code, [json.loads(json.dumps(rows)), top])
-            assert found.encode() == _encoded(rows, ".csv", top)
+            write_predictions(rows, tmp_path / "rows.csv", top, {name: row[name] for row in rows for name in row})
+            assert found.encode() == (tmp_path / "rows.csv").read_bytes()
 
 
 def test_a_full_server_is_waited_for_and_nothing_is_lost(

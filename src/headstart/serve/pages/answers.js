@@ -34,12 +34,15 @@ export function words(record) {
     const [name] = Object.keys(record.values), alone = Object.keys(record.values).length === 1;
     return { kicker: alone ? name : "Values", said: Object.values(record.values).map(number).join(", "), told: alone ? [span(record, name)].filter(Boolean) : [], mood: "good" };
   }
+  if (record.verdict) return { kicker: `Score ${number(record.score)}`, said: record.verdict, told: ["From a score of 1 on a picture counts as odd."], mood: isOdd(record) ? "bad" : "good" };
   const closest = record.nearest?.[0];
   const similarity = `similarity ${record.score?.toFixed(3)}`;
   return record.identity
     ? { kicker: "Recognised", said: record.identity, told: [sentence(similarity)], mood: "good" }
-    : { kicker: "Nobody that I know", said: "unknown", told: closest ? [`Most like ${closest.identity}, ${similarity}.`] : [], mood: "unsure" };
+    : { kicker: "None that I know", said: "unknown", told: closest ? [`Most like ${closest.identity}, ${similarity}.`] : [], mood: "unsure" };
 }
+
+const isOdd = (record) => record.verdict === "odd";
 
 function classWords(record) {
   const sure = percent(record.probability), others = (record.set ?? []).filter((name) => name !== record.label);
@@ -88,6 +91,7 @@ export function remark(record) {
   if (record.error) return { text: record.error, mood: "bad", kind: "error" };
   if (record.known === false) return { text: "unlike anything I know", mood: "bad", kind: "unlike" };
   if (record.abstain) return { text: "not sure enough", mood: "unsure", kind: "unsure" };
+  if (record.verdict) return isOdd(record) ? { text: "odd", mood: "bad", kind: "odd" } : { text: "", mood: "good", kind: "sure" };
   if (record.identity === null) return { text: record.nearest?.[0] ? `most like ${record.nearest[0].identity}` : "", mood: "unsure", kind: "unlike" };
   const others = (record.set ?? []).filter((name) => name !== record.label);
   if (others.length) return { text: others.length > 2 ? `or one of ${others.length} others` : `or ${either(others)}`, mood: "unsure", kind: "several" };
@@ -98,6 +102,7 @@ export function remark(record) {
 export function answer(record) {
   if (record.error || record.values) return "";
   if (record.labels) return record.labels.join(" + ") || "none of them";
+  if (record.verdict) return record.verdict;
   return record.top ? record.label : record.identity ?? "unknown";
 }
 
@@ -108,6 +113,7 @@ export function columns(records) {
   if (first.values) for (const name of Object.keys(first.values)) found.push({ id: `value ${name}`, title: name, number: true, of: (r) => (r.values ? `${number(r.values[name])}${r.low[name] === null ? "" : ` (${number(r.low[name])} to ${number(r.high[name])})`}` : ""), key: (r) => r.values?.[name] });
   else found.push({ id: "answer", title: first.labels ? "labels" : first.nearest ? "who" : "answer", of: answer, key: (r) => answer(r) || undefined });
   if (first.top) found.push({ id: "sure", title: "probability", number: true, of: (r) => (r.error ? "" : percent(r.probability)), key: (r) => r.probability ?? undefined });
+  if (first.verdict) found.push({ id: "sure", title: "score", number: true, of: (r) => (r.error ? "" : number(r.score)), key: (r) => r.score ?? undefined });
   if (first.nearest) found.push({ id: "sure", title: "similarity", number: true, of: (r) => (r.error ? "" : r.score.toFixed(3)), key: (r) => r.score ?? undefined });
   return found;
 }

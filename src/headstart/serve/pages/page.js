@@ -49,8 +49,10 @@ function choose(model) {
 
 function about({ task, classes }) {
   if (task === "regress") return `Measures ${classes.join(", ")}`;
+  const leads = { classify: "Tells apart ", tag: "Labels ", recognise: "Knows " };
+  if (!(task in leads)) return task === "anomaly" ? "Says what is odd" : "";
   const shown = classes.slice(0, 8).join(", "), more = classes.length > 8 ? ` and ${classes.length - 8} more` : "";
-  return { classify: "Tells apart ", tag: "Labels ", recognise: "Knows " }[task] + shown + more;
+  return leads[task] + shown + more;
 }
 
 function scored(score) {

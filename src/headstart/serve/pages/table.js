@@ -4,7 +4,7 @@ import { csv } from "./cells.js";
 
 const LEAF = 50; // rows of a page
 const SUMS = 12; // answers that are counted one by one
-const KINDS = { sure: "sure answers", several: "several can be meant", unsure: "not sure enough", unlike: "unlike anything I know", error: "errors" };
+const KINDS = { sure: "sure answers", several: "several can be meant", unsure: "not sure enough", unlike: "unlike anything I know", odd: "odd", error: "errors" };
 const at = (id) => document.getElementById(id);
 const order = new Intl.Collator("en", { numeric: true }).compare;
 
