@@ -191,12 +191,12 @@ def _quantised(
 
 def _too_much(model: Loaded, noise: float, allowed: float, max_drop: float) -> bool:
     """Whether the gate would refuse: by the share of wrong answers that is known of the model, not of the int8 file."""
-    metrics = {} if model.bundle is None else model.bundle.metrics
-    scores = metrics.get("cross_validation") or metrics.get("test") or {}
-    value = scores.get("accuracy", {}).get("value") if model.task.name == "classify" else None
-    if not isinstance(value, int | float):
+    try:
+        metrics = model.bundle.metrics if model.bundle and model.task.name == "classify" else {}
+        scores = metrics.get("cross_validation") or metrics["test"]
+        return quantise.expected_drop(noise, 1 - float(scores["accuracy"]["value"])) > max_drop
+    except (BundleError, KeyError, TypeError, ValueError, AttributeError):
         return noise > allowed
-    return quantise.expected_drop(noise, 1 - value) > max_drop
 
 
 def quantiser_of(of: Format, path: Path, calibrating: Pixels, inside: Path, narrow: bool) -> Quantiser:
