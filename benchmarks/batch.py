@@ -23,11 +23,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import measure
-import pyarrow.parquet as pq
 
 MOST_RATIO = 1.2
 ENDINGS = ("csv", "jsonl", "json", "parquet")
@@ -49,6 +50,8 @@ print(time.perf_counter() - start, time.process_time() - cpu)
 
 def unpacked(source: Path, folder: Path) -> None:
     """All images as files, in folders of 1,000."""
+    import pyarrow.parquet as pq
+
     number = 0
     for file in sorted(source.glob("*.parquet")):
         for image in pq.read_table(file, columns=["image"])["image"].to_pylist():
@@ -60,6 +63,8 @@ def unpacked(source: Path, folder: Path) -> None:
 
 def sample(source: Path, folder: Path, n: int) -> None:
     """n images with their classes, to fit a model to."""
+    import pyarrow.parquet as pq
+
     table = pq.read_table(sorted(source.glob("*.parquet"))[-1]).slice(0, n)
     for k, (image, label) in enumerate(zip(table["image"].to_pylist(), table["label"].to_pylist(), strict=True)):
         (folder / str(label)).mkdir(parents=True, exist_ok=True)
@@ -68,6 +73,8 @@ def sample(source: Path, folder: Path, n: int) -> None:
 
 def part(source: Path, folder: Path, n: int) -> None:
     """The first n rows as Parquet, in row groups as large as those of the source."""
+    import pyarrow.parquet as pq
+
     folder.mkdir()
     left = n
     for file in sorted(source.glob("*.parquet")):
@@ -165,17 +172,19 @@ def arguments() -> argparse.Namespace:
 def prepared(options: argparse.Namespace, work: Path) -> tuple[Path, dict[str, tuple[Path, Path]]]:
     """(a model, what is predicted: few and many)."""
     source, files = options.data / "cifar10", work / "files"
-    unpacked(source, files)
+    # by another process: the peak of a child is never below the size of the process that starts it
+    with ProcessPoolExecutor(1, get_context("spawn")) as other:
+        other.submit(unpacked, source, files).result()
+        other.submit(part, source, work / "few", options.few).result()
+        other.submit(part, source, work / "many", options.many).result()
+        other.submit(sample, source, work / "train", 600).result()
     lists = []
     for n in (options.few, options.many):
         names = [str(path) for path in sorted(files.glob("*/*.jpg"))[:n]]
         lists.append(work / f"{n}.csv")
         lists[-1].write_text("\n".join(["path", *names]) + "\n")
-    part(source, work / "few", options.few)
-    part(source, work / "many", options.many)
     model = options.model or work / "model"
     if not options.model:
-        sample(source, work / "train", 600)
         size = ["--size", str(options.size)] if options.size else []
         measure.run([sys.executable, "-m", "headstart", "fit", str(work / "train"), "-o", str(model), *size])
     return model, {"files": (lists[0], lists[1]), "Parquet": (work / "few", work / "many")}

@@ -329,6 +329,7 @@ SHAPES: dict[str, tuple[tuple[int, ...], dict[str, tuple[float, ...]]]] = {
     "tag": ((3, 2), {}),
     "regress": ((3, 2), {}),
     "recognise": ((3,), {"threshold": (0.5,)}),
+    "anomaly": ((3,), {}),
 }
 
 

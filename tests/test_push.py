@@ -19,6 +19,9 @@ from headstart.files.bundle import read_bundle
 from headstart.story.push import PRIVATE
 from hub_server import Hub, Repository, serving
 
+assert set(PRIVATE) == {
+    *("report.html", "split.parquet", "suspected_labels.csv", "duplicates.csv", "mistakes.csv", "set_aside.csv")
+}
 LISTS = {name: f"{name} of photographs".encode() for name in PRIVATE}
 CARD = b"---\nlibrary_name: headstart\n---\n# A model\n"
 CLIENT = """
@@ -91,12 +94,11 @@ def model(tmp_path: Path) -> Path:
 def test_what_is_pushed_is_private_holds_no_pictures_and_comes_back_as_the_same_model(
     hub: Hub, ask: Ask, model: Path, tmp_path: Path
 ) -> None:
+    n = len([*model.iterdir()]) - len(PRIVATE)
     code, out, err = ask("push", model, "someone/birds")
-    n = len(list(model.iterdir())) - len(PRIVATE)
     assert (code, out) == (0, f"{n} files sent, private: {hub.url}/someone/birds\n"), err
     assert err == (
-        "left out, since they hold your pictures or paths: report.html, split.parquet, suspected_labels.csv, "
-        "duplicates.csv, mistakes.csv, set_aside.csv (--with-report sends them)\n"
+        f"left out, since they hold your pictures or paths: {', '.join(PRIVATE)} (--with-report sends them)\n"
     )
     there = hub.repositories["someone/birds"]
     assert there.private
@@ -113,15 +115,13 @@ def test_a_second_push_leaves_the_second_model_there(hub: Hub, ask: Ask, model: 
     assert not hub.repositories["someone/again"].private
     hub.repositories["someone/again"].files["mine.txt"] = b"stays"
     tensors = {name: saved_tensors(model)[name] for name in ("model.safetensors",)}
+    before = {file.name for file in model.iterdir()}
     shutil.rmtree(model)
     saved.save(model, 2, tensors, files={"README.md": CARD})
     code, out, err = ask("push", model, "someone/again", "--public", "--json")
     found = json.loads(out)
     assert (code, found["repository"], found["private"]) == (0, "someone/again", False)
-    assert set(found["removed"]) == {
-        *PRIVATE,
-        *(f"{n}.safetensors" for n in ("head", "gallery", "reference", "novelty", "oddity")),
-    }
+    assert set(found["removed"]) == before - {file.name for file in model.iterdir()}
     assert set(found["removed"]) == set(err.partition(": ")[2].strip().split(", "))
     there = set(hub.repositories["someone/again"].files)
     assert there == {".gitattributes", "mine.txt", *(file.name for file in model.iterdir())}

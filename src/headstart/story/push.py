@@ -12,21 +12,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headstart.errors import BundleError, HeadstartError, OutputError
-from headstart.files.bundle import ABOUT, CHECKSUMS, DEFINING, MANIFEST, MOST_BYTES, Bundle, read_with
+from headstart.files.bundle import (
+    ABOUT,
+    CARD,
+    CHECKSUMS,
+    DEFINING,
+    EXPORT,
+    MANIFEST,
+    METRICS,
+    MOST_BYTES,
+    RUN,
+    Bundle,
+    read_with,
+)
 from headstart.files.reading import read_regular, why
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-PRIVATE = (
-    "report.html",
-    "split.parquet",
-    "suspected_labels.csv",
-    "duplicates.csv",
-    "mistakes.csv",
-    "set_aside.csv",
-)  # they hold pictures, or paths of pictures
-CARD = "README.md"
+SHARED = (*DEFINING, CHECKSUMS, METRICS, RUN, CARD, EXPORT)
+PRIVATE = tuple(name for name in ABOUT if name not in SHARED)  # they hold pictures, or paths of pictures
 OF_THE_HUB = (
     ".gitattributes",
     ".gitignore",
