@@ -3,7 +3,7 @@
     python benchmarks/int8.py sets                   two data sets, the default network, as `headstart export` does
     python benchmarks/int8.py networks [NAME...]     eight networks, models of 40 photographs, as in exports.py
 
-Of the sets the command itself runs, so that its gate decides; a line that it refuses says so. Of the networks
+Of the sets the command itself runs, so that its gate decides; a line that is not made says why. Of the networks
 everything is written down, whatever was lost: agreement and differences from `predict` in float32 over 200 photographs,
 and the paired accuracy difference on the 153 of them whose class is known. Speeds are ratios of both files, in turns.
 """
@@ -67,8 +67,9 @@ def of_set(name: str, to: str, options: Any, folder: Path) -> tuple[list[str], A
     words = ["export", str(place), "--to", to, "--int8", "--data", str(data), "-o", str(folder / f"{name}-{to}-int8")]
     found, why = said([*words, "--max-drop", str(options.max_drop)])
     if found is None:
-        return [name, to, "refused", why, *[""] * 4], None
+        return [name, to, "not made", why, *[""] * 4], None
     made = found["int8"]
+    found.pop("folder")
     cells = _cells(found["label_agreement"], found["largest_difference"], found["score"]["difference"], made)
     return [name, to, *cells], found
 

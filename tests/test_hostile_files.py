@@ -534,7 +534,9 @@ def test_nothing_needs_shared_memory_or_a_second_process() -> None:
             for name in (
                 [node.module or ""]
                 if isinstance(node, ast.ImportFrom)
-                else [a.name for a in getattr(node, "names", [])]
+                else [a.name for a in node.names]
+                if isinstance(node, ast.Import)
+                else []
             )
         }
         assert not {name for name in named if name in modules or name.startswith("multiprocessing.")}, path

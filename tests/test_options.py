@@ -93,6 +93,14 @@ def test_an_option_has_an_effect_or_is_refused(name: str, beside: dict[str, str]
 
 
 WRONG = [
+    ("export", "--to tflite", "one of onnx, openvino, litert, torch"),
+    ("export", "--to onnx --int8 --max-drop -1", "points of the accuracy, from 0 to 100"),
+    ("review", "--port 70000", "1 to 65535"),
+    ("serve", "--queue 0", "at least 1 image"),
+    ("serve", "--max-images 500", "room for them all"),
+    ("serve", "--max-mb nan", "must be above 0"),
+    ("serve", "--timeout nan", "must be above 0"),
+    ("serve", "--max-megapixels 1e9", "pixels"),
     ("fit", "--task segmnt", "allowed are auto, classify, tag"),
     ("fit", "--threshold 1.5", "a probability between 0 and 1"),
     ("fit", "--coverage 0.4", "from 0.5 to 0.999"),
@@ -205,6 +213,7 @@ def test_every_option_with_a_value_that_can_be_wrong_is_tried() -> None:
     """Paths and names are known to be wrong only where they are looked up; the others have a row above."""
     free = {"--output", "--backbone", "--layer", "--tune", "--cache", "--weights", "--search", "--download"}
     free |= {"--backbones", "--cost", "--add-to", "--import-weights", "--label", "--remove", "--positive", "--good"}
+    free |= {"--data", "--model", "--host", "--token-file"}
     action = next(a for a in parser()._actions if isinstance(a, argparse._SubParsersAction))
     tried = {word for _, given, _ in WRONG for word in given.replace("=", " ").split() if word.startswith("--")}
     for command in action.choices.values():

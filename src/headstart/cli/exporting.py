@@ -8,6 +8,7 @@ from typing import Any
 
 from headstart.cli.console import say, say_json, tell
 from headstart.cli.progress import watching
+from headstart.errors import OptionError
 
 
 def export_arguments(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
@@ -39,6 +40,11 @@ def export_arguments(command: Callable[[str, str], argparse.ArgumentParser]) -> 
 
 
 def export(given: argparse.Namespace) -> None:
+    from headstart.export.formats import format_of
+
+    format_of(given.to)
+    if not 0 <= given.max_drop <= 100:
+        raise OptionError(f"--max-drop {given.max_drop:g}: points of the accuracy, from 0 to 100")
     from headstart.story.export import Asked
     from headstart.story.export import export as story
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 TOKEN = "HEADSTART_TOKEN"
 MOST_TOKEN = 4096  # bytes
+MOST_MEGA = 1_000_000  # of a limit in millions: a terabyte
 
 
 def add_serve(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
@@ -46,11 +47,24 @@ def add_serve(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
 
 
 def serve(given: argparse.Namespace) -> None:
+    from headstart.serve.bounds import Bounds
+
+    numbers = {"--max-mb": given.max_mb, "--max-megapixels": given.max_megapixels}
+    for name, value in numbers.items():
+        if not 0 < value < MOST_MEGA:
+            raise OptionError(f"{name} {value:g} must be above 0 and below {MOST_MEGA:,}")
+    bounds = Bounds(
+        body=int(given.max_mb * 2**20),
+        pixels=int(given.max_megapixels * 1e6),
+        images=given.max_images,
+        queue=given.queue,
+        seconds=given.timeout,
+    )
     try:
         from headstart.serve.running import bound, run, url_of
     except ImportError as error:
         raise OptionError(f"headstart serve needs {error.name}: pip install 'headstart[serve]'") from None
-    from headstart.serve.bounds import Bounds
+    token, at = token_of(given.token_file), bound(given.host, given.port)
     from headstart.serve.counts import Counts
     from headstart.serve.gate import Gate
     from headstart.serve.models import Models, names_of
@@ -59,15 +73,7 @@ def serve(given: argparse.Namespace) -> None:
     from headstart.serve.served import load
     from headstart.serve.state import State
 
-    bounds = Bounds(
-        body=int(given.max_mb * 2**20),
-        pixels=int(given.max_megapixels * 1e6),
-        images=given.max_images,
-        queue=given.queue,
-        seconds=given.timeout,
-    )
-    token, folders = token_of(given.token_file), names_of(given.models)
-    at = bound(given.host, given.port)
+    folders = names_of(given.models)
     loaded = [load(folder, name, bounds.limits) for name, folder in folders.items()]
     gate = Gate(bounds)
     counts = Counts(gate)

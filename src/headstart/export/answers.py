@@ -20,6 +20,11 @@ Plain = npt.NDArray[np.floating[Any]]  # (image, output), as a graph gives it
 
 def check_exportable(model: Loaded, name: str) -> None:
     """Raises OptionError for a task that no graph can answer."""
+    if model.task.name == "anomaly":
+        raise OptionError(
+            f"{name} is a model of --task anomaly, whose head looks for the nearest patches that it knows and is not "
+            f"exported yet: export is of the tasks {', '.join(OUTPUTS)}; use headstart predict or serve"
+        )
     if model.task.name not in OUTPUTS:
         raise OptionError(
             f"{name} is a model of --task {model.task.name}, which answers from the list of those enrolled, and that "

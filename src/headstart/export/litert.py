@@ -101,16 +101,22 @@ def litert_quantiser(path: Path, pixels: Sequence[Pixels], scratch: Path) -> Lit
     files = {"file": str(path.absolute()), "pixels": str(pictures.absolute()), "out": str(ranges.absolute())}
     _work(interpreter(), "calibrate", **files)
     pictures.unlink()
-    named = ((layer_of(name), name) for name in json.loads(ranges.read_text(encoding="utf-8"))["layers"])
-    return LitertQuantiser(path, ranges, {layer: name for layer, name in named if layer})
+    names = json.loads(ranges.read_text(encoding="utf-8"))["layers"]
+    named = {layer_of(name): module_of(name) for name in names}
+    return LitertQuantiser(path, ranges, {layer: module for layer, module in named.items() if layer})
 
 
 def layer_of(name: str) -> str:
     """As the network calls it, "" of what is no layer of the network: "a.Graph_inner/b.Trunk_trunk/c.Sequential_blocks/
     d.Conv2d_conv;1" is blocks.conv. Each step of a name is a class and, after its first "_", the attribute; before it
     stand, with ";;", the names of what was folded into it."""
-    steps = [step.rpartition(".")[2].partition("_")[2] for step in name.split(";;")[-1].partition(";")[0].split("/")]
+    steps = [step.rpartition(".")[2].partition("_")[2] for step in module_of(name).split("/")]
     return ".".join(steps[steps.index("trunk") + 1 :]) if "trunk" in steps else ""
+
+
+def module_of(name: str) -> str:
+    """The part of an operation's name that all operations of its layer bear, what pads its input too."""
+    return name.split(";;")[-1].partition(";")[0]
 
 
 def _work(python: str, do: str, **job: Any) -> None:

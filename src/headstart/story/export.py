@@ -126,7 +126,7 @@ def export(folder: str | Path, asked: Asked, watch: Watcher = QUIET) -> Exported
     model = unpack(bundle)
     check_exportable(model, bundle.folder.name)
     if asked.int8:
-        int8.check_int8(of, asked.max_drop, asked.any_size)
+        int8.check_int8(of, asked.any_size)
     place = Path(asked.output) if asked.output else default_folder(bundle.folder, key_of(asked))
     data = str(bundle.manifest.get("data_fingerprint", ""))
     check_folder(place, data, asked.force)

@@ -52,14 +52,12 @@ class Made:
         return chosen | {"size_ratio": self.size_ratio, "speed_ratio": self.speed_ratio}
 
 
-def check_int8(of: Format, max_drop: float, any_size: bool) -> None:
+def check_int8(of: Format, any_size: bool) -> None:
     """Raises OptionError for what cannot be had in int8."""
     if of.name not in quantise.PACKAGES:
         raise OptionError(f"--int8 is not of --to {of.name}: it is of --to {' and '.join(quantise.PACKAGES)}")
     if any_size:
         raise OptionError("--int8 is of graphs that take pictures of the model's size: leave --any-size out")
-    if not 0 <= max_drop <= 100:
-        raise OptionError(f"--max-drop {max_drop:g} is not between 0 and 100 points")
     package = quantise.PACKAGES[of.name]
     if of.python() == sys.executable and find_spec(package) is None:
         raise OptionError(f"--to {of.name} --int8 needs {package}: {of.extra}")
@@ -183,10 +181,20 @@ def _quantised(
             f"{model.backbone.name} cannot be made int8 for {of.name} ({why}): leave --int8 out"
         ) from error
     found = quantise.Chosen(floats, len(quantiser.layers), noise, allowed, len(calibrating), tried, narrow)
-    if noise > allowed and of.name == "litert":  # small all the same, and nearly as good as float
+    if of.name == "litert" and _too_much(model, noise, allowed, max_drop):  # small too, and nearly as good as float
         litert.LitertQuantiser(before / of.file, None, {}).write(folder / of.file, ())
         return replace(found, floats=(), noise=measured()[1], calibrated=0, tried=tried + 1, weights=True)
     return found
+
+
+def _too_much(model: Loaded, noise: float, allowed: float, max_drop: float) -> bool:
+    """Whether the gate would refuse: by the share of wrong answers that is known of the model, not of the int8 file."""
+    try:
+        metrics = model.bundle.metrics if model.bundle and model.task.name == "classify" else {}
+        scores = metrics.get("cross_validation") or metrics["test"]
+        return quantise.expected_drop(noise, 1 - float(scores["accuracy"]["value"])) > max_drop
+    except (BundleError, KeyError, TypeError, ValueError, AttributeError):
+        return noise > allowed
 
 
 def quantiser_of(of: Format, path: Path, calibrating: Pixels, inside: Path, narrow: bool) -> Quantiser:
