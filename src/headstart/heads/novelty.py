@@ -86,9 +86,15 @@ class Distance:
         """(row, component): images come one by one, the rows stay."""
         return self.rows @ self.whitening
 
+    @cached_property
+    def _lengths(self) -> tuple[Floats32, Floats32]:
+        """Squared lengths (row,) of the rows, as they are and whitened."""
+        return (self.rows * self.rows).sum(axis=1), (self._whitened * self._whitened).sum(axis=1)
+
     def between(self, x: Floats32) -> Doubles:
         """(image, row)."""
-        found = _squares(x, self.rows) - _squares(x @ self.whitening, self._whitened)
+        plain, whitened = self._lengths
+        found = _squares(x, self.rows, plain) - _squares(x @ self.whitening, self._whitened, whitened)
         return np.asarray(np.maximum(found, 1e-9), dtype=np.float64)
 
 
@@ -277,9 +283,9 @@ def _sum(found: Doubles, middles: tuple[float, float], widths: tuple[float, floa
     return np.asarray(((found - np.array(middles)) / np.array(widths)).sum(axis=1))
 
 
-def _squares(x: Floats32, rows: Floats32) -> Floats32:
-    """Squared distances (image, row)."""
-    return np.asarray((x * x).sum(axis=1)[:, None] - 2 * (x @ rows.T) + (rows * rows).sum(axis=1))
+def _squares(x: Floats32, rows: Floats32, lengths: Floats32) -> Floats32:
+    """Squared distances (image, row). lengths (row,): squared, of the rows."""
+    return np.asarray((x * x).sum(axis=1)[:, None] - 2 * (x @ rows.T) + lengths)
 
 
 def _by_class(between: Doubles, classes: Ints, n_classes: int) -> Doubles:
