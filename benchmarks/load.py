@@ -23,6 +23,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 LOST, REFUSED = -1, -2  # instead of a status: sent and not answered; nobody listens
+KEPT = 3.0  # s that a connection may lie idle: servers close it after 5, and what is sent at that moment is lost
 
 
 class Asker:
@@ -33,7 +34,7 @@ class Asker:
         self.host, self.port, self.keep = parts.hostname, parts.port, bool(plan.get("answers"))
         self.path, self.field = plan.get("path", "/predict"), plan.get("field", "")
         self.messages = [self._message(Path(file)) for file in plan["files"]]
-        self.idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self.idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter, float]] = []  # and since when
         self.found: list[tuple[float, float, int, int]] = []
         self.answers: dict[int, Any] = {}
         self.differing = 0  # answers that are not the first one of their image
@@ -65,10 +66,7 @@ class Asker:
             self.differing += self.answers.setdefault(file, answer) != answer
 
     async def _answer(self, message: bytes) -> tuple[int, bytes]:
-        if self.idle:
-            reader, writer = self.idle.pop()
-        else:
-            reader, writer = await asyncio.open_connection(self.host, self.port)
+        reader, writer = self._kept() or await asyncio.open_connection(self.host, self.port)
         writer.write(message)
         head = await reader.readuntil(b"\r\n\r\n")
         lines = head.decode("latin-1").lower().split("\r\n")
@@ -77,8 +75,17 @@ class Asker:
         if "connection: close" in lines:
             writer.close()
         else:
-            self.idle.append((reader, writer))
+            self.idle.append((reader, writer, time.perf_counter()))
         return int(lines[0].split()[1]), body
+
+    def _kept(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        """The connection that was used last, unless that is long ago: then all are closed."""
+        while self.idle:
+            reader, writer, since = self.idle.pop()
+            if time.perf_counter() - since < KEPT and not reader.at_eof():
+                return reader, writer
+            writer.close()
+        return None
 
 
 async def work(plan: dict[str, Any]) -> dict[str, Any]:
