@@ -169,6 +169,8 @@ def test_many_ends_one_after_the_other_and_an_end_while_the_file_is_written(
     def end(*given: Any) -> None:
         raise KilledError
 
+    output.with_name("answers.csv.part.new").write_text("what a kill has left of a file that was being written")
+
     with monkeypatch.context() as broken:
         broken.setattr(answer_file, "_encode", end)
         with pytest.raises(KilledError):

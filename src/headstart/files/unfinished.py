@@ -26,6 +26,7 @@ from headstart.files.reading import kind_of, why
 
 MAGIC = b"headstart, unfinished 1\n"
 ENDING = ".part"
+NEW = ".new"  # after it: the output while it is written, by the one process that works here
 LONGEST = 255  # bytes of a file's name
 HEAD = struct.Struct("<QQI")  # number of the frame, its bytes, CRC-32 of both and of its content
 MOST_FRAME = 2**31  # bytes
@@ -42,6 +43,11 @@ class Unfinished:
         self.needed = True
         self._ends: list[int] = []  # of the frames that are whole, the first one left out
         self._begin(about)
+
+    @property
+    def new(self) -> Path:
+        """Where the output is written before it takes its place: what a kill leaves there is written over."""
+        return self.path.with_name(self.path.name + NEW)
 
     def __len__(self) -> int:
         return len(self._ends) - 1
@@ -117,7 +123,7 @@ def _beside(output: Path) -> Path:
     """Where the half-done work for an output lies."""
     place = Path(os.path.realpath(output))
     name = f"{place.name}{ENDING}"
-    if len(os.fsencode(name)) > LONGEST:
+    if len(os.fsencode(name + NEW)) > LONGEST:
         name = hashlib.blake2b(os.fsencode(place.name), digest_size=16).hexdigest() + ENDING
     return place.with_name(name)
 

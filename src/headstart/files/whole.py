@@ -23,10 +23,15 @@ NAME = 40  # characters of the file's name in that of its partial one: file syst
 ABANDONED = 3600.0  # s: no file of headstart takes an hour to write
 
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """`write` beside the place, flush to the disk, rename. Raises OSError."""
+def write_whole(path: Path, write: Callable[[Path], object], partial: Path | None = None) -> None:
+    """`write` beside the place, flush to the disk, rename. Raises OSError.
+
+    `partial`: the place beside it, of one who writes there alone: what a kill has left of it goes first.
+    """
     place = _place(path)
-    partial = _beside(place)
+    if partial is not None:
+        partial.unlink(missing_ok=True)
+    partial = partial or _beside(place)
     try:
         write(partial)
         with partial.open("rb+") as file:

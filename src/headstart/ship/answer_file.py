@@ -29,8 +29,9 @@ AT_ONCE = 256  # records that become Arrow's columns together
 GROUP_BYTES = 2**20
 
 
-def write_predictions(found: Iterable[Record], path: Path, top: int, like: Record) -> None:
-    """CSV, JSON lines, JSON or Parquet, by the ending; whole or not at all. `like`: what is in every record.
+def write_predictions(found: Iterable[Record], path: Path, top: int, like: Record, partial: Path | None = None) -> None:
+    """CSV, JSON lines, JSON or Parquet, by the ending; whole or not at all. `like`: what is in every record; `partial`:
+    as for `write_whole`.
 
     Raises OutputError.
     """
@@ -41,7 +42,7 @@ def write_predictions(found: Iterable[Record], path: Path, top: int, like: Recor
             _encode(found, file, path.suffix.lower(), top, like)
 
     try:
-        write_whole(path, write)
+        write_whole(path, write, partial)
     except OSError as error:
         raise OutputError(f"predictions cannot be written to {path} ({why(error)}): choose another -o") from None
 

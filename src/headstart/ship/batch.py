@@ -51,7 +51,8 @@ class Answered:
     def write(self, output: Path, top: int) -> None:
         """Into a file, by its ending; what was kept beside it is then needed no longer. Raises OutputError."""
         top = min(top, len(self.model.names))
-        write_predictions(self.records(top), output, top, record_of_none(self.model, top))
+        partial = None if self.work is None else self.work.new
+        write_predictions(self.records(top), output, top, record_of_none(self.model, top), partial)
         if self.work is not None:
             self.work.needed = False
 
