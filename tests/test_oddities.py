@@ -20,8 +20,8 @@ from headstart.data.table import list_images, read_table
 from headstart.data.targets import ClassNumbers
 from headstart.errors import DataError, HeadstartError, OptionError
 from headstart.files.bundle import HEAD, ODDITY, REFERENCE, read_bundle
-from headstart.heads.material import Material
-from headstart.heads.oddity import Layer, Oddity, at, fit_oddity, needed, thinned
+from headstart.heads.material import Material, rows_of
+from headstart.heads.oddity import Layer, Oddity, fit_oddity, needed, thinned
 from headstart.heads.taps import Part
 from headstart.judge.oddities import AUROC, FALSE_ALARMS, marks_of, score_of
 from headstart.tasks import detector, oddities
@@ -77,7 +77,7 @@ def test_a_patch_that_no_good_picture_has_is_hot_where_it_is() -> None:
 def test_a_score_is_of_its_picture_alone() -> None:
     head, asked = fitted_on(made(30, 0), 0.1), made(40, 1)
     whole = head.outputs(asked)
-    one_by_one = np.concatenate([head.outputs(at(asked, np.array([k]))) for k in range(40)])
+    one_by_one = np.concatenate([head.outputs(rows_of(asked, np.array([k]))) for k in range(40)])
     np.testing.assert_allclose(whole, one_by_one, rtol=1e-4)
 
 

@@ -44,7 +44,7 @@ class Threshold:
 
     @property
     def supported(self) -> bool:
-        return math.floor(self.rate * (self.n + 1)) >= 1
+        return _above(self.n, self.rate) >= 1
 
     @property
     def note(self) -> str | None:
@@ -57,6 +57,11 @@ class Threshold:
         )
 
 
+def _above(n: int, rate: float) -> int:
+    """Of n exchangeable scores, how many lie above a threshold that a new one passes with a probability of `rate`."""
+    return math.floor(rate * (n + 1) + 1e-9)  # the product is rounded
+
+
 def threshold_at(impostors: Floats, rate: float = RATE) -> Threshold:
     """The lowest threshold at which a new stranger is accepted with a probability of at most `rate`.
 
@@ -67,7 +72,7 @@ def threshold_at(impostors: Floats, rate: float = RATE) -> Threshold:
         raise OptionError(f"false-accept rate {rate:g}: allowed is more than 0 and less than 1, such as 0.01")
     if not len(impostors):
         return Threshold(1.0, rate, 0)
-    k = max(math.floor(rate * (len(impostors) + 1)), 1)
+    k = max(_above(len(impostors), rate), 1)
     above = float(np.partition(impostors.astype(np.float64), len(impostors) - k)[len(impostors) - k])
     return Threshold(float(np.nextafter(above, np.inf)), rate, len(impostors))
 

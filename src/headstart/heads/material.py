@@ -30,9 +30,8 @@ class Material:
         return len(self.targets)
 
     def at(self, rows: Ints) -> dict[str, npt.NDArray[np.floating]]:
-        """The blocks of these rows; views of them where the rows are one stretch, which saves half the memory."""
-        index = stretch(rows)
-        return {name: block[index] for name, block in self.blocks.items()}
+        """As `rows_of`."""
+        return rows_of(self.blocks, rows)
 
     def without_maps(self) -> Material:
         """The same images without the blocks that only a head of the user's own layers reads."""
@@ -41,3 +40,9 @@ class Material:
     def part(self, rows: Ints) -> Material:
         keys = tuple(self.keys[row] for row in rows)
         return Material(self.at(rows), self.targets.take(rows), self.groups[rows], keys, self.seed)
+
+
+def rows_of(blocks: Blocks, rows: Ints) -> dict[str, npt.NDArray[np.floating]]:
+    """The blocks of these rows; views of them where the rows are one stretch, which saves half the memory."""
+    index = stretch(rows)
+    return {name: block[index] for name, block in blocks.items()}

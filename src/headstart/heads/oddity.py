@@ -15,14 +15,15 @@ The same left-out pictures say from which score a picture is called odd.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from headstart.data.splits import folds as stratified_folds
-from headstart.heads.material import Blocks, Ints
+from headstart.heads.gallery import Threshold, threshold_at
+from headstart.heads.material import Blocks, Ints, rows_of
 from headstart.heads.probe import Candidate
 from headstart.heads.spectrum import Doubles
 from headstart.heads.taps import Part
@@ -87,7 +88,7 @@ class Patches:
         """(image, height, width): the distance of each patch to the nearest that is known."""
         n = len(blocks[self.layers[0].block])
         mine = {layer.block: blocks[layer.block] for layer in self.layers}
-        parts = [self._heat(at(mine, np.arange(n)[start : start + AT_ONCE])) for start in range(0, n, AT_ONCE)]
+        parts = [self._heat(rows_of(mine, np.arange(n)[start : start + AT_ONCE])) for start in range(0, n, AT_ONCE)]
         return np.concatenate(parts)
 
     def _heat(self, blocks: Blocks) -> Floats:
@@ -135,7 +136,7 @@ class Oddity:
     @property
     def supported(self) -> bool:
         """Whether so few left-out pictures can tell the rate; else none of them is odd."""
-        return math.floor(self.rate * (self.n + 1)) >= 1
+        return Threshold(self.limit, self.rate, self.n).supported
 
     def outputs(self, blocks: Blocks) -> Doubles:
         """(image, 1): the score."""
@@ -174,21 +175,14 @@ def fit_oddity(
     measured, heats = _left_out(blocks, groups, keys, pooled, layers, seed, asked)
     middles, widths = np.median(measured, axis=0), np.maximum(measured.std(axis=0), 1e-9)
     cloud, patches = learned(blocks, pooled, layers, seed)
-    usual, hot = (float(np.median(heats[:, 0])), _limit(heats[:, 1], rate)) if layers else (0.0, 1.0)
+    usual, hot = (float(np.median(heats[:, 0])), threshold_at(heats[:, 1], rate).value) if layers else (0.0, 1.0)
     found = Oddity(cloud, patches, tuple(middles.tolist()), tuple(widths.tolist()), 0.0, rate, len(asked), usual, hot)
-    return replace(found, limit=_limit(found.most(measured), rate))
+    return replace(found, limit=threshold_at(found.most(measured), rate).value)
 
 
 def needed(rate: float) -> int:
     """Left-out good pictures that can tell this false-alarm rate."""
     return math.ceil(1 / rate - 1e-9) - 1
-
-
-def _limit(scores: Doubles, rate: float) -> float:
-    """Above which a new good picture lies with a probability of at most `rate`: of n exchangeable scores one lies above
-    the k-th largest with k / (n + 1) (Vovk et al. 2005); where that needs more of them, above all."""
-    k = max(math.floor(rate * (len(scores) + 1) + 1e-9), 1)
-    return float(np.nextafter(np.sort(scores)[-k], np.inf))
 
 
 def _asked(groups: Ints, seed: int) -> Ints:
@@ -210,9 +204,9 @@ def _left_out(
     fold = good_folds(groups, keys, seed)
     measured, heats = np.empty(0), np.empty((len(asked), 2))
     for f in np.unique(fold[asked]):
-        cloud, patches = learned(at(blocks, np.flatnonzero(fold != f)), pooled, layers, seed)
+        cloud, patches = learned(rows_of(blocks, np.flatnonzero(fold != f)), pooled, layers, seed)
         mine = np.flatnonzero(fold[asked] == f)
-        found, heats[mine] = measures(cloud, patches, at(blocks, asked[mine]))
+        found, heats[mine] = measures(cloud, patches, rows_of(blocks, asked[mine]))
         if not len(measured):
             measured = np.empty((len(asked), found.shape[1]))
         measured[mine] = found
@@ -328,7 +322,7 @@ def _drawn(blocks: Blocks, layers: tuple[Layer, ...], rng: np.random.Generator) 
     each = max(1, -(-POOLED // len(rows)))
     found, mine = list[Floats](), {layer.block: blocks[layer.block] for layer in layers}
     for start in range(0, len(rows), AT_ONCE):
-        here = patches_of(layers, at(mine, rows[start : start + AT_ONCE]))
+        here = patches_of(layers, rows_of(mine, rows[start : start + AT_ONCE]))
         flat = here.reshape(len(here), -1, here.shape[-1])
         for one in flat:
             found.append(one[rng.permutation(len(one))[:each]])
@@ -353,8 +347,3 @@ def thinned(white: Floats, most: int, rng: np.random.Generator) -> Floats:
         if k + 1 < most:
             chosen[k + 1] = int(away.argmax())
     return white[np.sort(chosen)]
-
-
-def at(blocks: Mapping[str, npt.NDArray[np.floating]], rows: Ints) -> dict[str, npt.NDArray[np.floating]]:
-    """The blocks of these rows."""
-    return {name: block[rows] for name, block in blocks.items()}

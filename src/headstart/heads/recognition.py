@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +29,7 @@ from headstart.heads.embedding import (
     choose_embedding,
 )
 from headstart.heads.gallery import RATE, Doubles, Gallery, Ints, Threshold, threshold_at
+from headstart.heads.material import rows_of
 from headstart.heads.taps import Part
 from headstart.judge.identities import Pairs, closest, confused, scored_pairs, together, verification
 from headstart.judge.intervals import accuracy_interval
@@ -119,11 +119,11 @@ def judge_recognition(
     """
 
     def fit(rows: Ints) -> Recogniser:
-        here = _at(blocks, rows)
+        here = rows_of(blocks, rows)
         return fit_recogniser(here, identities[rows], names, groups[rows], parts, seed, most=JUDGED_CHOICE)
 
     def ask(model: Recogniser, rows: Ints) -> _Answers:
-        return _answers(model, _at(blocks, rows), rows, names)
+        return _answers(model, rows_of(blocks, rows), rows, names)
 
     of_image = folds_of_images(identities, groups, keys, seed)
     n_images = int(of_image.max()) + 1
@@ -147,7 +147,7 @@ def judge_recognition(
         enrolled = ~away & (of_image == f % n_images) & np.isin(identities, identities[taught])
         new = np.flatnonzero(away)
         whole = fit(np.flatnonzero(~away & ~np.isin(groups, groups[away])))  # pairs need no image of the others
-        pairs = scored_pairs(whole.embedding.embed(_at(blocks, new)), identities[new], groups[new], seed)
+        pairs = scored_pairs(whole.embedding.embed(rows_of(blocks, new)), identities[new], groups[new], seed)
         strangers.append((ask(model, np.flatnonzero(enrolled)), ask(model, new), pairs))
         _tell(progress, n_images + f + 1, total)
     return _crossed(known, strangers, models, identities, names, groups, seed)
@@ -253,10 +253,6 @@ def _marks(answers: _Answers, identities: Ints) -> Marks:
     rows, best = answers.rows[order], answers.best[order]
     right = best == identities[rows]
     return Marks({"row": rows, "best": best, "similarity": answers.similarity[order], "right": right})
-
-
-def _at(blocks: Blocks, rows: Ints) -> dict[str, npt.NDArray[Any]]:
-    return {name: block[rows] for name, block in blocks.items()}
 
 
 def _tell(progress: Progress | None, done: int, total: int) -> None:

@@ -17,7 +17,7 @@ from headstart.data import images
 from headstart.data.overlay import overlay
 from headstart.errors import ImageError
 from headstart.heads import reference
-from headstart.heads.material import Ints
+from headstart.heads.material import Ints, rows_of
 from headstart.heads.oddity import Oddity
 from headstart.heads.probe import Probe
 from headstart.judge.class_marks import decision_of
@@ -87,10 +87,12 @@ def overlays_of(fitted: Fitted, rows: Ints) -> dict[int, bytes]:
 def heats_of(fitted: Fitted, rows: Ints) -> dict[int, bytes]:
     """row -> a JPEG of where a picture is odd, of those that did not teach. Empty for a head that knows no patches."""
     seen, head = fitted.seen, fitted.head
-    new = rows[~np.isin(rows, fitted.plan.train) | (seen.targets.strata[rows] > 0)] if isinstance(head, Oddity) else []
-    if not len(new) or not isinstance(head, Oddity) or head.patches is None:
+    if not isinstance(head, Oddity) or head.patches is None:
         return {}
-    heat, drawn = head.heat({name: block[new] for name, block in seen.features.blocks.items()}), dict[int, bytes]()
+    new = rows[~np.isin(rows, fitted.plan.train) | (seen.targets.strata[rows] > 0)]
+    if not len(new):
+        return {}
+    heat, drawn = head.heat(rows_of(seen.features.blocks, new)), dict[int, bytes]()
     assert heat is not None
     for row, one in zip(map(int, new), heat, strict=True):
         try:
