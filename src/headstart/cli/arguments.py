@@ -120,8 +120,11 @@ def _add_asking_commands(command: Callable[[str, str], argparse.ArgumentParser])
         "-o", "--output", metavar="FILE", help="a .csv, .jsonl, .json or .parquet file instead of the terminal"
     )
     predict.add_argument(
-        "--explain", metavar="FOLDER", help="write each image there with what spoke for its answer, and what against it"
+        "--explain",
+        metavar="FOLDER",
+        help="write each image there with what spoke for its answer, and what against it; with masks or boxes on it",
     )
+    predict.add_argument("--masks", metavar="FOLDER", help="write the mask of each image there (--task segment)")
     predict.add_argument("--top", type=int, default=3, metavar="K", help="best classes to list (default: 3)")
     predict.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
@@ -274,9 +277,10 @@ def _data_options(
         data.add_argument(
             "--task",
             default="auto",
-            metavar="auto|classify|tag|regress|recognise|anomaly",
+            metavar="auto|classify|tag|regress|recognise|anomaly|segment|detect",
             help="what is learned of an image: its class; several labels; measured values; who or what it is, new ones "
-            "too; whether anything is odd, from good pictures alone (default: what the data clearly hold)",
+            "too; whether anything is odd, from good pictures alone; the class of each pixel; boxes around objects "
+            "(default: what the data clearly hold; the last two are never guessed)",
         )
     data.add_argument(
         "--label", metavar="COLUMN", help="the column of the truth in a list, or several with commas between"

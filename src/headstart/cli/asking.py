@@ -11,6 +11,8 @@ from headstart.cli.console import say, say_json, say_json_list, tell
 from headstart.cli.given import none_were_read, options_of, some_were_read, table_of, tell_notes
 from headstart.cli.progress import watching
 from headstart.counted import counted
+from headstart.data.truth import PLACED
+from headstart.errors import OptionError
 
 if TYPE_CHECKING:
     from headstart.data.table import Table
@@ -26,6 +28,11 @@ def evaluate(given: argparse.Namespace) -> None:
 
     bundle = read_bundle(given.model)
     table = table_of(given, 1, str(bundle.manifest.get("task", "classify")))
+    if table.task in PLACED:
+        from headstart.cli import placing
+
+        placing.evaluate(given, bundle, table)
+        return
     from headstart.cli.answers import different, score_lines
     from headstart.ship.package import unpack
     from headstart.story import pipeline
@@ -57,16 +64,28 @@ def predict(given: argparse.Namespace) -> None:
     check_top(given.top)
     if given.output:
         check_output(Path(given.output), PREDICTIONS)
-    if given.explain is not None:
-        check_folder(given.explain, "--explain")
+    for option in ("explain", "masks"):
+        if (folder := getattr(given, option)) is not None:
+            check_folder(folder, f"--{option}")
     from headstart.data.table import list_images
     from headstart.data.to_label import named
 
     table = list_images(named(given.images, sys.stdin))
-    from headstart.ship.batch import answered
-    from headstart.story import pipeline
+    from headstart.files.bundle import read_bundle
 
-    model = pipeline.load(given.model)
+    bundle = read_bundle(given.model)
+    if bundle.manifest.get("task") in PLACED:
+        from headstart.cli import placing
+
+        placing.predict(given, bundle, table)
+        return
+    if given.masks:
+        raise OptionError(f"--masks is of a model that segments, and {given.model} gives no masks: leave it out")
+    from headstart.ship.batch import answered
+    from headstart.ship.package import unpack
+
+    model = unpack(bundle)
+    del bundle  # and with it a second copy of the weights
     if given.explain:
         from headstart.ship.explain import linear_head
         from headstart.ship.heat import knows_patches

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from headstart.cli.console import tell
 from headstart.counted import counted
+from headstart.data.truth import PLACED
 from headstart.errors import DataError, OptionError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def options_of(given: argparse.Namespace, **as_if: Any) -> Options:
     from headstart.story.options import Options, auto_words, check
 
     found = Options(**{name: getattr(given, name) for name in vars(Options()) if hasattr(given, name)} | as_if)
-    check(found)
+    check(found, trained=getattr(given, "task", None) in PLACED)
     if auto_words(found.backbone) is not None and given.command not in ("fit", "demo"):
         raise OptionError(
             f"--backbone {found.backbone} is of fit: name a network, such as one that headstart rank finds"

@@ -12,6 +12,7 @@ from headstart.cli.console import say, say_json, tell
 from headstart.cli.given import options_of, table_of
 from headstart.cli.progress import watching
 from headstart.counted import counted
+from headstart.data.truth import PLACED
 from headstart.errors import OptionError
 
 
@@ -55,16 +56,21 @@ def fit(given: argparse.Namespace) -> None:
         check_grows(read_bundle(given.add_to))
     check_writable(folder)
     table = table_of(given, 1 if given.add_to else 2)
-    if not given.force:
-        check_replaceable(folder, table, given.add_to)
-    from headstart.cli import answers
-    from headstart.story import account, grow, pipeline, publish
-
     own = {
         name: value
         for name in ("add_to", "group_by", "label", "group", "time", "good")
         if (value := getattr(given, name))
     }
+    if table.task in PLACED:
+        from headstart.cli import placing
+
+        placing.fit(given, table, options, own)
+        return
+    if not given.force:
+        check_replaceable(folder, table, given.add_to)
+    from headstart.cli import answers
+    from headstart.story import account, grow, pipeline, publish
+
     own |= {} if given.task == "auto" else {"task": given.task}
     words = typed(given.data, given.output, own, options, publish.handed_on)
     command = shlex.join([*words, "--explain"] if given.explain else words)

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from headstart.errors import DataError, OptionError, nearest
 from headstart.files.cells import quoted
 
-TASKS = ("classify", "tag", "regress", "recognise", "anomaly")
+PLACED = ("segment", "detect")  # tasks whose answers lie in the picture
+TASKS = ("classify", "tag", "regress", "recognise", "anomaly", *PLACED)
 BETWEEN = "|"
 NONE_OF_THEM = "|"
 UNKNOWN = "?"

@@ -71,6 +71,19 @@ MEASURES = {
         "Pairs of one identity accepted where 0.1 % of the pairs of strangers are",
     ),
     "auroc": Measure("AUROC", "AUROC: how often an odd image has a higher score than a good one", "number"),
+    "miou": Measure(
+        "mean IoU",
+        "Mean over the classes of intersection over union: of the pixels that are of a class or are called so, the share "
+        "of which both is true",
+    ),
+    "pixel_accuracy": Measure("pixel accuracy", "Share of the pixels that are named rightly"),
+    "boundary_f1": Measure("boundary F1", "F1 of boundaries found where they are, mean of the classes"),
+    "map50": Measure(
+        "mAP at IoU .5",
+        "Average precision of each class's boxes, of which one counts as found where it has half in common with a true "
+        "one, mean of the classes",
+    ),
+    "map": Measure("mAP at IoU .5 to .95", "The same, mean over ten thresholds from half to nearly all in common"),
     "found": Measure("share found", "Share of the odd images that are called odd"),
     "false_alarms": Measure("false-alarm rate", "Share of the good images that are called odd", higher_is_better=False),
     "open_set_rate": Measure(

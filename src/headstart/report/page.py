@@ -142,6 +142,8 @@ EMPTY: dict[str, Any] = {
     "measured": None,
     "recognised": None,
     "odd": None,
+    "segmented": None,
+    "boxed": None,
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headstart.report import classes, identities, oddities, otherwise, tags, values
+from headstart.report import classes, identities, oddities, otherwise, segments, tags, values
 from headstart.report.content import ReportData
 from headstart.report.telling import Telling
 from headstart.report.words import (
@@ -21,6 +21,7 @@ TELLINGS: dict[str, Telling] = {
     "regress": values.TELLING,
     "recognise": identities.TELLING,
     "anomaly": oddities.TELLING,
+    "segment": segments.TELLING,
 }
 
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from headstart.data.given import kind_of
 from headstart.data.images import Preprocess
+from headstart.data.truth import PLACED
 from headstart.errors import BundleError, HeadstartError
 from headstart.files.bundle import HEAD, MODEL, NOVELTY, REFERENCE, Bundle
 from headstart.files.cells import printable
@@ -292,6 +293,11 @@ def _reason(error: Exception) -> str:
 def _task(bundle: Bundle) -> Task:
     """The task that a saved model names; models of before there were several are classifiers. Raises BundleError."""
     name = str(bundle.manifest.get("task", "classify"))
+    if name in PLACED:
+        raise BundleError(
+            f"{bundle.folder} is a model of the task {name}, whose answers lie in the picture, which this command does "
+            "not take: headstart predict and headstart evaluate do"
+        )
     if name not in TASKS:
         raise BundleError(
             f"{bundle.folder} is a model of the task {name!r}, which this release does not know: it knows "

@@ -60,8 +60,9 @@ class Options:
     seed: int = 0
 
 
-def check(options: Options) -> None:
-    """Raises OptionError for a value that cannot be, or that would change nothing beside the others."""
+def check(options: Options, trained: bool = False) -> None:
+    """Raises OptionError for a value that cannot be, or that would change nothing beside the others. `trained`: of a
+    task in which something is trained step by step in any case."""
     _one_of("taps", options.taps, TAPS)
     _one_of("precision", options.precision, PRECISIONS)
     _one_of("augment", options.augment, AUGMENTATIONS)
@@ -92,7 +93,7 @@ def check(options: Options) -> None:
         if getattr(options, name) == "":
             raise OptionError(f"--{name} is empty: give a name, or leave it out")
     _check_auto(options)
-    _check_together(options)
+    _check_together(options, trained)
 
 
 def _check_auto(options: Options) -> None:
@@ -105,18 +106,18 @@ def _check_auto(options: Options) -> None:
                 )
 
 
-def _check_together(options: Options) -> None:
+def _check_together(options: Options, trained: bool) -> None:
     """Raises OptionError for an option that has no effect beside the others."""
     tuned, own_head = options.tune != "none", options.head != "auto"
     for name, given in (
         ("lr", options.lr is not None),
-        ("budget", options.budget is not None),
+        ("budget", options.budget is not None and not trained),
         ("augment", options.augment != Options.augment),
     ):
         if given and not tuned:
             raise OptionError(f"--{name} is of fine-tuning: add --tune auto, or leave it out")
     for name, given in (("epochs", options.epochs is not None), ("batch-size", options.batch_size is not None)):
-        if given and not tuned and not own_head:
+        if given and not tuned and not own_head and not trained:
             raise OptionError(
                 f"--{name} is of training, and the default head is solved in closed form without it: "
                 "add --tune auto or --head LAYERS, or leave it out"

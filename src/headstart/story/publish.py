@@ -36,7 +36,8 @@ from headstart.story.trust import kept_of
 from headstart.tasks.aims import DECIDING
 from headstart.tasks.identifier import Identifier
 from headstart.tasks.task import Head, Rule, Task
-from headstart.trunk.engine import this_machine
+from headstart.trunk.engine import Engine, this_machine
+from headstart.trunk.network import Backbone
 from headstart.trunk.weights import PACKAGES
 
 
@@ -174,7 +175,7 @@ def handed_on(path: str | Path) -> str:
     return Path(path).name if Path(path).is_absolute() else str(path)
 
 
-def _without_place(layout: str) -> str:
+def without_place(layout: str) -> str:
     """What the data were read as, without private places."""
     place, colon, rest = layout.partition(": ")
     return f"{handed_on(place)}{colon}{rest}"
@@ -209,7 +210,7 @@ def report_data(
         shift=_shift(fitted),
         counts=_counts(fitted),
         images={split: int((plan.splits == split).sum()) for split in ("train", "validation", "test")},
-        layout=_without_place(seen.table.layout),
+        layout=without_place(seen.table.layout),
         notes=(*seen.table.notes, *outcomes(fitted)),
         fingerprint=fingerprint,
         set_aside=seen.features.set_aside,
@@ -228,7 +229,7 @@ def report_data(
         threshold=fitted.options.threshold,
         columns=_columns(fitted),
         acceptance=_acceptance(fitted),
-        network=_network(fitted),
+        network=network_told(seen.backbone, seen.engine, _layers_read(fitted.head), fitted.tuned),
         candidates=_candidates(fitted),
         tried_on=_tried_on(fitted),
         recipe=tuple(report.Setting(s.name, s.value, s.source) for s in settings(fitted)),
@@ -405,8 +406,8 @@ def _why_other(head: Head) -> str:
     top = "a timm network has one linear layer on the values of its last layer"
     if isinstance(head, TrainedHead):
         return f"{top}, and the head of this model has layers of its own"
-    layers = list(dict.fromkeys(part.block.split("/")[0] for part in head.parts))
-    if layers == [LAST]:
+    layers = _layers_read(head)
+    if layers == (LAST,):
         return (
             f"{top} as they are; the head of this model reads the same layer, but takes the square root of its values "
             "and scales those of each picture to the same length first"
@@ -415,8 +416,12 @@ def _why_other(head: Head) -> str:
     return f"{top}, and the head of this model reads {reads}"
 
 
-def _network(fitted: Fitted) -> report.Network:
-    backbone, engine = fitted.seen.backbone, fitted.seen.engine
+def _layers_read(head: Head) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(part.block.split("/")[0] for part in head.parts))
+
+
+def network_told(backbone: Backbone, engine: Engine, taps: tuple[str, ...], tuned: bool) -> report.Network:
+    """What the page says of a network; `taps`: the layers that the head reads."""
     source = backbone.weights_source
     package = source.removeprefix("package ")
     words = f"ImageNet, from the package {package}" if package in PACKAGES.values() else source
@@ -430,8 +435,8 @@ def _network(fitted: Fitted) -> report.Network:
         engine=engine.name,
         precision=engine.precision,
         chain=backbone.chain,
-        taps=tuple(dict.fromkeys(p.block.split("/")[0] for p in fitted.head.parts)),
-        tuned=fitted.tuned,
+        taps=taps,
+        tuned=tuned,
     )
 
 

@@ -11,11 +11,14 @@ from headstart.tasks.classification import CLASSIFICATION
 from headstart.tasks.confidence import LEAST_AMBIGUOUS, confidence
 from headstart.tasks.multilabel import MULTILABEL
 from headstart.tasks.oddities import ODDITIES
+from headstart.tasks.placed import PlacedTask
 from headstart.tasks.recognition import RECOGNITION
 from headstart.tasks.regression import REGRESSION
 from headstart.tasks.task import Task
 
 TASKS: dict[str, Task] = {task.name: task for task in (CLASSIFICATION, MULTILABEL, REGRESSION, RECOGNITION, ODDITIES)}
+
+PLACED: dict[str, PlacedTask] = {}  # answers lie in the picture
 
 
 def with_threshold(task: Task, threshold: float | None) -> Task:

@@ -251,6 +251,12 @@ def whole_maps(backbone: Backbone, stages: Collection[str]) -> Backbone:
     return replace(backbone, taps=tuple(taps))
 
 
+def read_at(backbone: Backbone, stages: Collection[str]) -> Backbone:
+    """The backbone that gives the maps of these taps and the last layer, and nothing else."""
+    chosen = whole_maps(replace(backbone, taps=tuple(t for t in backbone.taps if t.name in stages)), stages)
+    return replace(chosen, taps=tuple(replace(tap, pools=("map",)) for tap in chosen.taps), ends=(LAST,))
+
+
 def cut_at(backbone: Backbone, tap: Tap) -> Backbone:
     """The backbone with this tap as all that it says."""
     return replace(backbone, taps=(tap,), ends=())

@@ -1,0 +1,158 @@
+"""`fit`, `evaluate` and `predict` where answers lie in the picture: masks and boxes."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headstart.cli.console import say, say_json, say_json_list, tell
+from headstart.cli.given import none_were_read, tell_notes
+from headstart.cli.progress import watching
+from headstart.counted import counted
+from headstart.errors import OptionError
+
+if TYPE_CHECKING:
+    from headstart.data.table import Table
+    from headstart.files.bundle import Bundle
+    from headstart.judge.marks import Interval, Score
+    from headstart.ship.placed import Placed, Said
+    from headstart.story.options import Options
+    from headstart.story.placed import Fitted
+
+
+def fit(given: argparse.Namespace, table: Table, options: Options, own: dict[str, str]) -> None:
+    """As `teaching.fit`, once the table is read and known to be of such a task. `own`: options of this command."""
+    from headstart.story import placed, placed_publish, publish
+    from headstart.story.options import typed
+    from headstart.story.replacing import check_replaceable
+    from headstart.tasks.known import PLACED
+
+    folder = Path(given.output)
+    for option in ("add_to", "track", "explain"):
+        if getattr(given, option):
+            raise OptionError(
+                f"--{option.replace('_', '-')} is not there for --task {table.task}: leave it out"
+            )
+    if not given.force:
+        check_replaceable(folder, placed_publish.with_truths_kept(table))
+    command = shlex.join(typed(given.data, given.output, own | {"task": table.task}, options, publish.handed_on))
+    with watching(tell) as watch:
+        fitted = placed.fit(PLACED[table.task], table, options, watch)
+        found = placed_publish.save(fitted, folder, Path(given.data).resolve().name, command)
+    if given.json:
+        say_json(found | {"model": str(folder)})
+        return
+    for line in summary(fitted, folder, time.perf_counter() - given.begun):
+        say(line)
+
+
+def summary(fitted: Fitted, folder: Path, seconds: float) -> list[str]:
+    """What the terminal shows at the end of a fit."""
+    from headstart.cli.answers import line
+
+    task, score, n = fitted.task, fitted.score, fitted.seen.features.n_forward
+    name = task.headline.name
+    where = {
+        "cross-validation": "cross-validation",
+        "test split": "held-out images, used once",
+        "test folder": "your test images, used once",
+        "validation folder": "your validation images, used once",
+    }[fitted.plan.source]
+    lines = [line(_named(name), f"{_told(score[name])}  n = {score.n:,}  ({where})")]
+    lines += [line(_named(other), _told(found)) for other, found in score.estimates.items() if other != name]
+    for one in fitted.against:
+        called = task.constant_name if one.kind == "constant" else one.kind
+        lines.append(line(called, f"{_told(one.score[name])}  n = {one.score.n:,}"))
+    aside = len(fitted.seen.features.set_aside)
+    if aside:
+        lines.append(line("set aside", f"{counted(aside, 'unreadable file')} (set_aside.csv)"))
+    lines += [line("note", remark) for remark in fitted.taught.remarks]
+    lines.append(line("time", f"{seconds:.1f} s, {counted(n, 'image')} went through the network"))
+    usage = shlex.join(["headstart", "predict", str(folder)])
+    return ["", *lines, "", line("report", str(folder / "report.html")), line("next", f"{usage} IMAGES")]
+
+
+def _named(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _told(found: Interval) -> str:
+    if found["value"] is None:
+        return "not determined by these images"
+    return f"{found['value']:6.1%}  [{found['low']:.1%}, {found['high']:.1%}]"
+
+
+def evaluate(given: argparse.Namespace, bundle: Bundle, table: Table) -> None:
+    """The score of a saved model on images with their truth."""
+    from headstart.ship.placed import unpack
+    from headstart.story.pipeline import judged_part
+    from headstart.story.placed_judge import evaluate
+
+    model, part = unpack(bundle), judged_part(table)
+    tell_notes(table)
+    with watching(tell) as watch:
+        score, notes, unread = evaluate(model, table.take(table.splits == part) if part else table, watch)
+    if part:
+        tell(f"scored on the {part} part alone")
+    for note in notes:
+        tell(f"note: {note}")
+    if given.json:
+        say_json(score.to_json() | {"set_aside": [{"path": name, "reason": why} for name, why in unread]})
+        return
+    for line in score_lines(score):
+        say(line)
+    for name, why in unread:
+        tell(f"set aside: {name}: {why}")
+
+
+def score_lines(score: Score) -> list[str]:
+    """Every estimate with its interval."""
+    width = max(len(name) for name in score.estimates)
+    return [
+        f"{_named(name):<{width}}  {_told(found)}" + (f"  n = {score.n:,}" if k == 0 else "")
+        for k, (name, found) in enumerate(score.estimates.items())
+    ]
+
+
+def predict(given: argparse.Namespace, bundle: Bundle, table: Table) -> None:
+    """What a saved model says of images: records, masks as files, pictures with the answer drawn on them."""
+    from headstart.ship.placed import predict, record, unpack
+    from headstart.ship.placed_files import Drawer, write_records
+
+    model = unpack(bundle)
+    tell_notes(table)
+    drawer = Drawer(model, table, given.masks, given.explain)
+    records: list[dict[str, Any]] = []
+    failed: list[str] = []
+
+    def done(said: Said) -> None:
+        name = str(table.names[said.row])
+        records.append(record(model, name, said) | drawer.draw(said))
+        if said.error:
+            failed.append(f"{name}: {said.error}")
+
+    with watching(tell) as watch:
+        notes = predict(model, table, done, progress=watch.bar("predict", len(table)))
+    for note in notes:
+        tell(f"note: {note}")
+    _hand_over(given, model, records, len(failed), write_records)
+    if len(failed) == len(table):
+        none_were_read(len(table), failed[0])
+
+
+def _hand_over(given: argparse.Namespace, model: Placed, records: list[dict[str, Any]], failed: int, write: Any) -> None:
+    if given.output:
+        write(model, records, Path(given.output))
+        written = counted(len(records) - failed, "image")
+        tell(f"{written} answered in {given.output}, {counted(failed, 'image')} could not be read")
+    for option, folder in (("masks", given.masks), ("drawn pictures", given.explain)):
+        if folder:
+            tell(f"{option} written to {folder}")
+    if given.json:
+        say_json_list(records)
+    elif not given.output:
+        for one in records:
+            say(f"{one['path']}: {one['error'] or model.task.told(one)}")

@@ -1,0 +1,178 @@
+"""A model whose answers lie in the picture: into a bundle and out of it, and what it says of images.
+
+Images are answered one after the other as they come from the network, each by itself: neither its neighbours nor how
+many there are change a digit, and memory does not grow with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from headstart.data import images
+from headstart.data.preprocess import Preprocess
+from headstart.data.table import Table
+from headstart.errors import BundleError, HeadstartError, ImageError
+from headstart.files.bundle import HEAD, MODEL, Bundle
+from headstart.files.cells import printable
+from headstart.ship.package import Tensors
+from headstart.tasks.known import PLACED
+from headstart.tasks.placed import Answer, PlacedHead, PlacedTask, Size
+from headstart.tasks.task import Record, Rule
+from headstart.trunk.backbone import from_tensors, timm_config, timm_tensors
+from headstart.trunk.engine import Engine, compile_trunk
+from headstart.trunk.features import note, notes_of, stream
+from headstart.trunk.network import Backbone, read_at
+from headstart.trunk.weights import BROKEN
+
+NOTHING = np.empty(0, np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """A saved model of this kind, ready to be compiled."""
+
+    bundle: Bundle | None
+    backbone: Backbone
+    task: PlacedTask
+    head: PlacedHead
+    names: tuple[str, ...]
+    rule: Rule
+    precision: str
+
+    @property
+    def frame(self) -> Size:
+        return self.backbone.preprocess.size
+
+
+@dataclass(frozen=True, eq=False)
+class Said:
+    """What a model says of one image, row `row` of the table: `answer` None and `error` why where it cannot be read;
+    `size`: (height, width) in px of the upright picture."""
+
+    row: int
+    size: Size
+    answer: Answer | None
+    error: str = ""
+
+
+def pack(
+    task: PlacedTask, backbone: Backbone, head: PlacedHead, names: tuple[str, ...], rule: Rule, precision: str
+) -> tuple[dict[str, Any], dict[str, Any], Tensors]:
+    """(manifest, timm's config, tensors by file) of a model; the timm view is the network without a top."""
+    backbone = replace(backbone, classifier="")
+    manifest = {
+        "task": task.name,
+        "classes": list(names),
+        "rule": {name: list(values) for name, values in rule.items()},
+        "preprocess": backbone.preprocess.to_json(),
+        "backbone": {
+            "name": backbone.name,
+            "weights_source": backbone.weights_source,
+            "weights_hash": backbone.weights_hash,
+            "licence": backbone.licence,
+            "parameters": backbone.n_parameters,
+            "classifier": backbone.classifier,
+            "chain": list(backbone.chain),
+        },
+        "precision": precision,
+        "head": {
+            "maps": [{"block": layer.block, "shape": list(layer.shape)} for layer in head.maps],
+            **head.described(),
+        },
+        "calibration": {"method": "none"},
+    }
+    config = timm_config(backbone, 0, ()) | {"model_type": "timm_wrapper", "architectures": ["TimmWrapperModel"]}
+    return manifest, config, {MODEL: timm_tensors(backbone, NOTHING, NOTHING), HEAD: head.tensors()}
+
+
+def unpack(bundle: Bundle) -> Placed:
+    """The network and head of a bundle. Raises BundleError."""
+    manifest, task = bundle.manifest, PLACED[bundle.manifest["task"]]
+    try:
+        about, described = manifest["backbone"], manifest["head"]
+        if described["kind"] not in task.kinds:
+            raise ValueError(f"its head is not one of the task {task.name}")
+        preprocess, names = Preprocess.from_json(manifest["preprocess"]), tuple(manifest["classes"])
+        tensors = bundle.tensors(MODEL)
+        backbone = from_tensors(about["name"], tensors, preprocess, about["weights_source"], about["licence"])
+        backbone = read_at(backbone, [one["block"].removesuffix("/map") for one in described["maps"]])
+        backbone = replace(backbone, ends=())
+        own = bundle.tensors(HEAD)
+        for name, t in own.items():
+            if t.dtype.kind == "f" and not np.isfinite(t).all():
+                raise ValueError(f"{name} of its head holds what is no finite number")
+        head = task.read(described, own, names, preprocess.size)
+        _check_maps(head, backbone)
+    except BundleError:
+        raise
+    except (*BROKEN, HeadstartError) as error:
+        reason = printable(" ".join(str(error).split())[:300]) or type(error).__name__
+        raise BundleError(f"{bundle.folder} cannot be used as a model: {reason}; run `headstart fit` again") from None
+    rule = {name: tuple(map(float, values)) for name, values in manifest.get("rule", {}).items()}
+    precision = str(manifest.get("precision", "auto"))
+    return Placed(bundle.without_tensors(), backbone, task, head, names, rule, precision)
+
+
+def _check_maps(head: PlacedHead, backbone: Backbone) -> None:
+    """Raises ValueError where the network gives other maps than the head reads."""
+    given = {f"{tap.name}/map": tap.shape for tap in backbone.taps}
+    for layer in head.maps:
+        if tuple(layer.shape) != given.get(layer.block):
+            raise ValueError(f"its head reads {layer.block} of {tuple(layer.shape)}, given: {given.get(layer.block)}")
+
+
+def predict(
+    model: Placed,
+    table: Table,
+    done: Callable[[Said], None],
+    engine: Engine | None = None,
+    progress: Callable[[int], None] = lambda n: None,
+) -> tuple[str, ...]:
+    """`done(said)` for each image of the table, in its order; how odd pictures were read, one line a kind."""
+    waiting: dict[int, Said] = {}
+    seen: dict[str, tuple[int, str]] = {}
+    turn = 0
+
+    def hand_on(said: Said) -> None:
+        nonlocal turn
+        waiting[said.row] = said
+        progress(1)
+        while turn in waiting:
+            done(waiting.pop(turn))
+            turn += 1
+
+    def deliver(rows: list[int], blocks: Mapping[str, Any]) -> None:
+        for k, row in enumerate(rows):
+            hand_on(_said(model, table, row, {name: values[k : k + 1] for name, values in blocks.items()}))
+
+    def failed(row: int, error: ImageError) -> None:
+        hand_on(Said(row, (0, 0), None, str(error)))
+
+    def remarked(row: int, remark: str) -> None:
+        note(seen, str(table.names[row]), remark)
+
+    stream(table, model.backbone, engine or compile_trunk(model.backbone, model.precision), deliver, failed, False, remarked)
+    return notes_of(seen)
+
+
+def _said(model: Placed, table: Table, row: int, blocks: Mapping[str, Any]) -> Said:
+    size = images.upright_size(table.read(row))
+    output = model.head.outputs(blocks)[0]
+    if np.isnan(output).any():
+        raise BundleError(
+            "the model answers with what is no number, since its weights are too large or damaged: copy it again from "
+            "where it was made, or run `headstart fit` again"
+        )
+    return Said(row, size, model.task.answer(output, size, model.frame, model.rule))
+
+
+def record(model: Placed, name: str, said: Said) -> Record:
+    """{"path", what the task says, "error"}; on an error all that the task says is null."""
+    if said.answer is None:
+        empty = model.task.record(model.names, model.task.none(), (0, 0))
+        return {"path": name, **dict.fromkeys(empty), "error": said.error}
+    return {"path": name, **model.task.record(model.names, said.answer, said.size), "error": None}

@@ -1,0 +1,306 @@
+"""The story of tasks whose answers lie in the picture: maps of a frozen network, a head on them, the judge.
+
+table -> frame -> maps (one pass) -> copies -> who teaches, who judges -> a head, chosen by held-out images that teach
+      -> the headline beside a model that never looks -> bundle and report
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart import recipe
+from headstart.data import images
+from headstart.data.duplicates import DuplicateSet, find_duplicates, tie_groups
+from headstart.data.splits import folds as stratified_folds
+from headstart.data.table import Table
+from headstart.data.targets import Targets
+from headstart.errors import DataError, ImageError, OptionError
+from headstart.heads.material import Blocks, Ints, rows_of
+from headstart.heads.taps import LAST
+from headstart.judge.intervals import Gain
+from headstart.judge.marks import Marks, Score
+from headstart.story.clock import Clock
+from headstart.story.opening import QUIET, Watcher, announce_maps, features_again, features_of
+from headstart.story.options import Options, bands_of, check, seconds_of
+from headstart.story.plan import Plan, make_plan
+from headstart.tasks.placed import Answer, How, Layer, PlacedTask, Taught, Views, stacked
+from headstart.trunk.backbone import open_backbone
+from headstart.trunk.engine import Engine, accelerator, compile_trunk
+from headstart.trunk.features import Features, extract_again, store_key
+from headstart.trunk.network import Backbone, read_at, whole_maps
+from headstart.trunk.store import Store, cache_root
+
+FEW = 50  # images up to which each is judged once, in folds; of more a fifth is held out, as the learning takes minutes
+FOLDS = 5
+HELD_OUT = 0.2
+
+
+@dataclass(frozen=True)
+class MapBlock:
+    """A map: `block` holds (image, channel x height x width) of `shape` (channel, height, width)."""
+
+    block: str
+    shape: tuple[int, int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What the network saw: `sizes` (image, 2), (height, width) of the upright pictures in px."""
+
+    table: Table
+    backbone: Backbone
+    engine: Engine
+    features: Features
+    targets: Targets
+    sizes: Ints
+    duplicates: list[DuplicateSet]
+    groups: Ints
+
+    @property
+    def layers(self) -> tuple[MapBlock, ...]:
+        return layers_of(self.backbone)
+
+
+@dataclass(frozen=True, eq=False)
+class Against:
+    """What the model is held against on the same images: a model that never looks, or the frozen one."""
+
+    kind: str
+    score: Score
+    difference: Gain
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A model that has learned and was judged. `rows`: those judged, of the features; `marks`: theirs."""
+
+    task: PlacedTask
+    seen: Seen
+    plan: Plan
+    taught: Taught
+    rows: Ints
+    marks: Marks
+    score: Score
+    validation: Score | None
+    against: tuple[Against, ...]
+    seconds: dict[str, float]
+    options: Options
+
+
+def fit(task: PlacedTask, table: Table, options: Options, watch: Watcher = QUIET) -> Fitted:
+    """Learn, then prove. Raises HeadstartError."""
+    clock = Clock()
+    check(options, trained=True)
+    refuse_others(task.name, options)
+    seen = look(task, table, options, watch, clock)
+    plan = plan_of(seen, options.seed)
+    with clock("learn"):
+        taught = task.learn(views_of(seen, options, watch), plan.train, how_of(options, watch))
+    with clock("judge"):
+        frozen, seen = seen, seen_by(seen, taught, options, watch)
+        rows, marks = judged(task, seen, frozen, plan, taught, options, watch)
+        score = task.score(marks, seen.targets.names, seen.groups[rows], options.seed)
+        validation = None
+        if plan.validation is not None:
+            found = marks_of(task, seen, taught, plan.validation)
+            validation = task.score(found, seen.targets.names, seen.groups[plan.validation], options.seed)
+        against = (never_looking(task, seen, plan, rows, marks, options.seed),)
+    return Fitted(task, seen, plan, taught, rows, marks, score, validation, against, clock.seconds, options)
+
+
+def look(task: PlacedTask, table: Table, options: Options, watch: Watcher, clock: Clock) -> Seen:
+    """The table with what the network says of it. Raises DataError where no image can be read or none has a truth."""
+    table = table.take(np.asarray(table.labels != "", dtype=bool))
+    with clock("open the network"), watch.step("open the network"):
+        backbone, engine = open_framed(task, table, options, watch)
+    for note in table.notes:
+        watch.say(f"note: {note}")
+    announce_maps(table, backbone, options, watch)
+    with clock("read images, run the network"):
+        features = features_of(table, backbone, engine, options, watch.bar("network", len(table)), watch.say)
+    with clock("find duplicates"):
+        kept = replace(table.take(features.kept), notes=(*table.notes, *features.remarks))
+        duplicates = find_duplicates(features.hashes, features.blocks[LAST], features.thumbnails)
+        groups = tie_groups(len(kept), duplicates, kept.groups)
+        sizes = np.array([images.upright_size(kept.read(row)) for row in range(len(kept))], dtype=np.int64)
+    return Seen(kept, backbone, engine, features, task.targets(kept, table.classes), sizes, duplicates, groups)
+
+
+def open_framed(
+    task: PlacedTask, table: Table, options: Options, watch: Watcher = QUIET
+) -> tuple[Backbone, Engine]:
+    """The backbone that sees whole pictures in the frame for these, read at the maps that the task's heads take."""
+    backbone = open_backbone(options.backbone, options.weights, options.seed, watch.say, options.cache)
+    frame = task.frame(sizes_that_teach(table), options.size)
+    seen = replace(
+        backbone.preprocess, size=frame, resize="squash", crop_fraction=1.0, bands=bands_of(options.bands)
+    )
+    backbone = backbone.resized(seen)
+    if backbone.preprocess.size != frame:
+        raise OptionError(
+            f"{backbone.name} takes pictures of {backbone.preprocess.size[0]} px alone, and --task {task.name} needs "
+            f"{frame[0]} x {frame[1]}: take a convolutional network, such as --backbone {Options.backbone}"
+        )
+    shapes = whole_maps(backbone, [tap.name for tap in backbone.taps]).taps
+    backbone = read_at(backbone, task.stages([(tap.name, tap.shape) for tap in shapes], frame))
+    return backbone, compile_trunk(backbone, options.precision)
+
+
+def layers_of(backbone: Backbone) -> tuple[MapBlock, ...]:
+    """The maps that a backbone gives."""
+    return tuple(MapBlock(f"{t.name}/map", (t.shape[0], t.shape[1], t.shape[2])) for t in backbone.taps)
+
+
+def sizes_that_teach(table: Table, most: int = 64) -> Ints:
+    """(image, 2): (height, width) in px of some images that teach, by their headers. Raises DataError for none."""
+    found, rows = [], table.teaching
+    for row in rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(int))]:
+        try:
+            found.append(images.upright_size(table.read(int(row))))
+        except ImageError:
+            continue
+    if not found:
+        raise DataError(f"none of the {len(table)} images can be read: look at them with headstart inspect")
+    return np.array(found, dtype=np.int64)
+
+
+def plan_of(seen: Seen, seed: int) -> Plan:
+    """The user's own parts; else folds of few images, and a held-out fifth of more."""
+    splits, strata, hashes = seen.table.splits, seen.targets.strata, seen.features.hashes
+    plan = make_plan(splits, strata, seen.groups, hashes, seed, may_hold_out=False)
+    if plan.judge is not None or len(plan.train) <= FEW:
+        return plan
+    n = round(1 / HELD_OUT)
+    keys = [hashes[row] for row in plan.train]
+    groups = seen.groups[plan.train]
+    if len(np.unique(groups)) < n:
+        return plan
+    held = stratified_folds(strata[plan.train], groups, n, seed, keys) == 0
+    used = plan.splits.copy()
+    used[plan.train[held]] = "test"
+    return Plan("test split", plan.train[~held], plan.train[held], None, used)
+
+
+def views_of(seen: Seen, options: Options, watch: Watcher = QUIET) -> Views:
+    """What heads learn from."""
+
+    def mirrored(rows: Ints) -> Blocks:
+        made = store_key(seen.backbone, seen.engine) | {"view": "mirrored"}
+        store, hashes = Store(cache_root(options.cache), made), [seen.features.hashes[row] for row in rows]
+        bar = watch.bar("network, mirrored", len(rows))
+        return extract_again(seen.table.take(rows), hashes, seen.backbone, seen.engine, store, bar, _flip).blocks
+
+    def pixels(rows: Ints) -> NDArray[np.uint8]:
+        loaded = [images.load(seen.table.read(int(row)), seen.backbone.preprocess).array for row in rows]
+        return np.stack(loaded)
+
+    return Views(
+        blocks={layer.block: seen.features.blocks[layer.block] for layer in seen.layers},
+        layers=seen.layers,
+        targets=seen.targets,
+        sizes=seen.sizes,
+        frame=seen.backbone.preprocess.size,
+        groups=seen.groups,
+        keys=seen.features.hashes,
+        seed=options.seed,
+        mirrored=mirrored,
+        pixels=pixels,
+        backbone=seen.backbone,
+    )
+
+
+def _flip(pixels: NDArray[np.uint8], key: str) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(pixels[:, ::-1])
+
+
+def how_of(options: Options, watch: Watcher) -> How:
+    return How(
+        tune=options.tune,
+        budget=seconds_of(options.budget),
+        epochs=options.epochs,
+        device=accelerator() or "cpu",
+        folder=cache_root(options.cache),
+        bar=watch.bar,
+        say=watch.say,
+    )
+
+
+def answers(task: PlacedTask, seen: Seen, taught: Taught, rows: Ints) -> Iterator[Answer]:
+    """What the model says of these rows, one after the other."""
+    blocks = {layer.block: seen.features.blocks[layer.block] for layer in taught.head.maps}
+    frame = seen.backbone.preprocess.size
+    for row in rows:
+        found = taught.head.outputs(rows_of(blocks, np.array([row])))[0]
+        yield task.answer(found, (int(seen.sizes[row, 0]), int(seen.sizes[row, 1])), frame, taught.rule)
+
+
+def marks_of(task: PlacedTask, seen: Seen, taught: Taught, rows: Ints, step: Any = None) -> Marks:
+    """The marks of these rows."""
+    each = []
+    for row, answer in zip(rows, answers(task, seen, taught, rows), strict=True):
+        each.append(task.marks(seen.targets, int(row), answer))
+        if step is not None:
+            step(1)
+    return stacked(each)
+
+
+def judged(
+    task: PlacedTask, seen: Seen, frozen: Seen, plan: Plan, taught: Taught, options: Options, watch: Watcher
+) -> tuple[Ints, Marks]:
+    """(rows, marks) of the images that judge; where all teach, each by a model that the others taught. `frozen`: the
+    images as the frozen network sees them."""
+    if plan.judge is not None:
+        return plan.judge, marks_of(task, seen, taught, plan.judge, watch.bar("judge", len(plan.judge)))
+    train, groups = plan.train, seen.groups[plan.train]
+    n = min(FOLDS, len(np.unique(groups)))
+    if n < 2:
+        raise DataError("all images are copies of one, or of one group: give others, or a test part")
+    fold = stratified_folds(seen.targets.strata[train], groups, n, options.seed, [seen.features.hashes[r] for r in train])
+    each: list[Any] = [None] * len(train)
+    step, quiet = watch.bar("judge", len(train)), how_of(options, QUIET)
+    views = views_of(frozen, options)
+    for f in range(n):
+        found = task.learn(views, train[fold != f], replace(quiet, budget=quiet.budget and quiet.budget / n))
+        held = np.flatnonzero(fold == f)
+        mine = seen_by(frozen, found, options)
+        for k, answer in zip(held, answers(task, mine, found, train[held]), strict=True):
+            each[k] = task.marks(seen.targets, int(train[k]), answer)
+            step(1)
+    return train, stacked(each)
+
+
+def never_looking(task: PlacedTask, seen: Seen, plan: Plan, rows: Ints, marks: Marks, seed: int) -> Against:
+    """A model that never looks, on the same images."""
+    said = task.constant(seen.targets.take(plan.train), seen.targets.take(rows), seen.sizes[rows])
+    found = stacked([task.marks(seen.targets, int(row), answer) for row, answer in zip(rows, said, strict=True)])
+    score = task.score(found, seen.targets.names, seen.groups[rows], seed)
+    return Against("constant", score, task.headline.gain(marks, found, seen.groups[rows]))
+
+
+# of Options: what a task whose answers lie in the picture has no use for
+OTHERS = ("taps", "layer", "head", "batch_size", "optimizer", "augment", "lr", "threshold", "coverage", "sets")
+OTHERS += ("max_error", "aim", "cost", "positive", "false_alarms", "min_images")
+
+
+def refuse_others(name: str, options: Options) -> None:
+    """Raises OptionError for an option that has no effect on such a task."""
+    for field in OTHERS:
+        value = getattr(options, field)
+        if value != getattr(Options, field):
+            raise OptionError(f"--{field.replace('_', '-')} {value} has no effect on --task {name}: leave it out")
+
+
+def seen_by(seen: Seen, taught: Taught, options: Options, watch: Watcher = QUIET) -> Seen:
+    """The same images, as the network that was tuned sees them; as they were seen, where none was."""
+    if taught.backbone is None:
+        return seen
+    engine = compile_trunk(taught.backbone, options.precision)
+    bar = watch.bar("tuned network", len(seen.table))
+    found = features_again(seen.table, seen.features.hashes, taught.backbone, engine, options, bar)
+    found = replace(found, kept=seen.features.kept, set_aside=seen.features.set_aside)
+    return replace(seen, backbone=taught.backbone, engine=engine, features=found)

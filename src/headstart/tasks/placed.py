@@ -1,0 +1,175 @@
+"""Tasks whose answers lie at places of the picture: masks, boxes.
+
+A `PlacedTask` is a frozen dataclass of functions, as `Task` is: everything in which one such task differs from another.
+The story of both is `story/placed.py`. Their answers have no fixed length, so that images are answered and marked one
+after the other; from the marks on (`judge/`) all tasks are alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.data.table import Table
+from headstart.data.targets import Targets
+from headstart.finetune.design import Bar, no_bar
+from headstart.heads.material import Blocks, Ints
+from headstart.judge.crossing import Measure
+from headstart.judge.marks import Marks, Score
+from headstart.recipe import Setting
+from headstart.tasks.task import Record, Rule, Tried
+
+Pixels = NDArray[np.uint8]
+Answer = NDArray[Any]  # of one image: class numbers uint8 (height, width) of the upright picture, or boxes (n, 6)
+Size = tuple[int, int]  # (height, width) in px
+Say = Callable[[str], None]
+
+
+class Layer(Protocol):
+    """A map that a head reads: `block` holds (image, channel x height x width) of `shape` (channel, height, width)."""
+
+    @property
+    def block(self) -> str: ...
+
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
+
+
+class PlacedHead(Protocol):
+    """What is fitted: it reads maps and says something of each place."""
+
+    @property
+    def maps(self) -> tuple[Layer, ...]: ...
+
+    def outputs(self, blocks: Blocks) -> NDArray[np.float32]:
+        """(image, ...), in the form that `PlacedTask.answer` takes."""
+        ...
+
+    def described(self) -> dict[str, Any]: ...
+
+    def tensors(self) -> dict[str, NDArray[Any]]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Views:
+    """What a head learns from and is judged on: `blocks`, block -> float16 (image, ...), the maps of `layers`; the
+    truth; sizes (image, 2): (height, width) of the upright pictures in px; `frame`: what the network saw, in px.
+
+    `mirrored(rows)`: blocks of the same pictures of these rows, mirrored left to right, in their order. `backbone`: the
+    network, for what learns in it; `pixels(rows)`: uint8 (image, height, width, 3), as it sees them.
+    """
+
+    blocks: Blocks
+    layers: tuple[Layer, ...]
+    targets: Targets
+    sizes: Ints
+    frame: Size
+    groups: Ints
+    keys: tuple[str, ...]
+    seed: int
+    mirrored: Callable[[Ints], Blocks]
+    pixels: Callable[[Ints], Pixels]
+    backbone: Any
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+
+@dataclass(frozen=True)
+class How:
+    """What the user says of learning. `budget`: s, None as the recipe says; `epochs`: likewise; `tune`: as the option
+    has it; `folder`: for what a killed training goes on from."""
+
+    tune: str = "none"
+    budget: float | None = None
+    epochs: int | None = None
+    device: str = "cpu"
+    folder: Any = None
+    bar: Bar = no_bar
+    say: Say = field(default=lambda text: None)
+
+
+@dataclass(frozen=True, eq=False)
+class Taught:
+    """A head, what turns its outputs into answers, and how it came to be. `backbone`: of a network that was tuned."""
+
+    head: PlacedHead
+    rule: Rule
+    tried: tuple[Tried, ...] = ()
+    settings: tuple[Setting, ...] = ()
+    remarks: tuple[str, ...] = ()
+    losses: tuple[tuple[float, float | None], ...] = ()
+    backbone: Any = None
+
+
+class Read(Protocol):
+    """A head from what the manifest says of it and its tensors. Raises KeyError, ValueError or HeadstartError."""
+
+    def __call__(
+        self,
+        described: Mapping[str, Any],
+        tensors: Mapping[str, NDArray[Any]],
+        names: tuple[str, ...],
+        frame: Size,
+    ) -> PlacedHead: ...
+
+
+@dataclass(frozen=True)
+class PlacedTask:
+    """One kind of answer that lies in the picture.
+
+    `name`: as `--task` says it. `kinds`: of its heads, as the manifest calls them.
+    `targets(table, names)`: the truth; raises DataError. `frame(sizes (image, 2) that teach, --size or None)`: (height,
+    width) of what the network sees. `stages(taps, frame)`: names of those whose maps are read, of (name, shape) of all.
+    `learn(views, rows that teach, how)`: a head; what chose it are images of these rows that were held out.
+    `answer(output of one image, its size, frame, rule)`: see Answer. `marks(targets, row, answer)`: columns of one image.
+    `score(marks, names, groups, seed)`. `headline`: what comparisons are made in.
+    `constant(targets that teach, targets, sizes)`: answers of a model that never looks, one an image; `constant_name`.
+    `record(names, answer, size)`: what `predict` says of it beside `path` and `error`. `said(names, answer)`: in words.
+    `drawn(picture uint8 (height, width, 3) of any size, its own size, names, answer, truth or None)`: the answer on it, the truth
+    beside it where it is known. `truth(targets, row, size)`: in the form of an answer. `worst(marks)`: rows, worst first.
+    `none()`: the answer that holds nothing. `read`: see Read. `told(record)`: a record in words. `rows(records, names)`:
+    (columns, rows) of a CSV file. `coco(records, names)`: in COCO's form. `mask(answer)`: a PNG file; None where answers
+    are no masks.
+    """
+
+    name: str
+    kinds: tuple[str, ...]
+    targets: Callable[[Table, tuple[str, ...]], Targets]
+    frame: Callable[[Ints, int | None], Size]
+    stages: Callable[[Sequence[tuple[str, tuple[int, ...]]], Size], tuple[str, ...]]
+    learn: Callable[[Views, Ints, How], Taught]
+    answer: Callable[[NDArray[np.float32], Size, Size, Rule], Answer]
+    marks: Callable[[Targets, int, Answer], Mapping[str, NDArray[Any]]]
+    score: Callable[[Marks, Sequence[str], Ints, int], Score]
+    headline: Measure
+    constant: Callable[[Targets, Targets, Ints], Iterable[Answer]]
+    constant_name: str
+    record: Callable[[Sequence[str], Answer, Size], Record]
+    said: Callable[[Sequence[str], Answer], str]
+    drawn: Callable[[Pixels, Size, Sequence[str], Answer, Answer | None], Pixels]
+    truth: Callable[[Targets, int, Size], Answer]
+    worst: Callable[[Marks], Ints]
+    none: Callable[[], Answer]
+    read: Read
+    told: Callable[[Mapping[str, Any]], str]
+    rows: Callable[[Sequence[Mapping[str, Any]], Sequence[str]], tuple[Sequence[str], list[tuple[Any, ...]]]]
+    coco: Callable[[Sequence[Mapping[str, Any]], Sequence[str]], Any]
+    mask: Callable[[Answer], bytes] | None = None
+
+
+def stacked(each: Sequence[Mapping[str, NDArray[Any]]]) -> Marks:
+    """The marks of images from those of each; columns of different lengths are filled up at their ends with zeros."""
+    columns = {}
+    for name in each[0]:
+        values = [np.asarray(one[name]) for one in each]
+        shape = np.max([v.shape for v in values], axis=0).astype(int) if values[0].ndim else np.array([], int)
+        room = np.zeros((len(values), *shape), values[0].dtype)
+        for k, v in enumerate(values):
+            room[(k, *(slice(0, n) for n in v.shape))] = v
+        columns[name] = room
+    return Marks(columns)
