@@ -36,29 +36,29 @@ def summary(fitted: Fitted, folder: Path, seconds: float) -> list[str]:
     """What the terminal shows at the end of a fit. `seconds`: of the whole command so far."""
     score, task = fitted.verdict.score, fitted.method.task
     headline = task.judging.headline
-    lines = [line(_name(headline.name), f"{_told(score, headline.name)}  n = {score.n:,}  ({_judged(fitted)})")]
+    lines = [entry(_name(headline.name), f"{_told(score, headline.name)}  n = {score.n:,}  ({_judged(fitted)})")]
     if headline.name == "balanced_accuracy":
-        lines.append(line("", "accuracy in which each class counts the same, as in the comparisons below"))
-        lines.append(line("accuracy", _told(score, "accuracy")))
+        lines.append(entry("", "accuracy in which each class counts the same, as in the comparisons below"))
+        lines.append(entry("accuracy", _told(score, "accuracy")))
     elif any(b.measure == "balanced_accuracy" for b in fitted.baselines):
         also = f"{_told(score, 'balanced_accuracy')}  n = {score.n:,}  (each class counts the same, as below)"
-        lines.append(line("balanced", also))
+        lines.append(entry("balanced", also))
     elif task.name != "classify":
-        lines += [line(_name(name), _told(score, name)) for name in score.estimates if name != headline.name]
+        lines += [entry(_name(name), _told(score, name)) for name in score.estimates if name != headline.name]
     lines += [
-        line(called(b, task), f"{_interval(b.scores[b.measure], b.measure)}  n = {b.n:,}") for b in fitted.baselines
+        entry(called(b, task), f"{_interval(b.scores[b.measure], b.measure)}  n = {b.n:,}") for b in fitted.baselines
     ]
     lines += cost_lines(score)
     told = summary_line(score)
-    lines += [line("two classes", told)] if told else []
+    lines += [entry("two classes", told)] if told else []
     worst = _weakest(score)
-    lines += [line(*worst)] if worst else []
+    lines += [entry(*worst)] if worst else []
     if task.own is not None:
-        lines += [*_strangers(score), *(line("note", remark) for remark in task.own.remarks(fitted.head))]
+        lines += [*_strangers(score), *(entry("note", remark) for remark in task.own.remarks(fitted.head))]
     lines += _groups_said(fitted) + _confidence(fitted) + _remarks(fitted)
-    lines.append(line("time", f"{seconds:.1f} s, {_work(fitted)}"))
+    lines.append(entry("time", f"{seconds:.1f} s, {_work(fitted)}"))
     usage = shlex.join(["headstart", "predict", str(folder)])
-    return ["", *lines, "", line("report", str(folder / "report.html")), line("next", f"{usage} IMAGES")]
+    return ["", *lines, "", entry("report", str(folder / "report.html")), entry("next", f"{usage} IMAGES")]
 
 
 def _groups_said(fitted: Fitted) -> list[str]:
@@ -69,7 +69,7 @@ def _groups_said(fitted: Fitted) -> list[str]:
 
     found, headline = groups_told(fitted), fitted.method.task.judging.headline
     said = spread(found, measure(headline.name, percent=headline.percent)) if found else []
-    return [line("groups" if k == 0 else "", line) for k, line in enumerate(said)]
+    return [entry("groups" if k == 0 else "", line) for k, line in enumerate(said)]
 
 
 def _confidence(fitted: Fitted) -> list[str]:
@@ -81,18 +81,18 @@ def _confidence(fitted: Fitted) -> list[str]:
     asked = sets or fitted.options.max_error is not None
     found = measured(fitted) if asked else None
     if found is None:
-        return [line("note", remark) for remark in remarks(fitted)]
+        return [entry("note", remark) for remark in remarks(fitted)]
     if sets and found.sets:
-        lines.append(line("sets", f"{_interval(found.held, '')}  hold the true class ({found.coverage:g} was asked)"))
-        lines.append(line("", f"{found.size['value']:.2f} classes on average"))
+        lines.append(entry("sets", f"{_interval(found.held, '')}  hold the true class ({found.coverage:g} was asked)"))
+        lines.append(entry("", f"{found.size['value']:.2f} classes on average"))
         if found.method == "classwise" and found.classes:
             worst = found.classes[0]
-            lines.append(line("", f"{_interval(worst.held, '')}  of {worst.name!r}, the least (n = {worst.n})"))
+            lines.append(entry("", f"{_interval(worst.held, '')}  of {worst.name!r}, the least (n = {worst.n})"))
     if found.answered is not None and found.answers:
-        lines.append(line("answered", f"{_interval(found.answered, '')}  are sure enough"))
+        lines.append(entry("answered", f"{_interval(found.answered, '')}  are sure enough"))
         wrong = _interval(found.error, "") if found.error is not None else "none"
-        lines.append(line("", f"{wrong}  of these wrong ({found.max_error:g} was asked)"))
-    return lines + [line("note", remark) for remark in remarks(fitted)]
+        lines.append(entry("", f"{wrong}  of these wrong ({found.max_error:g} was asked)"))
+    return lines + [entry("note", remark) for remark in remarks(fitted)]
 
 
 def cost_lines(score: Score) -> list[str]:
@@ -104,7 +104,7 @@ def cost_lines(score: Score) -> list[str]:
     by = "saves" if saved["value"] >= 0 else "costs more:"
     ends = "" if saved["low"] is None else f" [{saved['low']:.3g}, {saved['high']:.3g}]"
     told = f"{mean['value']:.3g} instead of {plain['value']:.3g} an image by the most probable class"
-    return [line("mean cost", told), line("", f"{by} {abs(saved['value']):.3g}{ends}")]
+    return [entry("mean cost", told), entry("", f"{by} {abs(saved['value']):.3g}{ends}")]
 
 
 def _strangers(score: Score) -> list[str]:
@@ -112,7 +112,7 @@ def _strangers(score: Score) -> list[str]:
     found = score.tables.get("false_accept_rate")
     if found is None or found["value"] is None:
         return []
-    return [line("strangers", f"{_interval(found, '')}  were taken for somebody ({found['asked']:.0%} was asked)")]
+    return [entry("strangers", f"{_interval(found, '')}  were taken for somebody ({found['asked']:.0%} was asked)")]
 
 
 def _work(fitted: Fitted) -> str:
@@ -156,18 +156,18 @@ def _remarks(fitted: Fitted) -> list[str]:
     """What the user should look at."""
     seen, lines = fitted.seen, _shift(fitted)
     if seen.features.set_aside:
-        lines.append(line("set aside", f"{counted(len(seen.features.set_aside), 'unreadable file')} (set_aside.csv)"))
+        lines.append(entry("set aside", f"{counted(len(seen.features.set_aside), 'unreadable file')} (set_aside.csv)"))
     if seen.duplicates:
         leaks = len(find_leaks(seen.duplicates, seen.table.splits))
         across = f", {leaks:,} of them in more than one of train, validation and test" if leaks else ""
-        lines.append(line("duplicates", f"{_alike([s.kind for s in seen.duplicates])}{across} (duplicates.csv)"))
+        lines.append(entry("duplicates", f"{_alike([s.kind for s in seen.duplicates])}{across} (duplicates.csv)"))
     if fitted.suspects:
-        lines.append(line("labels", f"{expected(fitted.suspects)}: suspected_labels.csv,"))
-        lines.append(line("", "which headstart review walks through, with copies and mistakes"))
+        lines.append(entry("labels", f"{expected(fitted.suspects)}: suspected_labels.csv,"))
+        lines.append(entry("", "which headstart review walks through, with copies and mistakes"))
     if fitted.shortcut is not None and fitted.shortcut.clear:
-        lines.append(line("shortcut", shortcut_line(fitted.shortcut)))
+        lines.append(entry("shortcut", shortcut_line(fitted.shortcut)))
     if seen.backbone.weights_source == "random weights":
-        lines.append(line("note", "the network has random weights: nothing was transferred"))
+        lines.append(entry("note", "the network has random weights: nothing was transferred"))
     return lines
 
 
@@ -184,7 +184,7 @@ def _shift(fitted: Fitted) -> list[str]:
         lines.append("are of another kind, so this model is not shown to work on them")
     if trust.apart is not None and trust.apart.clear:
         lines.append(f"judged and training images look different (told apart with AUROC {trust.apart.auroc:.2f})")
-    return [line("shift" if k == 0 else "", line) for k, line in enumerate(lines)]
+    return [entry("shift" if k == 0 else "", line) for k, line in enumerate(lines)]
 
 
 def different(apart: Apart | None) -> list[str]:
@@ -195,7 +195,7 @@ def different(apart: Apart | None) -> list[str]:
     return [f"these pictures look different from those that taught the model ({told}): its answers may not hold"]
 
 
-def line(name: str, text: str) -> str:
+def entry(name: str, text: str) -> str:
     return f"{name:15s}{text}"
 
 
@@ -311,15 +311,15 @@ def model_lines(bundle: Bundle) -> list[str]:
     classes, backbone = manifest["classes"], manifest["backbone"]
     more = f" and {len(classes) - 10} more" if len(classes) > 10 else ""
     lines = [
-        line("model", str(bundle.folder)),
-        line("classes", f"{len(classes)}: {', '.join(classes[:10])}{more}"),
-        line("network", f"{backbone['name']} ({backbone['weights_source']})"),
+        entry("model", str(bundle.folder)),
+        entry("classes", f"{len(classes)}: {', '.join(classes[:10])}{more}"),
+        entry("network", f"{backbone['name']} ({backbone['weights_source']})"),
     ]
     if headline:
         source, first = headline.get("source", ""), next(name for name in headline if name != "n")
-        lines.append(line(_name(first), f"{_interval(headline[first], first)}  n = {headline['n']:,}  ({source})"))
+        lines.append(entry(_name(first), f"{_interval(headline[first], first)}  n = {headline['n']:,}  ({source})"))
     page = bundle.folder / "report.html"
-    return [*lines, line("report", str(page) if page.exists() else "is gone from the folder")]
+    return [*lines, entry("report", str(page) if page.exists() else "is gone from the folder")]
 
 
 def inspection(look: Look) -> dict[str, Any]:
@@ -369,31 +369,31 @@ def _groups(groups: npt.NDArray[np.object_]) -> dict[str, int] | None:
 
 def inspection_lines(found: dict[str, Any]) -> list[str]:
     """The same for the terminal."""
-    lines = [line("images", f"{found['images']:,} can be read, {len(found['set_aside']):,} cannot")]
+    lines = [entry("images", f"{found['images']:,} can be read, {len(found['set_aside']):,} cannot")]
     lines += _some([f"  {record['path']}: {record['reason']}" for record in found["set_aside"]])
-    lines.append(line("classes", f"{len(found['classes']):,}"))
+    lines.append(entry("classes", f"{len(found['classes']):,}"))
     for name, splits in found["classes"].items():
         counts = [f"{count:,}" if split == "none" else f"{split} {count:,}" for split, count in splits.items()]
         lines.append(f"  {name}: {', '.join(counts)}")
-    lines.append(line("imbalance", f"the largest class has {found['imbalance']} times the images of the smallest"))
+    lines.append(entry("imbalance", f"the largest class has {found['imbalance']} times the images of the smallest"))
     groups = found["groups"]
     used = "none: each image may go anywhere (--group-by says what belongs together)"
     if groups:
         used = f"{groups['groups']:,} of {groups['smallest']:,} to {groups['largest']:,} images that stay together"
-    lines.append(line("groups", used))
-    lines.append(line("duplicates", _alike([s["kind"] for s in found["duplicates"]])))
-    lines.append(line("leaks", f"{len(found['leaks']):,} of them in more than one of train, validation and test"))
-    lines.append(line("conflicts", f"{len(found['conflicts']):,} of them with different labels"))
+    lines.append(entry("groups", used))
+    lines.append(entry("duplicates", _alike([s["kind"] for s in found["duplicates"]])))
+    lines.append(entry("leaks", f"{len(found['leaks']):,} of them in more than one of train, validation and test"))
+    lines.append(entry("conflicts", f"{len(found['conflicts']):,} of them with different labels"))
     lines += _some([f"  {s['kind']}: {' = '.join(s['paths'])}" for s in _worst_first(found)])
     kinds = Counter(odd["fault"] for odd in found["faults"])
-    lines.append(line("odd pictures", ", ".join(f"{n:,} {fault}" for fault, n in kinds.items()) or "none"))
+    lines.append(entry("odd pictures", ", ".join(f"{n:,} {fault}" for fault, n in kinds.items()) or "none"))
     lines += _some([f"  {odd['path']}: {odd['fault']}: {odd['measured']}" for odd in found["faults"]])
     told = found["shortcut"]
     if told is not None:
         most = f"{told['class']} in {told['value']:.0%} [{told['low']:.0%}, {told['high']:.0%}], guessing 50 %"
         none = f"no class is given away by its files beyond doubt (the most: {most})"
-        lines.append(line("shortcut", told["said"] if told["clear"] else none))
-    return lines + [line("shift", said) for said in found["shift_said"]]
+        lines.append(entry("shortcut", told["said"] if told["clear"] else none))
+    return lines + [entry("shift", said) for said in found["shift_said"]]
 
 
 def _worst_first(found: dict[str, Any]) -> list[dict[str, Any]]:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from headstart.story.options import Options
 
 
+TAKE_PLACED = ("fit", "inspect", "evaluate")  # of the commands that read a table
+
+
 def options_of(given: argparse.Namespace, **as_if: Any) -> Options:
     """The options that a command has, checked; the defaults for those that it lacks, or what it does as if given."""
     from headstart.story.options import Options, auto_words, check
@@ -37,6 +40,11 @@ def table_of(given: argparse.Namespace, min_classes: int = 2, task: str | None =
 
     asked = task or getattr(given, "task", "auto")
     known = {name: getattr(given, name, None) for name in ("group_by", "label", "group", "time", "good")}
+    if asked in PLACED and given.command not in TAKE_PLACED:
+        raise OptionError(
+            f"{given.command} does not take --task {asked}, whose answers lie in the picture: fit, inspect, evaluate "
+            "and predict do"
+        )
     table = read_table(given.data, min_classes=min_classes, task=asked, **known)
     tell(table.layout)
     return table

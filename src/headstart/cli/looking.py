@@ -12,6 +12,7 @@ from headstart.cli.given import any_images, options_of, table_of
 from headstart.cli.progress import watching
 from headstart.cli.reasons import reasons
 from headstart.counted import counted
+from headstart.data.truth import PLACED
 from headstart.errors import DataError, OptionError
 
 
@@ -25,6 +26,11 @@ def inspect(given: argparse.Namespace) -> None:
     if page:
         check_output(page, PAGES)
     table = table_of(given, 1)
+    if table.task in PLACED:
+        from headstart.cli import placing
+
+        fail_on(wanted, placing.inspect(given, table, options))
+        return
     from headstart.cli import answers
     from headstart.story import pipeline
     from headstart.story.look import look_over

@@ -15,12 +15,16 @@ from headstart.counted import counted
 from headstart.errors import OptionError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from headstart.data.table import Table
     from headstart.files.bundle import Bundle
     from headstart.judge.marks import Interval, Score
     from headstart.ship.placed import Placed, Said
     from headstart.story.options import Options
     from headstart.story.placed import Fitted
+
+MOST = 20  # lines of one list on the terminal, a screen; --json has them all
 
 
 def fit(given: argparse.Namespace, table: Table, options: Options, own: dict[str, str]) -> None:
@@ -33,9 +37,7 @@ def fit(given: argparse.Namespace, table: Table, options: Options, own: dict[str
     folder = Path(given.output)
     for option in ("add_to", "track", "explain"):
         if getattr(given, option):
-            raise OptionError(
-                f"--{option.replace('_', '-')} is not there for --task {table.task}: leave it out"
-            )
+            raise OptionError(f"--{option.replace('_', '-')} is not there for --task {table.task}: leave it out")
     if not given.force:
         check_replaceable(folder, placed_publish.with_truths_kept(table))
     command = shlex.join(typed(given.data, given.output, own | {"task": table.task}, options, publish.handed_on))
@@ -51,7 +53,7 @@ def fit(given: argparse.Namespace, table: Table, options: Options, own: dict[str
 
 def summary(fitted: Fitted, folder: Path, seconds: float) -> list[str]:
     """What the terminal shows at the end of a fit."""
-    from headstart.cli.answers import line
+    from headstart.cli.answers import entry
 
     task, score, n = fitted.task, fitted.score, fitted.seen.features.n_forward
     name = task.headline.name
@@ -61,18 +63,18 @@ def summary(fitted: Fitted, folder: Path, seconds: float) -> list[str]:
         "test folder": "your test images, used once",
         "validation folder": "your validation images, used once",
     }[fitted.plan.source]
-    lines = [line(_named(name), f"{_told(score[name])}  n = {score.n:,}  ({where})")]
-    lines += [line(_named(other), _told(found)) for other, found in score.estimates.items() if other != name]
+    lines = [entry(_named(name), f"{_told(score[name])}  n = {score.n:,}  ({where})")]
+    lines += [entry(_named(other), _told(found)) for other, found in score.estimates.items() if other != name]
     for one in fitted.against:
         called = task.constant_name if one.kind == "constant" else one.kind
-        lines.append(line(called, f"{_told(one.score[name])}  n = {one.score.n:,}"))
+        lines.append(entry(called, f"{_told(one.score[name])}  n = {one.score.n:,}"))
     aside = len(fitted.seen.features.set_aside)
     if aside:
-        lines.append(line("set aside", f"{counted(aside, 'unreadable file')} (set_aside.csv)"))
-    lines += [line("note", remark) for remark in fitted.taught.remarks]
-    lines.append(line("time", f"{seconds:.1f} s, {counted(n, 'image')} went through the network"))
+        lines.append(entry("set aside", f"{counted(aside, 'unreadable file')} (set_aside.csv)"))
+    lines += [entry("note", remark) for remark in fitted.taught.remarks]
+    lines.append(entry("time", f"{seconds:.1f} s, {counted(n, 'image')} went through the network"))
     usage = shlex.join(["headstart", "predict", str(folder)])
-    return ["", *lines, "", line("report", str(folder / "report.html")), line("next", f"{usage} IMAGES")]
+    return ["", *lines, "", entry("report", str(folder / "report.html")), entry("next", f"{usage} IMAGES")]
 
 
 def _named(name: str) -> str:
@@ -83,6 +85,65 @@ def _told(found: Interval) -> str:
     if found["value"] is None:
         return "not determined by these images"
     return f"{found['value']:6.1%}  [{found['low']:.1%}, {found['high']:.1%}]"
+
+
+def inspect(given: argparse.Namespace, table: Table, options: Options) -> dict[str, int]:
+    """What is wrong with images and their truth, before anything is trained; how often, by the words of --fail-on."""
+    from headstart.data.duplicates import find_leaks
+    from headstart.story import placed
+    from headstart.story.clock import Clock
+    from headstart.tasks.known import PLACED
+
+    if given.output:
+        raise OptionError(f"-o writes no page for --task {table.task}: leave it out, or take --json")
+    with watching(tell) as watch:
+        seen = placed.look(PLACED[table.task], table, options, watch, Clock(), maps=False)
+    leaks = find_leaks(seen.duplicates, seen.table.splits)
+    present, amount = seen.targets.strata.sum(axis=0), seen.targets.matrix().sum(axis=0)
+    found: dict[str, Any] = {
+        "images": len(seen.table),
+        "set_aside": [{"path": name, "reason": reason} for name, reason in seen.features.set_aside],
+        "notes": list(seen.table.notes),
+        "classes": {
+            name: {"images": int(n), "amount": round(float(much), 3)}
+            for name, n, much in zip(seen.targets.names, present, amount, strict=True)
+        },
+        "duplicates": [_copies(seen.table, one.kind, one.rows) for one in seen.duplicates],
+        "leaks": [_copies(seen.table, one.kind, one.rows) for one in leaks],
+    }
+    if given.json:
+        say_json(found)
+    for text in [] if given.json else _inspected(found, table.task):
+        say(text)
+    counts = {"leaks": len(leaks), "unreadable": len(seen.features.set_aside)}
+    return dict.fromkeys(("conflicts", "shift", "shortcut"), 0) | counts
+
+
+def _copies(table: Table, kind: str, rows: Sequence[int]) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "paths": [str(table.names[row]) for row in rows],
+        "splits": [str(table.splits[row]) for row in rows],
+    }
+
+
+def _inspected(found: dict[str, Any], task: str) -> list[str]:
+    """The same for the terminal."""
+    from headstart.cli.answers import entry
+
+    what = "boxes" if task == "detect" else "of the images' pixels, in whole images"
+    lines = [entry("images", f"{found['images']:,} can be read, {len(found['set_aside']):,} cannot")]
+    lines += [f"  {one['path']}: {one['reason']}" for one in found["set_aside"][:MOST]]
+    lines += [entry("classes", f"{len(found['classes']):,}")]
+    lines += [
+        f"  {name}: in {counted(one['images'], 'image')}, {one['amount']:,.6g} {what}"
+        for name, one in found["classes"].items()
+    ]
+    lines.append(
+        entry("duplicates", f"{counted(len(found['duplicates']), 'set')} of copies or nearly the same pictures")
+    )
+    lines.append(entry("leaks", f"{len(found['leaks']):,} of them in more than one of train, validation and test"))
+    return lines + [f"  {one['kind']}: {' = '.join(one['paths'])}" for one in found["leaks"][:MOST]]
 
 
 def evaluate(given: argparse.Namespace, bundle: Bundle, table: Table) -> None:
@@ -143,7 +204,9 @@ def predict(given: argparse.Namespace, bundle: Bundle, table: Table) -> None:
         none_were_read(len(table), failed[0])
 
 
-def _hand_over(given: argparse.Namespace, model: Placed, records: list[dict[str, Any]], failed: int, write: Any) -> None:
+def _hand_over(
+    given: argparse.Namespace, model: Placed, records: list[dict[str, Any]], failed: int, write: Any
+) -> None:
     if given.output:
         write(model, records, Path(given.output))
         written = counted(len(records) - failed, "image")

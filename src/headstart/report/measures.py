@@ -73,8 +73,8 @@ MEASURES = {
     "auroc": Measure("AUROC", "AUROC: how often an odd image has a higher score than a good one", "number"),
     "miou": Measure(
         "mean IoU",
-        "Mean over the classes of intersection over union: of the pixels that are of a class or are called so, the share "
-        "of which both is true",
+        "Mean over the classes of intersection over union: of the pixels that are of a class or are called so, the "
+        "share of which both is true",
     ),
     "pixel_accuracy": Measure("pixel accuracy", "Share of the pixels that are named rightly"),
     "boundary_f1": Measure("boundary F1", "F1 of boundaries found where they are, mean of the classes"),

@@ -135,9 +135,7 @@ def _shade(share: float, right: bool) -> str:
 
 def tables(data: ReportData) -> list[Table]:
     """What could be judged, and each class."""
-    rows = [
-        (row["name"], str(row["n"]), row["pixels"], row["iou"]) for row in map(_row, _ordered(data.headline.score))
-    ]
+    rows = [(row["name"], str(row["n"]), row["pixels"], row["iou"]) for row in map(_row, _ordered(data.headline.score))]
     return [
         Table("Masks", "", ("measure", "value"), facts(data)),
         Table("Each class", "The weakest first.", ("class", "images", "pixels", "intersection over union"), rows),

@@ -155,7 +155,15 @@ def predict(
     def remarked(row: int, remark: str) -> None:
         note(seen, str(table.names[row]), remark)
 
-    stream(table, model.backbone, engine or compile_trunk(model.backbone, model.precision), deliver, failed, False, remarked)
+    stream(
+        table,
+        model.backbone,
+        engine or compile_trunk(model.backbone, model.precision),
+        deliver,
+        failed,
+        False,
+        remarked,
+    )
     return notes_of(seen)
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart import recipe
 from headstart.data import images
 from headstart.data.duplicates import DuplicateSet, find_duplicates, tie_groups
 from headstart.data.splits import folds as stratified_folds
@@ -28,7 +27,7 @@ from headstart.story.clock import Clock
 from headstart.story.opening import QUIET, Watcher, announce_maps, features_again, features_of
 from headstart.story.options import Options, bands_of, check, seconds_of
 from headstart.story.plan import Plan, make_plan
-from headstart.tasks.placed import Answer, How, Layer, PlacedTask, Taught, Views, stacked
+from headstart.tasks.placed import Answer, How, PlacedTask, Taught, Views, stacked
 from headstart.trunk.backbone import open_backbone
 from headstart.trunk.engine import Engine, accelerator, compile_trunk
 from headstart.trunk.features import Features, extract_again, store_key
@@ -113,11 +112,14 @@ def fit(task: PlacedTask, table: Table, options: Options, watch: Watcher = QUIET
     return Fitted(task, seen, plan, taught, rows, marks, score, validation, against, clock.seconds, options)
 
 
-def look(task: PlacedTask, table: Table, options: Options, watch: Watcher, clock: Clock) -> Seen:
-    """The table with what the network says of it. Raises DataError where no image can be read or none has a truth."""
+def look(task: PlacedTask, table: Table, options: Options, watch: Watcher, clock: Clock, maps: bool = True) -> Seen:
+    """The table with what the network says of it; without `maps` what tells copies alone. Raises DataError where no
+    image can be read or none has a truth."""
     table = table.take(np.asarray(table.labels != "", dtype=bool))
+    if not len(table):
+        raise DataError("no image has a truth to learn from: see what the data were read as")
     with clock("open the network"), watch.step("open the network"):
-        backbone, engine = open_framed(task, table, options, watch)
+        backbone, engine = open_framed(task, table, options, watch, maps)
     for note in table.notes:
         watch.say(f"note: {note}")
     announce_maps(table, backbone, options, watch)
@@ -132,22 +134,21 @@ def look(task: PlacedTask, table: Table, options: Options, watch: Watcher, clock
 
 
 def open_framed(
-    task: PlacedTask, table: Table, options: Options, watch: Watcher = QUIET
+    task: PlacedTask, table: Table, options: Options, watch: Watcher = QUIET, maps: bool = True
 ) -> tuple[Backbone, Engine]:
     """The backbone that sees whole pictures in the frame for these, read at the maps that the task's heads take."""
     backbone = open_backbone(options.backbone, options.weights, options.seed, watch.say, options.cache)
     frame = task.frame(sizes_that_teach(table), options.size)
-    seen = replace(
-        backbone.preprocess, size=frame, resize="squash", crop_fraction=1.0, bands=bands_of(options.bands)
-    )
+    seen = replace(backbone.preprocess, size=frame, resize="squash", crop_fraction=1.0, bands=bands_of(options.bands))
     backbone = backbone.resized(seen)
     if backbone.preprocess.size != frame:
         raise OptionError(
             f"{backbone.name} takes pictures of {backbone.preprocess.size[0]} px alone, and --task {task.name} needs "
             f"{frame[0]} x {frame[1]}: take a convolutional network, such as --backbone {Options.backbone}"
         )
-    shapes = whole_maps(backbone, [tap.name for tap in backbone.taps]).taps
-    backbone = read_at(backbone, task.stages([(tap.name, tap.shape) for tap in shapes], frame))
+    shapes = whole_maps(backbone, [tap.name for tap in backbone.taps]).taps if maps else ()
+    stages = task.stages([(tap.name, tap.shape) for tap in shapes], frame) if maps else ()
+    backbone = read_at(backbone, stages)
     return backbone, compile_trunk(backbone, options.precision)
 
 
@@ -260,7 +261,9 @@ def judged(
     n = min(FOLDS, len(np.unique(groups)))
     if n < 2:
         raise DataError("all images are copies of one, or of one group: give others, or a test part")
-    fold = stratified_folds(seen.targets.strata[train], groups, n, options.seed, [seen.features.hashes[r] for r in train])
+    fold = stratified_folds(
+        seen.targets.strata[train], groups, n, options.seed, [seen.features.hashes[r] for r in train]
+    )
     each: list[Any] = [None] * len(train)
     step, quiet = watch.bar("judge", len(train)), how_of(options, QUIET)
     views = views_of(frozen, options)

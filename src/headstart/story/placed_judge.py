@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from headstart.data.table import Table
 from headstart.data.duplicates import tie_groups
+from headstart.data.table import Table
 from headstart.errors import DataError
 from headstart.judge.marks import Score
 from headstart.ship.placed import Placed, Said, predict

@@ -69,9 +69,7 @@ def save(fitted: Fitted, folder: Path, title: str, command: str) -> dict[str, An
     """Write the bundle; returns the content of metrics.json. Raises OutputError."""
     seen, taught = fitted.seen, fitted.taught
     names = seen.targets.names
-    manifest, config, tensors = pack(
-        fitted.task, seen.backbone, taught.head, names, taught.rule, seen.engine.precision
-    )
+    manifest, config, tensors = pack(fitted.task, seen.backbone, taught.head, names, taught.rule, seen.engine.precision)
     found = metrics(fitted)
     with tempfile.TemporaryDirectory() as scratch:
         split = Path(scratch) / "split.parquet"
@@ -145,8 +143,10 @@ def report_data(
     seen, plan, machine, task = fitted.seen, fitted.plan, this_machine(), fitted.task
     crossed = plan.judge is None
     n_train = len(plan.train) if not crossed else round(len(plan.train) * (1 - 1 / FOLDS))
-    also = () if fitted.validation is None else (
-        report.Measured(fitted.validation.to_json(), "validation folder", n_train),
+    also = (
+        ()
+        if fitted.validation is None
+        else (report.Measured(fitted.validation.to_json(), "validation folder", n_train),)
     )
     leaks = find_leaks(seen.duplicates, seen.table.splits)
     return report.ReportData(

@@ -126,15 +126,16 @@ class PlacedTask:
     `targets(table, names)`: the truth; raises DataError. `frame(sizes (image, 2) that teach, --size or None)`: (height,
     width) of what the network sees. `stages(taps, frame)`: names of those whose maps are read, of (name, shape) of all.
     `learn(views, rows that teach, how)`: a head; what chose it are images of these rows that were held out.
-    `answer(output of one image, its size, frame, rule)`: see Answer. `marks(targets, row, answer)`: columns of one image.
+    `answer(output of one image, its size, frame, rule)`: see Answer. `marks(targets, row, answer)`: columns of one.
     `score(marks, names, groups, seed)`. `headline`: what comparisons are made in.
-    `constant(targets that teach, targets, sizes)`: answers of a model that never looks, one an image; `constant_name`.
+    `constant(targets that teach, targets, sizes)`: answers of a model that never looks, one an image, and its name.
     `record(names, answer, size)`: what `predict` says of it beside `path` and `error`. `said(names, answer)`: in words.
-    `drawn(picture uint8 (height, width, 3) of any size, its own size, names, answer, truth or None)`: the answer on it, the truth
-    beside it where it is known. `truth(targets, row, size)`: in the form of an answer. `worst(marks)`: rows, worst first.
-    `none()`: the answer that holds nothing. `read`: see Read. `told(record)`: a record in words. `rows(records, names)`:
-    (columns, rows) of a CSV file. `coco(records, names)`: in COCO's form. `mask(answer)`: a PNG file; None where answers
-    are no masks.
+    `told(record)`: a record in words. `rows(records, names)`: (columns, rows) of a CSV file. `coco(records, names)`: in
+    COCO's form.
+    `drawn(picture uint8 (height, width, 3), size of the original, names, answer, truth or None)`: the answer on the
+    picture, beside the truth where it is known. `mask(answer)`: a PNG file; None where answers are no masks.
+    `truth(targets, row, size)`: in the form of an answer. `worst(marks)`: rows, the worst first.
+    `none()`: the answer that holds nothing. `read`: see Read.
     """
 
     name: str
