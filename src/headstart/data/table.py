@@ -39,7 +39,7 @@ from headstart.data.teachable import check_teachable
 from headstart.data.times import by_time
 from headstart.data.to_label import found_in
 from headstart.data.tree import shown
-from headstart.data.truth import Asked, tags_in
+from headstart.data.truth import PLACED, Asked, tags_in
 from headstart.errors import DataError, OptionError
 
 REMEDIES = {
@@ -49,7 +49,7 @@ REMEDIES = {
 NEEDED = {"classify": "classes are", "recognise": "identities are", "tag": "label is", "regress": "value is"}
 NEEDED["anomaly"] = "good picture is"
 NEEDED["detect"] = "class of boxes is"
-PLACED = ("detect",)  # tasks whose answers lie at places of the picture
+
 SPLITS = ("train", "validation", "test", "none")
 
 

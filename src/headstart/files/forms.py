@@ -28,6 +28,7 @@ LINEAR = "linear on prepared features; probabilities = softmax(prepared @ coef' 
 TRAINED = "trained layers"
 RECOGNISER = "nearest prototype by cosine similarity; unknown below a threshold"
 DETECTOR = "distance to good images; odd from 1"
+PLACED = ("places", "decoder", "boxes")  # heads on maps; what else they say of themselves their tasks check
 """The kinds of head."""
 
 
@@ -182,7 +183,11 @@ DETECTING_HEAD = record(
     | {"middles": each(number(), 1, 2), "widths": each(number(above=0), 1, 2), "limit": number()}
     | {"rate": number(0, 1, above=0), "n": whole(1), "usual": number(), "hot": number(), "rest": number(above=0)}
 )
+HEAD_ON_MAPS = record(
+    {"kind": one_of(*PLACED), "maps": each(record({"block": name, "shape": each(whole(1), 3, 3)}), 1, 100)}
+)
 HEADS = {LINEAR: LINEAR_HEAD, TRAINED: TRAINED_HEAD, RECOGNISER: RECOGNISING_HEAD, DETECTOR: DETECTING_HEAD}
+HEADS |= dict.fromkeys(PLACED, HEAD_ON_MAPS)
 RULE = record(  # of the other tasks' rules the task itself knows what they are
     {},
     {"coverage": each(number(0, 1), 1, 1), "set_from": each(number(0, 1), 1, 10_000_000)}

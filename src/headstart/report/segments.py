@@ -40,7 +40,7 @@ def usable(data: ReportData) -> Advice:
     found = better_than_nothing(data)
     if found.mood == "bad":
         return found
-    rows = [row for row in data.headline.score.get("per_class") or [] if row["iou"]["value"] is not None]
+    rows = [row for row in data.headline.score.get("each_class") or [] if row["iou"]["value"] is not None]
     weak = sorted((row for row in rows if row["iou"]["value"] < LEAST), key=lambda row: row["iou"]["value"])
     question = "Is it usable?"
     if not weak:
@@ -53,8 +53,8 @@ def usable(data: ReportData) -> Advice:
 
 def warnings(data: ReportData) -> list[str]:
     """Classes that few images judge."""
-    few = [row["label"] for row in data.headline.score.get("per_class") or [] if 0 < row["n"] < 5]
-    none = [row["label"] for row in data.headline.score.get("per_class") or [] if row["n"] == 0]
+    few = [row["label"] for row in data.headline.score.get("each_class") or [] if 0 < row["n"] < 5]
+    none = [row["label"] for row in data.headline.score.get("each_class") or [] if row["n"] == 0]
     found = []
     if few:
         found.append(f"Fewer than 5 judged images show {', '.join(few[:8])}: their numbers say little.")
@@ -85,7 +85,7 @@ def facts(data: ReportData) -> list[tuple[str, str]]:
 
 def _ordered(score: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The classes, the weakest first; those that could not be judged last."""
-    rows = score.get("per_class") or []
+    rows = score.get("each_class") or []
     return sorted(rows, key=lambda row: 2.0 if row["iou"]["value"] is None else row["iou"]["value"])
 
 

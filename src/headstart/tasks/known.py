@@ -14,11 +14,12 @@ from headstart.tasks.oddities import ODDITIES
 from headstart.tasks.placed import PlacedTask
 from headstart.tasks.recognition import RECOGNITION
 from headstart.tasks.regression import REGRESSION
+from headstart.tasks.segmentation import SEGMENTATION
 from headstart.tasks.task import Task
 
 TASKS: dict[str, Task] = {task.name: task for task in (CLASSIFICATION, MULTILABEL, REGRESSION, RECOGNITION, ODDITIES)}
 
-PLACED: dict[str, PlacedTask] = {}  # answers lie in the picture
+PLACED: dict[str, PlacedTask] = {task.name: task for task in (SEGMENTATION,)}  # answers lie in the picture
 
 
 def with_threshold(task: Task, threshold: float | None) -> Task:
