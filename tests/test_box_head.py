@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,14 @@ from headstart.finetune.box_head import BoxHead, Layer, read_box_head
 from headstart.finetune.box_layers import BoxLayers, around, far_of, places
 from headstart.finetune.box_loss import Truth, assigned, loss_of, overlap_of
 from headstart.finetune.box_training import Lesson, View, all_places, mirrored, padded, train_boxes
+from headstart.finetune.box_tuning import Tuned, tune_boxes
 from headstart.finetune.checkpoint import Checkpoint
 from headstart.finetune.paced import Pace, Passed, share
 from headstart.heads.box_answers import MOST, answered, overlaps
 from headstart.heads.box_choice import counted_from, found_things, shown_from
+from headstart.trunk.backbone import open_backbone
+from headstart.trunk.module import Trunk
+from headstart.trunk.network import whole_maps
 
 FRAME = (64, 96)
 MAPS = (Layer("fine/map", (3, 8, 12)), Layer("coarse/map", (5, 4, 6)))
@@ -93,7 +97,9 @@ def test_a_box_comes_back_from_its_distances() -> None:
 def test_places_are_the_middles_of_cells_that_cover_the_frame() -> None:
     middle, stride = places((8, 12), FRAME)
     assert stride.tolist() == [8, 8]
-    assert middle[0].tolist() == [4, 4] and middle[1].tolist() == [12, 4] and middle[12].tolist() == [4, 12]
+    assert middle[0].tolist() == [4, 4]
+    assert middle[1].tolist() == [12, 4]
+    assert middle[12].tolist() == [4, 12]
     assert middle[-1].tolist() == [92, 60]
 
 
@@ -135,7 +141,8 @@ def test_pictures_without_boxes_teach_that_nothing_is_there() -> None:
     logits, boxes = layers([torch.randn(2, 3, 8, 12), torch.randn(2, 5, 4, 6)], FRAME)
     empty = Truth(torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.int64), torch.zeros(2, 0, dtype=torch.bool))
     loss = loss_of(logits, boxes, all_places(MAPS, FRAME), empty)
-    assert loss > 0 and loss.isfinite()
+    assert loss > 0
+    assert loss.isfinite()
 
 
 def test_overlaps_are_what_areas_say() -> None:
@@ -151,7 +158,8 @@ def test_a_mirrored_box_comes_back_and_covers_the_mirrored_pixels() -> None:
     picture = np.zeros(FRAME)
     picture[5:9, 3:20] = 1
     x1, y1, x2, y2 = mirrored(box, FRAME, across=True, down=True)[0].astype(int)
-    assert picture[::-1, ::-1][y1:y2, x1:x2].all() and picture.sum() == (y2 - y1) * (x2 - x1)
+    assert picture[::-1, ::-1][y1:y2, x1:x2].all()
+    assert picture.sum() == (y2 - y1) * (x2 - x1)
     assert (mirrored(mirrored(box, FRAME, True, False), FRAME, True, False) == box).all()
 
 
@@ -213,7 +221,9 @@ def test_a_budget_ends_with_a_finished_schedule(lesson: Lesson) -> None:
     passed: list[Passed] = []
     train_boxes(lesson, np.arange(32), Pace(seconds=9, clock=lambda: next(ticks)), width=8, told=passed.append)
     assert passed[-1].done == 1
-    assert share(1.0, 0.05) == 0 and share(0.05, 0.05) == 1 and 0 < share(0, 0.05) < 0.1
+    assert share(1.0, 0.05) == 0
+    assert share(0.05, 0.05) == 1
+    assert 0 < share(0, 0.05) < 0.1
 
 
 def test_a_saved_head_answers_the_same(lesson: Lesson, head: BoxHead) -> None:
@@ -272,3 +282,67 @@ def test_the_threshold_for_counting_errs_least() -> None:
     labels, hard = [np.zeros(1, np.int64), np.zeros(0, np.int64)], [np.zeros(1, np.bool_), np.zeros(0, np.bool_)]
     (threshold,) = counted_from(answers, labels, hard, 1)
     assert 0.3 < threshold <= 0.9
+
+
+@pytest.fixture(scope="module")
+def network() -> Any:
+    """A tiny network with random weights, read at strides 8, 16 and 32 of pictures of 64 x 96 px."""
+    backbone = open_backbone("mobilenetv3_small_050", "none")
+    found = backbone.resized(replace(backbone.preprocess, size=FRAME, resize="squash", crop_fraction=1.0))
+    return whole_maps(found, ("blocks.1", "blocks.3", "blocks.5"))
+
+
+def maps_of(backbone: Any, pixels: np.ndarray) -> tuple[tuple[Layer, ...], dict[str, np.ndarray]]:
+    """Its maps, and what it says of these pictures in float32."""
+    taps = tuple(replace(tap, pools=("map",)) for tap in backbone.taps if "map" in tap.pools)
+    trunk = Trunk(replace(backbone, taps=taps, ends=()))
+    with torch.inference_mode():
+        said = trunk(torch.from_numpy(pixels))
+    layers = tuple(Layer(f"{tap.name}/map", tap.shape) for tap in taps)
+    return layers, {m.block: x.numpy() for m, x in zip(layers, said, strict=True)}
+
+
+@pytest.fixture(scope="module")
+def pictures() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (8, *FRAME, 3)).astype(np.uint8)
+
+
+def tuned_of(network: Any, pictures: np.ndarray, rate: float) -> tuple[Lesson, BoxHead, Tuned]:
+    maps, blocks = maps_of(network, pictures)
+    lesson = Lesson(maps, FRAME, (View(blocks),), things(len(pictures), np.random.default_rng(2)), CLASSES)
+    head = train_boxes(lesson, np.arange(8), Pace(epochs=1), width=8)
+    stored = replace(lesson, maps=maps[:1])
+    return lesson, head, tune_boxes(network, stored, np.arange(8), maps[1:], Pace(epochs=2, rate=rate), head=head)
+
+
+def test_maps_from_the_store_and_live_give_the_same_answers(network: Any, pictures: np.ndarray) -> None:
+    lesson, head, tuned = tuned_of(network, pictures, rate=0.0)
+    _, live = maps_of(tuned.backbone, pictures)
+    assert all(np.abs(live[m.block] - lesson.views[0].blocks[m.block]).max() < 1e-5 for m in lesson.maps)
+    assert all(tuned.head.weights[k] == pytest.approx(v) for k, v in head.weights.items() if "norm" not in k)
+
+
+def test_tuning_moves_what_lies_above_the_stored_map_and_nothing_else(network: Any, pictures: np.ndarray) -> None:
+    _, _, tuned = tuned_of(network, pictures, rate=1e-2)
+    before, after = network.module.state_dict(), tuned.backbone.module.state_dict()
+    moved = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    assert {name.split(".")[1] for name in moved} == {"2", "3", "4", "5"}
+    assert not [name for name in moved if "running" in name]
+    assert tuned.backbone.weights_hash != network.weights_hash
+
+
+def test_from_pixels_all_learns(network: Any, pictures: np.ndarray) -> None:
+    maps, _ = maps_of(network, pictures)
+    given = pictures.transpose(0, 3, 1, 2).reshape(8, -1).astype(np.float32) / 255
+    pixels = Lesson(
+        (Layer("input", (3, *FRAME)),), FRAME, (View({"input": given}),), things(8, np.random.default_rng(2)), 2
+    )
+    found = tune_boxes(network, pixels, np.arange(8), maps, Pace(epochs=1), width=8, below=1.0, statistics=True)
+    moved = [
+        name
+        for name, value in network.module.state_dict().items()
+        if not torch.equal(value, found.backbone.module.state_dict()[name])
+    ]
+    assert any("running_mean" in name for name in moved)
+    assert any(name.startswith("conv_stem") for name in moved)
+    assert found.head.maps == maps

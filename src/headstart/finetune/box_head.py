@@ -15,7 +15,7 @@ from headstart.errors import BundleError
 from headstart.heads.box_answers import OVERLAP, answered
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 Floats = npt.NDArray[np.float32]
 Blocks = Mapping[str, npt.NDArray[np.floating]]

@@ -101,7 +101,7 @@ def all_places(maps: Sequence[Layer], frame: Frame) -> torch.Tensor:
     return torch.cat([places(layer.shape[1:], frame)[0] for layer in maps])
 
 
-def train_boxes(  # noqa: PLR0913 - the data are two, the rest is how, who watches and where it goes on
+def train_boxes(
     lesson: Lesson,
     rows: Ints,
     pace: Pace,

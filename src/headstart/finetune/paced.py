@@ -62,7 +62,7 @@ class Paced:
     """A module that learns. `n`: examples an epoch; `groups`: (share of the learning rate, parameters); `frozen`:
     BatchNorms that keep their statistics; `checkpoint`: where its state lies."""
 
-    def __init__(  # noqa: PLR0913 - what learns, how, from how many, and where it goes on
+    def __init__(
         self,
         module: nn.Module,
         pace: Pace,
