@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from headstart.counted import counted
 from headstart.data.beside import read_labelled_folder
+from headstart.data.box_sets import read_boxes
 from headstart.data.class_names import check_not_measured
 from headstart.data.folder_names import key
 from headstart.data.given import Labels, images_of, sorted_names
@@ -47,6 +48,8 @@ REMEDIES = {
 }
 NEEDED = {"classify": "classes are", "recognise": "identities are", "tag": "label is", "regress": "value is"}
 NEEDED["anomaly"] = "good picture is"
+NEEDED["detect"] = "class of boxes is"
+PLACED = ("detect",)  # tasks whose answers lie at places of the picture
 SPLITS = ("train", "validation", "test", "none")
 
 
@@ -102,7 +105,7 @@ class Table:
     @property
     def classes(self) -> tuple[str, ...]:
         """The sorted names of the labels to train on; of measured values the columns."""
-        if self.task == "regress":
+        if self.task == "regress" or self.task in PLACED:
             return self.columns
         if self.task == "anomaly":  # every kind of oddity, since none of them teaches
             return (GOOD, *sorted_names(set(self.labels) - {"", GOOD}, self.kind))
@@ -158,6 +161,8 @@ def read_table(
 
 def _found(place: Path, min_classes: int, group_by: str | None, asked: Asked) -> Found:
     """What lies there, by the reader for it. Raises DataError."""
+    if asked.task == "detect":
+        return read_boxes(place, asked)
     if place.is_dir():
         inner = group_by if group_by in ("folder", "none") else ""
         if inside := parquet_files(place):
@@ -190,7 +195,7 @@ def _check_enough(table: Table, where: str, min_classes: int) -> None:
 
 def _check_trained(table: Table, where: str) -> None:
     """Raises DataError on a class that is to be judged and was never to be trained on. Identities may be new."""
-    if table.task in ("regress", "recognise", "anomaly"):
+    if table.task in ("regress", "recognise", "anomaly", *PLACED):
         return
     known = {*table.classes, ""}
     spelt = {key(name): name for name in table.classes}

@@ -5,6 +5,7 @@
 | classify, recognise | the name of the class: `ants` | "" |
 | anomaly | `good`, or the kind of oddity: `crack` | "" |
 | tag | the labels that are there, sorted: `RBC|WBC`; unknown ones after them: `RBC|?WBC`; none of them: `|` | "" |
+| detect | JSON, a list of boxes (`box_text.py`): `[[0,1,1,9,9,0]]`; `[]` for a picture without any | "" |
 | regress | a number for each column, in the order of the columns: `12.5`, `12.5|3` | "" |
 
 Each text is read back without loss: `tags_in(tag_text(a, b)) == (a, b)`, and a number is written with as many digits
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from headstart.errors import DataError, OptionError, nearest
 from headstart.files.cells import quoted
 
-TASKS = ("classify", "tag", "regress", "recognise", "anomaly")
+TASKS = ("classify", "tag", "regress", "recognise", "anomaly", "detect")
 BETWEEN = "|"
 NONE_OF_THEM = "|"
 UNKNOWN = "?"
