@@ -51,7 +51,7 @@ def found_of(where: str, read: Read) -> Found:
     _check_shares(where, pictures, read)
     _note_turned(pictures, shapes, read.remarks)
     boxes = [
-        None if picture.boxes is None else list(_checked(picture, shape, scaled, read.remarks))
+        None if picture.boxes is None or shape is None else list(_checked(picture, shape, scaled, read.remarks))
         for picture, shape in zip(pictures, shapes, strict=True)
     ]
     names = _classes(where, pictures, boxes, read)
@@ -76,7 +76,7 @@ def _said(read: Read) -> str:
 
 
 def _shape(picture: Annotated, remarks: Remarks) -> Shape | None:
-    """None for a file that is no picture; it is set aside with its reason when it is read."""
+    """None for a file that is no picture: nothing is known of where its boxes lie."""
     try:
         return shape_of(FileSource(picture.path).read())
     except ImageError:
@@ -219,11 +219,9 @@ def _are_px(boxes: Sequence[Marked]) -> bool:
     return any(abs(value) > TOO_LARGE for box in boxes for value in box[1:5])
 
 
-def _checked(picture: Annotated, shape: Shape | None, scaled: set[bool], remarks: Remarks) -> Iterator[Marked]:
+def _checked(picture: Annotated, shape: Shape, scaled: set[bool], remarks: Remarks) -> Iterator[Marked]:
     """The boxes that are left, within the picture."""
     seen = set()
-    if shape is None:
-        return
     for box in _in_picture(picture, shape, scaled):
         what, kept = _judged(box, shape.upright)
         if kept is not None and kept in seen:

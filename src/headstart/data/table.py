@@ -144,7 +144,7 @@ def read_table(
         found = with_good(found, good, where)
     elif good is not None:
         raise OptionError(f"--good {good} is of --task anomaly, and the task here is {found.task}: leave it out")
-    if group_by == "folder" and not place.is_dir():
+    if group_by == "folder" and (found.task in PLACED or not place.is_dir()):
         found = found._replace(rows=by_folder(found.rows))
     rows, notes = grouped(found.rows, group_by, where, found.task == "classify")
     if time is not None:
