@@ -39,12 +39,12 @@ def table_of(given: argparse.Namespace, min_classes: int = 2, task: str | None =
     from headstart.data.table import read_table
 
     asked = task or getattr(given, "task", "auto")
-    known = {name: getattr(given, name, None) for name in ("group_by", "label", "group", "time", "good")}
     if asked in PLACED and given.command not in TAKE_PLACED:
         raise OptionError(
             f"{given.command} does not take --task {asked}, whose answers lie in the picture: fit, inspect, evaluate "
             "and predict do"
         )
+    known = {name: getattr(given, name, None) for name in ("group_by", "label", "group", "time", "good", "classes")}
     table = read_table(given.data, min_classes=min_classes, task=asked, **known)
     tell(table.layout)
     return table

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from PIL import Image
 from headstart.data.decoders import FORMATS, decoding
 from headstart.data.limits import DEFAULT_LIMITS
 from headstart.data.placing import VOID
+from headstart.data.sources import FileSource
 from headstart.errors import ImageError
 
 MOST_COLOURS = 4096  # of one mask: more are those of a photograph
@@ -31,7 +33,7 @@ class Values:
     """codes (height, width): numbers, or colours as red * 65536 + green * 256 + blue. palette (index, 3): of numbers
     that stand for colours. coloured: whether codes are colours."""
 
-    codes: NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.uint32]
+    codes: NDArray[np.integer[Any]]
     coloured: bool = False
     palette: NDArray[np.uint8] | None = None
 
@@ -52,16 +54,28 @@ class Values:
         return str(code)
 
 
+def mask_bytes(path: str) -> bytes:
+    """Of a mask file. Raises ImageError with a reason."""
+    try:
+        return FileSource(path).read()
+    except ImageError as error:
+        raise ImageError(str(error).replace("the file", "the file of the mask", 1)) from error
+
+
 def values_of(data: bytes) -> Values:
     """Of a mask file. Raises ImageError with a reason."""
     if not data:
         raise ImageError("the mask is empty")
-    with decoding("the mask"), Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-        DEFAULT_LIMITS.check_size(*picture.size)
-        if picture.format in ("JPEG", "MPO"):
-            raise ImageError("the mask is a JPEG, which changes class numbers and colours: save it as PNG")
-        picture.load()
-        return _values(picture)
+    try:
+        with decoding("the mask"), Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            DEFAULT_LIMITS.check_size(*picture.size)
+            if picture.format in ("JPEG", "MPO"):
+                raise ImageError("the mask is a JPEG, which changes class numbers and colours: save it as PNG")
+            picture.load()
+            return _values(picture)
+    except ImageError as error:
+        said = str(error)
+        raise ImageError(f"the mask is {said}" if said.startswith("not ") else said) from error
 
 
 def _values(picture: Image.Image) -> Values:

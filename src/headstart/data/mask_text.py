@@ -24,10 +24,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.data.mask_files import numbers_of, values_of
-from headstart.data.placing import VOID, Size, upright
+from headstart.data.mask_files import mask_bytes, numbers_of, values_of
+from headstart.data.placing import VOID, Size, upright, upright_size
 from headstart.data.polygons import filled, unrolled
-from headstart.data.sources import FileSource
 from headstart.errors import DataError, ImageError
 from headstart.files.cells import quoted
 
@@ -47,6 +46,11 @@ class Drawn:
     orientation: int = 1
 
     @property
+    def upright(self) -> Size:
+        """(height, width) px as it is displayed."""
+        return upright_size(self.size, self.orientation)
+
+    @property
     def text(self) -> str:
         found: dict[str, Any] = {"mask": self.mask} if self.mask is not None else {"shapes": self.shapes}
         if self.mask is None and self.rest != VOID:
@@ -62,7 +66,7 @@ class Drawn:
     def numbers(self) -> NDArray[np.uint8]:
         """Class numbers (height, width) of the upright picture, VOID = 255. Raises ImageError with a reason."""
         if self.mask is not None:
-            found = numbers_of(values_of(FileSource(self.mask).read()), self.values)
+            found = numbers_of(values_of(mask_bytes(self.mask)), self.values)
         else:
             found = drawn(self.shapes, self.rest, self.size)
         if found.shape != self.size:

@@ -20,12 +20,13 @@ class MaskTruth:
     """Masks of images, unread.
 
     texts (image,): object array of str in the form of `mask_text.py`, "" where nothing is known of an image. pixels
-    (image, class): how many are of each class, 0 where nothing is known. turned (class in the text,): its place in
-    `names`.
+    (image, class): how many are of each class. sizes (image, 2): height, width px of the upright pictures; both 0 where
+    nothing is known. turned (class in the text,): its place in `names`.
     """
 
     texts: NDArray[np.object_]
     pixels: NDArray[np.int64]
+    sizes: NDArray[np.int64]
     turned: NDArray[np.uint8]
     names: tuple[str, ...]
 
@@ -44,7 +45,7 @@ class MaskTruth:
 
     def take(self, rows: NDArray[Any]) -> MaskTruth:
         """Of these row numbers, in this order; or of the rows where a boolean array (image,) is true."""
-        return MaskTruth(self.texts[rows], self.pixels[rows], self.turned, self.names)
+        return MaskTruth(self.texts[rows], self.pixels[rows], self.sizes[rows], self.turned, self.names)
 
     def matrix(self) -> NDArray[np.float64]:
         """(image, class): the share of the pixels that are of a class; nan where nothing is known."""
@@ -71,11 +72,15 @@ def mask_targets(table: Table, names: Sequence[str] | None = None) -> MaskTruth:
     known = table.columns if names is None else tuple(names)
     number = {name: k for k, name in enumerate(known)}
     turned = np.full(VOID + 1, VOID, np.uint8)
-    pixels = np.zeros((len(table), len(known)), np.int64)
+    pixels, sizes = np.zeros((len(table), len(known)), np.int64), np.zeros((len(table), 2), np.int64)
     for own, name in enumerate(table.columns):
         turned[own] = number.get(name, VOID)
     for row, text in enumerate(table.labels):
-        for own, n in drawn_in(text).pixels.items() if text else ():
+        if not text:
+            continue
+        truth = drawn_in(text)
+        sizes[row] = truth.upright
+        for own, n in truth.pixels.items():
             name = table.columns[own] if own < len(table.columns) else str(own)
             if name not in number:
                 raise DataError(
@@ -83,4 +88,4 @@ def mask_targets(table: Table, names: Sequence[str] | None = None) -> MaskTruth:
                     f"known{nearest(name, known)}: give the names of classes with --classes, or take the picture out"
                 )
             pixels[row, number[name]] += n
-    return MaskTruth(np.asarray(table.labels, dtype=object), pixels, turned, known)
+    return MaskTruth(np.asarray(table.labels, dtype=object), pixels, sizes, turned, known)

@@ -142,10 +142,10 @@ def _segments(pixels: int, cells: int) -> tuple[NDArray[np.int64], NDArray[np.in
     return edges[:-1] // cells, edges[:-1] // pixels, np.diff(edges)
 
 
-def _majority(areas: Doubles, kinds: NDArray[np.int64]) -> NDArray[np.uint8]:
+def _majority(areas: NDArray[Any], kinds: NDArray[np.int64]) -> NDArray[np.uint8]:
     """areas (row, column, kind), kinds ascending, so that VOID is the last."""
     if kinds[-1] != VOID:
-        return kinds[areas.argmax(axis=-1)].astype(np.uint8)
+        return np.asarray(kinds[areas.argmax(axis=-1)], np.uint8)
     if len(kinds) == 1:
         return np.full(areas.shape[:2], VOID, np.uint8)
     best = kinds[areas[..., :-1].argmax(axis=-1)]
