@@ -84,7 +84,8 @@ class BoxHead:
     def described(self) -> dict[str, Any]:
         """The rest of it, which JSON can hold."""
         return {
-            "maps": [[layer.block, list(layer.shape)] for layer in self.maps],
+            "kind": "boxes",
+            "maps": [{"block": layer.block, "shape": list(layer.shape)} for layer in self.maps],
             "frame": list(self.frame),
             "n_classes": self.n_classes,
             "width": self.width,
@@ -108,7 +109,7 @@ def read_box_head(described: Mapping[str, Any], tensors: Mapping[str, npt.NDArra
     """The inverse of `described` and `tensors`. Raises BundleError where they are not what was written."""
     try:
         head = BoxHead(
-            maps=tuple(_layer(block, shape) for block, shape in described["maps"]),
+            maps=tuple(_layer(one["block"], one["shape"]) for one in described["maps"]),
             frame=_whole(described["frame"], 2),
             n_classes=_whole([described["n_classes"]], 1)[0],
             width=_whole([described["width"]], 1)[0],

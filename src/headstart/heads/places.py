@@ -113,9 +113,7 @@ def read_places(described: Mapping[str, Any], tensors: Mapping[str, npt.NDArray[
     """The head that `described` and `tensors` tell of. Raises ValueError in words that follow "its head ...", KeyError
     and TypeError for what is missing."""
     maps = layers_of(described)
-    weights = tuple(
-        checked(tensors, f"weight.{k}", (2, layer.shape[0], n_classes)) for k, layer in enumerate(maps)
-    )
+    weights = tuple(checked(tensors, f"weight.{k}", (2, layer.shape[0], n_classes)) for k, layer in enumerate(maps))
     scale, penalty = float(described["scale"]), float(described["penalty"])
     if not (np.isfinite(scale) and scale > 0):
         raise ValueError(f"has a scale of {scale}, which must be a number above 0")

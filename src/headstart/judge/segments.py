@@ -82,9 +82,7 @@ def _boundary(truth: Masks, answer: Masks, n_classes: int) -> NDArray[np.int64]:
     edges = [_edges(mask, known) for mask in (answer, truth)]
     counts = np.zeros((n_classes, 4), np.int64)
     for k in np.unique(np.concatenate([truth[edges[1]], answer[edges[0]]])):
-        mine, theirs = (
-            np.argwhere(edge & (mask == k)) for edge, mask in zip(edges, (answer, truth), strict=True)
-        )
+        mine, theirs = (np.argwhere(edge & (mask == k)) for edge, mask in zip(edges, (answer, truth), strict=True))
         counts[k] = _near(mine, theirs, reach), len(mine), _near(theirs, mine, reach), len(theirs)
     return counts
 

@@ -181,6 +181,6 @@ def _said(model: Placed, table: Table, row: int, blocks: Mapping[str, Any]) -> S
 def record(model: Placed, name: str, said: Said) -> Record:
     """{"path", what the task says, "error"}; on an error all that the task says is null."""
     if said.answer is None:
-        empty = model.task.record(model.names, model.task.none(), (0, 0))
+        empty = model.task.record(model.names, model.task.none(), (0, 0), model.rule)
         return {"path": name, **dict.fromkeys(empty), "error": said.error}
-    return {"path": name, **model.task.record(model.names, said.answer, said.size), "error": None}
+    return {"path": name, **model.task.record(model.names, said.answer, said.size, model.rule), "error": None}

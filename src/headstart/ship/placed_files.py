@@ -50,7 +50,7 @@ class Drawer:
             except ImageError:  # it could be read a moment ago
                 return found
             buffer = io.BytesIO()
-            picture = task.drawn(plain, said.size, self.model.names, said.answer, None)
+            picture = task.drawn(plain, said.size, self.model.names, said.answer, None, self.model.rule)
             Image.fromarray(picture).save(buffer, "JPEG", quality=90)
             _write(self.drawn / f"{name}.jpg", buffer.getvalue())
         return found

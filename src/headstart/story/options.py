@@ -112,7 +112,7 @@ def _check_together(options: Options, trained: bool) -> None:
     for name, given in (
         ("lr", options.lr is not None),
         ("budget", options.budget is not None and not trained),
-        ("augment", options.augment != Options.augment),
+        ("augment", options.augment != Options.augment and not trained),
     ):
         if given and not tuned:
             raise OptionError(f"--{name} is of fine-tuning: add --tune auto, or leave it out")

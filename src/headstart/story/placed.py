@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from headstart.story.opening import QUIET, Watcher, announce_maps, features_agai
 from headstart.story.options import Options, bands_of, check, seconds_of
 from headstart.story.plan import Plan, make_plan
 from headstart.tasks.placed import Answer, How, PlacedTask, Taught, Views, stacked
+from headstart.tasks.task import Rule
 from headstart.trunk.backbone import open_backbone
 from headstart.trunk.engine import Engine, accelerator, compile_trunk
 from headstart.trunk.features import Features, extract_again, store_key
@@ -108,7 +110,7 @@ def fit(task: PlacedTask, table: Table, options: Options, watch: Watcher = QUIET
         if plan.validation is not None:
             found = marks_of(task, seen, taught, plan.validation)
             validation = task.score(found, seen.targets.names, seen.groups[plan.validation], options.seed)
-        against = (never_looking(task, seen, plan, rows, marks, options.seed),)
+        against = (never_looking(task, seen, plan, rows, marks, taught.rule, options.seed),)
     return Fitted(task, seen, plan, taught, rows, marks, score, validation, against, clock.seconds, options)
 
 
@@ -190,11 +192,11 @@ def plan_of(seen: Seen, seed: int) -> Plan:
 def views_of(seen: Seen, options: Options, watch: Watcher = QUIET) -> Views:
     """What heads learn from."""
 
-    def mirrored(rows: Ints) -> Blocks:
-        made = store_key(seen.backbone, seen.engine) | {"view": "mirrored"}
+    def flipped(rows: Ints, across: bool, down: bool) -> Blocks:
+        made = store_key(seen.backbone, seen.engine) | {"mirrored": {"across": across, "down": down}}
         store, hashes = Store(cache_root(options.cache), made), [seen.features.hashes[row] for row in rows]
-        bar = watch.bar("network, mirrored", len(rows))
-        return extract_again(seen.table.take(rows), hashes, seen.backbone, seen.engine, store, bar, _flip).blocks
+        bar, how = watch.bar("network, mirrored", len(rows)), partial(_flip, across, down)
+        return extract_again(seen.table.take(rows), hashes, seen.backbone, seen.engine, store, bar, how).blocks
 
     def pixels(rows: Ints) -> NDArray[np.uint8]:
         loaded = [images.load(seen.table.read(int(row)), seen.backbone.preprocess).array for row in rows]
@@ -209,14 +211,19 @@ def views_of(seen: Seen, options: Options, watch: Watcher = QUIET) -> Views:
         groups=seen.groups,
         keys=seen.features.hashes,
         seed=options.seed,
-        mirrored=mirrored,
+        flipped=flipped,
         pixels=pixels,
         backbone=seen.backbone,
     )
 
 
-def _flip(pixels: NDArray[np.uint8], key: str) -> NDArray[np.uint8]:
-    return np.ascontiguousarray(pixels[:, ::-1])
+def _flip(across: bool, down: bool, pixels: NDArray[np.uint8], key: str) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(pixels[:: -1 if down else 1, :: -1 if across else 1])
+
+
+# kinds of pictures (--augment) -> flips under which they stay pictures of that kind, see data/augment.py
+ACROSS, ALL = ((True, False),), ((True, False), (False, True), (True, True))
+FLIPS = {"photo": ACROSS, "aerial": ALL, "medical": ALL, "document": (), "none": ()}
 
 
 def how_of(options: Options, watch: Watcher) -> How:
@@ -224,6 +231,7 @@ def how_of(options: Options, watch: Watcher) -> How:
         tune=options.tune,
         budget=seconds_of(options.budget),
         epochs=options.epochs,
+        flips=FLIPS[options.augment],
         device=accelerator() or "cpu",
         folder=cache_root(options.cache),
         bar=watch.bar,
@@ -244,10 +252,10 @@ def marks_of(task: PlacedTask, seen: Seen, taught: Taught, rows: Ints, step: Any
     """The marks of these rows."""
     each = []
     for row, answer in zip(rows, answers(task, seen, taught, rows), strict=True):
-        each.append(task.marks(seen.targets, int(row), answer))
+        each.append(task.marks(seen.targets, int(row), answer, taught.rule))
         if step is not None:
             step(1)
-    return stacked(each)
+    return stacked(each, task.fill)
 
 
 def judged(
@@ -272,21 +280,22 @@ def judged(
         held = np.flatnonzero(fold == f)
         mine = seen_by(frozen, found, options)
         for k, answer in zip(held, answers(task, mine, found, train[held]), strict=True):
-            each[k] = task.marks(seen.targets, int(train[k]), answer)
+            each[k] = task.marks(seen.targets, int(train[k]), answer, found.rule)
             step(1)
-    return train, stacked(each)
+    return train, stacked(each, task.fill)
 
 
-def never_looking(task: PlacedTask, seen: Seen, plan: Plan, rows: Ints, marks: Marks, seed: int) -> Against:
+def never_looking(task: PlacedTask, seen: Seen, plan: Plan, rows: Ints, marks: Marks, rule: Rule, seed: int) -> Against:
     """A model that never looks, on the same images."""
     said = task.constant(seen.targets.take(plan.train), seen.targets.take(rows), seen.sizes[rows])
-    found = stacked([task.marks(seen.targets, int(row), answer) for row, answer in zip(rows, said, strict=True)])
+    each = [task.marks(seen.targets, int(row), answer, rule) for row, answer in zip(rows, said, strict=True)]
+    found = stacked(each, task.fill)
     score = task.score(found, seen.targets.names, seen.groups[rows], seed)
     return Against("constant", score, task.headline.gain(marks, found, seen.groups[rows]))
 
 
 # of Options: what a task whose answers lie in the picture has no use for
-OTHERS = ("taps", "layer", "head", "batch_size", "optimizer", "augment", "lr", "threshold", "coverage", "sets")
+OTHERS = ("taps", "layer", "head", "batch_size", "optimizer", "lr", "threshold", "coverage", "sets")
 OTHERS += ("max_error", "aim", "cost", "positive", "false_alarms", "min_images")
 
 

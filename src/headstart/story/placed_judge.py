@@ -31,11 +31,11 @@ def evaluate(
             unread.append((str(table.names[said.row]), said.error))
             return
         rows.append(said.row)
-        each.append(model.task.marks(targets, said.row, said.answer))
+        each.append(model.task.marks(targets, said.row, said.answer, model.rule))
 
     notes = predict(model, table, done, progress=watch.bar("network", len(table)))
     if not each:
         first = f"; the first, {unread[0][0]}: {unread[0][1]}" if unread else ""
         raise DataError(f"none of {len(table)} images can be read{first}")
     groups = tie_groups(len(rows), [], table.groups[rows])
-    return model.task.score(stacked(each), model.names, groups, seed), notes, unread
+    return model.task.score(stacked(each, model.task.fill), model.names, groups, seed), notes, unread

@@ -207,9 +207,10 @@ def worst_pictures(fitted: Fitted) -> tuple[report.Picture, ...]:
             continue
         size = (int(seen.sizes[row, 0]), int(seen.sizes[row, 1]))
         truth = task.truth(seen.targets, row, size)
-        drawn = task.drawn(plain, size, seen.targets.names, answer, truth)
-        said = task.said(seen.targets.names, answer)
-        told = task.said(seen.targets.names, truth)
+        rule = fitted.taught.rule
+        drawn = task.drawn(plain, size, seen.targets.names, answer, truth, rule)
+        said = task.said(seen.targets.names, answer, rule)
+        told = task.said(seen.targets.names, truth, {})
         name = str(seen.table.names[row])
         shown.append(report.Picture(jpeg(plain), name, told, said, None, looked=jpeg(drawn)))
     return tuple(shown)

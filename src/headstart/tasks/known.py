@@ -9,6 +9,7 @@ from headstart.errors import OptionError
 from headstart.tasks import multilabel
 from headstart.tasks.classification import CLASSIFICATION
 from headstart.tasks.confidence import LEAST_AMBIGUOUS, confidence
+from headstart.tasks.detection import DETECTION
 from headstart.tasks.multilabel import MULTILABEL
 from headstart.tasks.oddities import ODDITIES
 from headstart.tasks.placed import PlacedTask
@@ -19,7 +20,7 @@ from headstart.tasks.task import Task
 
 TASKS: dict[str, Task] = {task.name: task for task in (CLASSIFICATION, MULTILABEL, REGRESSION, RECOGNITION, ODDITIES)}
 
-PLACED: dict[str, PlacedTask] = {task.name: task for task in (SEGMENTATION,)}  # answers lie in the picture
+PLACED: dict[str, PlacedTask] = {task.name: task for task in (SEGMENTATION, DETECTION)}  # answers lie in the picture
 
 
 def with_threshold(task: Task, threshold: float | None) -> Task:

@@ -59,8 +59,9 @@ class Views:
     """What a head learns from and is judged on: `blocks`, block -> float16 (image, ...), the maps of `layers`; the
     truth; sizes (image, 2): (height, width) of the upright pictures in px; `frame`: what the network saw, in px.
 
-    `mirrored(rows)`: blocks of the same pictures of these rows, mirrored left to right, in their order. `backbone`: the
-    network, for what learns in it; `pixels(rows)`: uint8 (image, height, width, 3), as it sees them.
+    `flipped(rows, across, down)`: blocks of the same pictures of these rows, in their order, mirrored left to right
+    (across) or top to bottom (down): a mirrored map is not the map of the mirrored picture. `backbone`: the network, for
+    what learns in it; `pixels(rows)`: uint8 (image, height, width, 3), as it sees them.
     """
 
     blocks: Blocks
@@ -71,7 +72,7 @@ class Views:
     groups: Ints
     keys: tuple[str, ...]
     seed: int
-    mirrored: Callable[[Ints], Blocks]
+    flipped: Callable[[Ints, bool, bool], Blocks]
     pixels: Callable[[Ints], Pixels]
     backbone: Any
 
@@ -82,9 +83,11 @@ class Views:
 @dataclass(frozen=True)
 class How:
     """What the user says of learning. `budget`: s, None as the recipe says; `epochs`: likewise; `tune`: as the option
-    has it; `folder`: for what a killed training goes on from."""
+    has it; `flips`: views that pictures may be turned into beside themselves, (across, down); `folder`: for what a
+    killed training goes on from."""
 
     tune: str = "none"
+    flips: tuple[tuple[bool, bool], ...] = ((True, False),)
     budget: float | None = None
     epochs: int | None = None
     device: str = "cpu"
@@ -126,13 +129,15 @@ class PlacedTask:
     `targets(table, names)`: the truth; raises DataError. `frame(sizes (image, 2) that teach, --size or None)`: (height,
     width) of what the network sees. `stages(taps, frame)`: names of those whose maps are read, of (name, shape) of all.
     `learn(views, rows that teach, how)`: a head; what chose it are images of these rows that were held out.
-    `answer(output of one image, its size, frame, rule)`: see Answer. `marks(targets, row, answer)`: columns of one.
+    `answer(output of one image, its size, frame, rule)`: see Answer. `marks(targets, row, answer, rule)`: columns of one
+    image, which are filled up with `fill` (column -> value, else 0) where those of others are longer.
     `score(marks, names, groups, seed)`. `headline`: what comparisons are made in.
     `constant(targets that teach, targets, sizes)`: answers of a model that never looks, one an image, and its name.
-    `record(names, answer, size)`: what `predict` says of it beside `path` and `error`. `said(names, answer)`: in words.
+    `record(names, answer, size, rule)`: what `predict` says of it beside `path` and `error`. `said(names, answer, rule)`:
+    in words.
     `told(record)`: a record in words. `rows(records, names)`: (columns, rows) of a CSV file. `coco(records, names)`: in
     COCO's form.
-    `drawn(picture uint8 (height, width, 3), size of the original, names, answer, truth or None)`: the answer on the
+    `drawn(picture uint8 (height, width, 3), size of the original, names, answer, truth or None, rule)`: the answer on the
     picture, beside the truth where it is known. `mask(answer)`: a PNG file; None where answers are no masks.
     `truth(targets, row, size)`: in the form of an answer. `worst(marks)`: rows, the worst first.
     `none()`: the answer that holds nothing. `read`: see Read.
@@ -145,14 +150,14 @@ class PlacedTask:
     stages: Callable[[Sequence[tuple[str, tuple[int, ...]]], Size], tuple[str, ...]]
     learn: Callable[[Views, Ints, How], Taught]
     answer: Callable[[NDArray[np.float32], Size, Size, Rule], Answer]
-    marks: Callable[[Targets, int, Answer], Mapping[str, NDArray[Any]]]
+    marks: Callable[[Targets, int, Answer, Rule], Mapping[str, NDArray[Any]]]
     score: Callable[[Marks, Sequence[str], Ints, int], Score]
     headline: Measure
     constant: Callable[[Targets, Targets, Ints], Iterable[Answer]]
     constant_name: str
-    record: Callable[[Sequence[str], Answer, Size], Record]
-    said: Callable[[Sequence[str], Answer], str]
-    drawn: Callable[[Pixels, Size, Sequence[str], Answer, Answer | None], Pixels]
+    record: Callable[[Sequence[str], Answer, Size, Rule], Record]
+    said: Callable[[Sequence[str], Answer, Rule], str]
+    drawn: Callable[[Pixels, Size, Sequence[str], Answer, Answer | None, Rule], Pixels]
     truth: Callable[[Targets, int, Size], Answer]
     worst: Callable[[Marks], Ints]
     none: Callable[[], Answer]
@@ -161,15 +166,16 @@ class PlacedTask:
     rows: Callable[[Sequence[Mapping[str, Any]], Sequence[str]], tuple[Sequence[str], list[tuple[Any, ...]]]]
     coco: Callable[[Sequence[Mapping[str, Any]], Sequence[str]], Any]
     mask: Callable[[Answer], bytes] | None = None
+    fill: Mapping[str, float] = field(default_factory=dict)
 
 
-def stacked(each: Sequence[Mapping[str, NDArray[Any]]]) -> Marks:
-    """The marks of images from those of each; columns of different lengths are filled up at their ends with zeros."""
+def stacked(each: Sequence[Mapping[str, NDArray[Any]]], fill: Mapping[str, float]) -> Marks:
+    """The marks of images from those of each; columns of different lengths are filled up at their ends."""
     columns = {}
     for name in each[0]:
         values = [np.asarray(one[name]) for one in each]
         shape = np.max([v.shape for v in values], axis=0).astype(int) if values[0].ndim else np.array([], int)
-        room = np.zeros((len(values), *shape), values[0].dtype)
+        room = np.full((len(values), *shape), fill.get(name, 0), values[0].dtype)
         for k, v in enumerate(values):
             room[(k, *(slice(0, n) for n in v.shape))] = v
         columns[name] = room

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.data.mask_drawing import mask_png, paint
 from headstart.data.masks import MaskTruth, mask_targets
-from headstart.data.overlay import mask_png, with_mask
 from headstart.data.placing import VOID, frame_for, numbers_in
 from headstart.data.targets import Targets
-from headstart.tasks.segmenting import KINDS, learn, read
 from headstart.heads.material import Ints
 from headstart.judge.marks import Marks, Score
 from headstart.judge.segments import MIOU, ious, segment_marks, segment_score
 from headstart.judge.summaries import measure_of
-from headstart.tasks.placed import Answer, How, PlacedHead, PlacedTask, Size, Taught, Views
+from headstart.tasks.placed import Answer, PlacedTask, Size
+from headstart.tasks.segmenting import KINDS, learn, read
 from headstart.tasks.task import Record, Rule
 
 STRIDE = 32  # of the coarsest maps: sides of 32 k + 1 px give worse ones (issue of padding in strided convolutions)
@@ -40,9 +40,7 @@ def frame(sizes: Ints, side: int | None) -> Size:
     """The shape of the pictures that teach, of PIXELS at most; `side`: of its longer side instead."""
     if side is None:
         return frame_for(sizes, STRIDE, PIXELS)
-    shape = float(np.exp(np.median(np.log(sizes[:, 0] / sizes[:, 1]))))
-    short = side * min(shape, 1 / shape)
-    return frame_for(np.round(sizes * (side / sizes.max(axis=1, keepdims=True))), STRIDE, round(side * max(short, STRIDE)))
+    return frame_for(np.round(sizes * (side / sizes.max(axis=1, keepdims=True))), STRIDE, side * side)
 
 
 def answer(output: NDArray[np.float32], size: Size, frame: Size, rule: Rule) -> Answer:
@@ -50,7 +48,7 @@ def answer(output: NDArray[np.float32], size: Size, frame: Size, rule: Rule) -> 
     return numbers_in(output, size)
 
 
-def marks(targets: Targets, row: int, found: Answer) -> Mapping[str, NDArray[Any]]:
+def marks(targets: Targets, row: int, found: Answer, rule: Rule) -> Mapping[str, NDArray[Any]]:
     truth = masks_of(targets)
     size = (int(found.shape[0]), int(found.shape[1]))
     columns = segment_marks([(truth.mask(row, size), found)], len(truth.names)).columns
@@ -73,12 +71,12 @@ def shares(names: Sequence[str], found: Answer) -> dict[str, float]:
     return {name: float(n / max(1, found.size)) for name, n in zip(names, counts, strict=True)}
 
 
-def record(names: Sequence[str], found: Answer, size: Size) -> Record:
+def record(names: Sequence[str], found: Answer, size: Size, rule: Rule) -> Record:
     """{"classes": {name: share of the pixels}}."""
     return {"classes": {name: round(share, 6) for name, share in shares(names, found).items()}}
 
 
-def said(names: Sequence[str], found: Answer) -> str:
+def said(names: Sequence[str], found: Answer, rule: Rule) -> str:
     """The classes that the picture shows, the largest first."""
     return _listed(shares(names, found))
 
@@ -129,10 +127,10 @@ def _own(one: Marks) -> float:
 
 
 def drawn(
-    picture: NDArray[np.uint8], size: Size, names: Sequence[str], found: Answer, true: Answer | None
+    picture: NDArray[np.uint8], size: Size, names: Sequence[str], found: Answer, true: Answer | None, rule: Rule
 ) -> NDArray[np.uint8]:
     """The picture with the classes' colours on it; the true ones on its left where they are known."""
-    parts = [with_mask(picture, mask, len(names)) for mask in ([] if true is None else [true]) + [found]]
+    parts = [paint(picture, mask) for mask in ([] if true is None else [true]) + [found]]
     return np.concatenate(parts, axis=1)
 
 

@@ -10,10 +10,8 @@ from numpy.typing import NDArray
 
 from headstart.data.masks import MaskTruth
 from headstart.heads.material import Ints, rows_of
-from headstart.heads.places import Layer, Places, fit_places, read_places
-from headstart.recipe import Setting
+from headstart.heads.places import Layer, fit_places, read_places
 from headstart.tasks.placed import How, PlacedHead, Size, Taught, Views
-from headstart.tasks.task import Tried
 
 KINDS = ("places",)
 

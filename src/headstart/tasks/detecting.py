@@ -1,0 +1,185 @@
+"""How boxes are learned: a head on stored maps and their flipped views, scores chosen on pictures that were held out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.counted import counted
+from headstart.data.boxes import BoxTruth
+from headstart.data.placing import to_frame, to_picture
+from headstart.data.splits import hold_out
+from headstart.data.targets import Targets
+from headstart.errors import DataError
+from headstart.finetune.box_head import BoxHead, Layer, read_box_head
+from headstart.heads.material import Blocks, Ints, rows_of
+from headstart.judge.box_score import MAP50, best_scores, count_scores
+from headstart.judge.boxes import box_marks
+from headstart.judge.summaries import value
+from headstart.recipe import Setting
+from headstart.tasks.placed import How, PlacedHead, Size, Taught, Views
+from headstart.tasks.task import Rule, Tried
+
+if TYPE_CHECKING:
+    from headstart.finetune.paced import Pace, Passed
+
+KINDS = ("boxes",)
+SHOWN, COUNTED, MEAN = "shown_from", "counted_from", "mean_boxes"  # of a rule, each a number a class
+HELD_OUT = 0.15  # of the pictures that teach: they choose scores, and whether a tuned network is kept
+LEAST_HELD = 3  # pictures: fewer choose nothing, and scores of one half are taken
+HALF = 0.5
+EPOCHS = 30  # of 250 pictures; as many steps of fewer or more
+STEPS = EPOCHS * 250 // 8
+MOST_EPOCHS = 150
+
+
+def boxes_of(targets: Targets) -> BoxTruth:
+    """Raises TypeError for the targets of another task."""
+    if not isinstance(targets, BoxTruth):
+        raise TypeError(f"{type(targets).__name__} are no boxes")
+    return targets
+
+
+def learn(views: Views, rows: Ints, how: How) -> Taught:
+    """A head for the pictures of these rows. Raises DataError where none of them shows anything."""
+    from headstart.finetune.box_training import train_boxes
+
+    truth = boxes_of(views.targets).take(rows)
+    if not truth.matrix().any():
+        raise DataError("no picture that teaches has a box: nothing can be learned")
+    held = _held_out(views, rows, truth)
+    lesson, teach = _lesson(views, rows, how), np.flatnonzero(~held)
+    pace, losses = _pace(how, len(teach)), list[tuple[float, float | None]]()
+    told = _telling(how, "train the head", losses)
+    head = train_boxes(lesson, teach, pace, seed=views.seed, arithmetic=_arithmetic(), told=told)
+    mean = truth.take(teach).matrix().mean(axis=0)
+    rule = _rule(views, rows, held, truth, head, mean)
+    mark = _map50(views, rows[held], truth.take(held), head)
+    tried = () if mark is None else (Tried("boxes on the frozen network's maps", 1 - mark, mark, True),)
+    return Taught(
+        head=head,
+        rule=rule,
+        tried=tried,
+        settings=_settings(pace, head, int(held.sum()), len(losses)),
+        remarks=_remarks(held, truth),
+        losses=tuple(losses),
+    )
+
+
+def read(
+    described: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], names: tuple[str, ...], frame: Size
+) -> PlacedHead:
+    """The head of a saved model. Raises HeadstartError, or ValueError where it is for other classes or pictures."""
+    head = read_box_head(described, tensors)
+    if head.n_classes != len(names) or head.frame != frame:
+        raise ValueError(f"its head is for {head.n_classes} classes in {head.frame}, needed: {len(names)} in {frame}")
+    return head
+
+
+def _held_out(views: Views, rows: Ints, truth: BoxTruth) -> NDArray[np.bool_]:
+    """(row,): none where too few are there."""
+    groups, keys = views.groups[rows], [views.keys[row] for row in rows]
+    if len(np.unique(groups)) * HELD_OUT < LEAST_HELD:
+        return np.zeros(len(rows), dtype=bool)
+    return hold_out(truth.strata, groups, HELD_OUT, views.seed, keys)
+
+
+def _lesson(views: Views, rows: Ints, how: How) -> Any:
+    from headstart.finetune.box_training import Lesson, View
+
+    flips = [View(rows_of(views.blocks, rows))]
+    flips += [View(views.flipped(rows, across, down), across, down) for across, down in how.flips]
+    truth = boxes_of(views.targets).take(rows)
+    placed = tuple(
+        to_frame(boxes, (int(h), int(w)), views.frame).astype(np.float32)
+        for boxes, (h, w) in zip(truth.boxes, views.sizes[rows], strict=True)
+    )
+    maps = tuple(Layer(layer.block, layer.shape) for layer in views.layers)
+    return Lesson(maps, views.frame, tuple(flips), replace(truth, boxes=placed), len(truth.names))
+
+
+def _arithmetic() -> Any:
+    from headstart.finetune.arithmetic import BF16, CHANNELS_LAST
+    from headstart.trunk.engine import cpu_has_bf16
+
+    return BF16 if cpu_has_bf16() else CHANNELS_LAST
+
+
+def _pace(how: How, n: int) -> Pace:
+    from headstart.finetune.paced import Pace
+
+    if how.budget is not None:
+        return Pace(seconds=how.budget, clock=time.monotonic)
+    return Pace(epochs=how.epochs or int(np.clip(round(STEPS * 8 / max(1, n)), 8, MOST_EPOCHS)))
+
+
+def _telling(how: How, name: str, losses: list[tuple[float, float | None]]) -> Callable[[Passed], None]:
+    """Moves a bar of a hundred parts, and keeps the losses."""
+    step, done = how.bar(name, 100), [0]
+
+    def told(passed: Passed) -> None:
+        losses.append((passed.loss, None))
+        now = min(100, int(100 * passed.done))
+        step(now - done[0])
+        done[0] = now
+
+    return told
+
+
+def answers_of(views: Views, rows: Ints, head: BoxHead, blocks: Blocks | None = None) -> list[NDArray[np.float64]]:
+    """Boxes (n, 6) in px of the pictures of these rows, of all scores."""
+    read_of = {layer.block: views.blocks[layer.block] for layer in head.maps} if blocks is None else blocks
+    found = []
+    for k, row in enumerate(rows):
+        at = np.array([row if blocks is None else k])
+        output = head.outputs(rows_of(read_of, at))[0]
+        output = output[output[:, 4] > 0].astype(np.float64)
+        size = (int(views.sizes[row, 0]), int(views.sizes[row, 1]))
+        found.append(np.concatenate([to_picture(output[:, :4], size, views.frame), output[:, 4:]], axis=1))
+    return found
+
+
+def _rule(
+    views: Views, rows: Ints, held: NDArray[np.bool_], truth: BoxTruth, head: BoxHead, mean: NDArray[np.float64]
+) -> Rule:
+    n = len(truth.names)
+    shown, counting = np.full(n, HALF), np.full(n, HALF)
+    if held.any():
+        mine = truth.take(held)
+        marks = box_marks(mine, answers_of(views, rows[held], head))
+        there = mine.matrix().any(axis=0)
+        shown, counting = np.where(there, best_scores(marks), HALF), np.where(there, count_scores(marks), HALF)
+    named = ((SHOWN, shown), (COUNTED, counting), (MEAN, mean))
+    return {name: tuple(float(v) for v in values) for name, values in named}
+
+
+def _map50(views: Views, rows: Ints, truth: BoxTruth, head: BoxHead) -> float | None:
+    """On the held-out pictures; None without."""
+    return value(MAP50, box_marks(truth, answers_of(views, rows, head))) if len(rows) else None
+
+
+def _settings(pace: Pace, head: BoxHead, n_held: int, n_epochs: int) -> tuple[Setting, ...]:
+    maps = ", ".join(layer.block.removesuffix("/map") for layer in head.maps)
+    n = sum(int(np.prod(w.shape)) for w in head.weights.values())
+    told = f"{pace.seconds:.0f} s, set by --budget" if pace.seconds is not None else counted(n_epochs, "epoch")
+    scores = (
+        f"best F1 of {counted(n_held, 'held-out picture')}" if n_held else "one half: too few pictures to choose by"
+    )
+    return (
+        Setting("head", f"FCOS on a pyramid of {maps}, {n:,} parameters", "Tian et al. 2019; Lin et al. 2017"),
+        Setting("training", told, "one cycle that ends with its time (Smith 2018), moving average of the weights"),
+        Setting("scores", scores, "from which a box is shown; counts have scores of their own, which err least"),
+    )
+
+
+def _remarks(held: NDArray[np.bool_], truth: BoxTruth) -> tuple[str, ...]:
+    few = [n for n, k in zip(truth.names, truth.matrix().sum(axis=0), strict=True) if k < 20]
+    found = [f"fewer than 20 boxes teach {', '.join(few[:8])}"] if few else []
+    if not held.any():
+        found.append("too few pictures to choose scores by: boxes are shown from one half on")
+    return tuple(found)

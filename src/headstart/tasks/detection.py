@@ -1,0 +1,215 @@
+"""Which things lie in a picture, and where: boxes around them.
+
+Answers are boxes (n, 6): x1, y1, x2, y2 in px of the upright picture, score, class; all that the head gives. From which
+score on one is shown, and from which it is counted, are the model's rule, one number a class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.data.box_drawing import draw_boxes
+from headstart.data.boxes import box_targets
+from headstart.data.placing import frame_for, to_picture
+from headstart.data.targets import Targets
+from headstart.heads.material import Ints
+from headstart.judge.box_score import MAP50, box_score
+from headstart.judge.boxes import MISSED, NONE, box_marks
+from headstart.judge.marks import Marks, Score
+from headstart.judge.matching import LEFT_OUT
+from headstart.judge.summaries import measure_of
+from headstart.tasks.detecting import COUNTED, KINDS, MEAN, SHOWN, boxes_of, learn, read
+from headstart.tasks.placed import Answer, PlacedTask, Size
+from headstart.tasks.task import Record, Rule
+
+STRIDE = 32  # of the coarsest map that is read
+PIXELS = 960 * 736  # of the frame: small things need px, and a pass of the default network takes a second or two
+LARGER = 1.5  # than the pictures at most: of 640 x 480 px bccd's cells are found best at 960
+STRIDES = (8, 16, 32)  # of the maps that are read: the last of each
+
+
+def frame(sizes: Ints, side: int | None) -> Size:
+    """The shape of the pictures that teach, up to half as large again and of PIXELS at most; `side`: of its longer side
+    instead."""
+    if side is not None:
+        longer = sizes.max(axis=1, keepdims=True)
+        return frame_for(np.round(sizes * (side / longer)), STRIDE, side * side)
+    return frame_for(np.round(sizes * LARGER), STRIDE, PIXELS)
+
+
+def stages(taps: Sequence[tuple[str, tuple[int, ...]]], size: Size) -> tuple[str, ...]:
+    """The last map of each of STRIDES, where the network has one."""
+    found: dict[int, str] = {}
+    for name, shape in taps:
+        if len(shape) == 3:
+            found[round(size[0] / shape[1])] = name
+    chosen = [found[stride] for stride in STRIDES if stride in found]
+    return tuple(chosen or list(found.values())[-3:])
+
+
+def answer(output: NDArray[np.float32], size: Size, frame: Size, rule: Rule) -> Answer:
+    """Boxes (n, 6) in px of the picture, from those in px of the frame; a score of 0 is none."""
+    found = output[output[:, 4] > 0].astype(np.float64)
+    placed = to_picture(found[:, :4], size, frame)
+    placed = np.clip(placed, 0, [size[1], size[0], size[1], size[0]])
+    return np.concatenate([placed, found[:, 4:]], axis=1)
+
+
+def _numbers(rule: Rule, name: str, n: int) -> NDArray[np.float64]:
+    """(class,); 0 for each where the rule does not say it."""
+    return np.asarray(rule.get(name, (0.0,) * n), dtype=np.float64)
+
+
+def marks(targets: Targets, row: int, found: Answer, rule: Rule) -> Mapping[str, NDArray[Any]]:
+    truth = boxes_of(targets).take(np.array([row]))
+    shown, mean, counted = (_numbers(rule, name, len(truth.names)) for name in (SHOWN, MEAN, COUNTED))
+    return {name: values[0] for name, values in box_marks(truth, [found], shown, mean, counted).columns.items()}
+
+
+def score(found: Marks, names: Sequence[str], groups: Ints, seed: int) -> Score:
+    whole = box_score(found, names, groups, seed)
+    tables = {{"per_class": "each_class"}.get(name, name): table for name, table in whole.tables.items()}
+    return Score(whole.n, whole.estimates, tables)
+
+
+def constant(teach: Targets, targets: Targets, sizes: Ints) -> Iterator[Answer]:
+    """As many boxes of each class as a picture has in the mean, of its mean place and size: nothing is looked at."""
+    truth = boxes_of(teach)
+    n = np.rint(truth.matrix().mean(axis=0)).astype(int) if len(truth) else np.zeros(len(truth.names), int)
+    middle = np.array([0.25, 0.25, 0.75, 0.75])
+    for height, width in sizes:
+        rows = [
+            [*(middle * [width, height, width, height]), 0.5, kind] for kind, k in enumerate(n) for _ in range(int(k))
+        ]
+        yield np.array(rows, dtype=np.float64).reshape(-1, 6)
+
+
+def shown(found: Answer, rule: Rule) -> Answer:
+    """The boxes that are sure enough, the surest first."""
+    least = rule.get(SHOWN)
+    kept = found if least is None else found[found[:, 4] >= np.asarray(least)[found[:, 5].astype(int)]]
+    return kept[np.argsort(-kept[:, 4], kind="stable")]
+
+
+def counts(names: Sequence[str], found: Answer, rule: Rule) -> dict[str, int]:
+    """Name -> how many are counted."""
+    least = _numbers(rule, COUNTED, len(names))
+    kinds = found[found[:, 4] >= least[found[:, 5].astype(int)], 5].astype(int)
+    return dict(zip(names, np.bincount(kinds, minlength=len(names)).tolist(), strict=True))
+
+
+def record(names: Sequence[str], found: Answer, size: Size, rule: Rule) -> Record:
+    """{"boxes": [{"label", "score", "x1", "y1", "x2", "y2"}], "counts": {name: how many}}; the surest first."""
+    boxes = [
+        {"label": names[int(kind)], "score": round(float(sure), 4)}
+        | {name: round(float(v), 2) for name, v in zip(("x1", "y1", "x2", "y2"), edges, strict=True)}
+        for *edges, sure, kind in shown(found, rule)
+    ]
+    return {"boxes": boxes, "counts": counts(names, found, rule)}
+
+
+def said(names: Sequence[str], found: Answer, rule: Rule) -> str:
+    """How many of each."""
+    kinds = shown(found, rule)[:, 5].astype(int)
+    return _listed(dict(zip(names, np.bincount(kinds, minlength=len(names)).tolist(), strict=True)))
+
+
+def told(one: Mapping[str, Any]) -> str:
+    found: dict[str, int] = {}
+    for box in one["boxes"]:
+        found[box["label"]] = found.get(box["label"], 0) + 1
+    return _listed(found)
+
+
+def _listed(found: Mapping[str, int]) -> str:
+    return ", ".join(f"{n} {name}" for name, n in found.items() if n) or "nothing"
+
+
+def rows(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """One row a box; a picture without any has one row without a box."""
+    columns = ["path", "label", "score", "x1", "y1", "x2", "y2", "error"]
+    lines: list[tuple[Any, ...]] = []
+    for one in records:
+        for box in one["boxes"] or []:
+            lines.append((one["path"], *(box[name] for name in columns[1:-1]), ""))
+        if not one["boxes"]:
+            lines.append((one["path"], *[""] * 6, one["error"] or ""))
+    return columns, lines
+
+
+def coco(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Any:
+    """COCO's layout: images, categories numbered from 1, annotations with a score."""
+    number = {name: k for k, name in enumerate(names, 1)}
+    images = [{"id": k, "file_name": one["path"]} for k, one in enumerate(records, 1) if not one["error"]]
+    annotations = []
+    for k, one in enumerate(records, 1):
+        for box in one["boxes"] or []:
+            wide, high = round(box["x2"] - box["x1"], 2), round(box["y2"] - box["y1"], 2)
+            annotations.append(
+                {"id": len(annotations) + 1, "image_id": k, "category_id": number[box["label"]]}
+                | {"bbox": [box["x1"], box["y1"], wide, high], "area": round(wide * high, 2)}
+                | {"score": box["score"], "iscrowd": 0}
+            )
+    categories = [{"id": k, "name": name} for name, k in number.items()]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def truth(targets: Targets, row: int, size: Size) -> Answer:
+    """The true boxes that are counted, each with a score of 1."""
+    own = boxes_of(targets)
+    kept = ~own.hard[row]
+    ones = np.ones(int(kept.sum()))
+    return np.column_stack([own.boxes[row][kept], ones, own.labels[row][kept]]).astype(np.float64).reshape(-1, 6)
+
+
+def worst(found: Marks) -> Ints:
+    """Rows: those with the most boxes missed or shown falsely, in the share of all that are there or shown."""
+    missed = found["n_true"].sum(axis=1) - found["found"].sum(axis=1)
+    false = found["given"].sum(axis=1) - found["found"].sum(axis=1)
+    both = found["n_true"].sum(axis=1) + false
+    return np.argsort(-(missed + false) / np.maximum(both, 1), kind="stable")
+
+
+def drawn(
+    picture: NDArray[np.uint8], size: Size, names: Sequence[str], found: Answer, true: Answer | None, rule: Rule
+) -> NDArray[np.uint8]:
+    """The picture with the boxes that are shown; the true ones on its left where they are known."""
+    parts = [
+        draw_boxes(picture, size, names, boxes) for boxes in ([] if true is None else [true]) + [shown(found, rule)]
+    ]
+    return np.concatenate(parts, axis=1)
+
+
+def none() -> Answer:
+    return np.zeros((0, 6))
+
+
+DETECTION = PlacedTask(
+    name="detect",
+    kinds=KINDS,
+    targets=box_targets,
+    frame=frame,
+    stages=stages,
+    learn=learn,
+    answer=answer,
+    marks=marks,
+    score=score,
+    headline=measure_of(MAP50),
+    constant=constant,
+    constant_name="mean boxes in the middle",
+    record=record,
+    said=said,
+    told=told,
+    rows=rows,
+    coco=coco,
+    drawn=drawn,
+    truth=truth,
+    worst=worst,
+    none=none,
+    read=read,
+    fill={"kind": NONE, "true_kind": NONE, "true_score": MISSED, "matched": LEFT_OUT},
+)
