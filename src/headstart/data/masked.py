@@ -1,0 +1,230 @@
+"""Pictures with what is said of their pixels, checked: each mask is opened once, and what does not fit is set aside.
+
+A mask belongs to the picture as it is displayed. Where its size is that of the picture as it is stored, and not as it
+is displayed, it belongs to that and is turned with it. A picture that is stored upside down or mirrored has the same
+size either way: its mask is taken as those are whose size decides; where none does, as displayed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+
+from headstart.counted import counted
+from headstart.data.limits import DEFAULT_LIMITS
+from headstart.data.mask_classes import Classes, classes_seen
+from headstart.data.mask_files import mask_bytes, values_of
+from headstart.data.mask_text import Drawn, Shape, drawn
+from headstart.data.placing import VOID, Size
+from headstart.data.shapes import Shape as Stored
+from headstart.data.shapes import shape_of
+from headstart.data.sources import FileSource, Found, Row
+from headstart.data.tree import shown, some
+from headstart.errors import DataError, ImageError
+from headstart.files.cores import n_cores
+
+UNDECIDED = (2, 3, 4)  # EXIF orientations under which the size is the same
+
+
+@dataclass(frozen=True)
+class Pictured:
+    """A picture and where its mask is, or the shapes in it; neither: nothing is known of it, and `why` says why.
+
+    name: as it is shown. shapes: class numbers with corners, on `size` (height, width) as the annotation states it, or
+    None where it states none; what lies in none of them is of class `rest`.
+    """
+
+    name: str
+    path: str
+    split: str = "none"
+    mask: str | None = None
+    shapes: tuple[Shape, ...] | None = None
+    size: Size | None = None
+    rest: int = VOID
+    why: str = ""
+    group: str = ""
+    time: str = ""
+
+    @property
+    def annotated(self) -> bool:
+        return self.mask is not None or self.shapes is not None
+
+
+@dataclass
+class Remarks:
+    """What is said of pictures, and of which: a reason -> their names, in order."""
+
+    found: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, reason: str, name: str) -> None:
+        self.found.setdefault(reason, []).append(name)
+
+    def notes(self) -> list[str]:
+        return [
+            f"{reason}: {counted(len(names), 'picture')}, {some(names) if len(names) < 4 else f'the first {names[0]}'}"
+            for reason, names in self.found.items()
+        ]
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What a mask holds. size: (height, width) px. pixels: of each value, as a number and as the colour of a palette.
+    stored: of the picture; None where that cannot be read, which is said when it is decoded. why: it is set aside."""
+
+    size: Size = (0, 0)
+    pixels: tuple[dict[str, int], dict[str, int]] = ({}, {})
+    stored: Stored | None = None
+    why: str = ""
+
+
+def found_in(
+    pictures: Sequence[Pictured], kind: str, where: str, classes: Classes | None, notes: Sequence[str] = ()
+) -> Found:
+    """The rows of pictures with masks or shapes, for the task "segment". kind: what they were read as. classes: as the
+    user or a file names them; shapes have numbers in it. Raises DataError where no picture has a mask that fits."""
+    with ThreadPoolExecutor(n_cores()) as pool:
+        looked = list(pool.map(_look, pictures))
+    by_colour = classes is not None and classes.by_colour
+    named, note = _classes(pictures, looked, classes, where)
+    remarks, turning = Remarks(), _turning(looked)
+    meant = _unless_plain(named)
+    rows, pixels = list[Row](), [0] * len(named.names)
+    for one, seen in zip(pictures, looked, strict=True):
+        truth = _truth(one, seen, named, by_colour, turning, remarks)
+        if truth is not None:
+            truth = replace(truth, values=meant if truth.mask is not None else None)
+            for number, n in truth.pixels.items():
+                pixels[number] += n
+        text = "" if truth is None else truth.text
+        rows.append(Row(one.name, FileSource(one.path), text, one.split, one.group, one.time))
+    if not any(row.label for row in rows):
+        said = "; ".join(remarks.notes()[:2]) or "it holds none"
+        raise DataError(f"{where}: no picture has a mask that can be used: {said}")
+    told = [*notes, *([note] if note else []), *remarks.notes(), *_said_of_void(named), *_absent(named, pixels)]
+    return Found(rows, told, f"{where}: {kind}, {_said(rows, named)}", "segment", named.names)
+
+
+def _look(one: Pictured) -> Looked:
+    """Never raises: a mask that cannot be read says why."""
+    if not one.annotated:
+        return Looked(why=one.why or "without a mask, so neither taught by nor judged")
+    try:
+        stored = shape_of(FileSource(one.path).read())
+    except ImageError:
+        stored = None
+    try:
+        if one.mask is None:
+            return _looked_at_shapes(one, stored)
+        values = values_of(mask_bytes(one.mask))
+    except ImageError as error:
+        return Looked(why=f"set aside, {error}")
+    counts = values.counts()
+    plain, coloured = ({values.key(code, way): n for code, n in counts.items()} for way in (False, True))
+    if values.palette is not None:  # two indices of one colour
+        coloured = dict.fromkeys(coloured, 0)
+        for code, n in counts.items():
+            coloured[values.key(code, True)] += n
+    height, width = values.codes.shape
+    return Looked((height, width), (plain, coloured), stored)
+
+
+def _looked_at_shapes(one: Pictured, stored: Stored | None) -> Looked:
+    """Raises ImageError."""
+    size = one.size or (None if stored is None else stored.upright[::-1])
+    if size is None:
+        raise ImageError("the picture cannot be read, and nothing states its size")
+    DEFAULT_LIMITS.check_size(size[1], size[0])
+    numbers = drawn(one.shapes or (), one.rest, size)
+    counts = {str(number): int((numbers == number).sum()) for number in {one.rest, *(n for n, _ in one.shapes or ())}}
+    counts = {key: n for key, n in counts.items() if n}
+    return Looked(size, (counts, counts), stored)
+
+
+def _classes(
+    pictures: Sequence[Pictured], looked: Sequence[Looked], given: Classes | None, where: str
+) -> tuple[Classes, str]:
+    """(classes, a note or ""). Raises DataError."""
+    if any(one.shapes is not None for one in pictures):
+        assert given is not None, "shapes come with the names of their classes"
+        return given, ""
+    keys = sorted(set().union(*(seen.pixels[0] for seen in looked)))
+    if not keys and given is None:
+        reasons = list(dict.fromkeys(seen.why for seen in looked if seen.why))
+        raise DataError(f"{where}: no picture has a mask that can be read: {'; '.join(reasons[:2])}")
+    return classes_seen(keys, given, where)
+
+
+def _turning(looked: Iterable[Looked]) -> bool:
+    """Whether masks whose size does not say it belong to the pictures as they are stored."""
+    known = [(seen.size, seen.stored) for seen in looked if seen.stored is not None and not seen.why]
+    decisive = [
+        (size, stored) for size, stored in known if stored.orientation >= 5 and stored.stored[0] != stored.stored[1]
+    ]
+    as_stored = sum(size == stored.stored[::-1] for size, stored in decisive)
+    return as_stored > sum(size == stored.upright[::-1] for size, stored in decisive)
+
+
+def _truth(
+    one: Pictured, seen: Looked, named: Classes, by_colour: bool, turning: bool, remarks: Remarks
+) -> Drawn | None:
+    """The truth of a picture; None, with a remark, where there is none."""
+
+    def aside(reason: str) -> None:
+        remarks.add(reason, one.name)
+
+    if seen.why:
+        return aside(seen.why)
+    orientation = 1
+    if seen.stored is not None:
+        shown_as, kept_as = seen.stored.upright[::-1], seen.stored.stored[::-1]
+        if seen.size == kept_as and (kept_as != shown_as or turning):
+            orientation = seen.stored.orientation
+        elif seen.size != shown_as:
+            return aside(f"set aside, the mask is {_px(seen.size)} and the picture {_px(shown_as)}")
+    if orientation != 1:
+        remarks.add("the mask belongs to the picture as it is stored, and is turned with it", one.name)
+    counts = seen.pixels[1 if by_colour and one.mask is not None else 0]
+    pixels: dict[int, int] = {}
+    for key, n in counts.items():
+        number = named.meant.get(key, VOID if key == str(VOID) else None) if one.mask is not None else int(key)
+        if number is None:
+            return aside(f"set aside, the mask holds {key}, which is no class of {named.where}")
+        pixels[number] = pixels.get(number, 0) + n
+    if not set(pixels) - {VOID}:
+        return aside("set aside, the mask is void all over")
+    pixels.pop(VOID, None)
+    return Drawn(seen.size, pixels, one.mask, None, one.shapes or (), one.rest, orientation)
+
+
+def _unless_plain(named: Classes) -> dict[str, int] | None:
+    """What values mean; None where they are class numbers."""
+    plain = all(key == str(number) for key, number in named.meant.items())
+    return None if plain else named.meant
+
+
+def _px(size: Size) -> str:
+    return f"{size[1]} x {size[0]} px"
+
+
+def _said_of_void(named: Classes) -> list[str]:
+    if not named.void:
+        return []
+    return [f"void, which neither teaches nor judges: {some([repr(shown(name)) for name in named.void], 8)}"]
+
+
+def _absent(named: Classes, pixels: Sequence[int]) -> list[str]:
+    absent = [repr(shown(name)) for name, n in zip(named.names, pixels, strict=True) if not n]
+    return [f"no mask has a pixel of {some(absent, 8)}"] if absent else []
+
+
+def _said(rows: Sequence[Row], named: Classes) -> str:
+    parts = []
+    for split in ("train", "validation", "test", "none"):
+        mine = [row for row in rows if row.split == split]
+        if mine:
+            bare = sum(not row.label for row in mine)
+            what = counted(len(mine), "image") if split == "none" else f"{split} {len(mine):,}"
+            parts.append(what + (f" ({bare:,} without mask)" if bare else ""))
+    listed = some([shown(name) for name in named.names], 12)
+    return f"{', '.join(parts)}, {counted(len(named.names), 'class', 'classes')} ({listed})"
