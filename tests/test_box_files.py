@@ -82,7 +82,7 @@ def test_answers_as_csv_are_a_list_of_boxes_again(tmp_path: Path) -> None:
     rows = [row for name, answers in zip(names, ANSWERS, strict=True) for row in csv_rows(name, answers, NAMES)]
     assert rows[-1] == ("b.jpg", "", "", "", "", "", "")
     (tmp_path / "found.csv").write_bytes(csv_bytes(HEADER, rows))
-    table = read_table(tmp_path / "found.csv", task="detect")
+    table = read_table(tmp_path / "found.csv", task="detect", min_classes=1)
     assert table.classes == NAMES
     assert [box[:5] for box in boxes_in(table.labels[0])] == [(1, 1, 2, 11.5, 12), (0, 0, 0, 40, 30)]
     assert table.labels[1] == "[]"
@@ -92,7 +92,7 @@ def test_answers_as_coco_are_a_set_again(tmp_path: Path) -> None:
     for name in ("a.jpg", "b.jpg"):
         Image.new("RGB", (40, 30)).save(tmp_path / name)
     (tmp_path / "found.json").write_text(json.dumps(coco_document(["a.jpg", "b.jpg"], [(40, 30)] * 2, ANSWERS, NAMES)))
-    table = read_table(tmp_path / "found.json", task="detect")
+    table = read_table(tmp_path / "found.json", task="detect", min_classes=1)
     assert table.classes == NAMES
     assert [box[:5] for box in boxes_in(table.labels[0])] == [(1, 1, 2, 11.5, 12), (0, 0, 0, 40, 30)]
     assert table.labels[1] == "[]"
