@@ -19,6 +19,11 @@ from headstart.errors import DataError
 WIDTH, HEIGHT = 40, 30
 
 
+def read(path: Path, **more: Any) -> Table:
+    """As for `evaluate`: a picture is enough."""
+    return read_table(path, min_classes=1, task="detect", **more)
+
+
 def picture(path: Path, size: tuple[int, int] = (WIDTH, HEIGHT), orientation: int = 1) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     image, exif = Image.new("RGB", size, "teal"), Image.Exif()
@@ -50,7 +55,7 @@ def in_voc(folder: Path, xml: dict[str, str], lists: dict[str, str] | None = Non
     for name, text in (lists or {}).items():
         (folder / "ImageSets/Main").mkdir(parents=True, exist_ok=True)
         (folder / f"ImageSets/Main/{name}.txt").write_text(text)
-    return read_table(folder, task="detect")
+    return read(folder)
 
 
 def told(table: Table) -> dict[str, list[Box] | None]:
@@ -76,7 +81,9 @@ def test_boxes_survive_their_text() -> None:
     assert boxes_text([Box(1, 0.0, 1.0, 2.00004, 3.5)]) == "[[1,0,1,2,3.5,0]]"
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[[1,2]]", "[[0,1,1,NaN,3,0]]", "[[0,1,1,2", '[["a",1,1,2,3,0]]', "3"])
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[[1,2]]", "[[0,1,1,NaN,3,0]]", "[[0,1,1,2", '[["a",1,1,2,3,0]]', "3", "[[1e999,1,1,2,3,0]]"]
+)
 def test_a_text_that_is_no_list_of_boxes_is_refused(text: str) -> None:
     with pytest.raises(DataError, match="box"):
         boxes_in(text)
@@ -180,7 +187,7 @@ def test_of_a_picture_whose_annotation_cannot_be_read_nothing_is_known(tmp_path:
     text, words = UNREADABLE[fault]
     in_voc(tmp_path, {"b": voc("b", GOOD)}, pictures="a")
     (tmp_path / "Annotations/a.xml").write_bytes(text if isinstance(text, bytes) else text.encode())
-    table = read_table(tmp_path, task="detect")
+    table = read(tmp_path)
     assert told(table) == {"a": None, "b": [Box(0, 0, 0, 10, 12)]}
     assert "first Annotations/a.xml" in noted(table, words)
     assert "of which nothing is known: 1, the first JPEGImages/a.jpg" in noted(table, "without a readable annotation")
@@ -195,7 +202,7 @@ def test_annotations_and_pictures_that_miss_each_other_are_listed(tmp_path: Path
         (tmp_path / "Annotations").mkdir(exist_ok=True)
         (tmp_path / f"Annotations/{name}.xml").write_text(text)
     (tmp_path / "other").rename(tmp_path.parent / f"{tmp_path.name}-aside")
-    table = read_table(tmp_path, task="detect")
+    table = read(tmp_path)
     assert told(table) == {"a": [Box(0, 0, 0, 10, 12)], "b": None, "c": [Box(0, 0, 0, 10, 12)]}
     assert "1, the first Annotations/lost.xml" in noted(table, "annotations without a picture")
     assert "1, the first JPEGImages/b.jpg" in noted(table, "without a readable annotation")
@@ -204,7 +211,7 @@ def test_annotations_and_pictures_that_miss_each_other_are_listed(tmp_path: Path
 def test_an_annotation_of_two_pictures_of_one_name_is_neithers(tmp_path: Path) -> None:
     in_voc(tmp_path, {"a": voc("a.jpg", GOOD), "b": voc("b.jpg", GOOD)})
     picture(tmp_path / "JPEGImages/a.png")
-    table = read_table(tmp_path, task="detect")
+    table = read(tmp_path)
     assert told(table) == {"a": None, "b": [Box(0, 0, 0, 10, 12)]}
     assert "the first Annotations/a.xml" in noted(table, "several pictures of the same name")
 
@@ -271,12 +278,12 @@ def test_sets_without_boxes_are_refused(tmp_path: Path) -> None:
         in_voc(tmp_path, {"a": voc("a"), "b": voc("b")})
     picture(tmp_path / "bare/a.jpg")
     with pytest.raises(DataError, match="pictures and no boxes of them: 1 image; expected are Pascal VOC"):
-        read_table(tmp_path / "bare", task="detect")
+        read(tmp_path / "bare")
     with pytest.raises(DataError, match="does not exist"):
-        read_table(tmp_path / "none", task="detect")
+        read(tmp_path / "none")
     (tmp_path / "bare/words.docx").write_text("")
     with pytest.raises(DataError, match="no set of pictures with boxes"):
-        read_table(tmp_path / "bare/words.docx", task="detect")
+        read(tmp_path / "bare/words.docx")
 
 
 # COCO
@@ -307,10 +314,10 @@ AT = {"image_id": 1, "category_id": 7, "bbox": [1, 2, 10, 12]}
 
 def test_coco_counts_from_the_edge_and_its_categories_are_in_order(tmp_path: Path) -> None:
     extra = [AT, AT | {"category_id": 9, "bbox": [0, 0, 40, 30], "iscrowd": 1}]
-    table = read_table(coco(tmp_path, annotations=extra), task="detect")
+    table = read(coco(tmp_path, annotations=extra))
     assert told(table) == {"1": [Box(0, 1, 2, 11, 14), Box(1, 0, 0, 40, 30, True)], "2": []}
     assert table.classes == ("wasp", "bee")
-    again = read_table(tmp_path / "annotations.json", task="detect")
+    again = read(tmp_path / "annotations.json")
     assert again.labels.tolist() == table.labels.tolist()
 
 
@@ -320,6 +327,10 @@ COCO_FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "no box": ({"annotations": [AT, {"image_id": 1, "category_id": 7}]}, "without a box of four numbers"),
     "three numbers": ({"annotations": [AT, AT | {"bbox": [1, 2, 3]}]}, "without a box of four numbers"),
     "negative width": ({"annotations": [AT, AT | {"bbox": [9, 2, -3, 4]}]}, "no area, left out: 1"),
+    "a number without end": (
+        {"annotations": [AT, AT | {"bbox": [10**400, 2, 3, float("inf")]}]},
+        "no number, left out: 1",
+    ),
     "words": ({"annotations": [AT, AT | {"bbox": ["x", 2, 3, 4]}]}, "no number, left out: 1"),
     "a category twice": (
         {"annotations": [AT], "categories": [{"id": 7, "name": "wasp"}, {"id": 7, "name": "bee"}]},
@@ -344,7 +355,7 @@ COCO_FAULTS: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("fault", COCO_FAULTS)
 def test_a_fault_in_coco_is_noted_and_the_rest_is_read(tmp_path: Path, fault: str) -> None:
     changes, words = COCO_FAULTS[fault]
-    table = read_table(coco(tmp_path, **changes), task="detect")
+    table = read(coco(tmp_path, **changes))
     assert told(table)["1"] == [Box(0, 1, 2, 11, 14)]
     noted(table, words)
 
@@ -354,12 +365,12 @@ def test_a_json_file_for_each_part(tmp_path: Path) -> None:
         coco(tmp_path / f"{part}2017")
         (tmp_path / "annotations").mkdir(exist_ok=True)
         (tmp_path / f"{part}2017/annotations.json").rename(tmp_path / f"annotations/instances_{part}2017.json")
-    table = read_table(tmp_path, task="detect")
+    table = read(tmp_path)
     assert table.names.tolist() == ["train2017/1.jpg", "train2017/2.jpg", "val2017/1.jpg", "val2017/2.jpg"]
     assert table.splits.tolist() == ["train", "train", "validation", "validation"]
     coco(tmp_path / "train2017", "more.json")
     with pytest.raises(DataError, match=r"1\.jpg is listed both in .*json and in .*json: name the one JSON file"):
-        read_table(tmp_path, task="detect")
+        read(tmp_path)
 
 
 def test_a_broken_json_is_one_clear_error(tmp_path: Path) -> None:
@@ -367,14 +378,14 @@ def test_a_broken_json_is_one_clear_error(tmp_path: Path) -> None:
     whole = (place / "annotations.json").read_text()
     (place / "annotations.json").write_text(whole[:-30])
     with pytest.raises(DataError, match=r"annotations\.json is no whole JSON"):
-        read_table(place, task="detect")
+        read(place)
     (place / "annotations.json").write_text('{"images": [], "annotations": 3}')
     with pytest.raises(DataError, match="no list of objects under 'annotations'"):
-        read_table(place, task="detect")
+        read(place)
 
 
 def test_categories_that_no_training_box_has_are_left_out(tmp_path: Path) -> None:
-    table = read_table(coco(tmp_path), task="detect")
+    table = read(coco(tmp_path))
     assert table.classes == ("wasp",)
     assert "1 class without a box in the training pictures, left out: 'bee'" in table.notes
 
@@ -397,11 +408,11 @@ def yolo(folder: Path, labels: dict[str, str], yaml: str | None = "names: [ant, 
 def test_yolo_has_centres_and_shares(tmp_path: Path) -> None:
     outline = "0 0.1 0.1 0.5 0.2 0.3 0.9"
     place = yolo(tmp_path, {"train/a": f"1 0.5 0.5 0.5 0.2\n{outline}\n", "val/b": ""})
-    table = read_table(place, task="detect")
+    table = read(place)
     assert told(table) == {"a": [Box(1, 10, 12, 30, 18), Box(0, 4, 3, 20, 27)], "b": []}
     assert table.splits.tolist() == ["train", "validation"]
     assert table.classes == ("ant", "bee")
-    assert read_table(place / "data.yaml", task="detect").labels.tolist() == table.labels.tolist()
+    assert read(place / "data.yaml").labels.tolist() == table.labels.tolist()
 
 
 @pytest.mark.parametrize(
@@ -415,10 +426,10 @@ def test_yolo_has_centres_and_shares(tmp_path: Path) -> None:
 )
 def test_names_of_yolo_come_from_its_yaml(tmp_path: Path, yaml: str | None, classes: tuple[str, ...]) -> None:
     place = yolo(tmp_path, {"a": "1 .5 .5 .5 .5\n0 .5 .5 .2 .2"}, yaml)
-    assert read_table(place, task="detect").classes == classes
+    assert read(place).classes == classes
     if yaml is None:
         (place / "classes.txt").write_text("wasp\nfly\n")
-        assert read_table(place, task="detect").classes == ("wasp", "fly")
+        assert read(place).classes == ("wasp", "fly")
 
 
 def test_the_layout_of_exports_and_what_their_yaml_says_of_parts(tmp_path: Path) -> None:
@@ -427,12 +438,12 @@ def test_the_layout_of_exports_and_what_their_yaml_says_of_parts(tmp_path: Path)
         (tmp_path / f"{part}/labels").mkdir()
         (tmp_path / f"{part}/labels/{part}.txt").write_text("0 .5 .5 .5 .5")
     (tmp_path / "data.yaml").write_text("train: ../train/images\nval: ../valid/images\nnames: [ant]\n")
-    assert read_table(tmp_path, task="detect").splits.tolist() == ["train", "validation"]
+    assert read(tmp_path).splits.tolist() == ["train", "validation"]
     (tmp_path / "data.yaml").write_text("train: valid/images\nval: train/images\nnames: [ant]\n")
-    assert read_table(tmp_path, task="detect").splits.tolist() == ["validation", "train"]
+    assert read(tmp_path).splits.tolist() == ["validation", "train"]
     (tmp_path / "data.yaml").write_text("train: train\nval: .\nnames: [ant]\n")
     with pytest.raises(DataError, match="in the train part and in the validation part"):
-        read_table(tmp_path, task="detect")
+        read(tmp_path)
 
 
 YOLO_FAULTS = {
@@ -448,25 +459,25 @@ YOLO_FAULTS = {
 @pytest.mark.parametrize("fault", YOLO_FAULTS)
 def test_a_fault_in_a_line_of_yolo_is_noted_and_the_rest_is_read(tmp_path: Path, fault: str) -> None:
     line, words = YOLO_FAULTS[fault]
-    table = read_table(yolo(tmp_path, {"a": f"{line}\n0 .5 .5 .5 .2", "b": "1 .5 .5 .5 .5"}), task="detect")
+    table = read(yolo(tmp_path, {"a": f"{line}\n0 .5 .5 .5 .2", "b": "1 .5 .5 .5 .5"}))
     assert told(table)["a"] == [Box(0, 10, 12, 30, 18)]
     assert "first images/a.jpg" in noted(table, words)
 
 
 def test_px_where_shares_are_expected(tmp_path: Path) -> None:
     good = dict.fromkeys("abc", "0 .5 .5 .5 .5")
-    table = read_table(yolo(tmp_path, {**good, "d": "0 20 10 5 5"}), task="detect")
+    table = read(yolo(tmp_path, {**good, "d": "0 20 10 5 5"}))
     assert told(table)["d"] is None
     assert "1, the first images/d.jpg" in noted(table, "px where shares are expected")
     with pytest.raises(DataError, match=r"4 pictures, such as images/a\.jpg, are px, and YOLO has shares"):
-        read_table(yolo(tmp_path, dict.fromkeys("abcd", "0 20 10 5 5")), task="detect")
+        read(yolo(tmp_path, dict.fromkeys("abcd", "0 20 10 5 5")))
 
 
 def test_of_a_picture_without_a_file_of_labels_nothing_is_known(tmp_path: Path) -> None:
     place = yolo(tmp_path, {"a": "0 .5 .5 .5 .5"})
     picture(place / "images/b.jpg")
     (place / "labels/lost.txt").write_text("0 .5 .5 .5 .5")
-    table = read_table(place, task="detect")
+    table = read(place)
     assert told(table)["b"] is None
     noted(table, "without a file of labels, of which nothing is known: 1, the first images/b.jpg")
     noted(table, "files of labels without a picture: 1, the first labels/lost.txt")
@@ -475,13 +486,13 @@ def test_of_a_picture_without_a_file_of_labels_nothing_is_known(tmp_path: Path) 
 def test_bad_yaml_is_one_clear_error(tmp_path: Path) -> None:
     place = yolo(tmp_path, {"a": "0 .5 .5 .5 .5"}, "names: [ant, 'bee\n")
     with pytest.raises(DataError, match=r"data\.yaml is no YAML"):
-        read_table(place, task="detect")
+        read(place)
     (place / "data.yaml").write_text("names: {0: ant, 2: bee}")
     with pytest.raises(DataError, match="under names are not 0 to 1"):
-        read_table(place, task="detect")
+        read(place)
     (place / "data.yaml").write_text("names: [ant, ant]")
     with pytest.raises(DataError, match="the class 'ant' twice"):
-        read_table(place, task="detect")
+        read(place)
 
 
 # Lists
@@ -492,7 +503,7 @@ def listed(folder: Path, text: str, name: str = "boxes.csv") -> Table:
         if not (folder / f"{stem}.jpg").exists():
             picture(folder / f"{stem}.jpg")
     (folder / name).write_text(text)
-    return read_table(folder / name, task="detect")
+    return read(folder / name)
 
 
 HEADER = "path,x1,y1,x2,y2,label\n"
@@ -502,14 +513,14 @@ def test_a_list_has_a_line_a_box_and_empty_cells_for_an_empty_picture(tmp_path: 
     table = listed(tmp_path, HEADER + "a.jpg,1,2,11,12.5,ant\na.jpg,3,3,9,9,bee\nb.jpg,,,,,\n")
     assert told(table) == {"a": [Box(0, 1, 2, 11, 12.5), Box(1, 3, 3, 9, 9)], "b": []}
     assert table.splits.tolist() == ["none", "none"]
-    assert read_table(tmp_path, task="detect").labels.tolist() == table.labels.tolist()
+    assert read(tmp_path).labels.tolist() == table.labels.tolist()
 
 
 def test_parts_groups_and_hard_boxes_of_a_list(tmp_path: Path) -> None:
     head = "filename,width,height,class,xmin,ymin,xmax,ymax,difficult,split,site\n"
     rows = "a.jpg,40,30,ant,1,2,9,9,0,train,x\na.jpg,40,30,ant,2,2,9,9,1,train,x\nb.jpg,40,30,ant,1,1,9,9,0,test,y\n"
     listed(tmp_path, head + rows)
-    table = read_table(tmp_path / "boxes.csv", task="detect", group="site")
+    table = read(tmp_path / "boxes.csv", group="site")
     assert table.splits.tolist() == ["train", "test"]
     assert table.groups.tolist() == ["x", "y"]
     assert told(table)["a"] == [Box(0, 1, 2, 9, 9), Box(0, 2, 2, 9, 9, True)]
@@ -560,13 +571,13 @@ def test_two_kinds_side_by_side_are_asked_about(tmp_path: Path) -> None:
     place = coco(tmp_path)
     (place / "1.xml").write_text(voc("1.jpg", GOOD))
     with pytest.raises(DataError, match=r"holds XML \(1\.xml\) and COCO JSON \(annotations\.json\): name the one file"):
-        read_table(place, task="detect")
-    assert len(read_table(place / "annotations.json", task="detect")) == 2
+        read(place)
+    assert len(read(place / "annotations.json")) == 2
 
 
 def test_columns_are_of_lists_alone(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="--group names none"):
-        read_table(coco(tmp_path), task="detect", group="site")
+        read(coco(tmp_path), group="site")
 
 
 def test_detection_is_never_guessed(tmp_path: Path) -> None:
@@ -575,15 +586,23 @@ def test_detection_is_never_guessed(tmp_path: Path) -> None:
         read_table(tmp_path)
 
 
+def test_one_picture_teaches_nothing_that_could_be_judged(tmp_path: Path) -> None:
+    in_voc(tmp_path, {"a": voc("a", GOOD)})
+    with pytest.raises(DataError, match="1 training picture of which boxes are known: at least 2"):
+        read_table(tmp_path, task="detect")
+    in_voc(tmp_path, {"b": voc("b", GOOD, ("rare", 1, 1, 5, 5))})
+    assert "'rare'" in noted(read_table(tmp_path, task="detect"), "in a single training picture, so hardly learned")
+
+
 def test_pictures_stay_together_by_their_names(tmp_path: Path) -> None:
     xml = {f"{site}_{k}": voc("a", GOOD) for site in "xy" for k in range(2)}
     in_voc(tmp_path, xml)
-    table = read_table(tmp_path, task="detect", group_by="([a-z])_")
+    table = read(tmp_path, group_by="([a-z])_")
     assert table.groups.tolist() == ["x", "x", "y", "y"]
 
 
 def test_bccd_is_read_whole(shared: Path) -> None:
-    table = read_table(shared / "data/bccd", task="detect")
+    table = read(shared / "data/bccd")
     assert table.classes == ("Platelets", "RBC", "WBC")
     assert [int((table.splits == part).sum()) for part in ("train", "validation", "test")] == [205, 87, 72]
     assert box_targets(table).matrix().sum(axis=0).tolist() == [361, 4153, 372]

@@ -279,8 +279,8 @@ def _data_options(
             default="auto",
             metavar="auto|classify|tag|regress|recognise|anomaly|segment|detect",
             help="what is learned of an image: its class; several labels; measured values; who or what it is, new ones "
-            "too; whether anything is odd, from good pictures alone; the class of each pixel; boxes around objects "
-            "(default: what the data clearly hold; the last two are never guessed)",
+            "too; whether anything is odd, from good pictures alone; the class of each pixel, from masks; which "
+            "things lie where, from boxes (default: what the data clearly hold, and never masks or boxes)",
         )
     data.add_argument(
         "--label", metavar="COLUMN", help="the column of the truth in a list, or several with commas between"

@@ -27,6 +27,7 @@ from headstart.counted import counted
 from headstart.data.annotated import Annotated, Marked, Read, Remarks
 from headstart.data.box_text import Box, boxes_text
 from headstart.data.given import sorted_names
+from headstart.data.placing import upright_boxes
 from headstart.data.shapes import Shape, shape_of
 from headstart.data.sources import FileSource, Found, Row
 from headstart.data.tree import some
@@ -163,14 +164,8 @@ def _in_picture(picture: Annotated, shape: Shape, scaled: set[bool]) -> Iterator
 
 def _turned(edges: Edges, shape: Shape, turn: int) -> Edges:
     """Edges in the picture as it is stored, in the picture as it is displayed."""
-    width, height = shape.upright
-    points = np.array(edges).reshape(2, 2)
-    points = points[:, ::-1] if turn >= 5 else points
-    if turn in (2, 3, 6, 7):
-        points = points * (-1, 1) + (width, 0)
-    if turn in (3, 4, 7, 8):
-        points = points * (1, -1) + (0, height)
-    (x1, y1), (x2, y2) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
+    width, height = shape.stored
+    x1, y1, x2, y2 = upright_boxes(np.array(edges), (height, width), turn).tolist()
     return x1, y1, x2, y2
 
 

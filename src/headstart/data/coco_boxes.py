@@ -138,10 +138,16 @@ def _split_of(place: Place, file: str) -> str:
 
 
 def _stated(item: Item) -> tuple[int, int] | None:
-    width, height = item.get("width"), item.get("height")
-    if not isinstance(width, int | float) or not isinstance(height, int | float) or not (width >= 1 and height >= 1):
-        return None
-    return round(width), round(height)
+    width, height = _number(item.get("width")), _number(item.get("height"))
+    return (round(width), round(height)) if width >= 1 and height >= 1 and math.isfinite(width * height) else None
+
+
+def _number(value: object) -> float:
+    """nan for what is no number, or one that is far too large."""
+    try:
+        return float(value) if isinstance(value, int | float) else math.nan
+    except OverflowError:
+        return math.nan
 
 
 def _box(item: Item, classes: dict[int, str], remarks: Remarks, where: str) -> Marked | None:
@@ -155,7 +161,7 @@ def _box(item: Item, classes: dict[int, str], remarks: Remarks, where: str) -> M
             "boxes of a category that their file does not name, left out", f"{quoted(str(number)[:20])} in {where}"
         )
         return None
-    x, y, width, height = (float(v) if isinstance(v, int | float) else math.nan for v in sides)
+    x, y, width, height = map(_number, sides)
     width, height = max(width, 0.0), max(height, 0.0)  # below 0: of no area, and not a swapped corner
     return Marked(classes[number], x, y, x + width, y + height, bool(item.get("iscrowd")))
 

@@ -7,6 +7,7 @@
 | a folder with metadata.csv or .jsonl (file_name,label), or one in each of train, val and test | as Hugging Face does |
 | a .csv, .tsv, .txt or .parquet file with a path and a label for each image | a list; paths relative to its folder |
 | pictures with masks, for the task "segment" | `mask_sets.py` |
+| pictures with boxes, for the task "detect" | `box_sets.py` |
 | a .parquet file, or a folder of train-*, validation-*, test-* .parquet files | the images are inside (Hugging Face) |
 
 Rows stand in the order of their names, compared bytewise, whatever the file system says. Class names are the folder
@@ -50,8 +51,8 @@ REMEDIES = {
 }
 NEEDED = {"classify": "classes are", "recognise": "identities are", "tag": "label is", "regress": "value is"}
 NEEDED["anomaly"] = "good picture is"
-NEEDED["detect"] = "class of boxes is"
 NEEDED["segment"] = "mask is"
+NEEDED["detect"] = "class of boxes is"
 SPLITS = ("train", "validation", "test", "none")
 
 
@@ -148,7 +149,7 @@ def read_table(  # noqa: PLR0913 - the data are one, the rest is what the user s
         found = with_good(found, good, where)
     elif good is not None:
         raise OptionError(f"--good {good} is of --task anomaly, and the task here is {found.task}: leave it out")
-    if group_by == "folder" and (found.task in PLACED or not place.is_dir()):
+    if group_by == "folder" and (found.task == "detect" or not place.is_dir()):
         found = found._replace(rows=by_folder(found.rows))
     rows, notes = grouped(found.rows, group_by, where, found.task == "classify")
     if time is not None:
@@ -165,10 +166,10 @@ def read_table(  # noqa: PLR0913 - the data are one, the rest is what the user s
 
 def _found(place: Path, min_classes: int, group_by: str | None, asked: Asked) -> Found:
     """What lies there, by the reader for it. Raises DataError."""
-    if asked.task == "detect":
-        return read_boxes(place, asked)
     if asked.task == "segment":
         return read_masks(place, asked, group_by or "")
+    if asked.task == "detect":
+        return read_boxes(place, asked)
     if place.is_dir():
         inner = group_by if group_by in ("folder", "none") else ""
         if inside := parquet_files(place):

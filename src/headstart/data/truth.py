@@ -5,8 +5,8 @@
 | classify, recognise | the name of the class: `ants` | "" |
 | anomaly | `good`, or the kind of oddity: `crack` | "" |
 | tag | the labels that are there, sorted: `RBC|WBC`; unknown ones after them: `RBC|?WBC`; none of them: `|` | "" |
-| detect | JSON, a list of boxes (`box_text.py`): `[[0,1,1,9,9,0]]`; `[]` for a picture without any | "" |
 | segment | JSON, where the mask is or the shapes in it (`mask_text.py`) | "" |
+| detect | JSON, a list of boxes (`box_text.py`): `[[0,1,1,9,9,0]]`; `[]` for a picture without any | "" |
 | regress | a number for each column, in the order of the columns: `12.5`, `12.5|3` | "" |
 
 Each text is read back without loss: `tags_in(tag_text(a, b)) == (a, b)`, and a number is written with as many digits

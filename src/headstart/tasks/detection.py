@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.data.box_drawing import draw_boxes
+from headstart.data.box_drawing import Drawn, with_boxes
 from headstart.data.boxes import box_targets
 from headstart.data.placing import frame_for, to_picture
 from headstart.data.targets import Targets
@@ -29,6 +29,7 @@ from headstart.tasks.task import Record, Rule
 STRIDE = 32  # of the coarsest map that is read
 PIXELS = 960 * 736  # of the frame: small things need px, and a pass of the default network takes a second or two
 LARGER = 1.5  # than the pictures at most: of 640 x 480 px bccd's cells are found best at 960
+MOST_NAMED = 40  # boxes of a picture up to which each has its name
 STRIDES = (8, 16, 32)  # of the maps that are read: the last of each
 
 
@@ -178,10 +179,16 @@ def drawn(
     picture: NDArray[np.uint8], size: Size, names: Sequence[str], found: Answer, true: Answer | None, rule: Rule
 ) -> NDArray[np.uint8]:
     """The picture with the boxes that are shown; the true ones on its left where they are known."""
-    parts = [
-        draw_boxes(picture, size, names, boxes) for boxes in ([] if true is None else [true]) + [shown(found, rule)]
-    ]
-    return np.concatenate(parts, axis=1)
+    boxes = [_to_draw(names, one) for one in ([] if true is None else [true]) + [shown(found, rule)]]
+    return np.concatenate([with_boxes(picture, size, some) for some in boxes], axis=1)
+
+
+def _to_draw(names: Sequence[str], boxes: Answer) -> list[Drawn]:
+    """With names and scores, where they do not hide everything."""
+    few = len(boxes) <= MOST_NAMED
+    told = [names[int(kind)] if sure >= 1 else f"{names[int(kind)]} {sure:.2f}" for *_, sure, kind in boxes]
+    edges = [(float(a), float(b), float(c), float(d)) for a, b, c, d, *_ in boxes]
+    return [Drawn(e, int(one[5]), text if few else "") for e, one, text in zip(edges, boxes, told, strict=True)]
 
 
 def none() -> Answer:
