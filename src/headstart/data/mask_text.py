@@ -19,6 +19,7 @@ Class numbers are places in `Table.columns`; 255 is void: such pixels neither te
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -125,6 +126,32 @@ def mask_of(text: str, size: Size | None = None) -> NDArray[np.uint8]:
     if size is not None and found.shape != tuple(size):
         raise ImageError(f"the mask is {_said(found.shape)} and the picture {_said(size)}")
     return found
+
+
+def published(text: str) -> str:
+    """A text without the path of its mask and without shapes: its size and pixels, by which copies are told to have the
+    same truth. What is handed on with a model names no path."""
+    if not text:
+        return ""
+    found = drawn_in(text)
+    height, width = found.upright
+    pixels = {str(number): n for number, n in sorted(found.pixels.items())}
+    return json.dumps({"size": [width, height], "pixels": pixels}, separators=(",", ":"))
+
+
+def said(text: str, names: Sequence[str], most: int = 4) -> str:
+    """What a mask shows, in words: "road 41 %, sky 30 %, car 20 % and 3 more"; "" for none."""
+    if not text:
+        return ""
+    pixels = drawn_in(text).pixels
+    total = sum(pixels.values())
+    order = sorted(pixels, key=lambda number: -pixels[number])
+    shares = [f"{names[number]} {_percent(pixels[number] / total)}" for number in order]
+    return ", ".join(shares[:most]) + (f" and {len(shares) - most} more" if len(shares) > most else "")
+
+
+def _percent(share: float) -> str:
+    return "below 1 %" if share < 0.01 else f"{share:.0%}".replace("%", " %")
 
 
 def drawn(shapes: tuple[Shape, ...], rest: int, size: Size) -> NDArray[np.uint8]:
