@@ -520,18 +520,14 @@ def test_a_mask_that_changed_since_it_was_read_is_refused(tmp_path: Path) -> Non
 def test_masks_that_a_program_hands_over(tmp_path: Path) -> None:
     made(tmp_path)
     pictures = [str(tmp_path / f"images/{k}.png") for k in range(4)]
-    given = [
-        numbers(0),
-        None,
-        str(tmp_path / "masks/2.png"),
-        Image.fromarray(np.where(numbers(3) == 2, 255, numbers(3))),
-    ]
+    holed = np.where(numbers(3) == 2, VOID, numbers(3)).astype(np.uint8)
+    given = [numbers(0), None, str(tmp_path / "masks/2.png"), Image.fromarray(holed)]
     truth = mask_targets(table_of(pictures, given, task="segment"))
     assert truth.names == ("0", "1", "2")
     assert truth.known.tolist() == [True, False, True, True]
     for k in (0, 2):
         np.testing.assert_array_equal(truth.mask(k, SIZE), numbers(k))
-    np.testing.assert_array_equal(truth.mask(3), np.where(numbers(3) == 2, VOID, numbers(3)))
+    np.testing.assert_array_equal(truth.mask(3), holed)
     two = mask_targets(table_of(pictures, [numbers(k) > 0 for k in range(4)], task="segment"))
     assert two.names == ("0", "1")
     np.testing.assert_array_equal(two.mask(1), numbers(1) > 0)

@@ -86,4 +86,4 @@ def _runs(inside: NDArray[np.bool_]) -> list[int]:
     """Pixels outside and inside by turns, column by column, as COCO counts them."""
     flat = np.concatenate([[False], inside.T.ravel()])
     changes = np.flatnonzero(flat[1:] != flat[:-1])
-    return np.diff(np.concatenate([[0], changes, [inside.size]])).tolist()
+    return [int(n) for n in np.diff(np.concatenate([[0], changes, [inside.size]]))]
