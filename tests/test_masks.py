@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from headstart.data import mask_text
 from headstart.data.mask_classes import classes_given, read_classes
-from headstart.data.mask_text import mask_of
+from headstart.data.mask_text import mask_of, published
 from headstart.data.masks import mask_targets
 from headstart.data.placing import VOID, upright
 from headstart.data.polygons import filled
 from headstart.data.shape_files import unpacked
-from headstart.data.table import Table, read_table
+from headstart.data.table import Table, read_table, table_of
 from headstart.errors import DataError, ImageError, OptionError
 
 SIZE = (5, 7)  # height, width
@@ -514,6 +515,44 @@ def test_a_mask_that_changed_since_it_was_read_is_refused(tmp_path: Path) -> Non
         truth.mask(1)
     with pytest.raises(ImageError, match="no text of a mask"):
         mask_of("[1, 2]")
+
+
+def test_masks_that_a_program_hands_over(tmp_path: Path) -> None:
+    made(tmp_path)
+    pictures = [str(tmp_path / f"images/{k}.png") for k in range(4)]
+    holed = np.where(numbers(3) == 2, VOID, numbers(3)).astype(np.uint8)
+    given = [numbers(0), None, str(tmp_path / "masks/2.png"), Image.fromarray(holed)]
+    truth = mask_targets(table_of(pictures, given, task="segment"))
+    assert truth.names == ("0", "1", "2")
+    assert truth.known.tolist() == [True, False, True, True]
+    for k in (0, 2):
+        np.testing.assert_array_equal(truth.mask(k, SIZE), numbers(k))
+    np.testing.assert_array_equal(truth.mask(3), holed)
+    two = mask_targets(table_of(pictures, [numbers(k) > 0 for k in range(4)], task="segment"))
+    assert two.names == ("0", "1")
+    np.testing.assert_array_equal(two.mask(1), numbers(1) > 0)
+    for wrong, said in (
+        ([numbers(0) / 3], "give class numbers"),
+        ([numbers(0)[None]], "give class numbers"),
+        ([numbers(0).astype(int) - 9], "class numbers are 0 to 254"),
+        ([7], "of type int"),
+        ([None], "none of the images has a mask"),
+        ([str(tmp_path / "nowhere.png")], "the file of the mask does not exist"),
+        ("masks/", "masks are a str"),
+    ):
+        with pytest.raises(DataError, match=said):
+            table_of(pictures[:1], wrong, task="segment")
+
+
+def test_what_is_handed_on_names_no_path_and_is_equal_for_equal_masks(tmp_path: Path) -> None:
+    made(tmp_path)
+    mask(tmp_path / "masks/1.png", numbers(0))
+    table = segments(tmp_path)
+    first, second, third = (published(text) for text in table.labels[:3])
+    assert first == second != third
+    assert str(tmp_path) not in first
+    assert mask_text.said(table.labels[0], ("sky", "road", "car")).count(" %") == 3
+    assert published("") == mask_text.said("", ()) == ""
 
 
 def test_camvid(shared: Path) -> None:
