@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from headstart.data.boxes import BoxTruth
 from headstart.errors import BundleError
-from headstart.finetune.box_head import BoxHead, Layer, read_box_head
+from headstart.finetune.box_head import BoxHead, Layer, listed, read_box_head
 from headstart.finetune.box_layers import BoxLayers, around, far_of, places
 from headstart.finetune.box_loss import Truth, assigned, loss_of, overlap_of
 from headstart.finetune.box_training import Lesson, View, all_places, mirrored, padded, train_boxes
@@ -18,7 +19,9 @@ from headstart.finetune.box_tuning import Tuned, tune_boxes
 from headstart.finetune.checkpoint import Checkpoint
 from headstart.finetune.paced import Pace, Passed, share
 from headstart.heads.box_answers import MOST, answered, overlaps
-from headstart.heads.box_choice import counted_from, found_things, shown_from
+from headstart.judge.box_score import MAP50
+from headstart.judge.boxes import box_marks
+from headstart.judge.summaries import value
 from headstart.trunk.backbone import open_backbone
 from headstart.trunk.module import Trunk
 from headstart.trunk.network import whole_maps
@@ -29,14 +32,7 @@ SIDE = 14.0  # px of the things that are taught
 CLASSES = 2
 
 
-@dataclass(frozen=True)
-class Boxes:
-    boxes: list[np.ndarray]
-    labels: list[np.ndarray]
-    hard: list[np.ndarray]
-
-
-def seen(truth: Boxes, rng: np.random.Generator, across: bool = False, down: bool = False) -> dict[str, np.ndarray]:
+def seen(truth: BoxTruth, rng: np.random.Generator, across: bool = False, down: bool = False) -> dict[str, np.ndarray]:
     """Maps that show where things are: the class on the cells of their middle, on both grids, and noise."""
     found = {}
     for layer in MAPS:
@@ -50,7 +46,7 @@ def seen(truth: Boxes, rng: np.random.Generator, across: bool = False, down: boo
     return found
 
 
-def things(n: int, rng: np.random.Generator) -> Boxes:
+def things(n: int, rng: np.random.Generator) -> BoxTruth:
     """Pictures with 0 to 3 squares each, of two classes, with room between them."""
     boxes, labels = [], []
     for _ in range(n):
@@ -58,7 +54,8 @@ def things(n: int, rng: np.random.Generator) -> Boxes:
         corner = np.stack([spots % 3 * 32.0 + 9, spots // 3 * 32.0 + 9], 1) + rng.uniform(-4, 4, (len(spots), 2))
         boxes.append(np.hstack([corner, corner + SIDE]).astype(np.float32))
         labels.append(rng.integers(0, CLASSES, len(spots)))
-    return Boxes(boxes, labels, [np.zeros(len(k), np.bool_) for k in labels])
+    hard = tuple(np.zeros(len(k), np.bool_) for k in labels)
+    return BoxTruth(tuple(boxes), tuple(labels), hard, np.ones(n, np.bool_), ("one", "other"))
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +63,7 @@ def lesson() -> Lesson:
     rng = np.random.default_rng(0)
     truth = things(48, rng)
     views = (View(seen(truth, rng)), View(seen(truth, rng, across=True), across=True))
-    return Lesson(MAPS, FRAME, views, truth, CLASSES)
+    return Lesson(MAPS, FRAME, views, truth)
 
 
 @pytest.fixture(scope="module")
@@ -183,14 +180,8 @@ def test_of_boxes_that_overlap_the_best_of_each_class_is_answered() -> None:
 def test_it_learns_to_find_things(lesson: Lesson, head: BoxHead) -> None:
     unseen = np.arange(32, 48)
     answers = head.outputs({k: v[unseen] for k, v in lesson.views[0].blocks.items()})
-    boxes, labels = ([some[i] for i in unseen] for some in (lesson.truth.boxes, lesson.truth.labels))
-    right = total = 0
-    for given, box, label in zip(answers, boxes, labels, strict=True):
-        own = given[given[:, 4] > 0.4]
-        hit = found_things(own, box)
-        named = [label[overlaps(own[k : k + 1, :4], box)[0].argmax()] == own[k, 5] for k in np.flatnonzero(hit)]
-        right, total = right + sum(named), total + max(len(box), len(own))
-    assert right / total > 0.8
+    marks = box_marks(lesson.truth.take(unseen), listed(answers))
+    assert value(MAP50, marks) > 0.8
 
 
 def test_one_picture_at_a_time_is_the_same_as_eight(lesson: Lesson, head: BoxHead) -> None:
@@ -252,36 +243,17 @@ def test_a_damaged_head_is_refused(head: BoxHead, spoil: Any) -> None:
         read_box_head(described, tensors)
 
 
-def answers_with(*rows: tuple[float, ...]) -> np.ndarray:
-    """(1, 300, 6) of these boxes."""
-    found = np.zeros((1, MOST, 6), np.float32)
-    found[0, : len(rows)] = rows
-    return found
-
-
-def test_the_threshold_has_the_best_f1() -> None:
-    answers = answers_with(
-        (0, 0, 10, 10, 0.9, 0), (50, 0, 60, 10, 0.6, 0), (20, 0, 30, 10, 0.5, 0), (80, 0, 90, 10, 0.1, 0)
+def test_scores_are_chosen_on_what_was_answered(head: BoxHead) -> None:
+    answers = np.zeros((1, MOST, 6), np.float32)
+    answers[0, :3] = [(0, 0, 10, 10, 0.9, 0), (50, 0, 60, 10, 0.6, 0), (20, 0, 30, 10, 0.5, 0)]
+    boxes = np.array([[0, 0, 10, 10], [20, 0, 30, 10]], np.float32)
+    truth = BoxTruth(
+        (boxes,), (np.zeros(2, np.int64),), (np.zeros(2, np.bool_),), np.ones(1, np.bool_), ("one", "other")
     )
-    boxes, none = [np.array([[0, 0, 10, 10], [20, 0, 30, 10]], np.float32)], [np.zeros(2, np.bool_)]
-    found = shown_from(answers, boxes, [np.zeros(2, np.int64)], none, 2)
-    assert found == pytest.approx((0.3, 0.5))  # 2 of 3 right and all found; a class that is not there: one half
-
-
-def test_a_hard_thing_that_is_found_counts_neither_way() -> None:
-    answers = answers_with((0, 0, 10, 10, 0.9, 0), (20, 0, 30, 10, 0.5, 0))
-    boxes = [np.array([[0, 0, 10, 10], [20, 0, 30, 10]], np.float32)]
-    found = shown_from(answers, boxes, [np.zeros(2, np.int64)], [np.array([True, False])], 1)
-    assert found == pytest.approx((0.25,))
-
-
-def test_the_threshold_for_counting_errs_least() -> None:
-    answers = np.concatenate(
-        [answers_with((0, 0, 1, 1, 0.9, 0), (0, 0, 1, 1, 0.3, 0)), answers_with((0, 0, 1, 1, 0.3, 0))]
-    )
-    labels, hard = [np.zeros(1, np.int64), np.zeros(0, np.int64)], [np.zeros(1, np.bool_), np.zeros(0, np.bool_)]
-    (threshold,) = counted_from(answers, labels, hard, 1)
-    assert 0.3 < threshold <= 0.9
+    found = head.with_scores_of(answers, truth)
+    assert found.shown[0] == pytest.approx(0.25)  # all: two of three right, and all found
+    assert found.counted[0] == pytest.approx(0.55)  # two are there
+    assert [len(own) for own in listed(answers)] == [3]
 
 
 @pytest.fixture(scope="module")
@@ -309,7 +281,7 @@ def pictures() -> np.ndarray:
 
 def tuned_of(network: Any, pictures: np.ndarray, rate: float) -> tuple[Lesson, BoxHead, Tuned]:
     maps, blocks = maps_of(network, pictures)
-    lesson = Lesson(maps, FRAME, (View(blocks),), things(len(pictures), np.random.default_rng(2)), CLASSES)
+    lesson = Lesson(maps, FRAME, (View(blocks),), things(len(pictures), np.random.default_rng(2)))
     head = train_boxes(lesson, np.arange(8), Pace(epochs=1), width=8)
     stored = replace(lesson, maps=maps[:1])
     return lesson, head, tune_boxes(network, stored, np.arange(8), maps[1:], Pace(epochs=2, rate=rate), head=head)
@@ -335,7 +307,7 @@ def test_from_pixels_all_learns(network: Any, pictures: np.ndarray) -> None:
     maps, _ = maps_of(network, pictures)
     given = pictures.transpose(0, 3, 1, 2).reshape(8, -1).astype(np.float32) / 255
     pixels = Lesson(
-        (Layer("input", (3, *FRAME)),), FRAME, (View({"input": given}),), things(8, np.random.default_rng(2)), 2
+        (Layer("input", (3, *FRAME)),), FRAME, (View({"input": given}),), things(8, np.random.default_rng(2))
     )
     found = tune_boxes(network, pixels, np.arange(8), maps, Pace(epochs=1), width=8, below=1.0, statistics=True)
     moved = [

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from headstart.data.boxes import BoxTruth
 from headstart.errors import BundleError
-from headstart.heads.box_answers import OVERLAP, answered
+from headstart.heads.box_answers import OVERLAP, SCORE, answered
+from headstart.judge.box_score import best_scores, count_scores
+from headstart.judge.boxes import box_marks
 
 if TYPE_CHECKING:
     pass
@@ -94,8 +97,20 @@ class BoxHead:
             "overlap": self.overlap,
         }
 
-    def with_thresholds(self, shown: Sequence[float], counted: Sequence[float]) -> BoxHead:
-        return replace(self, shown=tuple(map(float, shown)), counted=tuple(map(float, counted)))
+    def with_scores_of(self, answers: Floats, truth: BoxTruth) -> BoxHead:
+        """The head with the scores that suit what it answered (image, 300, 6) for pictures that it has not learned
+        from, whose `truth` is in px of the frame: the best F1 to show a box, the least error to count."""
+        marks = box_marks(truth, listed(answers))
+        return replace(self, shown=_tuple(best_scores(marks)), counted=_tuple(count_scores(marks)))
+
+
+def listed(answers: Floats) -> list[Floats]:
+    """Of each image the boxes that there are, (box, 6)."""
+    return [own[own[:, SCORE] > 0] for own in answers]
+
+
+def _tuple(values: npt.NDArray[np.floating]) -> tuple[float, ...]:
+    return tuple(float(v) for v in values)
 
 
 def empty_layers(maps: Sequence[Layer], n_classes: int, width: int) -> Any:

@@ -102,7 +102,8 @@ def _inside(middle: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
     half = torch.maximum(half, middle[0])  # of the first cell of the finest map, half of each side
     (x, y), low, high = middle.T, (centre - half)[..., None], (centre + half)[..., None]
     across = (x >= low[:, :, 0]) & (x < high[:, :, 0])
-    return across & (y >= low[:, :, 1]) & (y < high[:, :, 1])
+    down = (y >= low[:, :, 1]) & (y < high[:, :, 1])
+    return torch.logical_and(across, down)
 
 
 def _best(fits: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:

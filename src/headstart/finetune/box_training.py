@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
+from headstart.data.boxes import BoxTruth
 from headstart.finetune.arithmetic import numbers
 from headstart.finetune.box_head import Blocks, BoxHead, Frame, Layer, empty_layers
 from headstart.finetune.box_layers import WIDTH, places
@@ -23,18 +24,6 @@ from headstart.finetune.design import PLAIN, Arithmetic
 from headstart.finetune.paced import Pace, Paced, Passed
 
 Ints = npt.NDArray[np.integer]
-
-
-class Boxes(Protocol):
-    """The truth of pictures: `boxes[i]` float32 (n, 4), edges in px of the frame; `labels[i]` (n,) class numbers;
-    `hard[i]` bool (n,): not counted."""
-
-    @property
-    def boxes(self) -> Sequence[npt.NDArray[np.float32]]: ...
-    @property
-    def labels(self) -> Sequence[npt.NDArray[np.int64]]: ...
-    @property
-    def hard(self) -> Sequence[npt.NDArray[np.bool_]]: ...
 
 
 @dataclass(frozen=True)
@@ -54,8 +43,11 @@ class Lesson:
     maps: tuple[Layer, ...]
     frame: Frame
     views: tuple[View, ...]
-    truth: Boxes
-    n_classes: int
+    truth: BoxTruth
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.truth.names)
 
     def read(self, rows: Ints, number: int) -> list[torch.Tensor]:
         """Maps (image, channel, h, w) of a view of these pictures, in channels-last order."""
@@ -83,7 +75,7 @@ def mirrored(boxes: npt.NDArray[np.float32], frame: Frame, across: bool, down: b
     return found
 
 
-def padded(truth: Boxes, rows: Ints, frame: Frame, across: bool = False, down: bool = False) -> Truth:
+def padded(truth: BoxTruth, rows: Ints, frame: Frame, across: bool = False, down: bool = False) -> Truth:
     """The boxes of these pictures as a batch."""
     most = max((len(truth.labels[row]) for row in rows), default=0)
     boxes = np.zeros((len(rows), most, 4), np.float32)

@@ -15,7 +15,7 @@ MOST = 300  # boxes an image: the judge of COCO reads 100, the fullest pictures 
 LOOKED_AT = 1000  # the best places of an image that are compared with each other, as in torchvision's detectors
 LOWEST = 0.02  # of a score that is looked at: lower ones add less than .001 to the average precision
 OVERLAP = 0.6  # of two boxes of a class from which on they are one thing (FCOS; Tian et al. 2019, section 4)
-COLUMNS = 6  # x1, y1, x2, y2, score, class
+SCORE, KIND, COLUMNS = 4, 5, 6  # of an answer: x1, y1, x2, y2, score, class
 
 
 def areas(boxes: Floats) -> Floats:
