@@ -164,7 +164,7 @@ SUMMARIES = (MIOU, PIXEL_ACCURACY, BOUNDARY_F1)
 def segment_score(
     marks: Marks, names: Sequence[str], groups: NDArray[np.integer[Any]] | None = None, seed: int = 0
 ) -> Score:
-    """SUMMARIES with their intervals; `tables`: `each_class`, a SegmentRow a class, and `confusion` (truth, answer), the
+    """SUMMARIES with their intervals; `tables`: `per_class`, a SegmentRow a class, and `confusion` (truth, answer), the
     share of all known pixels. groups (image,): images of one group are not independent; None = all are."""
     units = units_of(len(marks), groups)
     drawn = resampled([marks], {"ious": ious, **{s.name: s.of for s in SUMMARIES if s is not MIOU}}, units, seed)
@@ -172,7 +172,7 @@ def segment_score(
     found = {s.name: estimate(s, marks, drawn[s.name], units) for s in SUMMARIES}
     whole = marks["confusion"].sum(axis=0).astype(np.float64)
     tables = {
-        "each_class": _rows(marks, names, units, drawn["ious"]),
+        "per_class": _rows(marks, names, units, drawn["ious"]),
         "confusion": (whole / max(1.0, float(whole.sum()))).tolist(),
     }
     return Score(len(marks), found, tables)

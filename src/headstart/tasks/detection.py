@@ -23,7 +23,7 @@ from headstart.judge.marks import Marks, Score
 from headstart.judge.matching import LEFT_OUT
 from headstart.judge.summaries import measure_of
 from headstart.tasks.detecting import COUNTED, KINDS, MEAN, SHOWN, boxes_of, learn, read
-from headstart.tasks.placed import Answer, PlacedTask, Size
+from headstart.tasks.placed import Answer, PlacedTask, Size, with_own_tables
 from headstart.tasks.task import Record, Rule
 
 STRIDE = 32  # of the coarsest map that is read
@@ -72,9 +72,7 @@ def marks(targets: Targets, row: int, found: Answer, rule: Rule) -> Mapping[str,
 
 
 def score(found: Marks, names: Sequence[str], groups: Ints, seed: int) -> Score:
-    whole = box_score(found, names, groups, seed)
-    tables = {{"per_class": "each_class"}.get(name, name): table for name, table in whole.tables.items()}
-    return Score(whole.n, whole.estimates, tables)
+    return with_own_tables(box_score(found, names, groups, seed))
 
 
 def constant(teach: Targets, targets: Targets, sizes: Ints) -> Iterator[Answer]:

@@ -8,7 +8,7 @@ after the other; from the marks on (`judge/`) all tasks are alike.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -167,6 +167,12 @@ class PlacedTask:
     coco: Callable[[Sequence[Mapping[str, Any]], Sequence[str]], Any]
     mask: Callable[[Answer], bytes] | None = None
     fill: Mapping[str, float] = field(default_factory=dict)
+
+
+def with_own_tables(score: Score) -> Score:
+    """The rows of classes under a name of their own: what is said of a class of pictures is something else."""
+    tables = {{"per_class": "each_class"}.get(name, name): table for name, table in score.tables.items()}
+    return replace(score, tables=tables)
 
 
 def stacked(each: Sequence[Mapping[str, NDArray[Any]]], fill: Mapping[str, float]) -> Marks:

@@ -20,7 +20,7 @@ from headstart.heads.material import Ints
 from headstart.judge.marks import Marks, Score
 from headstart.judge.segments import MIOU, ious, segment_marks, segment_score
 from headstart.judge.summaries import measure_of
-from headstart.tasks.placed import Answer, PlacedTask, Size
+from headstart.tasks.placed import Answer, PlacedTask, Size, with_own_tables
 from headstart.tasks.segmenting import KINDS, learn, read
 from headstart.tasks.task import Record, Rule
 
@@ -56,7 +56,7 @@ def marks(targets: Targets, row: int, found: Answer, rule: Rule) -> Mapping[str,
 
 
 def score(found: Marks, names: Sequence[str], groups: Ints, seed: int) -> Score:
-    return segment_score(found, names, groups, seed)
+    return with_own_tables(segment_score(found, names, groups, seed))
 
 
 def constant(teach: Targets, targets: Targets, sizes: Ints) -> Iterator[Answer]:
