@@ -28,7 +28,7 @@ LINEAR = "linear on prepared features; probabilities = softmax(prepared @ coef' 
 TRAINED = "trained layers"
 RECOGNISER = "nearest prototype by cosine similarity; unknown below a threshold"
 DETECTOR = "distance to good images; odd from 1"
-PLACED = ("places", "decoder", "boxes")  # heads on maps; what else they say of themselves their tasks check
+PLACED = ("pointwise", "decoder", "boxes")  # heads on maps; what else they say of themselves their tasks check
 """The kinds of head."""
 
 

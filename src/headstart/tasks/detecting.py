@@ -1,4 +1,4 @@
-"""How boxes are learned: a head on stored maps and their flipped views, scores chosen on pictures that were held out."""
+"""How boxes are learned: a head on stored maps and their flipped views; held-out pictures choose its scores."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from headstart.judge.box_score import MAP50, best_scores, count_scores
 from headstart.judge.boxes import box_marks
 from headstart.judge.summaries import value
 from headstart.recipe import Setting
+from headstart.tasks.held_maps import cut_named, maps_by
 from headstart.tasks.placed import How, PlacedHead, Size, Taught, Views
 from headstart.tasks.task import Rule, Tried
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from headstart.finetune.paced import Pace, Passed
 
 KINDS = ("boxes",)
+FROZEN = "boxes on the frozen network's maps"
 SHOWN, COUNTED, MEAN = "shown_from", "counted_from", "mean_boxes"  # of a rule, each a number a class
 HELD_OUT = 0.15  # of the pictures that teach: they choose scores, and whether a tuned network is kept
 LEAST_HELD = 3  # pictures: fewer choose nothing, and scores of one half are taken
@@ -59,16 +61,56 @@ def learn(views: Views, rows: Ints, how: How) -> Taught:
     head = train_boxes(lesson, teach, pace, seed=views.seed, arithmetic=_arithmetic(), told=told)
     mean = truth.take(teach).matrix().mean(axis=0)
     rule = _rule(views, rows, held, truth, head, mean)
-    mark = _map50(views, rows[held], truth.take(held), head)
-    tried = () if mark is None else (Tried("boxes on the frozen network's maps", 1 - mark, mark, True),)
-    return Taught(
+    found = Taught(
         head=head,
         rule=rule,
-        tried=tried,
         settings=_settings(pace, head, int(held.sum()), len(losses)),
         remarks=_remarks(held, truth),
         losses=tuple(losses),
     )
+    if not held.any():
+        return found
+    mark = _map50(views, rows[held], truth.take(held), head)
+    if how.tune == "none":
+        return replace(found, tried=(Tried(FROZEN, 1 - mark, mark, True),))
+    return _tuned(found, head, lesson, teach, views, rows, held, mark, how)
+
+
+def _tuned(
+    found: Taught,
+    head: BoxHead,
+    lesson: Any,
+    teach: Ints,
+    views: Views,
+    rows: Ints,
+    held: NDArray[np.bool_],
+    mark: float,
+    how: How,
+) -> Taught:
+    """The model whose upper stages learned too, where the held-out pictures show it to be better."""
+    from headstart.finetune.box_tuning import tune_boxes
+
+    names = [layer.block.removesuffix("/map") for layer in lesson.maps]
+    at = names.index(cut_named(how.tune, names)) + 1
+    truth, losses = boxes_of(views.targets).take(rows), list[tuple[float, float | None]]()
+    told, below = _telling(how, "tune the network", losses), replace(lesson, maps=lesson.maps[:at])
+    pace, arithmetic, made = _pace(how, len(teach)), _arithmetic(), lesson.maps[at:]
+    tuned = tune_boxes(
+        views.backbone, below, teach, made, pace, head=head, seed=views.seed, arithmetic=arithmetic, told=told
+    )
+    blocks = maps_by(tuned.backbone, views, rows[held])
+    after = _map50(views, rows[held], truth.take(held), tuned.head, blocks)
+    better = after > mark
+    tried = (
+        Tried(FROZEN, 1 - mark, mark, not better),
+        Tried(f"the network tuned above {names[at - 1]}", 1 - after, after, better),
+    )
+    if not better:
+        return replace(found, tried=tried)
+    mean = np.asarray(found.rule[MEAN])
+    rule = _rule(views, rows, held, truth, tuned.head, mean, blocks)
+    whole = (*found.losses, *losses)
+    return replace(found, head=tuned.head, rule=rule, tried=tried, losses=whole, backbone=tuned.backbone)
 
 
 def read(
@@ -100,7 +142,7 @@ def _lesson(views: Views, rows: Ints, how: How) -> Any:
         for boxes, (h, w) in zip(truth.boxes, views.sizes[rows], strict=True)
     )
     maps = tuple(Layer(layer.block, layer.shape) for layer in views.layers)
-    return Lesson(maps, views.frame, tuple(flips), replace(truth, boxes=placed), len(truth.names))
+    return Lesson(maps, views.frame, tuple(flips), replace(truth, boxes=placed))
 
 
 def _arithmetic() -> Any:
@@ -145,22 +187,29 @@ def answers_of(views: Views, rows: Ints, head: BoxHead, blocks: Blocks | None = 
 
 
 def _rule(
-    views: Views, rows: Ints, held: NDArray[np.bool_], truth: BoxTruth, head: BoxHead, mean: NDArray[np.float64]
+    views: Views,
+    rows: Ints,
+    held: NDArray[np.bool_],
+    truth: BoxTruth,
+    head: BoxHead,
+    mean: NDArray[np.float64],
+    blocks: Blocks | None = None,
 ) -> Rule:
+    """`blocks`: maps of the held-out pictures, where another network made them."""
     n = len(truth.names)
     shown, counting = np.full(n, HALF), np.full(n, HALF)
     if held.any():
         mine = truth.take(held)
-        marks = box_marks(mine, answers_of(views, rows[held], head))
+        marks = box_marks(mine, answers_of(views, rows[held], head, blocks))
         there = mine.matrix().any(axis=0)
         shown, counting = np.where(there, best_scores(marks), HALF), np.where(there, count_scores(marks), HALF)
     named = ((SHOWN, shown), (COUNTED, counting), (MEAN, mean))
     return {name: tuple(float(v) for v in values) for name, values in named}
 
 
-def _map50(views: Views, rows: Ints, truth: BoxTruth, head: BoxHead) -> float | None:
-    """On the held-out pictures; None without."""
-    return value(MAP50, box_marks(truth, answers_of(views, rows, head))) if len(rows) else None
+def _map50(views: Views, rows: Ints, truth: BoxTruth, head: BoxHead, blocks: Blocks | None = None) -> float:
+    """On the held-out pictures."""
+    return value(MAP50, box_marks(truth, answers_of(views, rows, head, blocks))) or 0.0
 
 
 def _settings(pace: Pace, head: BoxHead, n_held: int, n_epochs: int) -> tuple[Setting, ...]:

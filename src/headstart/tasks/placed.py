@@ -60,8 +60,8 @@ class Views:
     truth; sizes (image, 2): (height, width) of the upright pictures in px; `frame`: what the network saw, in px.
 
     `flipped(rows, across, down)`: blocks of the same pictures of these rows, in their order, mirrored left to right
-    (across) or top to bottom (down): a mirrored map is not the map of the mirrored picture. `backbone`: the network, for
-    what learns in it; `pixels(rows)`: uint8 (image, height, width, 3), as it sees them.
+    (across) or top to bottom (down): a mirrored map is not the map of the mirrored picture. `backbone`: the network,
+    for what learns in it; `pixels(rows)`: uint8 (image, height, width, 3), as it sees them.
     """
 
     blocks: Blocks
@@ -129,16 +129,15 @@ class PlacedTask:
     `targets(table, names)`: the truth; raises DataError. `frame(sizes (image, 2) that teach, --size or None)`: (height,
     width) of what the network sees. `stages(taps, frame)`: names of those whose maps are read, of (name, shape) of all.
     `learn(views, rows that teach, how)`: a head; what chose it are images of these rows that were held out.
-    `answer(output of one image, its size, frame, rule)`: see Answer. `marks(targets, row, answer, rule)`: columns of one
-    image, which are filled up with `fill` (column -> value, else 0) where those of others are longer.
+    `answer(output of one image, its size, frame, rule)`: see Answer. `marks(targets, row, answer, rule)`: columns of
+    one image, which are filled up with `fill` (column -> value, else 0) where those of others are longer.
     `score(marks, names, groups, seed)`. `headline`: what comparisons are made in.
     `constant(targets that teach, targets, sizes)`: answers of a model that never looks, one an image, and its name.
-    `record(names, answer, size, rule)`: what `predict` says of it beside `path` and `error`. `said(names, answer, rule)`:
-    in words.
-    `told(record)`: a record in words. `rows(records, names)`: (columns, rows) of a CSV file. `coco(records, names)`: in
-    COCO's form.
-    `drawn(picture uint8 (height, width, 3), size of the original, names, answer, truth or None, rule)`: the answer on the
-    picture, beside the truth where it is known. `mask(answer)`: a PNG file; None where answers are no masks.
+    `record(names, answer, size, rule)`: what `predict` says of it beside `path` and `error`; `said(names, answer,
+    rule)`: in words; `told(record)`: a record in words. `rows(records, names)`: (columns, rows) of a CSV file;
+    `coco(records, names)`: in COCO's form.
+    `drawn(picture uint8 (height, width, 3), size of the original, names, answer, truth or None, rule)`: the answer on
+    the picture, beside the truth where it is known. `mask(answer)`: a PNG file; None where answers are no masks.
     `truth(targets, row, size)`: in the form of an answer. `worst(marks)`: rows, the worst first.
     `none()`: the answer that holds nothing. `read`: see Read.
     """

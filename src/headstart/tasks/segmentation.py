@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.data.mask_drawing import mask_png, paint
-from headstart.data.masks import MaskTruth, mask_targets
+from headstart.data.masks import mask_targets
 from headstart.data.placing import VOID, frame_for, numbers_in
 from headstart.data.targets import Targets
 from headstart.heads.material import Ints
@@ -21,19 +21,12 @@ from headstart.judge.marks import Marks, Score
 from headstart.judge.segments import MIOU, ious, segment_marks, segment_score
 from headstart.judge.summaries import measure_of
 from headstart.tasks.placed import Answer, PlacedTask, Size, with_own_tables
-from headstart.tasks.segmenting import KINDS, learn, read
+from headstart.tasks.segmenting import KINDS, learn, masks_of, read
 from headstart.tasks.task import Record, Rule
 
 STRIDE = 32  # of the coarsest maps: sides of 32 k + 1 px give worse ones (issue of padding in strided convolutions)
 PIXELS = 640 * 480  # of the frame: a pass of the default network takes four times that of a classifier
 SHOWN_SHARE = 0.005  # of a picture, from which a class is named in words
-
-
-def masks_of(targets: Targets) -> MaskTruth:
-    """Raises TypeError for the targets of another task."""
-    if not isinstance(targets, MaskTruth):
-        raise TypeError(f"{type(targets).__name__} are no masks")
-    return targets
 
 
 def frame(sizes: Ints, side: int | None) -> Size:

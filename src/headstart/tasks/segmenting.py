@@ -1,37 +1,177 @@
-"""How masks are learned: a head in closed form, a decoder trained on the same maps, the better of the two."""
+"""How masks are learned: a head in closed form, a decoder trained on the same maps, the network's stages with it; which
+is kept, images that teach and were held out decide."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.counted import counted
 from headstart.data.masks import MaskTruth
-from headstart.heads.material import Ints, rows_of
-from headstart.heads.places import Layer, fit_places, read_places
+from headstart.data.placing import numbers_in
+from headstart.data.splits import hold_out
+from headstart.data.targets import Targets
+from headstart.finetune.decoded import Decoded, read_decoded
+from headstart.heads.material import Blocks, Ints, rows_of
+from headstart.heads.pointwise import Layer, Pointwise, fit_pointwise, read_pointwise
+from headstart.judge.segments import MIOU, segment_marks
+from headstart.judge.summaries import value
+from headstart.recipe import Setting
+from headstart.tasks.held_maps import cut_named, maps_by
 from headstart.tasks.placed import How, PlacedHead, Size, Taught, Views
+from headstart.tasks.task import Tried
 
-KINDS = ("places",)
+KINDS = ("pointwise", "decoder")
+HELD_OUT = 0.15  # of the images that teach: they choose the head
+LEAST_HELD = 4  # images: fewer choose nothing, and the closed form is taken
+STEPS = 1000  # of a decoder, of 4 images each, where neither --budget nor --epochs says how long
+LEAST_EPOCHS, MOST_EPOCHS = 4, 60
+CLOSED, DECODER = "ridge at each place, in closed form", "a decoder on the frozen network's maps"
+
+
+def masks_of(targets: Targets) -> MaskTruth:
+    """Raises TypeError for the targets of another task."""
+    if not isinstance(targets, MaskTruth):
+        raise TypeError(f"{type(targets).__name__} are no masks")
+    return targets
+
+
+@dataclass(frozen=True, eq=False)
+class _Lesson:
+    """Images that teach, `rows` of the views: `teach` and `held` are places among them."""
+
+    views: Views
+    rows: Ints
+    truth: MaskTruth
+    maps: tuple[Layer, ...]
+    teach: Ints
+    held: Ints
+
+    def mask(self, image: int) -> NDArray[np.uint8]:
+        size = self.views.sizes[self.rows[image]]
+        return self.truth.mask(image, (int(size[0]), int(size[1])))
+
+    def closed(self, images: Ints) -> Pointwise:
+        """The head in closed form of these."""
+        v, rows = self.views, self.rows[images]
+        blocks = {layer.block: v.blocks[layer.block] for layer in self.maps}
+        return fit_pointwise(
+            rows_of(blocks, rows),
+            self.maps,
+            lambda k: self.mask(int(images[k])),
+            v.groups[rows],
+            len(self.truth.names),
+            v.seed,
+        )
+
+    def quality(self, head: PlacedHead, blocks: Blocks | None = None) -> float:
+        """The mean IoU of the held-out images; `blocks`: their maps, where another network made them."""
+        given = self.views.blocks if blocks is None else blocks
+        places = self.rows[self.held] if blocks is None else np.arange(len(self.held))
+        mine = {layer.block: given[layer.block] for layer in head.maps}
+        pairs = []
+        for place, image in zip(places, self.held, strict=True):
+            true = self.mask(int(image))
+            output = head.outputs(rows_of(mine, np.array([place])))[0]
+            pairs.append((true, numbers_in(output, (true.shape[0], true.shape[1]))))
+        return value(MIOU, segment_marks(pairs, len(self.truth.names))) or 0.0
 
 
 def learn(views: Views, rows: Ints, how: How) -> Taught:
-    """A head for the pictures of these rows."""
-    truth = views.targets.take(rows)
-    assert isinstance(truth, MaskTruth)
-    sizes = views.sizes[rows]
+    """The best head for the images of these rows."""
+    lesson = _lesson(views, rows)
+    every = np.arange(len(rows))
+    if not len(lesson.held):
+        head = lesson.closed(every)
+        few = f"{counted(len(rows), 'image')}: too few to hold some out, so that the closed form is taken as it is"
+        return Taught(head, {}, settings=(_closed_setting(head),), remarks=(few,))
+    closed = lesson.closed(lesson.teach)
+    found = {CLOSED: lesson.quality(closed)}
+    decoder, losses = _decoder(lesson, closed, how)
+    found[DECODER] = lesson.quality(decoder)
+    best = max(found, key=found.__getitem__)
+    kept: PlacedHead = decoder if best == DECODER else lesson.closed(every)
+    settings = [_closed_setting(closed), _decoder_setting(decoder, how)]
+    backbone = None
+    if how.tune != "none":
+        tuned, named, again = _tuned(lesson, decoder, how)
+        found[named] = lesson.quality(again, maps_by(tuned, views, lesson.rows[lesson.held]))
+        if found[named] > max(v for name, v in found.items() if name != named):
+            best, kept, backbone = named, again, tuned
+    tried = tuple(Tried(name, 1 - iou, iou, name == best) for name, iou in found.items())
+    said = f"highest mean IoU of {counted(len(lesson.held), 'held-out image')}"
+    return Taught(kept, {}, tried, (Setting("kept", best, said), *settings), (), losses, backbone)
+
+
+def _lesson(views: Views, rows: Ints) -> _Lesson:
+    truth = masks_of(views.targets).take(rows)
+    groups, keys = views.groups[rows], [views.keys[row] for row in rows]
+    held = np.zeros(len(rows), dtype=bool)
+    if len(np.unique(groups)) * HELD_OUT >= LEAST_HELD:
+        held = hold_out(truth.strata, groups, HELD_OUT, views.seed, keys)
     maps = tuple(Layer(layer.block, layer.shape) for layer in views.layers)
+    return _Lesson(views, rows, truth, maps, np.flatnonzero(~held), np.flatnonzero(held))
 
-    def mask_of(image: int) -> NDArray[np.uint8]:
-        return truth.mask(image, (int(sizes[image, 0]), int(sizes[image, 1])))
 
-    blocks = rows_of(views.blocks, rows)
-    head = fit_places(blocks, maps, mask_of, views.groups[rows], len(truth.names), views.seed)
-    return Taught(head, {})
+def _material(lesson: _Lesson, how: How, at: Ints) -> Any:
+    """Of the images at these places, in views of their own rows."""
+    from headstart.finetune.segmenter import Material
+
+    v, rows = lesson.views, lesson.rows[at]
+    views = [rows_of({layer.block: v.blocks[layer.block] for layer in lesson.maps}, rows)]
+    views += [v.flipped(rows, True, False)] if (True, False) in how.flips else []
+    n = len(lesson.truth.names)
+    return Material(tuple(views), lesson.maps, lambda k: lesson.mask(int(at[k])), np.arange(len(rows)), n)
+
+
+def _decoding(how: How, n: int) -> Any:
+    from headstart.finetune.decoding import Decoding
+
+    if how.budget is not None:
+        return Decoding(seconds=how.budget)
+    return Decoding(epochs=how.epochs or int(np.clip(round(STEPS * 4 / max(1, n)), LEAST_EPOCHS, MOST_EPOCHS)))
+
+
+def _decoder(lesson: _Lesson, closed: Pointwise, how: How) -> tuple[Decoded, tuple[tuple[float, float | None], ...]]:
+    from headstart.finetune.segmenter import fit_decoder
+
+    material, decoding = _material(lesson, how, lesson.teach), _decoding(how, len(lesson.teach))
+    head, learned = fit_decoder(material, closed, decoding, seed=lesson.views.seed, bar=how.bar)
+    return head, tuple((loss, None) for loss in learned.losses)
+
+
+def _tuned(lesson: _Lesson, decoder: Decoded, how: How) -> tuple[Any, str, Decoded]:
+    """(network, what it is called, head)."""
+    from headstart.finetune.segmenter import tune_segmenter
+
+    material = _material(lesson, how, lesson.teach)
+    cut = cut_named(how.tune, [layer.block.removesuffix("/map") for layer in lesson.maps])
+    decoding = _decoding(how, len(lesson.teach))
+    found = tune_segmenter(lesson.views.backbone, material, decoder, cut, decoding, seed=lesson.views.seed, bar=how.bar)
+    return found.backbone, f"the network tuned above {cut}, with its decoder", found.head
+
+
+def _closed_setting(head: Pointwise) -> Setting:
+    how = "left-out images choose the penalty; classes weigh as their frequency to the power -1/2"
+    return Setting("closed form", f"ridge on {counted(len(head.maps), 'map')}, penalty {head.penalty:g}", how)
+
+
+def _decoder_setting(head: Decoded, how: How) -> Setting:
+    n = sum(int(np.prod(t.shape)) for t in head.tensors().values())
+    said = f"{head.seconds:.0f} s, set by --budget" if how.budget is not None else f"{head.epochs:.3g} epochs"
+    return Setting("decoder", f"a pyramid of {n:,} numbers, {said}", "Lin et al. 2017; starts from the closed form")
 
 
 def read(
     described: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], names: tuple[str, ...], frame: Size
 ) -> PlacedHead:
-    return read_places(described, tensors, len(names))
+    """The head of a saved model. Raises KeyError, TypeError, ValueError."""
+    reader = read_pointwise if described["kind"] == "pointwise" else read_decoded
+    try:
+        return reader(described, tensors, len(names))
+    except ValueError as error:
+        raise ValueError(f"its head {error}") from None

@@ -1,0 +1,50 @@
+"""What a network that was tuned says of a few images that were held out, and at which stage it is cut for tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from headstart.errors import OptionError, nearest
+from headstart.heads.material import Blocks, Ints
+from headstart.tasks.placed import Views
+from headstart.trunk.network import Backbone, block_names
+
+AUTO = 0.5  # share of the maps, from the top, whose stages learn where nobody says otherwise
+WORDS = ("auto", "last", "all")
+
+
+def maps_by(backbone: Backbone, views: Views, rows: Ints) -> Blocks:
+    """The maps that this network makes of the images of these rows, in float16 as the store has them, one at a time in
+    torch: (row, ...)."""
+    import torch
+
+    from headstart.trunk.module import Trunk
+
+    trunk = Trunk(backbone).eval()
+    found: dict[str, list[np.ndarray]] = {name: [] for name in block_names(backbone)}
+    with torch.inference_mode():
+        for row in rows:
+            said = trunk(torch.from_numpy(views.pixels(np.array([row]))))
+            for name, block in zip(found, said, strict=True):
+                found[name].append(block.float().numpy().reshape(1, -1).astype(np.float16))
+    return {name: np.concatenate(some) for name, some in found.items() if name.endswith("/map")}
+
+
+def cut_named(tune: str, places: Sequence[str]) -> str:
+    """The stage above whose map the network learns, of the stages that are read, from low to high. Raises OptionError
+    for a word that means none."""
+    below = list(places[:-1])
+    if tune == "last":
+        return below[-1]
+    if tune == "all":
+        return below[0]
+    if tune == "auto":
+        return below[int(len(below) * (1 - AUTO))]
+    if tune in below:
+        return tune
+    raise OptionError(
+        f"--tune {tune} is not allowed here{nearest(tune, [*WORDS, *below])}: one of {', '.join(WORDS)}, or a stage "
+        f"above whose map the network learns, {', '.join(below)}"
+    )
