@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +35,7 @@ SHOWN, COUNTED, MEAN = "shown_from", "counted_from", "mean_boxes"  # of a rule, 
 HELD_OUT = 0.15  # of the pictures that teach: they choose scores, and whether a tuned network is kept
 LEAST_HELD = 3  # pictures: fewer choose nothing, and scores of one half are taken
 HALF = 0.5
+Loss = tuple[float, float | None]  # of an epoch: of what teaches, held out
 EPOCHS = 30  # of 250 pictures; as many steps of fewer or more
 STEPS = EPOCHS * 250 // 8
 MOST_EPOCHS = 150
@@ -47,6 +48,42 @@ def boxes_of(targets: Targets) -> BoxTruth:
     return targets
 
 
+@dataclass(frozen=True, eq=False)
+class _Held:
+    """Pictures that were held out of those that teach: their rows of the views, and their boxes."""
+
+    views: Views
+    rows: Ints
+    truth: BoxTruth
+
+    def map50(self, head: BoxHead, blocks: Blocks | None = None) -> float:
+        """`blocks`: their maps, where another network made them."""
+        return value(MAP50, box_marks(self.truth, self._answers(head, blocks))) or 0.0
+
+    def rule(self, head: BoxHead, mean: NDArray[np.float64], blocks: Blocks | None = None) -> Rule:
+        """The scores that are best on these, one half for a class that they do not show. mean (class,): boxes a picture
+        that teaches."""
+        shown, counting = np.full(len(mean), HALF), np.full(len(mean), HALF)
+        if len(self.rows):
+            marks = box_marks(self.truth, self._answers(head, blocks))
+            there = self.truth.matrix().any(axis=0)
+            shown, counting = (np.where(there, best(marks), HALF) for best in (best_scores, count_scores))
+        named = ((SHOWN, shown), (COUNTED, counting), (MEAN, mean))
+        return {name: tuple(float(v) for v in values) for name, values in named}
+
+    def _answers(self, head: BoxHead, blocks: Blocks | None) -> list[NDArray[np.float64]]:
+        """Boxes (n, 6) in px of the pictures, of all scores."""
+        v, given = self.views, self.views.blocks if blocks is None else blocks
+        mine = {layer.block: given[layer.block] for layer in head.maps}
+        found = []
+        for place, row in zip(self.rows if blocks is None else np.arange(len(self.rows)), self.rows, strict=True):
+            output = head.outputs(rows_of(mine, np.array([place])))[0]
+            output = output[output[:, 4] > 0].astype(np.float64)
+            size = (int(v.sizes[row, 0]), int(v.sizes[row, 1]))
+            found.append(np.concatenate([to_picture(output[:, :4], size, v.frame), output[:, 4:]], axis=1))
+        return found
+
+
 def learn(views: Views, rows: Ints, how: How) -> Taught:
     """A head for the pictures of these rows. Raises DataError where none of them shows anything."""
     from headstart.finetune.box_training import train_boxes
@@ -54,62 +91,47 @@ def learn(views: Views, rows: Ints, how: How) -> Taught:
     truth = boxes_of(views.targets).take(rows)
     if not truth.matrix().any():
         raise DataError("no picture that teaches has a box: nothing can be learned")
-    held = _held_out(views, rows, truth)
-    lesson, teach = _lesson(views, rows, how), np.flatnonzero(~held)
-    pace, losses = _pace(how, len(teach)), list[tuple[float, float | None]]()
+    apart = _held_out(views, rows, truth)
+    held, teach = _Held(views, rows[apart], truth.take(apart)), np.flatnonzero(~apart)
+    lesson, pace, losses = _lesson(views, rows, how), _pace(how, len(teach)), list[Loss]()
     told = _telling(how, "train the head", losses)
     head = train_boxes(lesson, teach, pace, seed=views.seed, arithmetic=_arithmetic(), told=told)
-    mean = truth.take(teach).matrix().mean(axis=0)
-    rule = _rule(views, rows, held, truth, head, mean)
     found = Taught(
         head=head,
-        rule=rule,
-        settings=_settings(pace, head, int(held.sum()), len(losses)),
-        remarks=_remarks(held, truth),
+        rule=held.rule(head, truth.take(teach).matrix().mean(axis=0)),
+        settings=_settings(pace, head, len(held.rows), len(losses)),
+        remarks=_remarks(apart, truth),
         losses=tuple(losses),
     )
-    if not held.any():
-        return found
-    mark = _map50(views, rows[held], truth.take(held), head)
-    if how.tune == "none":
-        return replace(found, tried=(Tried(FROZEN, 1 - mark, mark, True),))
-    return _tuned(found, head, lesson, teach, views, rows, held, mark, how)
+    if how.tune != "none" and len(held.rows):
+        return _tuned(found, lesson, teach, held, how)
+    mark = held.map50(head) if len(held.rows) else None
+    return found if mark is None else replace(found, tried=(Tried(FROZEN, 1 - mark, mark, True),))
 
 
-def _tuned(
-    found: Taught,
-    head: BoxHead,
-    lesson: Any,
-    teach: Ints,
-    views: Views,
-    rows: Ints,
-    held: NDArray[np.bool_],
-    mark: float,
-    how: How,
-) -> Taught:
+def _tuned(found: Taught, lesson: Any, teach: Ints, held: _Held, how: How) -> Taught:
     """The model whose upper stages learned too, where the held-out pictures show it to be better."""
     from headstart.finetune.box_tuning import tune_boxes
 
+    head, views, losses = found.head, held.views, list[Loss]()
+    assert isinstance(head, BoxHead)
     names = [layer.block.removesuffix("/map") for layer in lesson.maps]
     at = names.index(cut_named(how.tune, names)) + 1
-    truth, losses = boxes_of(views.targets).take(rows), list[tuple[float, float | None]]()
     told, below = _telling(how, "tune the network", losses), replace(lesson, maps=lesson.maps[:at])
     pace, arithmetic, made = _pace(how, len(teach)), _arithmetic(), lesson.maps[at:]
     tuned = tune_boxes(
         views.backbone, below, teach, made, pace, head=head, seed=views.seed, arithmetic=arithmetic, told=told
     )
-    blocks = maps_by(tuned.backbone, views, rows[held])
-    after = _map50(views, rows[held], truth.take(held), tuned.head, blocks)
-    better = after > mark
+    blocks = maps_by(tuned.backbone, views, held.rows)
+    before, after = held.map50(head), held.map50(tuned.head, blocks)
+    better = after > before
     tried = (
-        Tried(FROZEN, 1 - mark, mark, not better),
+        Tried(FROZEN, 1 - before, before, not better),
         Tried(f"the network tuned above {names[at - 1]}", 1 - after, after, better),
     )
     if not better:
         return replace(found, tried=tried)
-    mean = np.asarray(found.rule[MEAN])
-    rule = _rule(views, rows, held, truth, tuned.head, mean, blocks)
-    whole = (*found.losses, *losses)
+    rule, whole = held.rule(tuned.head, np.asarray(found.rule[MEAN]), blocks), (*found.losses, *losses)
     return replace(found, head=tuned.head, rule=rule, tried=tried, losses=whole, backbone=tuned.backbone)
 
 
@@ -160,7 +182,7 @@ def _pace(how: How, n: int) -> Pace:
     return Pace(epochs=how.epochs or int(np.clip(round(STEPS * 8 / max(1, n)), 8, MOST_EPOCHS)))
 
 
-def _telling(how: How, name: str, losses: list[tuple[float, float | None]]) -> Callable[[Passed], None]:
+def _telling(how: How, name: str, losses: list[Loss]) -> Callable[[Passed], None]:
     """Moves a bar of a hundred parts, and keeps the losses."""
     step, done = how.bar(name, 100), [0]
 
@@ -171,45 +193,6 @@ def _telling(how: How, name: str, losses: list[tuple[float, float | None]]) -> C
         done[0] = now
 
     return told
-
-
-def answers_of(views: Views, rows: Ints, head: BoxHead, blocks: Blocks | None = None) -> list[NDArray[np.float64]]:
-    """Boxes (n, 6) in px of the pictures of these rows, of all scores."""
-    read_of = {layer.block: views.blocks[layer.block] for layer in head.maps} if blocks is None else blocks
-    found = []
-    for k, row in enumerate(rows):
-        at = np.array([row if blocks is None else k])
-        output = head.outputs(rows_of(read_of, at))[0]
-        output = output[output[:, 4] > 0].astype(np.float64)
-        size = (int(views.sizes[row, 0]), int(views.sizes[row, 1]))
-        found.append(np.concatenate([to_picture(output[:, :4], size, views.frame), output[:, 4:]], axis=1))
-    return found
-
-
-def _rule(
-    views: Views,
-    rows: Ints,
-    held: NDArray[np.bool_],
-    truth: BoxTruth,
-    head: BoxHead,
-    mean: NDArray[np.float64],
-    blocks: Blocks | None = None,
-) -> Rule:
-    """`blocks`: maps of the held-out pictures, where another network made them."""
-    n = len(truth.names)
-    shown, counting = np.full(n, HALF), np.full(n, HALF)
-    if held.any():
-        mine = truth.take(held)
-        marks = box_marks(mine, answers_of(views, rows[held], head, blocks))
-        there = mine.matrix().any(axis=0)
-        shown, counting = np.where(there, best_scores(marks), HALF), np.where(there, count_scores(marks), HALF)
-    named = ((SHOWN, shown), (COUNTED, counting), (MEAN, mean))
-    return {name: tuple(float(v) for v in values) for name, values in named}
-
-
-def _map50(views: Views, rows: Ints, truth: BoxTruth, head: BoxHead, blocks: Blocks | None = None) -> float:
-    """On the held-out pictures."""
-    return value(MAP50, box_marks(truth, answers_of(views, rows, head, blocks))) or 0.0
 
 
 def _settings(pace: Pace, head: BoxHead, n_held: int, n_epochs: int) -> tuple[Setting, ...]:
