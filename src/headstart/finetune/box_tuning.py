@@ -25,6 +25,7 @@ from headstart.finetune.checkpoint import Checkpoint
 from headstart.finetune.design import PLAIN, Arithmetic
 from headstart.finetune.paced import Pace, Paced, Passed
 from headstart.trunk.cut import find_cuts, layer_cut
+from headstart.trunk.layers import INPUT
 from headstart.trunk.network import Backbone
 from headstart.trunk.weights import fingerprint
 
@@ -52,15 +53,15 @@ class Above(nn.Module):
         names = [layer_cut(backbone, layer.block.removesuffix(MAP)) for layer in (stored[-1], *made)]
         pairs = itertools.pairwise(names)
         self.parts = nn.ModuleList(cuts.between(below, above) for below, above in pairs).requires_grad_(True)
-        self.layers, self.read = layers, len(stored) + len(made)
+        self.layers, self.n_read = layers, len(layers.enter)  # type: ignore[arg-type]
         self._network = [network]  # in a list: its other parameters are not this module's
 
     def forward(self, maps: Sequence[torch.Tensor], frame: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
         found = list(maps)
         for part in self.parts:
             found.append(part(found[-1]))
-        wanted: tuple[torch.Tensor, torch.Tensor] = self.layers(found[-len(self.layers.enter) :], frame)  # type: ignore[arg-type, index]
-        return wanted
+        answers: tuple[torch.Tensor, torch.Tensor] = self.layers(found[-self.n_read :], frame)
+        return answers
 
     def tuned(self, backbone: Backbone, cut: str) -> Backbone:
         """The backbone with what was learned, read at the same taps."""
@@ -98,13 +99,7 @@ def tune_boxes(  # noqa: PLR0913 - network, data and start are given, the rest i
 
     Raises OptionError where the network cannot be cut there.
     """
-    maps = (*lesson.maps, *made)
-    maps = maps if head is None else tuple(m for m in maps if m in head.maps)
-    if not made or (head is not None and maps != head.maps):
-        raise OptionError(
-            f"maps {', '.join(m.block for m in maps)}: those that the head reads, the last ones made anew"
-        )
-    maps = maps if head is not None else tuple(m for m in maps if m.block != "input")
+    maps = _read(lesson.maps, made, head)
     module = Above(backbone, lesson.maps, made, _layers(maps, lesson.n_classes, head, width, seed))
     module = module.to(memory_format=torch.channels_last)
     middle = all_places(maps, lesson.frame)
@@ -122,6 +117,16 @@ def tune_boxes(  # noqa: PLR0913 - network, data and start are given, the rest i
     assert isinstance(done, Above)
     found = head_of(done.layers, maps, lesson.frame, lesson.n_classes, width if head is None else head.width)
     return Tuned(done.tuned(backbone, lesson.maps[-1].block.removesuffix(MAP)), found)
+
+
+def _read(stored: tuple[Layer, ...], made: tuple[Layer, ...], head: BoxHead | None) -> tuple[Layer, ...]:
+    """The maps that the head reads: its own, or all but the pixels. Raises OptionError."""
+    every = (*stored, *made)
+    maps = tuple(layer for layer in every if layer.block != INPUT) if head is None else head.maps
+    if not made or every[-len(maps) :] != maps:
+        names = ", ".join(layer.block for layer in every)
+        raise OptionError(f"maps {names}: needed are those that the head reads, the last of them made anew")
+    return maps
 
 
 def _layers(maps: tuple[Layer, ...], n_classes: int, head: BoxHead | None, width: int, seed: int) -> nn.Module:
