@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headstart.report import classes, identities, oddities, otherwise, segments, tags, values
+from headstart.report import boxes, classes, identities, oddities, otherwise, segments, tags, values
 from headstart.report.content import ReportData
 from headstart.report.telling import Telling
 from headstart.report.words import (
@@ -22,6 +22,7 @@ TELLINGS: dict[str, Telling] = {
     "recognise": identities.TELLING,
     "anomaly": oddities.TELLING,
     "segment": segments.TELLING,
+    "detect": boxes.TELLING,
 }
 
 

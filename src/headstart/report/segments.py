@@ -164,7 +164,10 @@ TELLING = Telling(
     further={},
     sections=sections,
     galleries={
-        "worst": ("Worst answers", "The judged images that have least in common with their true masks."),
+        "worst": (
+            "Worst answers",
+            "The judged images that have least in common with their masks: truth left, answer right.",
+        ),
         "least_certain": ("Least certain", ""),
         "most_certain": ("Most certain and right", ""),
     },
@@ -188,7 +191,6 @@ TELLING = Telling(
     tables=tables,
     truths="masks",
     outputs="masks",
-    looked="Below each picture the true mask is on the left, the model's on the right.",
     loss=("loss", "loss"),
     tried=("1 - mean IoU", "mean IoU"),
 )

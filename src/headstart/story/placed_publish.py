@@ -212,7 +212,7 @@ def worst_pictures(fitted: Fitted) -> tuple[report.Picture, ...]:
         said = task.said(seen.targets.names, answer, rule)
         told = task.said(seen.targets.names, truth, {})
         name = str(seen.table.names[row])
-        shown.append(report.Picture(jpeg(plain), name, told, said, None, looked=jpeg(drawn)))
+        shown.append(report.Picture(jpeg(drawn), name, told, said, None))
     return tuple(shown)
 
 
