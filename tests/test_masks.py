@@ -139,6 +139,32 @@ def test_masks_whose_size_does_not_decide_follow_those_whose_size_does(tmp_path:
         np.testing.assert_array_equal(truth.mask(k), upright(stored, orientation))
 
 
+def test_parts_as_voc_lists_them(tmp_path: Path) -> None:
+    for k in range(4):
+        picture(tmp_path / "VOC/JPEGImages" / f"{k}.jpg")
+        mask(tmp_path / "VOC/SegmentationClass" / f"{k}.png", numbers(k))
+        mask(tmp_path / "VOC/SegmentationObject" / f"{k}.png", numbers(k))
+    lists = tmp_path / "VOC/ImageSets/Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("0\n1\n2\n")
+    (lists / "val.txt").write_text("3\n")
+    assert list(segments(tmp_path / "VOC").splits) == ["train"] * 3 + ["validation"]
+
+
+def test_black_and_white_jpegs_are_masks(tmp_path: Path) -> None:
+    made(tmp_path)
+    rng = np.random.default_rng(0)
+    blobs = [np.kron(rng.integers(0, 2, (2, 2)), np.ones((32, 32))).astype(np.uint8) for _ in range(4)]
+    for k, blob in enumerate(blobs):
+        blob[:32, :32], blob[32:, 32:] = 0, 1
+        (tmp_path / "masks" / f"{k}.png").unlink()
+        picture(tmp_path / "images" / f"{k}.png", (64, 64))
+        mask(tmp_path / "masks" / f"{k}.jpg", blob * 255)
+    truth = mask_targets(segments(tmp_path))
+    assert truth.names == ("background", "foreground")
+    np.testing.assert_array_equal(truth.mask(2), blobs[2])
+
+
 def test_names_void_and_colours_of_a_file(tmp_path: Path) -> None:
     colours = np.array([[128, 64, 0], [0, 0, 255], [10, 20, 30]], np.uint8)
     made(tmp_path)
