@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from headstart.cli.arguments import parser
 from headstart.data import mask_text
-from headstart.data.mask_classes import classes_given, read_classes
+from headstart.data.mask_classes import FILES, classes_given, read_classes
 from headstart.data.mask_text import mask_of, published
 from headstart.data.masks import mask_targets
 from headstart.data.placing import VOID, upright
@@ -579,6 +582,21 @@ def test_what_is_handed_on_names_no_path_and_is_equal_for_equal_masks(tmp_path: 
     assert str(tmp_path) not in first
     assert mask_text.said(table.labels[0], ("sky", "road", "car")).count(" %") == 3
     assert published("") == mask_text.said("", ()) == ""
+
+
+def test_the_page_on_segmentation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    made(tmp_path / "camvid")
+    Path("classes.txt").write_text("sky\nroad\ncar\n")
+    page = (Path(__file__).resolve().parents[1] / "docs" / "segmentation.md").read_text(encoding="utf-8")
+    known: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(block, known)
+    assert known["truth"].names == ("sky", "road", "car")
+    for line in re.findall(r"^headstart (.*)$", page, re.MULTILINE):
+        parser().parse_args(shlex.split(line))
+    for name in re.findall(r"`(\w+\.(?:txt|csv))`", page.partition("lies beside the folders")[2].partition("...")[0]):
+        assert name in FILES
 
 
 def test_camvid(shared: Path) -> None:
