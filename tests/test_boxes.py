@@ -224,6 +224,8 @@ def test_an_annotation_of_two_pictures_of_one_name_is_neithers(tmp_path: Path) -
         ((20, 20, 3), [("cell", 1, 1, 20, 15)], False),  # of another shape, and both fit: the file is believed
         ((80, 60, 3), [("cell", 1, 1, 40, 30)], True),
         ((20, 15, 3), [("cell", 1, 1, 40, 30)], False),  # the box fits the file alone
+        ((80, 60, 3), [("cell", 1, 1, 40 - k, 30 - k) for k in range(9)], False),  # none leaves the smaller one
+        ((80, 60, 3), [("cell", 1, 1, 40 - k, 30 - k) for k in range(3)], True),  # which three may by chance
     ],
 )
 def test_boxes_are_scaled_where_they_were_drawn_on_another_size(
@@ -264,6 +266,19 @@ def test_a_box_stays_on_its_thing_when_exif_turns_the_picture(tmp_path: Path, or
         noted(table, "drawn on it as it is stored, and turned with it: 1")
         displayed = in_voc(tmp_path, {"a": voc("a.jpg", ("dot", 10, 5, 15, 8), size=(31, 41, 3))})
         assert told(displayed)["a"] == [Box(0, 9, 4, 15, 8)]
+
+
+def test_a_picture_that_says_its_size_late_is_read_whole(tmp_path: Path) -> None:
+    (tmp_path / "JPEGImages").mkdir()
+    image, exif = Image.new("RGB", (WIDTH, HEIGHT)), Image.Exif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "JPEGImages/a.jpg", exif=exif, icc_profile=bytes(200_000))
+    table = in_voc(tmp_path, {"a": voc("a.jpg", ("cell", 1, 1, 99, 99), size=None)})
+    assert told(table)["a"] == [Box(0, 0, 0, HEIGHT, WIDTH)]
+    (tmp_path / "JPEGImages/b.jpg").write_bytes(b"\xff\xd8 no picture")
+    table = in_voc(tmp_path, {"b": voc("b.jpg", GOOD)})
+    assert told(table)["b"] is None
+    noted(table, "pictures that cannot be read: 1")
 
 
 def test_classes_are_those_that_teach(tmp_path: Path) -> None:

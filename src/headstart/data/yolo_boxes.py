@@ -33,7 +33,8 @@ def label_files(place: Place) -> dict[Key, str]:
     found = {}
     for path in place.files(".txt"):
         key = key_of(place.root, path)
-        if key in keys or (is_annotation(Path(path).parent.name) and Path(path).name.lower() not in NAMES):
+        folders = Path(path).relative_to(place.root).parts[:-1]
+        if key in keys or (any(map(is_annotation, folders)) and Path(path).name.lower() not in NAMES):
             found[key] = path
     fitting = [path for key, path in found.items() if key in keys]
     if not any(_is_label(path) for path in islice(fitting, LOOKED_AT)):
