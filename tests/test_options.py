@@ -161,6 +161,7 @@ WRONG = [
     ("predict MODEL", "-o f.txt", "must end in"),
     ("predict MODEL", f"--explain {sys.executable}", "is no folder"),
     ("predict MODEL", "--explain=", "--explain is empty"),
+    ("predict MODEL", "--masks=", "--masks is empty"),
     ("compare", "--epochs 0", "1 to 10000"),
     ("compare", "--augment fotos", "one of photo"),
     ("compare", "--curve --freeze-depth", "leave one of them out"),

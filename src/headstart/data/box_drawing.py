@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from headstart.data import images
-from headstart.data.overlay import SIDE
+from headstart.data.overlay import SIDE, as_jpeg
 from headstart.data.shapes import shape_of
 
 # Told apart by all kinds of colour vision (Okabe and Ito 2008, Color Universal Design), without black; darker where
@@ -47,9 +46,7 @@ def draw_boxes(source: bytes | NDArray[Any], boxes: Sequence[Drawn], side: int =
     """A JPEG with these boxes, the later above the earlier. side: px, the longer one at most. Raises ImageError."""
     shown = images.small(source, side)
     size = source.shape[:2] if isinstance(source, np.ndarray) else shape_of(source).upright[::-1]
-    buffer = io.BytesIO()
-    Image.fromarray(with_boxes(shown, (size[0], size[1]), boxes)).save(buffer, "JPEG", quality=90)
-    return buffer.getvalue()
+    return as_jpeg(with_boxes(shown, (size[0], size[1]), boxes))
 
 
 def with_boxes(pixels: NDArray[np.uint8], size: tuple[int, int], boxes: Sequence[Drawn]) -> NDArray[np.uint8]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from headstart.data import images
-from headstart.data.overlay import SIDE
+from headstart.data.overlay import SIDE, as_jpeg
 from headstart.data.placing import VOID
 from headstart.data.preprocess import Preprocess
 
@@ -77,9 +77,7 @@ def painted(
     ImageError.
     """
     picture = paint(images.small(source, side, preprocess=preprocess), numbers, colours, clear)
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=90)
-    return buffer.getvalue()
+    return as_jpeg(picture)
 
 
 def paint(picture: Pixels, numbers: Pixels, colours: Pixels | None = None, clear: Collection[int] = (VOID,)) -> Pixels:

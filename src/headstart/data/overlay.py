@@ -40,6 +40,25 @@ def overlay(
     pixels = np.asarray(picture, np.float64) * UNSEEN
     view = np.asarray(picture, np.float64)[top : top + size[1], left : left + size[0]]
     pixels[top : top + size[1], left : left + size[0]] = view * (1 - strength) + colour * strength
+    return as_jpeg(pixels.round().astype(np.uint8))
+
+
+def as_jpeg(pixels: npt.NDArray[np.uint8], quality: int = 90) -> bytes:
+    """A picture (height, width, 3) as a JPEG."""
     buffer = io.BytesIO()
-    Image.fromarray(pixels.round().astype(np.uint8)).save(buffer, "JPEG", quality=90)
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
+
+
+def small_jpeg(pixels: npt.NDArray[np.uint8], side: int, most: int) -> bytes:
+    """The same of at most `most` bytes, as large (its longer side up to `side` px) and as fine as that allows; b"" where
+    nothing does."""
+    picture = Image.fromarray(pixels)
+    for share in (1.0, 0.75, 0.5, 0.375):
+        smaller = picture.copy()
+        smaller.thumbnail((round(side * share), round(side * share)))
+        for quality in (85, 70, 50):
+            found = as_jpeg(np.asarray(smaller), quality)
+            if len(found) <= most:
+                return found
+    return b""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from headstart.data import images
+from headstart.data.overlay import as_jpeg
 from headstart.data.table import Table
 from headstart.errors import ImageError, OutputError
 from headstart.files.cells import csv_bytes
@@ -49,10 +47,8 @@ class Drawer:
                 plain = images.small(self.table.read(said.row), DRAWN, preprocess=self.model.backbone.preprocess)
             except ImageError:  # it could be read a moment ago
                 return found
-            buffer = io.BytesIO()
             picture = task.drawn(plain, said.size, self.model.names, said.answer, None, self.model.rule)
-            Image.fromarray(picture).save(buffer, "JPEG", quality=90)
-            _write(self.drawn / f"{name}.jpg", buffer.getvalue())
+            _write(self.drawn / f"{name}.jpg", as_jpeg(picture))
         return found
 
 

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import io
 import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from headstart import recipe, report
 from headstart.counted import counted
 from headstart.data import images
 from headstart.data.duplicates import find_leaks
+from headstart.data.overlay import small_jpeg
 from headstart.data.splits import write_split
 from headstart.data.table import Table
 from headstart.data.targets import counts
@@ -212,22 +210,8 @@ def worst_pictures(fitted: Fitted) -> tuple[report.Picture, ...]:
         said = task.said(seen.targets.names, answer, rule)
         told = task.said(seen.targets.names, truth, {})
         name = str(seen.table.names[row])
-        shown.append(report.Picture(jpeg(drawn), name, told, said, None))
+        shown.append(report.Picture(small_jpeg(drawn, SHOWN, MAX_JPEG_BYTES), name, told, said, None))
     return tuple(shown)
-
-
-def jpeg(pixels: NDArray[np.uint8], most: int = MAX_JPEG_BYTES) -> bytes:
-    """A picture as a JPEG of at most so many bytes, as fine as fits."""
-    picture = Image.fromarray(pixels)
-    for side in (SHOWN, 480, 320, 240):
-        small = picture.copy()
-        small.thumbnail((side, side))
-        for quality in (85, 70, 50):
-            buffer = io.BytesIO()
-            small.save(buffer, "JPEG", quality=quality)
-            if len(buffer.getvalue()) <= most:
-                return buffer.getvalue()
-    return b""
 
 
 def _layers_read(fitted: Fitted) -> tuple[str, ...]:

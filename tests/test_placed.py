@@ -1,0 +1,266 @@
+"""Tasks whose answers lie in the picture, from the folder to the saved model: laws that hold for masks and boxes."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import TINY
+from PIL import Image
+
+from headstart.data.table import Table, list_images, read_table
+from headstart.errors import OptionError
+from headstart.files.bundle import read_bundle
+from headstart.ship import placed as shipped
+from headstart.ship.placed import Placed, Said
+from headstart.story import placed
+from headstart.story.options import Options
+from headstart.story.placed_judge import evaluate
+from headstart.tasks.held_maps import cut_named
+from headstart.tasks.known import PLACED
+from headstart.tasks.placed import stacked
+
+COLOURS = {"ball": (220, 40, 30), "box": (30, 60, 220)}
+SIZE = (72, 96)  # (height, width) px
+SMALL = Options(backbone="test_efficientnet", weights="none", size=64, precision="f32", epochs=2, augment="none")
+
+
+def write_scene(folder: Path, n: int, seed: int) -> None:
+    """Pictures with red and blue rectangles on grey noise, their masks, and their boxes in VOC's form."""
+    rng = np.random.default_rng(seed)
+    for part in ("images", "masks", "Annotations"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    for k in range(n):
+        pixels = rng.integers(90, 140, (*SIZE, 3)).astype(np.uint8)
+        mask, boxes = np.zeros(SIZE, np.uint8), []
+        for kind, (name, colour) in enumerate(COLOURS.items(), 1):
+            x, y = int(rng.integers(kind == 2 and 48, 24 if kind == 1 else 68)), int(rng.integers(0, 40))
+            wide, high = (int(v) for v in rng.integers(18, 27, 2))
+            pixels[y : y + high, x : x + wide] = colour
+            mask[y : y + high, x : x + wide] = kind
+            boxes.append((name, x + 1, y + 1, min(x + wide, SIZE[1]), min(y + high, SIZE[0])))
+        Image.fromarray(pixels).save(folder / "images" / f"{k:02}.png")
+        Image.fromarray(mask).save(folder / "masks" / f"{k:02}.png")
+        things = "".join(
+            f"<object><name>{name}</name><bndbox><xmin>{a}</xmin><ymin>{b}</ymin><xmax>{c}</xmax><ymax>{d}</ymax></bndbox>"
+            "</object>"
+            for name, a, b, c, d in boxes
+        )
+        size = f"<size><width>{SIZE[1]}</width><height>{SIZE[0]}</height><depth>3</depth></size>"
+        text = f"<annotation><filename>{k:02}.png</filename>{size}{things}</annotation>"
+        (folder / "Annotations" / f"{k:02}.xml").write_text(text)
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("scenes")
+    write_scene(root / "train", 36, 0)
+    write_scene(root / "test", 8, 1)
+    for part in ("train", "test"):
+        (root / "voc" / part).mkdir(parents=True)
+        (root / "voc" / part / "JPEGImages").symlink_to(root / part / "images")
+        (root / "voc" / part / "Annotations").symlink_to(root / part / "Annotations")
+    (root / "classes.txt").write_text("ground\nball\nbox\n")
+    return root
+
+
+def table_of(scenes: Path, task: str) -> Table:
+    if task == "detect":
+        return read_table(scenes / "voc", task="detect")
+    return read_table(scenes, task="segment", classes=str(scenes / "classes.txt"))
+
+
+Fit = Callable[[str], tuple[placed.Fitted, Path]]
+
+
+@pytest.fixture(scope="module")
+def fitted(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Fit:
+    from headstart.story.placed_publish import save
+
+    made: dict[str, tuple[placed.Fitted, Path]] = {}
+
+    def fit(task: str) -> tuple[placed.Fitted, Path]:
+        if task not in made:
+            found = placed.fit(PLACED[task], table_of(scenes, task), SMALL)
+            folder = tmp_path_factory.mktemp("models") / task
+            save(found, folder, "scenes", f"headstart fit scenes --task {task}")
+            made[task] = found, folder
+        return made[task]
+
+    return fit
+
+
+def said(model: Placed, table: Table) -> list[Said]:
+    found: list[Said] = []
+    shipped.predict(model, table, found.append)
+    return found
+
+
+def test_masks_of_plain_colours_are_found(fitted: Fit) -> None:
+    found, _ = fitted("segment")
+    assert found.score.value("miou") > 0.6
+    assert found.against[0].score.value("miou") < 0.4
+    assert found.against[0].difference["difference"]["low"] is not None
+
+
+@pytest.mark.parametrize("task", PLACED)
+def test_a_saved_model_is_judged_as_the_fit_was(fitted: Fit, scenes: Path, task: str) -> None:
+    found, folder = fitted(task)
+    table = table_of(scenes, task)
+    model = shipped.unpack(read_bundle(folder))
+    score, _, unread = evaluate(model, table.take(table.splits == "test"))
+    assert not unread
+    assert score.estimates == found.score.estimates
+
+
+@pytest.mark.parametrize("task", PLACED)
+def test_an_answer_does_not_depend_on_the_images_beside_it(fitted: Fit, scenes: Path, task: str) -> None:
+    model = shipped.unpack(read_bundle(fitted(task)[1]))
+    paths = sorted((scenes / "test" / "images").iterdir())[:5]
+    together = said(model, list_images(paths))
+    for one, path in zip(together, paths, strict=True):
+        alone = said(model, list_images([path]))[0]
+        assert one.answer is not None
+        assert alone.answer is not None
+        assert np.array_equal(one.answer, alone.answer)
+
+
+@pytest.mark.parametrize("task", PLACED)
+def test_what_judges_does_not_teach(fitted: Fit, scenes: Path, task: str) -> None:
+    """Another truth of the test images leaves every number of the head as it is."""
+    table = table_of(scenes, task)
+    labels = table.labels.copy()
+    test = np.flatnonzero(table.splits == "test")
+    labels[test] = labels[np.roll(test, 1)]
+    again = placed.fit(PLACED[task], replace(table, labels=labels), SMALL)
+    first, _ = fitted(task)
+    assert again.score.estimates != first.score.estimates
+    for name, tensor in first.taught.head.tensors().items():
+        assert np.array_equal(tensor, again.taught.head.tensors()[name]), name
+    assert first.taught.rule == again.taught.rule
+
+
+def test_a_turned_picture_has_the_turned_mask_size_and_the_same_classes(
+    fitted: Fit, scenes: Path, tmp_path: Path
+) -> None:
+    """Orientation 6 of a picture that is stored lying: the answer is of the picture as it is displayed."""
+    model = shipped.unpack(read_bundle(fitted("segment")[1]))
+    picture = Image.open(scenes / "test" / "images" / "00.png")
+    lying = picture.transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    lying.save(tmp_path / "turned.png", exif=exif)
+    plain, turned = said(model, list_images([scenes / "test" / "images" / "00.png", tmp_path / "turned.png"]))
+    assert plain.answer is not None
+    assert turned.answer is not None
+    assert turned.answer.shape == SIZE
+    assert np.array_equal(plain.answer, turned.answer)
+
+
+def test_masks_are_files_in_the_pictures_own_pixels(
+    fitted: Fit, scenes: Path, tmp_path: Path, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    folder = fitted("segment")[1]
+    images = scenes / "test" / "images"
+    out, masks, drawn = tmp_path / "out.csv", tmp_path / "masks", tmp_path / "drawn"
+    code, _, _ = run("predict", folder, images, "-o", out, "--masks", masks, "--explain", drawn)
+    assert code == 0
+    rows = list(csv.DictReader(out.open()))
+    model = shipped.unpack(read_bundle(folder))
+    for row, one in zip(rows, said(model, list_images([images])), strict=True):
+        mask = np.asarray(Image.open(row["mask"]))
+        assert np.array_equal(mask, one.answer)
+        shares = [float(row[f"share_{name}"]) for name in ("ground", "ball", "box")]
+        assert sum(shares) == pytest.approx(1, abs=1e-5)
+        assert shares[1] == pytest.approx((mask == 1).mean(), abs=1e-5)
+    assert len(list(drawn.glob("*.jpg"))) == len(rows)
+
+
+def test_boxes_are_rows_json_and_coco(
+    fitted: Fit, scenes: Path, tmp_path: Path, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    folder, images = fitted("detect")[1], scenes / "test" / "images"
+    code, text, _ = run("predict", folder, images, "--json")
+    assert code == 0
+    records = json.loads(text)
+    for name in ("boxes.csv", "boxes.coco.json"):
+        assert run("predict", folder, images, "-o", tmp_path / name)[0] == 0
+    rows = list(csv.DictReader((tmp_path / "boxes.csv").open()))
+    coco = json.loads((tmp_path / "boxes.coco.json").read_text())
+    n = sum(len(record["boxes"]) for record in records)
+    assert n == len(coco["annotations"]) == sum(row["label"] != "" for row in rows)
+    for record in records:
+        for box in record["boxes"]:
+            assert 0 <= box["x1"] < box["x2"] <= SIZE[1]
+            assert 0 <= box["y1"] < box["y2"] <= SIZE[0]
+
+
+@pytest.mark.parametrize("task", PLACED)
+def test_the_commands_fit_evaluate_and_inspect(
+    scenes: Path, tmp_path: Path, run: Callable[..., tuple[int, str, str]], task: str
+) -> None:
+    data = scenes / "voc" if task == "detect" else scenes
+    more = () if task == "detect" else ("--classes", scenes / "classes.txt")
+    model = tmp_path / "model"
+    options = ("--task", task, *more, *TINY, "--epochs", "1", "--augment", "none")
+    code, text, _ = run("fit", data, "-o", model, *options, "--json")
+    assert code == 0
+    found = json.loads(text)
+    code, text, _ = run("evaluate", model, data, *more, "--json")
+    assert code == 0
+    head = PLACED[task].headline.name
+    assert json.loads(text)[head] == found["test"][head]
+    code, text, _ = run("inspect", data, "--task", task, *more, *TINY, "--json")
+    assert code == 0
+    assert json.loads(text)["images"] == 44
+    assert "</html>" in (model / "report.html").read_text()
+    assert str(scenes) not in (model / "split.parquet").read_bytes().decode("latin-1")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--taps last", "--taps last has no effect on --task segment"),
+        ("--threshold 0.5", "has no effect on --task segment"),
+        ("--tune 3", "--tune 3 is not allowed here"),
+        ("--add-to model", "is not there for --task segment"),
+    ],
+)
+def test_what_has_no_effect_is_refused(
+    scenes: Path, tmp_path: Path, run: Callable[..., tuple[int, str, str]], words: str, message: str
+) -> None:
+    options = ("--task", "segment", "--classes", scenes / "classes.txt", *TINY, "--epochs", "1")
+    code, _, errors = run("fit", scenes, "-o", tmp_path / "model", *options, *words.split())
+    assert code in (1, 2)
+    assert message in errors
+    assert not (tmp_path / "model").exists()
+
+
+def test_other_commands_say_that_they_do_not_take_such_a_model(
+    fitted: Fit, run: Callable[..., tuple[int, str, str]], scenes: Path
+) -> None:
+    code, _, errors = run("export", fitted("segment")[1], "--to", "onnx")
+    assert code == 1
+    assert "whose answers lie in the picture" in errors
+    code, _, errors = run("rank", scenes, "--task", "segment")
+    assert code == 2
+    assert "rank does not take --task segment" in errors
+
+
+def test_a_stage_is_named_as_it_is_or_by_a_word() -> None:
+    stages = ["a", "b", "c", "d", "e"]
+    assert [cut_named(word, stages) for word in ("last", "all", "auto", "b")] == ["d", "a", "c", "b"]
+    with pytest.raises(OptionError, match="--tune e is not allowed"):
+        cut_named("e", stages)
+
+
+def test_marks_of_different_lengths_are_filled_up() -> None:
+    each = [{"score": np.array([0.5]), "n": np.array(1)}, {"score": np.array([0.9, 0.1, 0.3]), "n": np.array(3)}]
+    marks = stacked(each, {"score": -1})
+    assert marks["score"].tolist() == [[0.5, -1, -1], [0.9, 0.1, 0.3]]
+    assert marks["n"].tolist() == [1, 3]
