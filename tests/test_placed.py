@@ -27,7 +27,8 @@ from headstart.tasks.placed import stacked
 
 COLOURS = {"ball": (220, 40, 30), "box": (30, 60, 220)}
 SIZE = (72, 96)  # (height, width) px
-SMALL = Options(backbone="test_efficientnet", weights="none", size=64, precision="f32", epochs=2, augment="none")
+EPOCHS = {"segment": 2, "detect": 30}
+SMALL = Options(backbone="test_efficientnet", weights="none", size=64, precision="f32", augment="none")
 
 
 def write_scene(folder: Path, n: int, seed: int) -> None:
@@ -86,7 +87,7 @@ def fitted(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Fit:
 
     def fit(task: str) -> tuple[placed.Fitted, Path]:
         if task not in made:
-            found = placed.fit(PLACED[task], table_of(scenes, task), SMALL)
+            found = placed.fit(PLACED[task], table_of(scenes, task), replace(SMALL, epochs=EPOCHS[task]))
             folder = tmp_path_factory.mktemp("models") / task
             save(found, folder, "scenes", f"headstart fit scenes --task {task}")
             made[task] = found, folder
@@ -137,9 +138,10 @@ def test_what_judges_does_not_teach(fitted: Fit, scenes: Path, task: str) -> Non
     labels = table.labels.copy()
     test = np.flatnonzero(table.splits == "test")
     labels[test] = labels[np.roll(test, 1)]
-    again = placed.fit(PLACED[task], replace(table, labels=labels), SMALL)
+    again = placed.fit(PLACED[task], replace(table, labels=labels), replace(SMALL, epochs=EPOCHS[task]))
     first, _ = fitted(task)
-    assert again.score.estimates != first.score.estimates
+    column = {"segment": "confusion", "detect": "true_side"}[task]
+    assert not np.array_equal(again.marks[column], first.marks[column])
     for name, tensor in first.taught.head.tensors().items():
         assert np.array_equal(tensor, again.taught.head.tensors()[name]), name
     assert first.taught.rule == again.taught.rule
@@ -228,7 +230,6 @@ def test_the_commands_fit_evaluate_and_inspect(
         ("--taps last", "--taps last has no effect on --task segment"),
         ("--threshold 0.5", "has no effect on --task segment"),
         ("--tune 3", "--tune 3 is not allowed here"),
-        ("--add-to model", "is not there for --task segment"),
     ],
 )
 def test_what_has_no_effect_is_refused(
