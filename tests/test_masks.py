@@ -132,6 +132,16 @@ def test_a_mask_belongs_to_the_picture_as_displayed_or_as_stored(
         assert ("as it is stored" in notes(root)) == (how == "stored" and decided)
 
 
+def test_a_mask_with_an_orientation_of_its_own_is_displayed_by_it(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    for k in range(2):
+        picture(tmp_path / "images" / f"{k}.jpg", SIZE, 3)
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        Image.fromarray(numbers(k)).save(tmp_path / "masks" / f"{k}.png", exif=exif)
+    np.testing.assert_array_equal(mask_targets(segments(tmp_path)).mask(1), upright(numbers(1), 3))
+
+
 def test_masks_whose_size_does_not_decide_follow_those_whose_size_does(tmp_path: Path) -> None:
     stored = numbers(1)
     for k, orientation in enumerate((6, 3, 1)):

@@ -2,7 +2,8 @@
 
 A mask belongs to the picture as it is displayed. Where its size is that of the picture as it is stored, and not as it
 is displayed, it belongs to that and is turned with it. A picture that is stored upside down or mirrored has the same
-size either way: its mask is taken as those are whose size decides; where none does, as displayed.
+size either way: its mask is taken as those are whose size decides; where none does, as displayed. A mask with an EXIF
+orientation of its own is displayed by that.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from headstart.data.limits import DEFAULT_LIMITS
 from headstart.data.mask_classes import Classes, classes_seen
 from headstart.data.mask_files import mask_bytes, number_of, values_of
 from headstart.data.mask_text import Drawn, Shape, drawn
-from headstart.data.placing import VOID, Size
+from headstart.data.placing import VOID, Size, upright_size
 from headstart.data.shapes import Shape as Stored
 from headstart.data.shapes import shape_of
 from headstart.data.sources import FileSource, Found, Row
@@ -70,12 +71,13 @@ class Remarks:
 
 @dataclass(frozen=True)
 class Looked:
-    """What a mask holds. size: (height, width) px. pixels: of each value as a text, of shapes of each class number.
+    """What a mask holds. size: (height, width) px. own: the EXIF orientation that its file has itself. pixels: of each value as a text, of shapes of each class number.
     stored: of the picture; None where that cannot be read, which is said when it is decoded. why: it is set aside."""
 
     size: Size = (0, 0)
     pixels: dict[str, int] = field(default_factory=dict)
     stored: Stored | None = None
+    own: int = 1
     why: str = ""
 
 
@@ -116,7 +118,8 @@ def _look(one: Pictured, meant: dict[str, int] | None) -> Looked:
     try:
         if one.mask is None:
             return _looked_at_shapes(one, stored)
-        values = values_of(mask_bytes(one.mask))
+        data = mask_bytes(one.mask)
+        values, own = values_of(data), shape_of(data).orientation
     except ImageError as error:
         return Looked(why=f"set aside, {error}")
     pixels: dict[str, int] = {}
@@ -124,7 +127,7 @@ def _look(one: Pictured, meant: dict[str, int] | None) -> Looked:
         key = values.key(code, meant)
         pixels[key] = pixels.get(key, 0) + n
     height, width = values.codes.shape
-    return Looked((height, width), pixels, stored)
+    return Looked((height, width), pixels, stored, own)
 
 
 def _looked_at_shapes(one: Pictured, stored: Stored | None) -> Looked:
@@ -173,7 +176,9 @@ def _truth(one: Pictured, seen: Looked, named: Classes, turning: bool, remarks: 
     orientation = 1
     if seen.stored is not None:
         shown_as, kept_as = seen.stored.upright[::-1], seen.stored.stored[::-1]
-        if seen.size == kept_as and (kept_as != shown_as or turning):
+        if seen.own != 1 and upright_size(seen.size, seen.own) == shown_as:
+            orientation = seen.own
+        elif seen.size == kept_as and (kept_as != shown_as or turning):
             orientation = seen.stored.orientation
         elif seen.size != shown_as:
             return aside(f"set aside, the mask is {_px(seen.size)} and the picture {_px(shown_as)}")

@@ -226,25 +226,29 @@ def unpacked(text: str) -> list[int]:
 
 
 def _area(outline: Outline) -> float:
-    if isinstance(outline, dict):
-        return float(sum(n for n in outline["counts"][1::2] if isinstance(n, int)))
-    try:
-        x, y = np.asarray(outline[: len(outline) // 2 * 2], np.float64).reshape(-1, 2).T
-    except (ValueError, TypeError):
+    """In px; 0 of what cannot be drawn."""
+    if _wrong_with(outline):
         return 0.0
+    if isinstance(outline, dict):
+        return float(sum(outline["counts"][1::2]))
+    x, y = np.asarray(outline, np.float64).reshape(-1, 2).T
     return float(abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2)
+
+
+def _wrong_with(outline: Outline) -> str:
+    """Why an outline cannot be drawn; "" if it can."""
+    values = outline["counts"] if isinstance(outline, dict) else outline
+    kinds = int if isinstance(outline, dict) else int | float
+    if not all(isinstance(v, kinds) and not isinstance(v, bool) and abs(v) <= FARTHEST for v in values):
+        return f"set aside, a shape has a corner or a run that is no number of px (of {FARTHEST:,} at most)"
+    if not isinstance(outline, dict) and len(values) % 2:
+        return "set aside, a polygon has an odd number of coordinates"
+    return ""
 
 
 def _fault(shapes: Iterable[Marked]) -> str:
     """Why the shapes of a picture cannot be drawn; "" if they can."""
-    for mark in shapes:
-        values = mark.outline["counts"] if isinstance(mark.outline, dict) else mark.outline
-        kinds = int if isinstance(mark.outline, dict) else int | float
-        if not all(isinstance(v, kinds) and not isinstance(v, bool) and abs(v) <= FARTHEST for v in values):
-            return f"set aside, a shape has a corner or a run that is no number of px (of {FARTHEST:,} at most)"
-        if not isinstance(mark.outline, dict) and len(values) % 2:
-            return "set aside, a polygon has an odd number of coordinates"
-    return ""
+    return next((wrong for mark in shapes if (wrong := _wrong_with(mark.outline))), "")
 
 
 def _stated(width: Any, height: Any) -> Size | None:
