@@ -71,8 +71,9 @@ class Remarks:
 
 @dataclass(frozen=True)
 class Looked:
-    """What a mask holds. size: (height, width) px. own: the EXIF orientation that its file has itself. pixels: of each value as a text, of shapes of each class number.
-    stored: of the picture; None where that cannot be read, which is said when it is decoded. why: it is set aside."""
+    """What a mask holds. size: (height, width) px. own: the EXIF orientation of its file. pixels: of each value as a
+    text, of shapes of each class number. stored: of the picture; None where that cannot be read, which is said when it
+    is decoded. why: it is set aside."""
 
     size: Size = (0, 0)
     pixels: dict[str, int] = field(default_factory=dict)
@@ -165,6 +166,18 @@ def _turning(looked: Iterable[Looked]) -> bool:
     return as_stored > sum(size == stored.upright[::-1] for size, stored in decisive)
 
 
+def _orientation(seen: Looked, turning: bool) -> int | None:
+    """By which a mask is turned to lie as its picture is displayed; None where it has another size."""
+    if seen.stored is None:
+        return 1
+    shown_as, kept_as = seen.stored.upright[::-1], seen.stored.stored[::-1]
+    if seen.own != 1 and upright_size(seen.size, seen.own) == shown_as:
+        return seen.own
+    if seen.size == kept_as and (kept_as != shown_as or turning):
+        return seen.stored.orientation
+    return 1 if seen.size == shown_as else None
+
+
 def _truth(one: Pictured, seen: Looked, named: Classes, turning: bool, remarks: Remarks) -> Drawn | None:
     """The truth of a picture; None, with a remark, where there is none."""
 
@@ -173,15 +186,10 @@ def _truth(one: Pictured, seen: Looked, named: Classes, turning: bool, remarks: 
 
     if seen.why:
         return aside(seen.why)
-    orientation = 1
-    if seen.stored is not None:
-        shown_as, kept_as = seen.stored.upright[::-1], seen.stored.stored[::-1]
-        if seen.own != 1 and upright_size(seen.size, seen.own) == shown_as:
-            orientation = seen.own
-        elif seen.size == kept_as and (kept_as != shown_as or turning):
-            orientation = seen.stored.orientation
-        elif seen.size != shown_as:
-            return aside(f"set aside, the mask is {_px(seen.size)} and the picture {_px(shown_as)}")
+    orientation = _orientation(seen, turning)
+    if orientation is None:
+        assert seen.stored is not None
+        return aside(f"set aside, the mask is {_px(seen.size)} and the picture {_px(seen.stored.upright[::-1])}")
     if orientation != 1:
         remarks.add("the mask belongs to the picture as it is stored, and is turned with it", one.name)
     pixels: dict[int, int] = {}
