@@ -294,6 +294,15 @@ def test_a_list_with_masks_splits_and_groups(tmp_path: Path) -> None:
     np.testing.assert_array_equal(other.mask(3, SIZE), np.full(SIZE, VOID))
 
 
+def test_the_past_teaches_and_the_latest_pictures_judge(tmp_path: Path) -> None:
+    made(tmp_path, 10)
+    lines = [f"images/{k}.png,masks/{k}.png,2020-01-{28 - k:02d}" for k in range(10)]
+    (tmp_path / "list.csv").write_text("\n".join(["path,mask,date", *lines]))
+    splits = segments(tmp_path / "list.csv", time="date").splits
+    assert splits[0] == "test"
+    assert splits[9] == "train"
+
+
 def test_groups_by_name_and_by_folder(tmp_path: Path) -> None:
     for film in ("one", "two"):
         for k in range(2):
