@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headstart.data.mask_classes import classes_given, read_classes
-from headstart.data.mask_text import mask_of
+from headstart.cli.arguments import parser
+from headstart.data import mask_text
+from headstart.data.mask_classes import FILES, classes_given, read_classes
+from headstart.data.mask_text import mask_of, published
 from headstart.data.masks import mask_targets
 from headstart.data.placing import VOID, upright
 from headstart.data.polygons import filled
 from headstart.data.shape_files import unpacked
-from headstart.data.table import Table, read_table
+from headstart.data.table import Table, read_table, table_of
 from headstart.errors import DataError, ImageError, OptionError
 
 SIZE = (5, 7)  # height, width
@@ -136,6 +140,32 @@ def test_masks_whose_size_does_not_decide_follow_those_whose_size_does(tmp_path:
     truth = mask_targets(segments(tmp_path))
     for k, orientation in enumerate((6, 3, 1)):
         np.testing.assert_array_equal(truth.mask(k), upright(stored, orientation))
+
+
+def test_parts_as_voc_lists_them(tmp_path: Path) -> None:
+    for k in range(4):
+        picture(tmp_path / "VOC/JPEGImages" / f"{k}.jpg")
+        mask(tmp_path / "VOC/SegmentationClass" / f"{k}.png", numbers(k))
+        mask(tmp_path / "VOC/SegmentationObject" / f"{k}.png", numbers(k))
+    lists = tmp_path / "VOC/ImageSets/Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("0\n1\n2\n")
+    (lists / "val.txt").write_text("3\n")
+    assert list(segments(tmp_path / "VOC").splits) == ["train"] * 3 + ["validation"]
+
+
+def test_black_and_white_jpegs_are_masks(tmp_path: Path) -> None:
+    made(tmp_path)
+    rng = np.random.default_rng(0)
+    blobs = [np.kron(rng.integers(0, 2, (2, 2)), np.ones((32, 32))).astype(np.uint8) for _ in range(4)]
+    for k, blob in enumerate(blobs):
+        blob[:32, :32], blob[32:, 32:] = 0, 1
+        (tmp_path / "masks" / f"{k}.png").unlink()
+        picture(tmp_path / "images" / f"{k}.png", (64, 64))
+        mask(tmp_path / "masks" / f"{k}.jpg", blob * 255)
+    truth = mask_targets(segments(tmp_path))
+    assert truth.names == ("background", "foreground")
+    np.testing.assert_array_equal(truth.mask(2), blobs[2])
 
 
 def test_names_void_and_colours_of_a_file(tmp_path: Path) -> None:
@@ -514,6 +544,59 @@ def test_a_mask_that_changed_since_it_was_read_is_refused(tmp_path: Path) -> Non
         truth.mask(1)
     with pytest.raises(ImageError, match="no text of a mask"):
         mask_of("[1, 2]")
+
+
+def test_masks_that_a_program_hands_over(tmp_path: Path) -> None:
+    made(tmp_path)
+    pictures = [str(tmp_path / f"images/{k}.png") for k in range(4)]
+    holed = np.where(numbers(3) == 2, VOID, numbers(3)).astype(np.uint8)
+    given = [numbers(0), None, str(tmp_path / "masks/2.png"), Image.fromarray(holed)]
+    truth = mask_targets(table_of(pictures, given, task="segment"))
+    assert truth.names == ("0", "1", "2")
+    assert truth.known.tolist() == [True, False, True, True]
+    for k in (0, 2):
+        np.testing.assert_array_equal(truth.mask(k, SIZE), numbers(k))
+    np.testing.assert_array_equal(truth.mask(3), holed)
+    two = mask_targets(table_of(pictures, [numbers(k) > 0 for k in range(4)], task="segment"))
+    assert two.names == ("0", "1")
+    np.testing.assert_array_equal(two.mask(1), numbers(1) > 0)
+    for wrong, said in (
+        ([numbers(0) / 3], "give class numbers"),
+        ([numbers(0)[None]], "give class numbers"),
+        ([numbers(0).astype(int) - 9], "class numbers are 0 to 254"),
+        ([7], "of type int"),
+        ([None], "none of the images has a mask"),
+        ([str(tmp_path / "nowhere.png")], "the file of the mask does not exist"),
+        ("masks/", "masks are a str"),
+    ):
+        with pytest.raises(DataError, match=said):
+            table_of(pictures[:1], wrong, task="segment")
+
+
+def test_what_is_handed_on_names_no_path_and_is_equal_for_equal_masks(tmp_path: Path) -> None:
+    made(tmp_path)
+    mask(tmp_path / "masks/1.png", numbers(0))
+    table = segments(tmp_path)
+    first, second, third = (published(text) for text in table.labels[:3])
+    assert first == second != third
+    assert str(tmp_path) not in first
+    assert mask_text.said(table.labels[0], ("sky", "road", "car")).count(" %") == 3
+    assert published("") == mask_text.said("", ()) == ""
+
+
+def test_the_page_on_segmentation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    made(tmp_path / "camvid")
+    Path("classes.txt").write_text("sky\nroad\ncar\n")
+    page = (Path(__file__).resolve().parents[1] / "docs" / "segmentation.md").read_text(encoding="utf-8")
+    known: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(block, known)
+    assert known["truth"].names == ("sky", "road", "car")
+    for line in re.findall(r"^headstart (.*)$", page, re.MULTILINE):
+        parser().parse_args(shlex.split(line))
+    for name in re.findall(r"`(\w+\.(?:txt|csv))`", page.partition("lies beside the folders")[2].partition("...")[0]):
+        assert name in FILES
 
 
 def test_camvid(shared: Path) -> None:

@@ -5,7 +5,7 @@
 | grey of 8 or 16 bits, 1 bit (as 0 and 255) | numbers |
 | palette | numbers, the palette's indices; or its colours, where a file of classes names those |
 | RGB or RGBA (alpha is not heeded) | numbers where it is grey all over, else colours, written r,g,b |
-| JPEG | refused: it changes values |
+| JPEG | 0 and 255 where it is black and white; any other is refused, since JPEG changes values |
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from headstart.data.sources import FileSource
 from headstart.errors import ImageError
 
 MOST_COLOURS = 4096  # of one mask: more are those of a photograph
+NEAR = 16  # grey levels from black or white that a JPEG of a black and white mask keeps to, but at its edges
+BETWEEN = 0.02  # share of its pixels, at most, that do not: the ringing along edges
 Key = str  # a value as a text: "7", or "128,64,0"
 
 
@@ -69,10 +71,8 @@ def values_of(data: bytes) -> Values:
     try:
         with decoding("the mask"), Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             DEFAULT_LIMITS.check_size(*picture.size)
-            if picture.format in ("JPEG", "MPO"):
-                raise ImageError("the mask is a JPEG, which changes class numbers and colours: save it as PNG")
             picture.load()
-            return _values(picture)
+            return _values(picture) if picture.format not in ("JPEG", "MPO") else _black_and_white(picture)
     except ImageError as error:
         said = str(error)
         raise ImageError(f"the mask is {said}" if said.startswith("not ") else said) from error
@@ -102,6 +102,15 @@ def _values(picture: Image.Image) -> Values:
         raise ImageError(f"the mask has more than {MOST_COLOURS:,} colours, as a photograph: it is no mask")
     red, green, blue = (rgb[..., k].astype(np.uint32) for k in range(3))
     return Values(red << 16 | green << 8 | blue, coloured=True)
+
+
+def _black_and_white(picture: Image.Image) -> Values:
+    """Of a JPEG: 0 and 255, which it changes by a little. Raises ImageError for one that holds anything else."""
+    grey = np.asarray(picture.convert("L"))
+    far = np.minimum(grey, 255 - grey) > NEAR
+    if far.mean() > BETWEEN or (grey.any() and grey.max() < 255 - NEAR):
+        raise ImageError("the mask is a JPEG, which changes class numbers and colours: save it as PNG")
+    return Values(np.where(grey < 128, 0, 255).astype(np.uint8))
 
 
 def numbers_of(values: Values, meant: dict[Key, int] | None) -> NDArray[np.uint8]:

@@ -20,6 +20,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +32,7 @@ from headstart.data.sources import Found
 from headstart.data.tree import shown, some
 from headstart.data.walk import Walk
 from headstart.errors import DataError
+from headstart.files.reading import read_regular, why
 
 SUFFIX = re.compile(
     r"[-_. ](?:masks?|gt|L|labels?|seg|segmentation|annotations?|groundtruth|ground_truth|gtfine_labelids|"
@@ -43,6 +45,7 @@ OBJECTS = frozenset(("segmentationobject", "instances", "instance", "object", "o
 MASK_WORDS = names.ANNOTATIONS | frozenset(
     "annot annots gtfine gtcoarse labelids groundtruths seg segs segmentationclass segmentationclassaug".split()  # noqa: SIM905
 )
+STRAYS = "stray files that are no images"
 LAYOUT = (
     "expected are pictures in images/ and masks of the same names in masks/ beside it, or both in each of train, val "
     "and test; or a list with the columns path,mask, or COCO or Labelme JSON"
@@ -94,12 +97,33 @@ def read_masked_folder(walk: Walk, pieces: Sequence[Piece], grouped: bool, given
         seen = counted(len(pieces), "picture") if pieces else "nothing that could be a picture"
         raise DataError(f"{where} has no {lacking}: it holds {seen}; {LAYOUT}")
     found, notes = _matched(pictures, masks, walk, grouped)
+    if all(one.split == "none" for one in found):
+        found, stated = _with_lists(found, Path(walk.root))
+        notes += stated
     classes = given or found_classes([walk.root, *_upper(walk.root, masks)])
     if classes is not None and given is None:
         notes.append(f"the classes are named by {classes.where}")
+        strays = walk.ignored.get(STRAYS, [])
+        walk.ignored[STRAYS] = [path for path in strays if shown(str(Path(walk.root) / path)) != classes.where]
     parts = {one.split for one in found} - {"none"}
     kind = "split folders of pictures and masks" if parts else "pictures and masks"
     return found_in(found, kind, where, classes, [*walk.passed_over(), *notes])
+
+
+def _with_lists(pictures: list[Pictured], root: Path) -> tuple[list[Pictured], list[str]]:
+    """The parts that Pascal VOC's lists name, ImageSets/Segmentation/train.txt and val.txt, a stem in each line."""
+    found: dict[str, str] = {}
+    lists = [place for above in ("", "*/", "*/*/") for place in root.glob(f"{above}ImageSets/Segmentation/*.txt")]
+    for place in sorted(place for place in lists if place.stem in ("train", "val", "test")):
+        try:
+            text = read_regular(place).decode("utf-8", "replace")
+        except OSError as error:
+            raise DataError(f"{shown(str(place))} cannot be read: {why(error)}") from error
+        found |= dict.fromkeys(text.split(), names.SPLIT_NAMES[place.stem])
+    if not found:
+        return pictures, []
+    told = [replace(one, split=found.get(Path(one.path).stem, "none")) for one in pictures]
+    return told, ["parts as ImageSets/Segmentation lists them"]
 
 
 def _upper(root: str, masks: Sequence[Piece]) -> list[str]:
@@ -117,8 +141,6 @@ def _piece(root: str, path: str) -> Piece | None:
     """None for what is neither a picture nor a mask of classes."""
     *folders, file = Path(path).relative_to(root).parts
     stem = names.composed(Path(file).stem)
-    if NOT_CLASSES.search(stem):
-        return None
     split, is_mask, between = "", False, list[str]()
     for folder in folders:
         if "".join(names.tokens(folder)) in OBJECTS:
@@ -127,6 +149,8 @@ def _piece(root: str, path: str) -> Piece | None:
         split, is_mask = split or part, is_mask or mask
         if not (part or mask or names.holds_pictures(folder)):
             between.append(names.composed(folder))
+    if is_mask and NOT_CLASSES.search(stem):
+        return None
     order = 0
     if is_mask and (found := SUFFIX.search(stem)):
         order = 2 if found[0].lower().endswith("labelids") else 1

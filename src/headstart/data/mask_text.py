@@ -9,6 +9,7 @@ JSON with these keys, "" = no mask is known:
 | `rest` | of shapes: the class number of pixels in none of them |
 | `size` | width and height of the mask in px |
 | `turned` | the EXIF orientation of the picture, where the mask belongs to it as it is stored and not as it is displayed |
+| `box` | x1, y1, x2, y2 px of the upright picture, where only that part of it is meant (`tiles.py`) |
 | `values` | the class number of each value in the file, a number or `"r,g,b"`; missing: numbers are class numbers |
 | `pixels` | how many pixels are of each class number; void is not counted |
 
@@ -18,7 +19,8 @@ Class numbers are places in `Table.columns`; 255 is void: such pixels neither te
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,7 +37,8 @@ Shape = tuple[int, list[float] | dict[str, list[int]]]
 
 @dataclass(frozen=True)
 class Drawn:
-    """What such a text holds. size: (height, width) px of the mask as it is stored. pixels: class number -> px."""
+    """What such a text holds. size: (height, width) px of the mask as it is stored. pixels: class number -> px. box:
+    x1, y1, x2, y2 px of the upright picture, where only that part of it is meant."""
 
     size: Size
     pixels: dict[int, int]
@@ -44,10 +47,13 @@ class Drawn:
     shapes: tuple[Shape, ...] = ()
     rest: int = VOID
     orientation: int = 1
+    box: tuple[int, ...] | None = None
 
     @property
     def upright(self) -> Size:
-        """(height, width) px as it is displayed."""
+        """(height, width) px as it is displayed; of the part, where one is meant."""
+        if self.box is not None:
+            return self.box[3] - self.box[1], self.box[2] - self.box[0]
         return upright_size(self.size, self.orientation)
 
     @property
@@ -58,6 +64,8 @@ class Drawn:
         found["size"] = [self.size[1], self.size[0]]
         if self.orientation != 1:
             found["turned"] = self.orientation
+        if self.box is not None:
+            found["box"] = self.box
         if self.values is not None:
             found["values"] = self.values
         found["pixels"] = {str(number): n for number, n in sorted(self.pixels.items()) if number != VOID}
@@ -71,7 +79,17 @@ class Drawn:
             found = drawn(self.shapes, self.rest, self.size)
         if found.shape != self.size:
             raise ImageError(f"the mask has become {_said(found.shape)} and was {_said(self.size)}: it was changed")
-        return upright(found, self.orientation)
+        whole = upright(found, self.orientation)
+        if self.box is None:
+            return whole
+        left, top, right, bottom = self.box
+        return whole[top:bottom, left:right]
+
+    def cut(self, box: tuple[int, ...], mask: NDArray[np.uint8]) -> str:
+        """The text of a part, x1, y1, x2, y2 px of the upright mask; "" where that is void all over."""
+        counts = np.bincount(mask[box[1] : box[3], box[0] : box[2]].ravel(), minlength=VOID + 1)[:VOID]
+        pixels = {int(number): int(counts[number]) for number in np.flatnonzero(counts)}
+        return replace(self, pixels=pixels, box=box).text if pixels else ""
 
 
 def drawn_in(text: str) -> Drawn:
@@ -87,6 +105,7 @@ def drawn_in(text: str) -> Drawn:
             tuple((int(number), shape) for number, shape in found.get("shapes", ())),
             int(found.get("rest", VOID)),
             int(found.get("turned", 1)),
+            tuple(map(int, found["box"])) if "box" in found else None,
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise DataError(
@@ -107,6 +126,32 @@ def mask_of(text: str, size: Size | None = None) -> NDArray[np.uint8]:
     if size is not None and found.shape != tuple(size):
         raise ImageError(f"the mask is {_said(found.shape)} and the picture {_said(size)}")
     return found
+
+
+def published(text: str) -> str:
+    """A text without the path of its mask and without shapes: its size and pixels, by which copies are told to have the
+    same truth. What is handed on with a model names no path."""
+    if not text:
+        return ""
+    found = drawn_in(text)
+    height, width = found.upright
+    pixels = {str(number): n for number, n in sorted(found.pixels.items())}
+    return json.dumps({"size": [width, height], "pixels": pixels}, separators=(",", ":"))
+
+
+def said(text: str, names: Sequence[str], most: int = 4) -> str:
+    """What a mask shows, in words: "road 41 %, sky 30 %, car 20 % and 3 more"; "" for none."""
+    if not text:
+        return ""
+    pixels = drawn_in(text).pixels
+    total = sum(pixels.values())
+    order = sorted(pixels, key=lambda number: -pixels[number])
+    shares = [f"{names[number]} {_percent(pixels[number] / total)}" for number in order]
+    return ", ".join(shares[:most]) + (f" and {len(shares) - most} more" if len(shares) > most else "")
+
+
+def _percent(share: float) -> str:
+    return "below 1 %" if share < 0.01 else f"{share:.0%}".replace("%", " %")
 
 
 def drawn(shapes: tuple[Shape, ...], rest: int, size: Size) -> NDArray[np.uint8]:
