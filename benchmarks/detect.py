@@ -30,7 +30,7 @@ from headstart.data.images import load as load_picture
 from headstart.data.splits import hold_out
 from headstart.data.table import Table, read_table
 from headstart.finetune.arithmetic import BF16, CHANNELS_LAST
-from headstart.finetune.box_head import BoxHead, Layer, listed, read_box_head
+from headstart.finetune.box_head import BoxHead, Layer, chosen, counts_by, listed, read_box_head
 from headstart.finetune.box_training import Lesson, View, train_boxes
 from headstart.finetune.box_tuning import Tuned, tune_boxes
 from headstart.finetune.paced import Pace, Passed
@@ -224,9 +224,11 @@ def load(options: Any, name: str) -> dict[str, Any]:
 # How it is judged
 
 
-def marks_of(made: dict[str, Any], truth: BoxTruth, means: np.ndarray, answers: str = "answers") -> Marks:
-    head = made["head"]
-    return box_marks(truth, listed(made[answers]), np.array(head["shown"]), means, np.array(head["counted"]))
+def marks_of(made: dict[str, Any], part: str, truth: BoxTruth, data: Data) -> Marks:
+    """Of the answers for a part, at the scores that the held-out pictures chose."""
+    shown, counted = chosen(made["held"], data.lesson.truth.take(data.held))
+    marks = box_marks(truth, listed(made[part]), np.array(shown), data.lesson.truth.matrix().mean(axis=0))
+    return Marks({**marks.columns, "answered": counts_by(counted, made[part])})
 
 
 def told_of(score: Mapping[str, Any]) -> str:
@@ -245,11 +247,11 @@ def rows_of_score(scores: Mapping[str, Any]) -> list[list[str]]:
 
 def report(options: Any, data: Data) -> None:
     made = {name: load(options, name) for name in MAKERS if (options.kept / f"{name}.json").exists()}
-    names, taught = data.truth.names, data.lesson.truth.matrix().mean(axis=0)
-    marks = {name: marks_of(some, data.truth, taught) for name, some in made.items()}
+    names = data.truth.names
+    marks = {name: marks_of(some, "answers", data.truth, data) for name, some in made.items()}
     scores = {name: box_score(some, names) for name, some in marks.items()}
     held = data.lesson.truth.take(data.held)
-    on_held = {name: value(MAP50, marks_of(some, held, taught, "held")) for name, some in made.items()}
+    on_held = {name: value(MAP50, marks_of(some, "held", held, data)) for name, some in made.items()}
     others = [name for name in made if name != "frozen"]
     differences = [
         [s.name, *(signed(paired(s, marks[name], marks["frozen"])["difference"]) for name in others)] for s in SUMMARIES

@@ -19,6 +19,7 @@ from headstart.finetune.box_tuning import Tuned, tune_boxes
 from headstart.finetune.checkpoint import Checkpoint
 from headstart.finetune.paced import Pace, Passed, share
 from headstart.heads.box_answers import MOST, answered, overlaps
+from headstart.heads.box_counts import counting_of
 from headstart.judge.box_score import MAP50
 from headstart.judge.boxes import box_marks
 from headstart.judge.summaries import value
@@ -229,7 +230,8 @@ def test_a_saved_head_answers_the_same(lesson: Lesson, head: BoxHead) -> None:
         lambda d, t: d.pop("frame"),
         lambda d, t: d.update(width=10**9),
         lambda d, t: d.update(shown=[0.5]),
-        lambda d, t: d.update(counted=[0.5, 2.0]),
+        lambda d, t: d.update(counted=[[0.5, None], [2.0, None]]),
+        lambda d, t: d.update(counted=[[0.5, None], [0.5, float("nan")]]),
         lambda d, t: d.update(maps=[["fine/map", [3, 8]]]),
         lambda d, t: t.pop("reach"),
         lambda d, t: t.update(reach=np.full(2, np.nan, np.float32)),
@@ -252,8 +254,33 @@ def test_scores_are_chosen_on_what_was_answered(head: BoxHead) -> None:
     )
     found = head.with_scores_of(answers, truth)
     assert found.shown[0] == pytest.approx(0.25)  # all: two of three right, and all found
-    assert found.counted[0] == pytest.approx(0.55)  # two are there
     assert [len(own) for own in listed(answers)] == [3]
+
+
+def drawn_scores(sure: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Scores (image, box) of 40 pictures: of each thing one near 0.8 and 10 near 0.1; or, not `sure`, of each thing
+    three anywhere from 0.1 to 0.6, whatever it is."""
+    rng = np.random.default_rng(0)
+    things = rng.integers(0, 8, 40)
+    scores = np.zeros((40, 40))
+    for row, n in zip(scores, things, strict=True):
+        if sure:
+            row[:n], row[n : n + 10] = rng.uniform(0.7, 0.9, n), rng.uniform(0.02, 0.3, 10)
+        else:
+            row[: 3 * n] = rng.uniform(0.1, 0.6, 3 * n)
+    return scores, things
+
+
+def test_clear_scores_are_counted_and_doubtful_ones_summed() -> None:
+    scores, things = drawn_scores(sure=True)
+    counting = counting_of(scores, things)
+    assert counting.factor is None
+    assert 0.3 < counting.least <= 0.7
+    assert (counting.of(scores) == things).all()
+    scores, things = drawn_scores(sure=False)
+    counting = counting_of(scores, things)
+    assert counting.factor is not None
+    assert counting.of(scores).sum() == pytest.approx(things.sum())
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from headstart.data.boxes import BoxTruth
 from headstart.errors import BundleError
-from headstart.heads.box_answers import OVERLAP, SCORE, answered
-from headstart.judge.box_score import best_scores, count_scores
+from headstart.heads.box_answers import KIND, OVERLAP, SCORE, answered
+from headstart.heads.box_counts import Counting, counting_of
+from headstart.judge.box_score import best_scores
 from headstart.judge.boxes import box_marks
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ Blocks = Mapping[str, npt.NDArray[np.floating]]
 Frame = tuple[int, int]  # (height, width) px of what the network sees
 CHUNK = 8  # images whose maps go through at a time
 MOST_WIDTH = 1024  # channels of a head that is read
+MOST_FACTOR = 1e6  # of a sum of scores that is read as a number of things
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,8 @@ class Layer:
 @dataclass(frozen=True, eq=False)
 class BoxHead:
     """`maps`: what it reads, fine to coarse, of pictures of a `frame`; `weights`: of its layers, `width` channels wide,
-    by torch's names. A box is shown from the score `shown` (class,) on, counted from `counted` (class,) on; of boxes
-    of a class that overlap by more than `overlap`, the best one stays."""
+    by torch's names. A box is shown from the score `shown` (class,) on, and `counted` (class,) says how many things
+    boxes are; of boxes of a class that overlap by more than `overlap`, the best one stays."""
 
     maps: tuple[Layer, ...]
     frame: Frame
@@ -51,7 +53,7 @@ class BoxHead:
     width: int
     weights: Mapping[str, npt.NDArray[np.generic]] = field(repr=False)
     shown: tuple[float, ...]
-    counted: tuple[float, ...]
+    counted: tuple[Counting, ...]
     overlap: float = OVERLAP
 
     def outputs(self, blocks: Blocks) -> Floats:
@@ -93,20 +95,41 @@ class BoxHead:
             "n_classes": self.n_classes,
             "width": self.width,
             "shown": list(self.shown),
-            "counted": list(self.counted),
+            "counted": [[how.least, how.factor] for how in self.counted],
             "overlap": self.overlap,
         }
 
     def with_scores_of(self, answers: Floats, truth: BoxTruth) -> BoxHead:
         """The head with the scores that suit what it answered (image, 300, 6) for pictures that it has not learned
         from, whose `truth` is in px of the frame: the best F1 to show a box, the least error to count."""
-        marks = box_marks(truth, listed(answers))
-        return replace(self, shown=_tuple(best_scores(marks)), counted=_tuple(count_scores(marks)))
+        shown, counted = chosen(answers, truth)
+        return replace(self, shown=shown, counted=counted)
+
+    def counts(self, answers: Floats) -> npt.NDArray[np.float64]:
+        """(image, class): how many things of each class these answers (image, 300, 6) mean."""
+        return counts_by(self.counted, answers)
+
+
+def chosen(answers: Floats, truth: BoxTruth) -> tuple[tuple[float, ...], tuple[Counting, ...]]:
+    """What each class is shown from and counted by, see `BoxHead.with_scores_of`."""
+    things = truth.matrix().astype(np.int64)
+    shown = best_scores(box_marks(truth, listed(answers)))
+    return _tuple(shown), tuple(counting_of(scores_of(answers, k), things[:, k]) for k in range(len(truth.names)))
+
+
+def counts_by(counted: Sequence[Counting], answers: Floats) -> npt.NDArray[np.float64]:
+    """(image, class): how many things of each class answers (image, 300, 6) mean."""
+    return np.stack([how.of(scores_of(answers, k)) for k, how in enumerate(counted)], axis=1)
 
 
 def listed(answers: Floats) -> list[Floats]:
     """Of each image the boxes that there are, (box, 6)."""
     return [own[own[:, SCORE] > 0] for own in answers]
+
+
+def scores_of(answers: Floats, kind: int) -> Floats:
+    """(image, box): the scores of boxes of one class, 0 for all others."""
+    return np.where(answers[..., KIND] == kind, answers[..., SCORE], np.float32(0))
 
 
 def _tuple(values: npt.NDArray[np.floating]) -> tuple[float, ...]:
@@ -130,7 +153,7 @@ def read_box_head(described: Mapping[str, Any], tensors: Mapping[str, npt.NDArra
             width=_whole([described["width"]], 1)[0],
             weights=dict(tensors),
             shown=_shares(described["shown"]),
-            counted=_shares(described["counted"]),
+            counted=tuple(_counting(*how) for how in described["counted"]),
             overlap=_shares([described["overlap"]])[0],
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -150,6 +173,12 @@ def _whole(values: Any, n: int) -> Any:
     if len(found) != n or any(type(v) is not int or not 1 <= v <= 2**20 for v in found):
         raise ValueError(f"{str(values)[:80]}: {n} whole numbers from 1")
     return found
+
+
+def _counting(least: Any, factor: Any) -> Counting:
+    if factor is not None and (type(factor) is not float or not 0 <= factor <= MOST_FACTOR):
+        raise ValueError(f"{factor!r} is no factor from 0 to {MOST_FACTOR:g}")
+    return Counting(_shares([least])[0], factor)
 
 
 def _shares(values: Any) -> tuple[float, ...]:
