@@ -130,13 +130,17 @@ def loss_of(logits: torch.Tensor, at: torch.Tensor, classes: torch.Tensor, worth
 @dataclass(eq=False)
 class Teaching:
     """What a module learns from: `fetch`: maps of rows and views; `masks` (row, height, width); `rows` that teach;
-    `n_views`: 2 where mirrored maps are at hand."""
+    `n_views`: 2 where mirrored maps are at hand. Raises DataError where there is nothing to learn from."""
 
     fetch: Fetch
     masks: npt.NDArray[np.uint8]
     rows: Ints
     n_views: int
     n_classes: int
+
+    def __post_init__(self) -> None:
+        if not len(self.rows):
+            raise DataError("no image with a mask is left to learn from: give more images")
 
     def batch(self, rows: Ints, views: Ints, rng: Rng) -> Batch:
         """Of these rows: the mask is mirrored where the view is."""
@@ -166,10 +170,8 @@ def learn(  # noqa: PLR0913 - what learns, from what, how; the rest is who watch
 
     With `epochs` the same seed gives the same bits on the same machine; with `seconds` of `clock` as many steps as
     there is time for. `frozen_statistics`: parts whose BatchNorm keeps its statistics. A training that was killed goes
-    on from its checkpoint. Raises DataError where there is nothing to learn from or the loss is no number.
+    on from its checkpoint. Raises DataError where the loss is no number.
     """
-    if not len(teaching.rows):
-        raise DataError("no image with a mask is left to learn from: give more images")
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[]))
         stack.enter_context(memory_kept())
@@ -254,6 +256,8 @@ class _Run:
             done(now - shown)
             shown = now
         coming.cancel()
+        if checkpoint:  # of a training that has ended: it is not done again
+            checkpoint.save(*self.state())
 
     def _share(self, per_epoch: int) -> float:
         """How much of the training is over."""
@@ -263,8 +267,9 @@ class _Run:
         return self.elapsed / self.how.seconds
 
     def _learn(self, batch: Batch, share: float) -> None:
+        cycle = one_cycle_at(share, self.how.warm_up)
         for group in self.optimizer.param_groups:
-            group["lr"] = group["peak"] * one_cycle_at(share, self.how.warm_up)
+            group["lr"] = group["peak"] * cycle
         maps, at, classes, worth = batch
         self.optimizer.zero_grad(set_to_none=True)
         with numbers(self.how.arithmetic, "cpu"):

@@ -43,7 +43,7 @@ FINE = 4  # pixels of a mask, an axis, for each cell of the finest map
 SEEN = 200  # images whose maps are centred and scaled by
 TRUNK_RATE = 0.1  # of the decoder's, for the stage just below it
 STAGE_DECAY = 0.8  # of the rate, a stage (Howard and Ruder 2018 take .38 a layer; stages here are few)
-FRESH = 0.3  # of the rate, for a decoder that has learned before
+LEARNED_BEFORE = 0.3  # of the rate, for a decoder that has
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,9 @@ def fit_decoder(
     """A decoder on these maps as they are stored. Raises DataError, OptionError where `start` reads other maps."""
     if start is not None and start.maps != material.maps:
         raise OptionError("a decoder starts from a closed form on the same maps: fit that to these maps first")
+    teaching = material.teaching(stored_maps(material.views, material.maps))
     module = fresh_decoder(material, start, seed, width)
     groups = _decoder_groups(module, how, 1.0)
-    teaching = material.teaching(stored_maps(material.views, material.maps))
     kept, learned = learn(module, groups, teaching, how, seed=seed, clock=clock, checkpoint=checkpoint, bar=bar)
     return _as_head(kept, material, width, learned), learned
 
@@ -144,7 +144,7 @@ def tune_segmenter(  # noqa: PLR0913 - what is tuned, on what, how; the rest is 
     parts = parts_between(find_cuts(backbone.around(network)), names[cut], [names[place] for place in places[at + 1 :]])
     decoder = copy.deepcopy(head.module).requires_grad_(True)
     module = Above(parts, decoder)
-    groups = _decoder_groups(decoder, how, FRESH) + _trunk_groups(parts)
+    groups = _decoder_groups(decoder, how, LEARNED_BEFORE if head.epochs else 1.0) + _trunk_groups(parts)
     teaching = material.teaching(stored_maps(material.views, material.maps[: at + 1]))
     kept, learned = learn(
         module,
@@ -159,6 +159,11 @@ def tune_segmenter(  # noqa: PLR0913 - what is tuned, on what, how; the rest is 
     )
     tuned = _with_weights(backbone, network, module, kept, cut)
     return Segmenter(tuned, _as_head(kept.decoder, material, head.width, learned), cut, learned)
+
+
+def started_decoder(material: Material, start: Pointwise | None, seed: int = 0, width: int = WIDTH) -> Decoded:
+    """A decoder that has not learned yet, to be tuned with the trunk from the first step on."""
+    return _as_head(fresh_decoder(material, start, seed, width), material, width, Learned(0.0, 0.0, ()))
 
 
 def _decoder_groups(decoder: Decoder, how: Decoding, share: float) -> Groups:
