@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TINY
 from PIL import Image
 
+from conftest import TINY
 from headstart.data.table import Table, list_images, read_table
 from headstart.errors import OptionError
 from headstart.files.bundle import read_bundle

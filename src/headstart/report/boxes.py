@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from headstart.counted import count, counted
+from headstart.data.box_drawing import COLOURS
 from headstart.report import figures, measures
 from headstart.report.content import ReportData
 from headstart.report.measures import measure
 from headstart.report.numbers import NOTHING, estimate, full, percent
 from headstart.report.otherwise import usable as better_than_nothing
+from headstart.report.segments import colour
 from headstart.report.telling import Hub, Table, Telling, Use
 from headstart.report.words import Advice
 
@@ -71,7 +73,9 @@ def sections(data: ReportData) -> dict[str, Any]:
     return {
         "boxed": {
             "facts": facts(data),
-            "rows": [_row(row) for row in _ordered(score)],
+            "rows": [
+                _row(row) | {"colour": colour(COLOURS, data.classes.index(row["label"]))} for row in _ordered(score)
+            ],
             "counts": [_counted(row) for row in _ordered(score)],
             "sizes": [_size(row) for row in score.get("by_size") or []],
         }
@@ -162,7 +166,7 @@ TELLING = Telling(
     galleries={
         "worst": (
             "Worst answers",
-            "The judged images with the largest share of boxes missed or falsely shown: truth left, answer right.",
+            "The judged images with the largest share of boxes missed or falsely shown.",
         ),
         "least_certain": ("Least certain", ""),
         "most_certain": ("Most certain and right", ""),
@@ -187,6 +191,7 @@ TELLING = Telling(
     tables=tables,
     truths="boxes",
     outputs="boxes",
+    looked="Below each picture the true boxes are on the left, the model's on the right.",
     loss=("loss", "loss"),
     tried=("1 - mAP", "mAP at .5"),
 )

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from headstart.counted import counted
+from headstart.data.mask_drawing import palette
 from headstart.report import figures, measures
 from headstart.report.content import ReportData
 from headstart.report.measures import measure
@@ -70,11 +74,19 @@ def sections(data: ReportData) -> dict[str, Any]:
     return {
         "segmented": {
             "facts": facts(data),
-            "rows": [_row(row) for row in _ordered(score)],
+            "rows": [
+                _row(row) | {"colour": colour(palette(), data.classes.index(row["label"]))} for row in _ordered(score)
+            ],
             "pairs": pairs(confusion, data.classes),
             "matrix": matrix(confusion) if len(data.classes) <= MOST_COLUMNS else [],
         }
     }
+
+
+def colour(colours: Sequence[Sequence[int]] | NDArray[np.uint8], kind: int) -> str:
+    """Of a class, as CSS has it."""
+    red, green, blue = (int(v) for v in colours[kind % len(colours)])
+    return f"rgb({red} {green} {blue})"
 
 
 def facts(data: ReportData) -> list[tuple[str, str]]:
@@ -166,7 +178,7 @@ TELLING = Telling(
     galleries={
         "worst": (
             "Worst answers",
-            "The judged images that have least in common with their masks: truth left, answer right.",
+            "The judged images that have least in common with their masks.",
         ),
         "least_certain": ("Least certain", ""),
         "most_certain": ("Most certain and right", ""),
@@ -191,6 +203,7 @@ TELLING = Telling(
     tables=tables,
     truths="masks",
     outputs="masks",
+    looked="Below each picture the true mask is on the left, the model's on the right.",
     loss=("loss", "loss"),
     tried=("1 - mean IoU", "mean IoU"),
 )

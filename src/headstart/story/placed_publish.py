@@ -207,10 +207,11 @@ def worst_pictures(fitted: Fitted) -> tuple[report.Picture, ...]:
         truth = task.truth(seen.targets, row, size)
         rule = fitted.taught.rule
         drawn = task.drawn(plain, size, seen.targets.names, answer, truth, rule)
+        parts = [small_jpeg(pixels, SHOWN, MAX_JPEG_BYTES) for pixels in (plain, drawn)]
         said = task.said(seen.targets.names, answer, rule)
         told = task.said(seen.targets.names, truth, {})
         name = str(seen.table.names[row])
-        shown.append(report.Picture(small_jpeg(drawn, SHOWN, MAX_JPEG_BYTES), name, told, said, None))
+        shown.append(report.Picture(parts[0], name, told, said, None, looked=parts[1]))
     return tuple(shown)
 
 
