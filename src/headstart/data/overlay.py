@@ -51,8 +51,8 @@ def as_jpeg(pixels: npt.NDArray[np.uint8], quality: int = 90) -> bytes:
 
 
 def small_jpeg(pixels: npt.NDArray[np.uint8], side: int, most: int) -> bytes:
-    """The same of at most `most` bytes, as large (its longer side up to `side` px) and as fine as that allows; b"" where
-    nothing does."""
+    """The same of at most `most` bytes, as large (its longer side up to `side` px) and as fine as that allows; b""
+    where nothing does."""
     picture = Image.fromarray(pixels)
     for share in (1.0, 0.75, 0.5, 0.375):
         smaller = picture.copy()

@@ -70,12 +70,11 @@ def warnings(data: ReportData) -> list[str]:
 def sections(data: ReportData) -> dict[str, Any]:
     """The numbers, each class, counts, sizes."""
     score = data.headline.score
+    colours = {name: colour(COLOURS, k) for k, name in enumerate(data.classes)}
     return {
         "boxed": {
             "facts": facts(data),
-            "rows": [
-                _row(row) | {"colour": colour(COLOURS, data.classes.index(row["label"]))} for row in _ordered(score)
-            ],
+            "rows": [_row(row) | {"colour": colours[row["label"]]} for row in _ordered(score)],
             "counts": [_counted(row) for row in _ordered(score)],
             "sizes": [_size(row) for row in score.get("by_size") or []],
         }

@@ -70,13 +70,12 @@ def warnings(data: ReportData) -> list[str]:
 def sections(data: ReportData) -> dict[str, Any]:
     """The numbers, each class, what is taken for what."""
     score = data.headline.score
+    colours = {name: colour(palette(), k) for k, name in enumerate(data.classes)}
     confusion = score.get("confusion") or []
     return {
         "segmented": {
             "facts": facts(data),
-            "rows": [
-                _row(row) | {"colour": colour(palette(), data.classes.index(row["label"]))} for row in _ordered(score)
-            ],
+            "rows": [_row(row) | {"colour": colours[row["label"]]} for row in _ordered(score)],
             "pairs": pairs(confusion, data.classes),
             "matrix": matrix(confusion) if len(data.classes) <= MOST_COLUMNS else [],
         }
