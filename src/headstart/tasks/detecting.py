@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,9 @@ from headstart.data.splits import hold_out
 from headstart.data.targets import Targets
 from headstart.errors import DataError
 from headstart.finetune.box_head import BoxHead, Layer, read_box_head
+from headstart.heads.box_counts import Counting, counting_of
 from headstart.heads.material import Blocks, Ints, rows_of
-from headstart.judge.box_score import MAP50, best_scores, count_scores
+from headstart.judge.box_score import MAP50, best_scores
 from headstart.judge.boxes import box_marks
 from headstart.judge.summaries import value
 from headstart.recipe import Setting
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 
 KINDS = ("boxes",)
 FROZEN = "boxes on the frozen network's maps"
-SHOWN, COUNTED, MEAN = "shown_from", "counted_from", "mean_boxes"  # of a rule, each a number a class
+SHOWN, MEAN = "shown_from", "mean_boxes"  # of a rule, each a number a class, as the next two: `heads/box_counts.py`
+COUNTED, FACTOR = "counted_from", "count_factor"  # the latter 0 where boxes are numbered
 HELD_OUT = 0.15  # of the pictures that teach: they choose scores, and whether a tuned network is kept
 LEAST_HELD = 3  # pictures: fewer choose nothing, and scores of one half are taken
 HALF = 0.5
@@ -63,12 +65,13 @@ class _Held:
     def rule(self, head: BoxHead, mean: NDArray[np.float64], blocks: Blocks | None = None) -> Rule:
         """The scores that are best on these, one half for a class that they do not show. mean (class,): boxes a picture
         that teaches."""
-        shown, counting = np.full(len(mean), HALF), np.full(len(mean), HALF)
+        shown, counting = np.full(len(mean), HALF), [Counting(HALF) for _ in mean]
         if len(self.rows):
-            marks = box_marks(self.truth, self._answers(head, blocks))
-            there = self.truth.matrix().any(axis=0)
-            shown, counting = (np.where(there, best(marks), HALF) for best in (best_scores, count_scores))
-        named = ((SHOWN, shown), (COUNTED, counting), (MEAN, mean))
+            answers, things = self._answers(head, blocks), self.truth.matrix().astype(np.int64)
+            shown = np.where(things.any(axis=0), best_scores(box_marks(self.truth, answers)), HALF)
+            counting = [counting_of(scores_of(answers, kind), things[:, kind]) for kind in range(len(mean))]
+        factors = [one.factor or 0.0 for one in counting]
+        named = ((SHOWN, shown), (COUNTED, [one.least for one in counting]), (FACTOR, factors), (MEAN, mean))
         return {name: tuple(float(v) for v in values) for name, values in named}
 
     def _answers(self, head: BoxHead, blocks: Blocks | None) -> list[NDArray[np.float64]]:
@@ -82,6 +85,21 @@ class _Held:
             size = (int(v.sizes[row, 0]), int(v.sizes[row, 1]))
             found.append(np.concatenate([to_picture(output[:, :4], size, v.frame), output[:, 4:]], axis=1))
         return found
+
+
+def scores_of(answers: Sequence[NDArray[np.float64]], kind: int) -> NDArray[np.float64]:
+    """(image, box): the scores of boxes (n, 6) of one class, 0 for all others."""
+    found = np.zeros((len(answers), max(1, *(len(boxes) for boxes in answers), 1)))
+    for k, boxes in enumerate(answers):
+        found[k, : len(boxes)] = np.where(boxes[:, 5] == kind, boxes[:, 4], 0)
+    return found
+
+
+def counts_of(found: NDArray[np.float64], rule: Rule, n: int) -> NDArray[np.float64]:
+    """(class,): how many things of n classes the boxes (n, 6) of one image mean."""
+    least, factor = (rule.get(name, (0.0,) * n) for name in (COUNTED, FACTOR))
+    ways = [Counting(least[k], factor[k] or None) for k in range(n)]
+    return np.array([way.of(scores_of([found], k))[0] for k, way in enumerate(ways)])
 
 
 def learn(views: Views, rows: Ints, how: How) -> Taught:

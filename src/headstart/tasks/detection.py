@@ -22,7 +22,7 @@ from headstart.judge.boxes import MISSED, NONE, box_marks
 from headstart.judge.marks import Marks, Score
 from headstart.judge.matching import LEFT_OUT
 from headstart.judge.summaries import measure_of
-from headstart.tasks.detecting import COUNTED, KINDS, MEAN, SHOWN, boxes_of, learn, read
+from headstart.tasks.detecting import KINDS, MEAN, SHOWN, boxes_of, counts_of, learn, read
 from headstart.tasks.placed import Answer, PlacedTask, Size, with_own_tables
 from headstart.tasks.task import Record, Rule
 
@@ -67,8 +67,9 @@ def _numbers(rule: Rule, name: str, n: int) -> NDArray[np.float64]:
 
 def marks(targets: Targets, row: int, found: Answer, rule: Rule) -> Mapping[str, NDArray[Any]]:
     truth = boxes_of(targets).take(np.array([row]))
-    shown, mean, counted = (_numbers(rule, name, len(truth.names)) for name in (SHOWN, MEAN, COUNTED))
-    return {name: values[0] for name, values in box_marks(truth, [found], shown, mean, counted).columns.items()}
+    shown, mean = (_numbers(rule, name, len(truth.names)) for name in (SHOWN, MEAN))
+    columns = {name: values[0] for name, values in box_marks(truth, [found], shown, mean).columns.items()}
+    return columns | {"answered": counts_of(found, rule, len(truth.names))}
 
 
 def score(found: Marks, names: Sequence[str], groups: Ints, seed: int) -> Score:
@@ -94,11 +95,9 @@ def shown(found: Answer, rule: Rule) -> Answer:
     return kept[np.argsort(-kept[:, 4], kind="stable")]
 
 
-def counts(names: Sequence[str], found: Answer, rule: Rule) -> dict[str, int]:
-    """Name -> how many are counted."""
-    least = _numbers(rule, COUNTED, len(names))
-    kinds = found[found[:, 4] >= least[found[:, 5].astype(int)], 5].astype(int)
-    return dict(zip(names, np.bincount(kinds, minlength=len(names)).tolist(), strict=True))
+def counts(names: Sequence[str], found: Answer, rule: Rule) -> dict[str, float]:
+    """Name -> how many there are; where that is a sum of scores, a part of a thing too."""
+    return {name: round(float(n), 2) for name, n in zip(names, counts_of(found, rule, len(names)), strict=True)}
 
 
 def record(names: Sequence[str], found: Answer, size: Size, rule: Rule) -> Record:

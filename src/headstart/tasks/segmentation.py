@@ -24,16 +24,25 @@ from headstart.tasks.placed import Answer, PlacedTask, Size, with_own_tables
 from headstart.tasks.segmenting import KINDS, learn, masks_of, read
 from headstart.tasks.task import Record, Rule
 
-STRIDE = 32  # of the coarsest maps: sides of 32 k + 1 px give worse ones (issue of padding in strided convolutions)
-PIXELS = 640 * 480  # of the frame: a pass of the default network takes four times that of a classifier
+STRIDE = 32  # of the coarsest maps: sides of 32 k + 1 px give worse ones
+PIXELS = 640 * 480  # of the frame: a pass of the default network takes six times that of a classifier
+LARGER = 4 / 3  # than the pictures at most: thin things are then seen by more cells
+FINEST = 4  # stride of the finest map that is read: that of stride 2 takes half of the store and adds little
 SHOWN_SHARE = 0.005  # of a picture, from which a class is named in words
 
 
 def frame(sizes: Ints, side: int | None) -> Size:
     """The shape of the pictures that teach, of PIXELS at most; `side`: of its longer side instead."""
     if side is None:
-        return frame_for(sizes, STRIDE, PIXELS)
+        return frame_for(np.round(sizes * LARGER), STRIDE, PIXELS)
     return frame_for(np.round(sizes * (side / sizes.max(axis=1, keepdims=True))), STRIDE, side * side)
+
+
+def stages(taps: Sequence[tuple[str, tuple[int, ...]]], size: Size) -> tuple[str, ...]:
+    """Those of stride FINEST and coarser."""
+    maps = [(name, shape) for name, shape in taps if len(shape) == 3]
+    chosen = tuple(name for name, shape in maps if round(size[0] / shape[1]) >= FINEST)
+    return chosen or tuple(name for name, _ in maps)
 
 
 def answer(output: NDArray[np.float32], size: Size, frame: Size, rule: Rule) -> Answer:
@@ -136,7 +145,7 @@ SEGMENTATION = PlacedTask(
     kinds=KINDS,
     targets=mask_targets,
     frame=frame,
-    stages=lambda taps, size: tuple(name for name, shape in taps if len(shape) == 3),
+    stages=stages,
     learn=learn,
     answer=answer,
     marks=marks,
