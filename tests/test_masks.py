@@ -132,6 +132,16 @@ def test_a_mask_belongs_to_the_picture_as_displayed_or_as_stored(
         assert ("as it is stored" in notes(root)) == (how == "stored" and decided)
 
 
+def test_a_mask_with_an_orientation_of_its_own_is_displayed_by_it(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    for k in range(2):
+        picture(tmp_path / "images" / f"{k}.jpg", SIZE, 3)
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        Image.fromarray(numbers(k)).save(tmp_path / "masks" / f"{k}.png", exif=exif)
+    np.testing.assert_array_equal(mask_targets(segments(tmp_path)).mask(1), upright(numbers(1), 3))
+
+
 def test_masks_whose_size_does_not_decide_follow_those_whose_size_does(tmp_path: Path) -> None:
     stored = numbers(1)
     for k, orientation in enumerate((6, 3, 1)):
@@ -196,6 +206,22 @@ def test_a_palette_is_read_by_its_numbers_or_by_the_colours_that_a_file_names(tm
     np.testing.assert_array_equal(truth.mask(3), np.array([1, 2, 0], np.uint8)[numbers(3)])
 
 
+def test_grey_pictures_of_colours_and_numbers_beside_a_file_of_colours(tmp_path: Path) -> None:
+    """Black in RGB is a colour; a number in a grey file is a line of the file, unless all its colours are grey."""
+    made(tmp_path)
+    (tmp_path / "classes.csv").write_text("road,9,8,7\nsky,0,0,0\ncar,2,2,2\n")
+    for k in (0, 1):
+        mask(tmp_path / "masks" / f"{k}.png", np.array([[9, 8, 7], [0, 0, 0], [2, 2, 2]], np.uint8)[numbers(k)])
+    mask(tmp_path / "masks/2.png", np.zeros((*SIZE, 3), np.uint8))
+    truth = mask_targets(segments(tmp_path))
+    np.testing.assert_array_equal(truth.mask(1), numbers(1))
+    assert (truth.mask(2) == 1).all()
+    np.testing.assert_array_equal(truth.mask(3), numbers(3))
+    (tmp_path / "classes.csv").write_text("fg,2,2,2\nmid,1,1,1\nbg,0,0,0\n")
+    mask(tmp_path / "masks/1.png", numbers(1))
+    np.testing.assert_array_equal(mask_targets(segments(tmp_path)).mask(1), 2 - numbers(1))
+
+
 def test_masks_of_0_and_255_are_two_classes_and_255_elsewhere_is_void(tmp_path: Path) -> None:
     made(tmp_path / "two")
     made(tmp_path / "three")
@@ -235,8 +261,13 @@ def test_numbers_with_gaps_keep_their_names(tmp_path: Path) -> None:
             {"0": VOID, "1": 0, "2": 1},
         ),
         ("Pixel Value, Class\n1, cat\n0, none\n", ("none", "cat"), {"0": 0, "1": 1}),
-        ("background:0,0,0::\ncell:1,2,3::\n", ("background", "cell"), {"0,0,0": 0, "1,2,3": 1}),
-        ("64 128 64\tAnimal\n0 0 0\tVoid\n1 1 1\tAnimal", ("Animal",), {"64,128,64": 0, "0,0,0": VOID, "1,1,1": 0}),
+        ("background:0,0,0::\ncell:1,2,3::\n", ("background", "cell"), {"0,0,0": 0, "1,2,3": 1, "0": 0, "1": 1}),
+        ("bg,0,0,0\nfg,255,255,255\n", ("bg", "fg"), {"0,0,0": 0, "255,255,255": 1}),
+        (
+            "64 128 64\tAnimal\n0 0 0\tVoid\n1 1 1\tAnimal",
+            ("Animal",),
+            {"64,128,64": 0, "0,0,0": VOID, "1,1,1": 0, "0": 0, "1": VOID, "2": 0},
+        ),
     ],
 )
 def test_files_of_classes(text: str, names: tuple[str, ...], meant: dict[str, int], tmp_path: Path) -> None:
@@ -261,6 +292,15 @@ def test_a_list_with_masks_splits_and_groups(tmp_path: Path) -> None:
     other = mask_targets(segments(tmp_path / "list.jsonl"))
     assert other.known.tolist() == [True, True, True, False]
     np.testing.assert_array_equal(other.mask(3, SIZE), np.full(SIZE, VOID))
+
+
+def test_the_past_teaches_and_the_latest_pictures_judge(tmp_path: Path) -> None:
+    made(tmp_path, 10)
+    lines = [f"images/{k}.png,masks/{k}.png,2020-01-{28 - k:02d}" for k in range(10)]
+    (tmp_path / "list.csv").write_text("\n".join(["path,mask,date", *lines]))
+    splits = segments(tmp_path / "list.csv", time="date").splits
+    assert splits[0] == "test"
+    assert splits[9] == "train"
 
 
 def test_groups_by_name_and_by_folder(tmp_path: Path) -> None:
@@ -476,7 +516,19 @@ def test_a_list_with_two_masks_for_a_picture_and_a_mask_that_is_missing(tmp_path
         ({"segmentation": {"size": [5, 7], "counts": [3, "x"]}}, "a shape has a corner or a run that is no number"),
         ({"segmentation": [["a", "b", 1, 2, 3, 4]]}, "a shape has a corner or a run that is no number"),
         ({"segmentation": []}, "annotations without polygons or runs are left out"),
-        ({"category_id": 77, "segmentation": [[0, 0, 1, 0, 1, 1]]}, "of a category that the file does not list"),
+        ({"bbox": [0, 0, 2, 2]}, "annotations with a box and no outline are void in their box"),
+        (
+            {"category_id": 77, "segmentation": [[0, 0, 1, 0, 1, 1]]},
+            "that the file does not list are void",
+        ),
+        (
+            {"category_id": [4], "segmentation": [[0, 0, 1, 0, 1, 1]]},
+            "that the file does not list are void",
+        ),
+        (
+            {"segmentation": {"size": [5, 7], "counts": "oooooooooooooooooooooo"}},
+            "runs of 0 px do not fill a picture",
+        ),
         ({"image_id": 55, "segmentation": [[0, 0, 1, 0, 1, 1]]}, "shapes of 1 pictures that it does not list"),
     ],
 )
@@ -484,7 +536,10 @@ def test_messy_coco(annotation: dict[str, Any], reason: str, tmp_path: Path) -> 
     file = coco(tmp_path, [{"id": 7, "image_id": 2, "category_id": 4} | annotation])
     table = segments(file)
     assert reason in " | ".join(table.notes)
-    assert mask_targets(table).known[:2].all()
+    truth = mask_targets(table)
+    assert truth.known[:2].all()
+    if reason.endswith(("are void", "in their box")):
+        assert truth.mask(2)[0, 0] == VOID
 
 
 def test_one_clear_error_where_nothing_can_be_read(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from headstart.data.placing import VOID
 from headstart.data.upright import turned
 
 FRAME = (64, 96)
-SIDES = (1, 2, 3, 7, 31, 50, 64, 96, 97)
+SIDES = (1, 2, 7, 31, 64, 97)
 SIZES = [(h, w) for h in SIDES for w in SIDES]
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from headstart.data.given import Labels, is_missing
 from headstart.data.mask_classes import Classes, classes_given, classes_seen
-from headstart.data.mask_files import Values, mask_bytes, values_of
+from headstart.data.mask_files import Values, mask_bytes, number_of, values_of
 from headstart.data.mask_text import Drawn
 from headstart.data.placing import VOID
 from headstart.errors import DataError, ImageError
@@ -29,7 +29,7 @@ def masks_given(given: object, classes: str | Sequence[str] | None = None) -> La
             f"masks are a {type(given).__name__}: give a list with one path or array (height, width) an image"
         )
     entries = [_entry(one, position) for position, one in enumerate(given)]
-    keys = {values.key(code, False) for _, values in filter(None, entries) for code in values.counts()}
+    keys = {values.key(code, None) for _, values in filter(None, entries) for code in values.counts()}
     if not keys:
         raise DataError("none of the images has a mask: give a path or an array (height, width) for some of them")
     named, _ = classes_seen(sorted(keys), None if classes is None else classes_given(classes, "classes"), "the program")
@@ -66,8 +66,8 @@ def _text(path: str | None, values: Values, named: Classes, position: int) -> st
     pixels: dict[int, int] = {}
     numbers = np.full(values.codes.shape, VOID, np.uint8)
     for code, n in values.counts().items():
-        key = values.key(code, named.by_colour)
-        number = named.meant.get(key, VOID if key == str(VOID) else None)
+        key = values.key(code, named.meant)
+        number = number_of(key, named.meant)
         if number is None:
             raise DataError(f"mask {position} holds {key} in {n:,} px, which is no class of {named.where}")
         numbers[values.codes == code] = number

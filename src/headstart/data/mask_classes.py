@@ -7,7 +7,9 @@
 | `road,128,64,128`, `128 64 128 road`, `road:128,64,128::` | the class of that colour; its number is the next |
 
 Blanks, commas, colons, semicolons and tabs part the words; lines that begin with `#`, and a first line that names
-columns, say nothing. Pixels of a class called void, unlabelled, ignore or the like are void, as those of value 255 are
+columns, say nothing. Where a file gives colours and a mask holds numbers, they are the lines of the file, from 0 on.
+
+Pixels of a class called void, unlabelled, ignore or the like are void, as those of value 255 are
 without any file: they neither teach nor judge, and the class has no number.
 """
 
@@ -39,6 +41,7 @@ HEADS = frozenset(
 )
 MOST = VOID  # classes: numbers of 8 bits, and 255 is void
 MOST_UNNAMED = 100  # different numbers without names: more are grey levels; ADE20K's 150 classes come with names
+NUMBER = re.compile(r"[0-9]{1,9}")
 MOST_BYTES = 1 << 20
 
 
@@ -102,8 +105,8 @@ def _line(line: str, where: str) -> tuple[str, int | None, str | None]:
     words = [part for word in words for part in (word.split() if re.fullmatch(r"[\d\s]+", word) else [word])]
     if len(words) == 1 and re.match(r"\d+\s+\S|.*\S\s+\d+\s+\d+\s+\d+$", line):
         words = line.split()
-    numbers = [int(word) for word in words if word.isdecimal()]
-    names = [word for word in words if not word.isdecimal()]
+    numbers = [int(word) for word in words if NUMBER.fullmatch(word)]
+    names = [word for word in words if not NUMBER.fullmatch(word)]
     if not names and len(words) == 1:
         return words[0], None, None
     if not names or len(numbers) not in (0, 1, 3, 4):
@@ -138,6 +141,8 @@ def _classes(lines: Sequence[tuple[str, int | None, str | None]], where: str) ->
             if name not in names:  # several numbers or colours of one class
                 names.append(name)
             meant[key] = names.index(name)
+    if any("," in key for key in keys) and not all(len(set(key.split(","))) == 1 for key in keys):
+        meant |= {str(place): meant[key] for place, key in enumerate(keys)}  # of masks that hold numbers nevertheless
     if len(names) > MOST:
         raise DataError(f"{where} names {len(names)} classes: at most {MOST} are possible, numbers of 8 bits")
     if not names:

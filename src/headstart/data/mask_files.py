@@ -3,7 +3,7 @@
 | mode of the file | its values |
 |---|---|
 | grey of 8 or 16 bits, 1 bit (as 0 and 255) | numbers |
-| palette | numbers, the palette's indices; or its colours, where a file of classes names those |
+| palette | numbers, the palette's indices; its colours where a file of classes gives colours |
 | RGB or RGBA (alpha is not heeded) | numbers where it is grey all over, else colours, written r,g,b |
 | JPEG | 0 and 255 where it is black and white; any other is refused, since JPEG changes values |
 """
@@ -11,6 +11,8 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +27,7 @@ from headstart.data.sources import FileSource
 from headstart.errors import ImageError
 
 MOST_COLOURS = 4096  # of one mask: more are those of a photograph
+STRIP = 1 << 20  # px that are counted at a time
 NEAR = 16  # grey levels from black or white that a JPEG of a black and white mask keeps to, but at its edges
 BETWEEN = 0.02  # share of its pixels, at most, that do not: the ringing along edges
 Key = str  # a value as a text: "7", or "128,64,0"
@@ -33,27 +36,40 @@ Key = str  # a value as a text: "7", or "128,64,0"
 @dataclass(frozen=True, eq=False)
 class Values:
     """codes (height, width): numbers, or colours as red * 65536 + green * 256 + blue. palette (index, 3): of numbers
-    that stand for colours. coloured: whether codes are colours."""
+    that stand for colours. coloured: whether codes are colours. rgb: whether numbers are the grey of a file in RGB."""
 
     codes: NDArray[np.integer[Any]]
     coloured: bool = False
     palette: NDArray[np.uint8] | None = None
+    rgb: bool = False
 
     def counts(self) -> dict[int, int]:
         """Pixels of each code that is there."""
-        if not self.coloured:
-            found = np.bincount(self.codes.ravel())
-            return {int(code): int(found[code]) for code in np.flatnonzero(found)}
-        codes, counts = np.unique(self.codes, return_counts=True)
-        return dict(zip(codes.tolist(), counts.tolist(), strict=True))
+        found = Counter[int]()
+        for part in self.strips():
+            codes, counts = np.unique(part, return_counts=True) if self.coloured else (None, np.bincount(part.ravel()))
+            codes = np.flatnonzero(counts) if codes is None else codes
+            counts = counts[codes] if not self.coloured else counts
+            found.update(dict(zip(codes.tolist(), counts.tolist(), strict=True)))
+        return dict(sorted(found.items()))
 
-    def key(self, code: int, by_colour: bool) -> Key:
-        """A code as a text; by_colour: as the colour that the palette gives it."""
+    def strips(self) -> Iterator[NDArray[np.integer[Any]]]:
+        """The codes some rows at a time: what is counted takes 8 bytes a px."""
+        step = max(1, STRIP // max(1, self.codes.shape[1]))
+        for top in range(0, self.codes.shape[0], step):
+            yield self.codes[top : top + step]
+
+    def key(self, code: int, meant: Mapping[Key, int] | None) -> Key:
+        """A code as a text, as those of `meant` are written; None: a number, or the colour of a file in colours."""
         if self.coloured:
             return f"{code >> 16},{code >> 8 & 255},{code & 255}"
-        if by_colour and self.palette is not None and code < len(self.palette):
-            return ",".join(map(str, self.palette[code].tolist()))
-        return str(code)
+        if meant is None or not any("," in key for key in meant):
+            return str(code)
+        if self.palette is not None and code < len(self.palette):
+            colour = ",".join(map(str, self.palette[code].tolist()))
+            return str(code) if code == VOID and colour not in meant else colour
+        grey = f"{code},{code},{code}"
+        return grey if grey in meant and (self.rgb or str(code) not in meant) else str(code)
 
 
 def mask_bytes(path: str) -> bytes:
@@ -97,7 +113,7 @@ def _values(picture: Image.Image) -> Values:
         raise ImageError(f"the mask is of mode {picture.mode}: save it as a PNG of class numbers")
     rgb = np.asarray(picture.convert("RGB"))
     if (rgb[..., 0] == rgb[..., 1]).all() and (rgb[..., 1] == rgb[..., 2]).all():
-        return Values(np.ascontiguousarray(rgb[..., 0]))
+        return Values(np.ascontiguousarray(rgb[..., 0]), rgb=True)
     if picture.convert("RGB").getcolors(MOST_COLOURS) is None:
         raise ImageError(f"the mask has more than {MOST_COLOURS:,} colours, as a photograph: it is no mask")
     red, green, blue = (rgb[..., k].astype(np.uint32) for k in range(3))
@@ -113,25 +129,28 @@ def _black_and_white(picture: Image.Image) -> Values:
     return Values(np.where(grey < 128, 0, 255).astype(np.uint8))
 
 
-def numbers_of(values: Values, meant: dict[Key, int] | None) -> NDArray[np.uint8]:
+def number_of(key: Key, meant: Mapping[Key, int] | None) -> int | None:
+    """The class number of a value, VOID for void; None for what is no class. meant: None: numbers are class numbers."""
+    if meant is not None:
+        return meant.get(key, VOID if key == str(VOID) else None)
+    return int(key) if key.isdecimal() and int(key) <= VOID else None
+
+
+def numbers_of(values: Values, meant: Mapping[Key, int] | None) -> NDArray[np.uint8]:
     """Class numbers (height, width), VOID = 255. meant: of each value; None: numbers as they are.
 
     Raises ImageError for a value that means no class.
     """
-    by_colour = meant is not None and any("," in key for key in meant)
-    found = values.counts()
     number: dict[int, int] = {}
-    for code in found:
-        key = values.key(code, by_colour)
-        told = meant.get(key) if meant is not None else code if not values.coloured and code <= VOID else None
-        if told is None and key == str(VOID):
-            told = VOID
+    for code, n in values.counts().items():
+        key = values.key(code, meant)
+        told = number_of(key, meant)
         if told is None:
-            raise ImageError(f"the mask holds {key} in {found[code]:,} px, which is no class")
+            raise ImageError(f"the mask holds {key} in {n:,} px, which is no class")
         number[code] = told
+    codes, told_of = np.array(list(number)), np.array(list(number.values()), np.uint8)
     if not values.coloured:
-        table = np.zeros(max(found) + 1, np.uint8)
-        table[list(number)] = list(number.values())
+        table = np.zeros(int(codes.max()) + 1, np.uint8)
+        table[codes] = told_of
         return table[values.codes]
-    codes = np.array(sorted(number), np.uint32)
-    return np.array([number[int(code)] for code in codes], np.uint8)[np.searchsorted(codes, values.codes)]
+    return np.concatenate([told_of[np.searchsorted(codes, part)] for part in values.strips()])

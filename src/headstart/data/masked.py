@@ -2,7 +2,8 @@
 
 A mask belongs to the picture as it is displayed. Where its size is that of the picture as it is stored, and not as it
 is displayed, it belongs to that and is turned with it. A picture that is stored upside down or mirrored has the same
-size either way: its mask is taken as those are whose size decides; where none does, as displayed.
+size either way: its mask is taken as those are whose size decides; where none does, as displayed. A mask with an EXIF
+orientation of its own is displayed by that.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from headstart.counted import counted
 from headstart.data.limits import DEFAULT_LIMITS
 from headstart.data.mask_classes import Classes, classes_seen
-from headstart.data.mask_files import mask_bytes, values_of
+from headstart.data.mask_files import mask_bytes, number_of, values_of
 from headstart.data.mask_text import Drawn, Shape, drawn
-from headstart.data.placing import VOID, Size
+from headstart.data.placing import VOID, Size, upright_size
 from headstart.data.shapes import Shape as Stored
 from headstart.data.shapes import shape_of
 from headstart.data.sources import FileSource, Found, Row
@@ -69,12 +71,14 @@ class Remarks:
 
 @dataclass(frozen=True)
 class Looked:
-    """What a mask holds. size: (height, width) px. pixels: of each value, as a number and as the colour of a palette.
-    stored: of the picture; None where that cannot be read, which is said when it is decoded. why: it is set aside."""
+    """What a mask holds. size: (height, width) px. own: the EXIF orientation of its file. pixels: of each value as a
+    text, of shapes of each class number. stored: of the picture; None where that cannot be read, which is said when it
+    is decoded. why: it is set aside."""
 
     size: Size = (0, 0)
-    pixels: tuple[dict[str, int], dict[str, int]] = ({}, {})
+    pixels: dict[str, int] = field(default_factory=dict)
     stored: Stored | None = None
+    own: int = 1
     why: str = ""
 
 
@@ -84,14 +88,13 @@ def found_in(
     """The rows of pictures with masks or shapes, for the task "segment". kind: what they were read as. classes: as the
     user or a file names them; shapes have numbers in it. Raises DataError where no picture has a mask that fits."""
     with ThreadPoolExecutor(n_cores()) as pool:
-        looked = list(pool.map(_look, pictures))
-    by_colour = classes is not None and classes.by_colour
+        looked = list(pool.map(partial(_look, meant=None if classes is None else classes.meant), pictures))
     named, note = _classes(pictures, looked, classes, where)
     remarks, turning = Remarks(), _turning(looked)
     meant = _unless_plain(named)
     rows, pixels = list[Row](), [0] * len(named.names)
     for one, seen in zip(pictures, looked, strict=True):
-        truth = _truth(one, seen, named, by_colour, turning, remarks)
+        truth = _truth(one, seen, named, turning, remarks)
         if truth is not None:
             truth = replace(truth, values=meant if truth.mask is not None else None)
             for number, n in truth.pixels.items():
@@ -105,8 +108,8 @@ def found_in(
     return Found(rows, told, f"{where}: {kind}, {_said(rows, named)}", "segment", named.names)
 
 
-def _look(one: Pictured) -> Looked:
-    """Never raises: a mask that cannot be read says why."""
+def _look(one: Pictured, meant: dict[str, int] | None) -> Looked:
+    """Never raises: a mask that cannot be read says why. meant: as in `Classes`, where something names them."""
     if not one.annotated:
         return Looked(why=one.why or "without a mask, so neither taught by nor judged")
     try:
@@ -116,17 +119,16 @@ def _look(one: Pictured) -> Looked:
     try:
         if one.mask is None:
             return _looked_at_shapes(one, stored)
-        values = values_of(mask_bytes(one.mask))
+        data = mask_bytes(one.mask)
+        values, own = values_of(data), shape_of(data).orientation
     except ImageError as error:
         return Looked(why=f"set aside, {error}")
-    counts = values.counts()
-    plain, coloured = ({values.key(code, way): n for code, n in counts.items()} for way in (False, True))
-    if values.palette is not None:  # two indices of one colour
-        coloured = dict.fromkeys(coloured, 0)
-        for code, n in counts.items():
-            coloured[values.key(code, True)] += n
+    pixels: dict[str, int] = {}
+    for code, n in values.counts().items():  # of a palette two may be one colour
+        key = values.key(code, meant)
+        pixels[key] = pixels.get(key, 0) + n
     height, width = values.codes.shape
-    return Looked((height, width), (plain, coloured), stored)
+    return Looked((height, width), pixels, stored, own)
 
 
 def _looked_at_shapes(one: Pictured, stored: Stored | None) -> Looked:
@@ -137,8 +139,7 @@ def _looked_at_shapes(one: Pictured, stored: Stored | None) -> Looked:
     DEFAULT_LIMITS.check_size(size[1], size[0])
     numbers = drawn(one.shapes or (), one.rest, size)
     counts = {str(number): int((numbers == number).sum()) for number in {one.rest, *(n for n, _ in one.shapes or ())}}
-    counts = {key: n for key, n in counts.items() if n}
-    return Looked(size, (counts, counts), stored)
+    return Looked(size, {key: n for key, n in counts.items() if n}, stored)
 
 
 def _classes(
@@ -148,7 +149,7 @@ def _classes(
     if any(one.shapes is not None for one in pictures):
         assert given is not None, "shapes come with the names of their classes"
         return given, ""
-    keys = sorted(set().union(*(seen.pixels[0] for seen in looked)))
+    keys = sorted(set().union(*(seen.pixels for seen in looked)))
     if not keys and given is None:
         reasons = list(dict.fromkeys(seen.why for seen in looked if seen.why))
         raise DataError(f"{where}: no picture has a mask that can be read: {'; '.join(reasons[:2])}")
@@ -165,9 +166,19 @@ def _turning(looked: Iterable[Looked]) -> bool:
     return as_stored > sum(size == stored.upright[::-1] for size, stored in decisive)
 
 
-def _truth(
-    one: Pictured, seen: Looked, named: Classes, by_colour: bool, turning: bool, remarks: Remarks
-) -> Drawn | None:
+def _orientation(seen: Looked, turning: bool) -> int | None:
+    """By which a mask is turned to lie as its picture is displayed; None where it has another size."""
+    if seen.stored is None:
+        return 1
+    shown_as, kept_as = seen.stored.upright[::-1], seen.stored.stored[::-1]
+    if seen.own != 1 and upright_size(seen.size, seen.own) == shown_as:
+        return seen.own
+    if seen.size == kept_as and (kept_as != shown_as or turning):
+        return seen.stored.orientation
+    return 1 if seen.size == shown_as else None
+
+
+def _truth(one: Pictured, seen: Looked, named: Classes, turning: bool, remarks: Remarks) -> Drawn | None:
     """The truth of a picture; None, with a remark, where there is none."""
 
     def aside(reason: str) -> None:
@@ -175,19 +186,15 @@ def _truth(
 
     if seen.why:
         return aside(seen.why)
-    orientation = 1
-    if seen.stored is not None:
-        shown_as, kept_as = seen.stored.upright[::-1], seen.stored.stored[::-1]
-        if seen.size == kept_as and (kept_as != shown_as or turning):
-            orientation = seen.stored.orientation
-        elif seen.size != shown_as:
-            return aside(f"set aside, the mask is {_px(seen.size)} and the picture {_px(shown_as)}")
+    orientation = _orientation(seen, turning)
+    if orientation is None:
+        assert seen.stored is not None
+        return aside(f"set aside, the mask is {_px(seen.size)} and the picture {_px(seen.stored.upright[::-1])}")
     if orientation != 1:
         remarks.add("the mask belongs to the picture as it is stored, and is turned with it", one.name)
-    counts = seen.pixels[1 if by_colour and one.mask is not None else 0]
     pixels: dict[int, int] = {}
-    for key, n in counts.items():
-        number = named.meant.get(key, VOID if key == str(VOID) else None) if one.mask is not None else int(key)
+    for key, n in seen.pixels.items():
+        number = number_of(key, named.meant if one.mask is not None else None)
         if number is None:
             return aside(f"set aside, the mask holds {key}, which is no class of {named.where}")
         pixels[number] = pixels.get(number, 0) + n

@@ -120,7 +120,10 @@ def mask_at(mask: NDArray[np.uint8], grid: Size) -> NDArray[np.uint8]:
     height = mask.shape[0]
     x, columns, across = _segments(mask.shape[1], grid[1])
     y, rows, down = _segments(height, grid[0])
-    kinds = np.flatnonzero(np.bincount(mask.ravel(), minlength=VOID + 1))
+    found = np.zeros(VOID + 1, np.int64)
+    for top in range(0, height, max(1, SEGMENTS // mask.shape[1])):
+        found += np.bincount(mask[top : top + max(1, SEGMENTS // mask.shape[1])].ravel(), minlength=VOID + 1)
+    kinds = np.flatnonzero(found)
     number = np.zeros(VOID + 1, np.int64)
     number[kinds] = np.arange(len(kinds))
     found = np.empty(grid, np.uint8)

@@ -30,6 +30,7 @@ from headstart.files.reading import read_regular, why
 
 BACKGROUND = "background"
 MOST_BYTES = 2**30  # of a JSON file: COCO's instances_train2017 has 448 MB
+MOST_BITS = 60  # of a packed run: more are damaged
 FARTHEST = 10**9  # px: beyond are no places of a picture, but mistakes
 CORNERS = 64  # of a circle
 Outline = list[float] | dict[str, list[int]]
@@ -122,10 +123,11 @@ def read_coco(files: Sequence[tuple[Path, Any]], root: Path) -> Read:
         base = path.parent if path.parent != root and _lies_in(path.parent, listed) else root
         placed = place(base, [str(image["file_name"]) for image in listed])
         notes += [*say_moved(placed), *say_missing(placed)]
-        again = Counter(placed.files)
+        again, ids = Counter(placed.files), Counter(image["id"] for image in listed)
         for image, file in zip(listed, placed.files, strict=True):
             shapes = sorted(marks.pop(image["id"], []), key=lambda mark: (mark.label is not None, -mark.area))
-            reason = _fault(shapes) or ("set aside, listed more than once" if again[file] > 1 else "")
+            twice = again[file] > 1 or ids[image["id"]] > 1
+            reason = "set aside, listed more than once" if twice else _fault(shapes)
             name = shown(os.path.relpath(file, root).replace(os.sep, "/"))
             pictures.append(
                 Sketched(name, file, split, shapes, _stated(image.get("width"), image.get("height")), reason)
@@ -134,7 +136,7 @@ def read_coco(files: Sequence[tuple[Path, Any]], root: Path) -> Read:
             notes.append(f"{shown(path.name)}: shapes of {len(marks)} pictures that it does not list are left out")
         used = {mark.label for one in pictures for mark in one.shapes}
         labels |= dict.fromkeys(label for label in categories.values() if label in used)
-    if not any(one.shapes for one in pictures):
+    if not any(mark.label is not None for one in pictures for mark in one.shapes):
         raise DataError(f"{shown(str(files[0][0]))} holds no polygons and no runs: for boxes alone say --task detect")
     return Read(pictures, list(labels), "COCO JSON", [*notes, *remarks.notes()])
 
@@ -151,7 +153,10 @@ def _categories(content: Any, path: Path) -> dict[Any, str]:
 
 def _listed(content: Any, path: Path) -> list[dict[str, Any]]:
     found = content["images"]
-    if not all(isinstance(one, dict) and "id" in one and isinstance(one.get("file_name"), str) for one in found):
+    if not all(
+        isinstance(one, dict) and isinstance(one.get("id"), int | float | str) and isinstance(one.get("file_name"), str)
+        for one in found
+    ):
         raise DataError(f"{shown(str(path))}: an entry of `images` has no id or no file_name")
     return list(found)
 
@@ -164,15 +169,21 @@ def _marks(content: Any, categories: dict[Any, str], remarks: Remarks) -> dict[A
     """The shapes of each image id."""
     found = defaultdict[Any, list[Marked]](list)
     for one in content["annotations"]:
-        if not isinstance(one, dict) or not isinstance(one.get("image_id"), int | str):
+        if not isinstance(one, dict) or not isinstance(one.get("image_id"), int | float | str):
             remarks.add("annotations without image_id are left out", str(one)[:40])
             continue
-        label = None if one.get("iscrowd") else categories.get(one.get("category_id"), "")
+        category = one.get("category_id")
+        label = categories.get(category) if isinstance(category, int | float | str) else None
         outlines = _outlines(one.get("segmentation"))
-        if label == "" or not outlines:
-            what = "of a category that the file does not list" if label == "" else "without polygons or runs"
-            remarks.add(f"annotations {what} are left out", f"annotation {one.get('id')}")
-            continue
+        which = f"annotation {one.get('id')}"
+        if label is None:
+            remarks.add("shapes of a category that the file does not list are void", which)
+        elif not outlines and (box := _box(one.get("bbox"))):
+            remarks.add("annotations with a box and no outline are void in their box", which)
+            label, outlines = None, [box]
+        elif not outlines:
+            remarks.add("annotations without polygons or runs are left out", which)
+        label = None if one.get("iscrowd") else label
         area = sum(_area(outline) for outline in outlines)
         found[one["image_id"]] += [Marked(label, outline, area) for outline in outlines]
     return found
@@ -189,11 +200,22 @@ def _outlines(segmentation: Any) -> list[Outline]:
     return [ring for ring in rings if len(ring) >= 6]
 
 
+def _box(box: Any) -> Outline | None:
+    """COCO's box, x, y, width and height, as a polygon."""
+    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(side, int | float) for side in box):
+        return None
+    x, y, width, height = box
+    return [x, y, x + width, y, x + width, y + height, x, y + height]
+
+
 def unpacked(text: str) -> list[int]:
-    """COCO's runs as they are packed into a text: five bits a character, and differences to the run before the last."""
+    """COCO's runs as they are packed into a text: five bits a character, and differences to the run before the last;
+    [] where it is damaged."""
     counts, value, shift = list[int](), 0, 0
     for character in text.encode():
         bits = character - 48
+        if shift > MOST_BITS or not 0 <= bits < 64:
+            return []
         value |= (bits & 31) << shift
         shift += 5
         if not bits & 32:
@@ -204,25 +226,29 @@ def unpacked(text: str) -> list[int]:
 
 
 def _area(outline: Outline) -> float:
-    if isinstance(outline, dict):
-        return float(sum(n for n in outline["counts"][1::2] if isinstance(n, int)))
-    try:
-        x, y = np.asarray(outline[: len(outline) // 2 * 2], np.float64).reshape(-1, 2).T
-    except (ValueError, TypeError):
+    """In px; 0 of what cannot be drawn."""
+    if _wrong_with(outline):
         return 0.0
+    if isinstance(outline, dict):
+        return float(sum(outline["counts"][1::2]))
+    x, y = np.asarray(outline, np.float64).reshape(-1, 2).T
     return float(abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2)
+
+
+def _wrong_with(outline: Outline) -> str:
+    """Why an outline cannot be drawn; "" if it can."""
+    values = outline["counts"] if isinstance(outline, dict) else outline
+    kinds = int if isinstance(outline, dict) else int | float
+    if not all(isinstance(v, kinds) and not isinstance(v, bool) and abs(v) <= FARTHEST for v in values):
+        return f"set aside, a shape has a corner or a run that is no number of px (of {FARTHEST:,} at most)"
+    if not isinstance(outline, dict) and len(values) % 2:
+        return "set aside, a polygon has an odd number of coordinates"
+    return ""
 
 
 def _fault(shapes: Iterable[Marked]) -> str:
     """Why the shapes of a picture cannot be drawn; "" if they can."""
-    for mark in shapes:
-        values = mark.outline["counts"] if isinstance(mark.outline, dict) else mark.outline
-        kinds = int if isinstance(mark.outline, dict) else int | float
-        if not all(isinstance(v, kinds) and not isinstance(v, bool) and abs(v) <= FARTHEST for v in values):
-            return f"set aside, a shape has a corner or a run that is no number of px (of {FARTHEST:,} at most)"
-        if not isinstance(mark.outline, dict) and len(values) % 2:
-            return "set aside, a polygon has an odd number of coordinates"
-    return ""
+    return next((wrong for mark in shapes if (wrong := _wrong_with(mark.outline))), "")
 
 
 def _stated(width: Any, height: Any) -> Size | None:
@@ -253,7 +279,7 @@ def read_labelme(files: Sequence[tuple[str, str, str, Any]]) -> Read:
             if outline is None:
                 remarks.add("shapes that are no areas are left out", name)
                 continue
-            label = str(shape.get("label", "")).strip()
+            label = str(shape.get("label") or "").strip()
             if not label:
                 reason = "set aside, a shape has no label"
             label = BACKGROUND if label == "_background_" else label
