@@ -234,6 +234,26 @@ def test_what_cannot_be_judged_is_refused() -> None:
         box_marks(BoxTruth(truth.boxes, truth.labels, truth.hard, np.arange(12) > 0, NAMES), answers)
 
 
+def test_by_how_much_average_precision_is_too_high_on_few_pictures_is_told_from_halves() -> None:
+    truth, answers = made(11, n=400, most=6)
+    marks, rng = box_marks(truth, answers), np.random.default_rng(0)
+    assert MAP.optimism is not None
+    excess, told = [], []
+    for _ in range(40):
+        few = marks.take(rng.choice(len(marks), 20, replace=False))
+        found = value(MAP, few)
+        assert found is not None
+        excess.append(found - (value(MAP, marks) or 0))
+        told.append(MAP.optimism(few, np.arange(20)))
+    assert np.mean(excess) > 0.01
+    assert 0.6 * np.mean(excess) < np.mean(told) < 1.5 * np.mean(excess)
+    cell = summarise(few, [MAP])["map"]
+    assert cell["low"] is not None
+    assert cell["high"] is not None
+    assert found - cell["low"] > cell["high"] - found
+    assert MAP.optimism(few.take(np.arange(5)), np.arange(5)) == 0.0
+
+
 def at_every_score(marks: Marks, truth: BoxTruth, answers: list[np.ndarray], measure: str) -> np.ndarray:
     """(score, class): F1 or the count's error at many scores, by marking anew."""
     found = []
