@@ -1,6 +1,6 @@
 """Boxes of cells in bccd's official sets: a head on stored maps, its tuned and its from-scratch version, paired.
 
-    python benchmarks/detect.py [--cache FOLDER] [--seconds 240] [--kept FOLDER] [--only frozen|tuned|scratch]
+    python benchmarks/detect.py [--cache FOLDER] [--seconds 200] [--kept FOLDER] [--only frozen|tuned|scratch]
 
 Blood smears of 640 x 480 px with red and white cells and platelets: ImageSets/Main/trainval teaches, test judges. A
 share of the pictures that teach is held out: it chooses thresholds, and whether the tuned version is kept. Seconds are
@@ -33,6 +33,7 @@ from headstart.finetune.arithmetic import BF16, CHANNELS_LAST
 from headstart.finetune.box_head import BoxHead, Layer, chosen, counts_by, listed, read_box_head
 from headstart.finetune.box_training import Lesson, View, train_boxes
 from headstart.finetune.box_tuning import Tuned, tune_boxes
+from headstart.finetune.checkpoint import Checkpoint
 from headstart.finetune.paced import Pace, Passed
 from headstart.judge.box_score import MAP50, SUMMARIES, box_score
 from headstart.judge.boxes import box_marks
@@ -123,6 +124,12 @@ def told(passed: Passed) -> None:
     print(f"epoch {passed.number}: loss {passed.loss:.4f}, {passed.done:.0%}", flush=True)
 
 
+def watched(options: Any, name: str) -> dict[str, Any]:
+    """Who is told, and where a part that was killed goes on."""
+    asked = {k: str(v) for k, v in vars(options).items() if k not in ("load_at_start", "only", "results", "passes")}
+    return {"told": told, "checkpoint": Checkpoint(options.kept, {"part": name, **asked})}
+
+
 def rows_of(blocks: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
     return {name: np.asarray(values[rows]) for name, values in blocks.items()}
 
@@ -135,7 +142,7 @@ def frozen(options: Any, data: Data) -> dict[str, Any]:
         pace(options.seconds, rate=options.rate),
         width=options.width,
         arithmetic=ARITHMETIC,
-        told=told,
+        **watched(options, "frozen"),
     )
     return kept(head, data, data.lesson.views[0].blocks, data.judging, began)
 
@@ -146,8 +153,8 @@ def tuned(options: Any, data: Data) -> dict[str, Any]:
     below = replace(data.lesson, maps=data.lesson.maps[: 1 + options.stay])
     made = data.lesson.maps[1 + options.stay :]
     began = time.time(), time.process_time()
-    how = pace(options.seconds, rate=options.tuned_rate)
-    found = tune_boxes(data.backbone, below, data.teach, made, how, head=head, arithmetic=ARITHMETIC, told=told)
+    how, seen = pace(options.seconds, rate=options.tuned_rate), watched(options, "tuned")
+    found = tune_boxes(data.backbone, below, data.teach, made, how, head=head, arithmetic=ARITHMETIC, **seen)
     return again(found, options, data, began)
 
 
@@ -156,7 +163,7 @@ def scratch(options: Any, data: Data) -> dict[str, Any]:
     views = tuple(View({"input": Pixels(data, *flips)}, *flips) for flips in VIEWS.values())
     pixels = replace(data.lesson, maps=(Layer("input", (3, *data.lesson.frame)),), views=views)
     began = time.time(), time.process_time()
-    seconds = 2 * options.seconds + options.passes
+    seconds = options.scratch_seconds or 2 * options.seconds + options.passes
     found = tune_boxes(
         backbone,
         pixels,
@@ -166,7 +173,7 @@ def scratch(options: Any, data: Data) -> dict[str, Any]:
         below=1.0,
         statistics=True,
         arithmetic=ARITHMETIC,
-        told=told,
+        **watched(options, "scratch"),
     )
     return again(found, options, data, began)
 
@@ -315,13 +322,14 @@ MAKERS = {"frozen": frozen, "tuned": tuned, "scratch": scratch}
 def main() -> None:
     parser = measure.arguments(__doc__ or "")
     parser.add_argument("--cache", help="where stored maps lie (default HEADSTART_CACHE)")
-    parser.add_argument("--seconds", type=float, default=240, help="CPU seconds of the frozen head's training")
+    parser.add_argument("--seconds", type=float, default=200, help="CPU seconds of the frozen head's training")
     parser.add_argument("--size", type=int, nargs=2, default=(480, 640), help="of the frame: height and width, px")
     parser.add_argument("--kept", type=Path, default=Path("detect-kept"), help="where answers lie between parts")
     parser.add_argument("--only", choices=("passes", *MAKERS, "report"), help="one part")
     parser.add_argument("--stay", type=int, default=0, help="maps above the finest that tuning leaves as they are")
+    parser.add_argument("--scratch-seconds", type=float, help="CPU seconds from random weights (default: see above)")
     parser.add_argument("--width", type=int, default=64, help="channels of the head")
-    parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate of the head")
+    parser.add_argument("--rate", type=float, default=3e-3, help="peak learning rate of the head")
     parser.add_argument("--tuned-rate", type=float, default=1e-3, help="peak learning rate of the head in tuning")
     options = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))

@@ -34,7 +34,7 @@ class Pace:
     seconds: float | None = None
     clock: Clock = time.monotonic
     batch: int = 8  # images
-    rate: float = 2e-3  # peak of AdamW
+    rate: float = 3e-3  # peak of AdamW
     warm_up: float = 0.05  # share of the time until the peak
     weight_decay: float = 0.02
     average: float = 0.99  # decay of the moving average of the weights, a step, once there are 90 of them

@@ -26,9 +26,9 @@ def areas(boxes: Floats) -> Floats:
 
 def overlaps(a: Floats, b: Floats) -> Floats:
     """(n, m): the intersection over the union of each of a (n, 4 or more) with each of b (m, 4 or more)."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:4], b[None, :, 2:4])
-    both = areas(np.concatenate([low, high], axis=2))
+    (left, top, right, bottom), (x1, y1, x2, y2) = a[:, :4].T[..., None], b[:, :4].T[:, None]
+    wide = np.maximum(np.minimum(right, x2) - np.maximum(left, x1), 0)
+    both = wide * np.maximum(np.minimum(bottom, y2) - np.maximum(top, y1), 0)
     either = areas(a)[:, None] + areas(b)[None] - both
     return np.asarray(both / np.maximum(either, 1e-9), np.float32)
 
