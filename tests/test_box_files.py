@@ -17,7 +17,7 @@ from headstart.data.table import read_table
 from headstart.files.cells import csv_bytes
 from headstart.judge.boxes import box_marks, outcome_of
 from headstart.judge.matching import FALSE, LEFT_OUT, RIGHT
-from headstart.ship.box_files import HEADER, coco_document, csv_rows, found_boxes
+from headstart.tasks.box_files import HEADER, coco_document, csv_rows, found_boxes
 
 NAMES = ("ant", "bee")
 ANSWERS = [np.array([[1, 2, 11.5, 12, 0.9, 1], [0, 0, 40, 30, 0.25, 0]]), np.zeros((0, 6))]

@@ -198,8 +198,11 @@ def test_boxes_are_rows_json_and_coco(
     assert n == len(coco["annotations"]) == sum(row["label"] != "" for row in rows)
     for record in records:
         for box in record["boxes"]:
-            assert 0 <= box["x1"] < box["x2"] <= SIZE[1]
-            assert 0 <= box["y1"] < box["y2"] <= SIZE[0]
+            x1, y1, x2, y2 = box["box"]
+            assert 0 <= x1 < x2 <= SIZE[1]
+            assert 0 <= y1 < y2 <= SIZE[0]
+    again = read_table(tmp_path / "boxes.coco.json", task="detect", min_classes=1)
+    assert len(again) == len(records)
 
 
 @pytest.mark.parametrize("task", PLACED)

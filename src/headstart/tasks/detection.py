@@ -22,6 +22,7 @@ from headstart.judge.boxes import MISSED, NONE, box_marks
 from headstart.judge.marks import Marks, Score
 from headstart.judge.matching import LEFT_OUT
 from headstart.judge.summaries import measure_of
+from headstart.tasks.box_files import HEADER, coco_document, csv_rows, found_boxes
 from headstart.tasks.detecting import KINDS, MEAN, SHOWN, boxes_of, counts_of, learn, read
 from headstart.tasks.placed import Answer, PlacedTask, Size, with_own_tables
 from headstart.tasks.task import Record, Rule
@@ -101,13 +102,10 @@ def counts(names: Sequence[str], found: Answer, rule: Rule) -> dict[str, float]:
 
 
 def record(names: Sequence[str], found: Answer, size: Size, rule: Rule) -> Record:
-    """{"boxes": [{"label", "score", "x1", "y1", "x2", "y2"}], "counts": {name: how many}}; the surest first."""
-    boxes = [
-        {"label": names[int(kind)], "score": round(float(sure), 4)}
-        | {name: round(float(v), 2) for name, v in zip(("x1", "y1", "x2", "y2"), edges, strict=True)}
-        for *edges, sure, kind in shown(found, rule)
-    ]
-    return {"boxes": boxes, "counts": counts(names, found, rule)}
+    """{"boxes": [{"label", "score", "box": [x1, y1, x2, y2]}], "counts": {name: how many}, "width", "height"}; the
+    surest first."""
+    counted = counts(names, found, rule)
+    return {"boxes": found_boxes(shown(found, rule), names), "counts": counted, "width": size[1], "height": size[0]}
 
 
 def said(names: Sequence[str], found: Answer, rule: Rule) -> str:
@@ -129,31 +127,22 @@ def _listed(found: Mapping[str, int]) -> str:
 
 def rows(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> tuple[list[str], list[tuple[Any, ...]]]:
     """One row a box; a picture without any has one row without a box."""
-    columns = ["path", "label", "score", "x1", "y1", "x2", "y2", "error"]
-    lines: list[tuple[Any, ...]] = []
-    for one in records:
-        for box in one["boxes"] or []:
-            lines.append((one["path"], *(box[name] for name in columns[1:-1]), ""))
-        if not one["boxes"]:
-            lines.append((one["path"], *[""] * 6, one["error"] or ""))
-    return columns, lines
+    lines = [(*row, one["error"] or "") for one in records for row in csv_rows(one["path"], _of(one, names), names)]
+    return [*HEADER, "error"], lines
 
 
 def coco(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Any:
-    """COCO's layout: images, categories numbered from 1, annotations with a score."""
-    number = {name: k for k, name in enumerate(names, 1)}
-    images = [{"id": k, "file_name": one["path"]} for k, one in enumerate(records, 1) if not one["error"]]
-    annotations = []
-    for k, one in enumerate(records, 1):
-        for box in one["boxes"] or []:
-            wide, high = round(box["x2"] - box["x1"], 2), round(box["y2"] - box["y1"], 2)
-            annotations.append(
-                {"id": len(annotations) + 1, "image_id": k, "category_id": number[box["label"]]}
-                | {"bbox": [box["x1"], box["y1"], wide, high], "area": round(wide * high, 2)}
-                | {"score": box["score"], "iscrowd": 0}
-            )
-    categories = [{"id": k, "name": name} for name, k in number.items()]
-    return {"images": images, "annotations": annotations, "categories": categories}
+    """COCO's layout of the pictures that could be read, with scores."""
+    read = [one for one in records if not one["error"]]
+    sizes = [(one["width"], one["height"]) for one in read]
+    return coco_document([one["path"] for one in read], sizes, [_of(one, names) for one in read], names)
+
+
+def _of(one: Mapping[str, Any], names: Sequence[str]) -> Answer:
+    """The boxes (n, 6) of a record."""
+    number = {name: k for k, name in enumerate(names)}
+    found = [[*box["box"], box["score"], number[box["label"]]] for box in one["boxes"] or []]
+    return np.array(found, dtype=np.float64).reshape(-1, 6)
 
 
 def truth(targets: Targets, row: int, size: Size) -> Answer:
