@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +26,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from headstart.errors import DataError
 from headstart.finetune.arithmetic import BF16, CHANNELS_LAST, memory_kept, numbers, prepare
-from headstart.finetune.checkpoint import Checkpoint, named, under
+from headstart.finetune.checkpoint import Checkpoint, State, named, under
 from headstart.finetune.design import Arithmetic, Bar, no_bar
 from headstart.heads.material import Blocks, Ints
 from headstart.heads.pointwise import Layer, MaskOf, Rng
@@ -180,7 +179,7 @@ def learn(  # noqa: PLR0913 - what learns, from what, how; the rest is who watch
         run = _Run(module, groups, how, tuple(frozen_statistics))
         saved = checkpoint.load() if checkpoint else None
         if saved is not None:
-            run.restore(*saved)
+            run.restore(saved)
         per_epoch = math.ceil(len(teaching.rows) / how.batch)
         run.to_the_end(_batches(teaching, how, seed, run.step), per_epoch, pool, clock, checkpoint, bar)
     kept = run.average.module.eval().requires_grad_(False)
@@ -283,7 +282,7 @@ class _Run:
         self.total += float(loss.detach())
         self.average.update_parameters(self.module)
 
-    def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    def state(self) -> State:
         """All that it needs to go on, bit for bit."""
         tensors = named("module", self.module.state_dict()) | named("average", self.average.state_dict())
         tensors["random"] = torch.get_rng_state()
@@ -293,7 +292,8 @@ class _Run:
         record = {"step": self.step, "elapsed": self.elapsed, "total": self.total, "losses": self.losses}
         return tensors, record
 
-    def restore(self, tensors: dict[str, torch.Tensor], record: dict[str, Any]) -> None:
+    def restore(self, saved: State) -> None:
+        tensors, record = saved
         self.step, self.elapsed = int(record["step"]), float(record["elapsed"])
         self.total, self.losses = float(record["total"]), [*record["losses"]]
         self.module.load_state_dict(under("module", tensors))
