@@ -25,6 +25,7 @@ WIDTH, HEIGHT = 1920, 1080
 EVERY = 20  # of so many pictures one is odd
 QUALITY = 70  # of the JPEGs: about 150 KB each
 LIMIT = 4.0  # GB
+STORED = "bytes stored (pooled features and thumbnails too) / bytes of maps said"
 
 
 def write_pictures(place: Path, data: Path, n: int) -> int:
@@ -104,9 +105,7 @@ def main() -> None:
     off = last["cached bytes"] / last["said bytes"] if last["said bytes"] else 0.0
     targets = [
         measure.Target(f"peak memory of {options.images:,} images, GB", last["peak bytes"] / 1e9, ceiling=LIMIT),
-        measure.Target(
-            "bytes stored (pooled features and thumbnails too) / bytes of maps said", off, floor=1.0, ceiling=1.15
-        ),
+        measure.Target(STORED, off, floor=1.0, ceiling=1.15),
     ]
     title = f"Pictures of {WIDTH} x {HEIGHT}"
     measure.publish(options, __doc__ or "", [measure.Table(title, header, rows)], targets, {"fits": found})

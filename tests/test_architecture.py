@@ -48,6 +48,7 @@ WITH_TORCH = {
     "data/augment.py",
     "export/any_size.py",
     "export/graph.py",
+    "export/heads.py",
     "export/native.py",
     "export/onnx.py",
     "export/sensitive.py",
