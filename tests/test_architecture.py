@@ -75,7 +75,7 @@ UNSAFE = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marsh
 NAMELESS = {"utils", "util", "helpers", "helper", "base", "common", "constants", "misc"}
 # Where JSON is read or written: what the Hub, timm, a saved model or a user's list calls its keys.
 JSON_EDGES = {
-    *(f"estimators/{name}.py" for name in ("fitted", "classifier", "tagger", "regressor", "detector")),
+    *(f"estimators/{name}.py" for name in ("fitted", "classifier", "tagger", "regressor", "detector", "recogniser")),
     "export/about.py",
     "story/export.py",
     "story/publish.py",

@@ -23,6 +23,7 @@ from headstart import (
     BundleError,
     DataError,
     TransferClassifier,
+    TransferRecogniser,
     TransferRegressor,
     TransferTagger,
 )
@@ -31,7 +32,7 @@ from headstart.story.options import Options
 
 SMALL: dict[str, Any] = {"backbone": "test_efficientnet", "weights": "none", "size": 64, "precision": "f32"}
 NAMES = ("red", "green", "blue")
-ALL = (TransferClassifier, TransferTagger, TransferRegressor, AnomalyDetector)
+ALL = (TransferClassifier, TransferTagger, TransferRegressor, AnomalyDetector, TransferRecogniser)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def test_settings_are_the_options_of_a_fit() -> None:
     """Written twice, since scikit-learn reads them from the signature: same names, types, defaults and order."""
     options = {field.name: (field.type, field.default) for field in fields(Options)}
     of_lists = {"threshold", "min_images", "coverage", "sets", "max_error", "aim", "cost", "positive", "false_alarms"}
-    of_one = (["coverage", "sets", "max_error", "aim", "cost", "positive"], ["threshold"], [], ["false_alarms"])
+    of_one = (["coverage", "sets", "max_error", "aim", "cost", "positive"], ["threshold"], [], ["false_alarms"], [])
     for kind, more in zip(ALL, of_one, strict=True):
         given = [p for p in inspect.signature(kind).parameters.values() if p.name != "good"]  # as `read_table` has it
         assert [p.name for p in given] == [name for name in options if name not in of_lists] + more

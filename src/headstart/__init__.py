@@ -23,6 +23,7 @@ from headstart.errors import (
 if TYPE_CHECKING:
     from headstart.estimators.classifier import TransferClassifier
     from headstart.estimators.detector import AnomalyDetector
+    from headstart.estimators.recogniser import TransferRecogniser
     from headstart.estimators.regressor import TransferRegressor
     from headstart.estimators.tagger import TransferTagger
     from headstart.trunk.backbone import open_backbone
@@ -31,6 +32,7 @@ __version__ = "0.1.0"
 ESTIMATORS = {  # -> the file of `estimators/` that has it
     "AnomalyDetector": "detector",
     "TransferClassifier": "classifier",
+    "TransferRecogniser": "recogniser",
     "TransferRegressor": "regressor",
     "TransferTagger": "tagger",
 }
@@ -44,6 +46,7 @@ __all__ = [
     "OptionError",
     "OutputError",
     "TransferClassifier",
+    "TransferRecogniser",
     "TransferRegressor",
     "TransferTagger",
     "__version__",

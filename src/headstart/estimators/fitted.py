@@ -37,6 +37,7 @@ LOADS = {
     "tag": "TransferTagger",
     "regress": "TransferRegressor",
     "anomaly": "AnomalyDetector",
+    "recognise": "TransferRecogniser",
 }
 
 
