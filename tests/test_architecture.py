@@ -49,6 +49,7 @@ WITH_TORCH = {
     "data/augment.py",
     "export/any_size.py",
     "export/graph.py",
+    "export/heads.py",
     "export/native.py",
     "export/onnx.py",
     "export/sensitive.py",
@@ -83,7 +84,7 @@ UNSAFE = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marsh
 NAMELESS = {"utils", "util", "helpers", "helper", "base", "common", "constants", "misc"}
 # Where JSON is read or written: what the Hub, timm, a saved model or a user's list calls its keys.
 JSON_EDGES = {
-    "classifier.py",
+    *(f"estimators/{name}.py" for name in ("fitted", "classifier", "tagger", "regressor", "detector", "recogniser")),
     "export/about.py",
     "story/export.py",
     "story/publish.py",

@@ -380,11 +380,11 @@ def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         check_installed(FORMATS["onnx"])
 
 
-def test_a_model_that_recognises_is_not_exported(loaded: Loaded) -> None:
+def test_a_task_without_a_graph_is_not_exported(loaded: Loaded) -> None:
     from headstart.export.answers import check_exportable
 
-    with pytest.raises(OptionError, match="those enrolled"):
-        check_exportable(replace(loaded, task=TASKS["recognise"]), "faces")
+    with pytest.raises(OptionError, match="--task other, which is not exported yet: export is of the tasks classify,"):
+        check_exportable(replace(loaded, task=replace(TASKS["classify"], name="other")), "moss")
 
 
 def test_an_export_takes_the_place_of_one_of_its_model_alone(exported: Exported, tmp_path: Path) -> None:

@@ -12,14 +12,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from asking import Server, running
+from asking import BYTES, Server, running
 from browsing import drag, faint, give, nameless, too_wide
 from conftest import TINY, Run
 from doubted import DEEP, ODD, SEEN, TURNED, write_model, write_pictures
+from headstart import AnomalyDetector
 from headstart.cli.main import main
 from headstart.data.fixes import Fixes
+from headstart.data.images import write_png
 from headstart.data.relabel import read_fixes, relabelled
 from headstart.data.table import Table, list_images, read_table
 from headstart.serve.bounds import Bounds
@@ -256,6 +260,54 @@ def test_every_control_has_a_name_and_all_text_can_be_read(
     page.wait_for_selector("#walk:not([hidden])")
     page.get_by_role("button", name="Another label").click()
     assert (nameless(page), faint(page), too_wide(page)) == ([], [], 0)
+
+
+@pytest.fixture(scope="module")
+def stripes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Served, Path]:
+    """A model of striped pictures, and one with a bright square."""
+    rng, place = np.random.default_rng(3), tmp_path_factory.mktemp("stripes")
+    images = (rng.integers(90, 130, (25, 64, 64, 3)) + 40 * (np.arange(64)[:, None] // 8 % 2)[:, :, None]).astype("u1")
+    small = {"backbone": "test_efficientnet", "weights": "none", "size": 64, "precision": "f32"}
+    AnomalyDetector(**small).fit(images[:24]).save(place / "stripes")
+    images[24, 20:44, 20:44] = 255 * rng.integers(0, 2, (24, 24, 1))
+    write_png(images[24], place / "odd.png")
+    return load(place / "stripes", "stripes", Bounds().limits), place / "odd.png"
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (400, "dark")])
+def test_where_a_picture_is_odd_is_shown_where_asked(
+    opened: Open, stripes: tuple[Served, Path], width: int, scheme: str
+) -> None:
+    model, file = stripes
+    with running([model]) as served:
+        page = opened(served.url, viewport={"width": width, "height": 860}, color_scheme=scheme)
+        page.wait_for_selector("#about:not(:empty)")
+        assert not page.is_visible("#where")
+        page.set_input_files("#files", file)
+        button = page.get_by_role("button", name="Show where")
+        button.wait_for()
+        assert page.inner_text("#said") == "odd"
+        before = page.get_attribute("#picture", "src")
+        button.click()
+        page.wait_for_selector("#picture[alt*=orange]")
+        assert page.get_attribute("#where", "aria-pressed") == "true"
+        assert page.get_attribute("#picture", "src") != before
+        assert "Orange" in page.inner_text("#told")
+        assert (nameless(page), faint(page), too_wide(page)) == ([], [], 0)
+        button.click()
+        assert "orange" not in page.get_attribute("#picture", "alt")
+        drawn = served.ask("/heat", file.read_bytes(), BYTES)
+        assert (drawn.status, drawn.headers["content-type"]) == (200, "image/jpeg")
+        pixels = np.asarray(Image.open(io.BytesIO(drawn.content)), np.float64)
+        redder = pixels[..., 0] - pixels[..., 2]
+        assert redder[20:44, 20:44].mean() > redder[:8].mean() + 10  # where the square is
+        assert served.ask("/heat", b"none", BYTES).status == 422
+
+
+def test_a_model_that_knows_no_places_draws_none(server: Server, photos: tuple[Path, dict[Path, str]]) -> None:
+    said = server.ask("/heat", next(iter(photos[1])).read_bytes(), BYTES)
+    assert said.status == 422
+    assert "does not know where a picture is odd" in said.error
 
 
 ANSWER = {"label": "ant", "probability": 0.9, "top": [{"label": "ant", "probability": 0.9}], "error": None}

@@ -1,4 +1,4 @@
-"""headstart: labelled images in; an honest, deployable model out: classes, several labels, measured values.
+"""headstart: labelled images in; an honest, deployable model out: classes, several labels, measured values, oddities.
 
 >>> from headstart import TransferClassifier
 >>> model = TransferClassifier().fit("photos/")  # doctest: +SKIP
@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from headstart.errors import (
@@ -20,11 +21,23 @@ from headstart.errors import (
 )
 
 if TYPE_CHECKING:
-    from headstart.classifier import TransferClassifier, TransferRegressor, TransferTagger
+    from headstart.estimators.classifier import TransferClassifier
+    from headstart.estimators.detector import AnomalyDetector
+    from headstart.estimators.recogniser import TransferRecogniser
+    from headstart.estimators.regressor import TransferRegressor
+    from headstart.estimators.tagger import TransferTagger
     from headstart.trunk.backbone import open_backbone
 
 __version__ = "0.1.0"
+ESTIMATORS = {  # -> the file of `estimators/` that has it
+    "AnomalyDetector": "detector",
+    "TransferClassifier": "classifier",
+    "TransferRecogniser": "recogniser",
+    "TransferRegressor": "regressor",
+    "TransferTagger": "tagger",
+}
 __all__ = [
+    "AnomalyDetector",
     "BackboneError",
     "BundleError",
     "DataError",
@@ -33,6 +46,7 @@ __all__ = [
     "OptionError",
     "OutputError",
     "TransferClassifier",
+    "TransferRecogniser",
     "TransferRegressor",
     "TransferTagger",
     "__version__",
@@ -41,10 +55,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("TransferClassifier", "TransferRegressor", "TransferTagger"):
-        from headstart import classifier
-
-        return getattr(classifier, name)
+    if name in ESTIMATORS:
+        return getattr(import_module(f"headstart.estimators.{ESTIMATORS[name]}"), name)
     if name == "open_backbone":
         from headstart.trunk.backbone import open_backbone
 

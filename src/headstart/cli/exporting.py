@@ -70,6 +70,8 @@ def lines(record: dict[str, Any]) -> list[str]:
         ("checked on", f"{record['checked_on']}, beside predict in float32"),
         ("differs by", _differs(record)),
     ]
+    if further := record["further"]:
+        told.append((further["name"], f"differs by at most {further['largest_difference']:.1e}"))
     if score := record["score"]:
         name = score["measure"]
         told.append((NAMES.get(name, name.replace("_", " ")), _score(score)))

@@ -14,11 +14,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from headstart.counted import counted
 from headstart.data import folder_names as names
 from headstart.data.folders import read_folder
+from headstart.data.given import Labels
 from headstart.data.sources import FileSource, Found, Row
 from headstart.data.tree import Folder, shown, some
 from headstart.data.walk import Walk
@@ -109,6 +111,22 @@ def with_good(found: Found, good: str | None, where: str) -> Found:
             f"not used: {counted(teaching, 'image')} of the training part that are not good; none of them teach"
         )
     return found._replace(rows=rows, notes=[*found.notes, *note], task="anomaly")
+
+
+def good_given(labels: Labels, good: str | None = None) -> Labels:
+    """Labels that a program hands over, with each that is good called GOOD. good: as `--good` names them; None: those
+    whose names say so, or 1 of the numbers 1 and -1. Raises OptionError, DataError."""
+    names = sorted(set(labels.texts) - {""})
+    if good is None and set(names) <= {"1", "-1"}:
+        good = "1" if "1" in names else None
+    chosen = _named(names, good, "those that were given") if good is not None else set(filter(says_good, names))
+    if not chosen and names:
+        raise DataError(
+            f"nothing says which pictures are good: the labels are {_listed(names)}; name the good ones, such as "
+            f"AnomalyDetector(good={names[0]!r}), or give 1 for a good picture and -1 for an odd one"
+        )
+    texts = tuple(GOOD if text in chosen else text for text in labels.texts)
+    return replace(labels, texts=texts, kind="str", task="anomaly")
 
 
 def _named(labels: Sequence[str], good: str, where: str) -> set[str]:

@@ -65,7 +65,8 @@ def convert(model: Exportable, path: Path) -> None:
             self.inner = inner
 
         def forward(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
-            return {"answers": self.inner(pixels)}
+            found = self.inner(pixels)
+            return dict(zip(model.outputs, found if isinstance(found, tuple) else (found,), strict=True))
 
     python = interpreter()
     with tempfile.TemporaryDirectory(prefix="headstart-") as place:

@@ -16,7 +16,7 @@ KEY = "headstart"  # of the metadata: JSON
 
 
 def convert(model: Exportable, path: Path) -> None:
-    """Write the file: input "pixels", output "answers", any number of images."""
+    """Write the file: input "pixels", output "answers", a second one where there is one, any number of images."""
     import onnx
 
     with warnings.catch_warnings(), torch.no_grad():
@@ -28,7 +28,7 @@ def convert(model: Exportable, path: Path) -> None:
             dynamo=True,
             opset_version=OPSET,
             input_names=["pixels"],
-            output_names=["answers"],
+            output_names=list(model.outputs),
             dynamic_shapes=(dynamic(model),),
             verbose=False,
         )

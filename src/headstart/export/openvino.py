@@ -19,7 +19,8 @@ def convert(model: Exportable, path: Path) -> None:
     free = [-1, -1, -1, 3] if model.any_size else [-1, height, width, 3]
     found = converted(model.module, [2, height, width, 3], free)
     found.inputs[0].get_tensor().set_names({"pixels"})
-    found.outputs[0].get_tensor().set_names({"answers"})
+    for output, name in zip(found.outputs, model.outputs, strict=True):
+        output.get_tensor().set_names({name})
     written(found, model.about, path)
 
 

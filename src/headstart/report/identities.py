@@ -205,6 +205,7 @@ TELLING = Telling(
         "Name who or what is on new images, or \u201cunknown\u201d, and write the answers to a table:",
         "Measure it on other images, one folder per identity:",
         "folder/",
+        "TransferRecogniser",
         more=(
             ("Add a person or a product without training:", "headstart enrol {model} NAME images/"),
             ("Say whether two images show the same one:", "headstart verify {model} a.jpg b.jpg"),

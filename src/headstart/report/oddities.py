@@ -213,6 +213,7 @@ TELLING = Telling(
         "Score new images, good or odd, and write the answers to a table:",
         "Measure it on other images, one folder of good ones and one for each kind of oddity:",
         "folder/",
+        "AnomalyDetector",
         more=(("Draw where each picture is odd:", "headstart predict {model} images/ --explain overlays/"),),
     ),
     hub=Hub(

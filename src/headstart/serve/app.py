@@ -6,6 +6,8 @@ import asyncio
 import json
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -13,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from headstart.errors import HeadstartError
+from headstart.errors import HeadstartError, ImageError
 from headstart.serve.bodies import Sent, drain, received
 from headstart.serve.counts import CONTENT_TYPE
 from headstart.serve.openapi import document
@@ -25,6 +27,7 @@ from headstart.tasks.task import Record
 
 TOP = 3  # best classes where nothing is asked, as predict has it
 MOST_TOP = 1000
+Answer = TypeVar("Answer")
 
 
 class Json(Response):
@@ -46,6 +49,9 @@ class Endpoints:
         found = Json(await _predicted(request, self._state))
         self._state.counts.seconds.observe(time.perf_counter() - begun)
         return found
+
+    async def heat(self, request: Request) -> Response:
+        return Response(await _heat(request, self._state), media_type="image/jpeg")
 
     async def models(self, request: Request) -> Response:
         return Json(self._state.models.described())
@@ -83,6 +89,7 @@ def app_of(state: State) -> Outside:
     inside = Starlette(
         routes=[
             Route("/predict", at.predict, methods=["POST"]),
+            Route("/heat", at.heat, methods=["POST"]),
             *(Route(path, endpoint, methods=["GET"]) for path, endpoint in asked.items()),
         ],
         exception_handlers={
@@ -122,21 +129,43 @@ def _top(request: Request) -> int:
 
 async def _records(served: Served, sent: Sequence[Sent], top: int, state: State) -> list[Record]:
     """What the model says of each image. Raises Refusal where that takes too long."""
-    waiting = [asyncio.wrap_future(served.submit(one.name, one.content, top)) for one in sent]
+    found = await _finished([served.submit(one.name, one.content, top) for one in sent], state)
+    for record in found:
+        state.counts.images.labels(served.name, "unreadable" if record["error"] else "answered").inc()
+    return found
+
+
+async def _finished(asked: Sequence[Future[Answer]], state: State) -> list[Answer]:
+    """What the threads answer. Raises Refusal where that takes too long."""
+    waiting = [asyncio.wrap_future(one) for one in asked]
     for one in waiting:
         one.add_done_callback(lambda _: state.gate.done())
     try:
         async with asyncio.timeout(state.bounds.seconds):
-            found = list(await asyncio.gather(*waiting))
+            return list(await asyncio.gather(*waiting))
     except TimeoutError:
         raise Refusal(
             503,
             f"no answer within {state.bounds.seconds:g} s (--timeout): send fewer images at once, or try again",
             {"retry-after": str(state.gate.seconds())},
         ) from None
-    for record in found:
-        state.counts.images.labels(served.name, "unreadable" if record["error"] else "answered").inc()
-    return found
+
+
+async def _heat(request: Request, state: State) -> bytes:
+    """The picture of a request with its heat. Raises Refusal."""
+    with state.models.using(request.query_params.get("model")) as served:
+        if not served.draws:
+            raise Refusal(422, f"{served.name} does not know where a picture is odd: that is of --task anomaly")
+        if state.gate.full:
+            raise state.gate.busy()
+        async with received(request, state.bounds, state.gate) as sent:
+            if len(sent) > 1:
+                raise Refusal(422, f"{len(sent)} images: /heat takes one at a time")
+            with state.gate.inside(1):
+                try:
+                    return (await _finished([served.submit_heat(sent[0].content)], state))[0]
+                except ImageError as error:
+                    raise Refusal(422, str(error)) from None
 
 
 def _none_read(found: Sequence[Record]) -> Refusal:

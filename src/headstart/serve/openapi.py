@@ -39,6 +39,7 @@ MODEL: Json = {
         "licence": {"type": "string"},
         "score": SCORE,
         "novelty": {"type": "boolean", "description": "whether it knows images unlike all that taught it"},
+        "heat": {"type": "boolean", "description": "whether it knows where a picture is odd: see /heat"},
         "version": {"type": "string"},
         "loaded": {"type": "string", "format": "date-time"},
         "refused": {"type": ["string", "null"], "description": "why a newer model of this name is not at work"},
@@ -70,6 +71,7 @@ def document(bounds: Bounds, locked: bool) -> Json:
         },
         "paths": {
             "/predict": {"post": _predict(bounds, locked)},
+            "/heat": {"post": _heat(locked)},
             "/models": {"get": _get("The models at work", {"type": "array", "items": MODEL}, locked)},
             "/health": {"get": _get("Whether the server lives", {"type": "object"}, locked=False)},
             "/ready": {"get": _ready()},
@@ -119,6 +121,22 @@ def _predict(bounds: Bounds, locked: bool) -> Json:
         },
         "responses": {
             "200": _answer("One record an image", {"type": "array", "items": RECORD}),
+            **{status: _refused(text) for status, text in REFUSALS.items()},
+            **_unknown(locked),
+        },
+        **_security(locked),
+    }
+
+
+def _heat(locked: bool) -> Json:
+    drawn: Json = {"description": "The picture, orange where it is odd", "content": {"image/jpeg": BINARY}}
+    return {
+        "operationId": "heat",
+        "summary": "Ask a model of oddities where a picture is odd",
+        "parameters": [_parameter("model", {"type": "string"}, "the name of a model (default: the first)")],
+        "requestBody": {"required": True, "content": {"application/octet-stream": BINARY, "image/*": BINARY}},
+        "responses": {
+            "200": drawn,
             **{status: _refused(text) for status, text in REFUSALS.items()},
             **_unknown(locked),
         },

@@ -15,7 +15,7 @@ from headstart.serve.page import ANYWHERE, FILES, NOTHING
 from headstart.serve.state import State
 
 OPEN = (*FILES, "/health", "/ready")  # without a token: what they say is known to whoever can reach the port
-PATHS = (*FILES, "/predict", "/models", "/health", "/ready", "/metrics", "/openapi.json")
+PATHS = (*FILES, "/predict", "/heat", "/models", "/health", "/ready", "/metrics", "/openapi.json")
 
 
 class Outside:

@@ -18,6 +18,8 @@ from headstart.errors import BundleError, ImageError
 from headstart.files import swap
 from headstart.files.bundle import read_bundle
 from headstart.files.cores import n_cores
+from headstart.heads.oddity import Oddity
+from headstart.ship.heat import drawn
 from headstart.ship.package import Loaded, unpack
 from headstart.ship.predict import Predictions, records
 from headstart.ship.stretches import answered
@@ -27,6 +29,7 @@ from headstart.trunk.engine import compile_trunk
 from headstart.trunk.features import told
 
 PARTS = ("test", "cross_validation", "validation")  # of metrics.json, by which a model is known
+SHOWN = 1000  # px, the longer side of a picture with heat: the page shows it at 480 on a fine screen
 NOTHING = np.array([np.nan], np.float32)  # novelty of an image that cannot be read
 Identity = tuple[int, int] | None
 
@@ -49,6 +52,24 @@ class Served:
     def submit(self, name: str, content: bytes, top: int) -> Future[Record]:
         """What `headstart predict --json` says of an image of this name, of a ranked list the `top` best."""
         return self._threads.submit(self._answer, name, content, top)
+
+    def submit_heat(self, content: bytes) -> Future[bytes]:
+        """A JPEG of an image with orange where it is odd, of a model that `draws`. The future raises ImageError."""
+        return self._threads.submit(self._drawn, content)
+
+    @property
+    def draws(self) -> bool:
+        """Whether the model knows where a picture is odd."""
+        return isinstance(self.model.head, Oddity) and self.model.head.patches is not None
+
+    def _drawn(self, content: bytes) -> bytes:
+        head, preprocess = self.model.head, self.model.backbone.preprocess
+        assert isinstance(head, Oddity)
+        with self._decoding:
+            pixels = images.load(content, preprocess, self._limits).array
+        heat = head.heat(told(self.model.backbone, self._asked.ask(pixels)))
+        assert heat is not None
+        return drawn(content, heat[0], preprocess, SHOWN)
 
     def _answer(self, name: str, content: bytes, top: int) -> Record:
         """In one thread from the bytes to the record."""
@@ -84,6 +105,7 @@ class Served:
             "licence": model.backbone.licence,
             "score": headline(model),
             "novelty": model.novelty is not None,
+            "heat": self.draws,
             "version": self.version,
             "loaded": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.loaded)),
         }

@@ -32,7 +32,7 @@ from headstart.export.agreement import (
     run,
     scored,
 )
-from headstart.export.answers import check_exportable, plain_of
+from headstart.export.answers import check_exportable, further, further_of, plain_of
 from headstart.export.folder import PROGRAM, RECORD, check_folder, size_of, write_folder
 from headstart.export.format import Exportable, Format
 from headstart.export.formats import check_any_size, check_installed, format_of
@@ -43,7 +43,7 @@ from headstart.files.reading import MOST_TEXT, read_regular, why
 from headstart.files.whole import write_whole
 from headstart.report.exports import with_exports
 from headstart.ship.package import Loaded, unpack
-from headstart.ship.predict import predict
+from headstart.ship.predict import predict, predict_with_features
 from headstart.story import int8
 from headstart.story.held_out import HeldOut, decoded, held_out
 from headstart.story.opening import QUIET, Watcher
@@ -71,26 +71,30 @@ class Asked:
 class Truth:
     """What an export is held against. pixels: a .npy of uint8 (image, height, width, 3); answers (image, output): what
     `predict` says of them in float32; as_here: the same in the precision that this machine takes by itself, where that
-    is another, and its name. files: pictures on the disk, the first images' bytes."""
+    is another, and its name. files: pictures on the disk, the first images' bytes. further: what a second output should
+    be of the first BATCH images, where the graph has one."""
 
     held: HeldOut
     pixels: Path
     answers: Answers
     as_here: tuple[str, Answers] | None
     files: tuple[Path, ...]
+    further: Answers | None = None
 
 
 @dataclass(frozen=True)
 class Compared:
     """pixels: of the graph on the very pixels of `predict`, None of one that takes any size; loader: of predict.py on
     the files, of which it could not read `unread`; score: against the truth, None where it is not known; here: the
-    precision of this machine's `predict`, and how far that is from float32, where it is another."""
+    precision of this machine's `predict`, and how far that is from float32, where it is another; further: the name
+    of a second output and its largest difference, where there is one."""
 
     pixels: Differences | None
     loader: Differences | None
     unread: int
     score: Score | None
     here: tuple[str, Differences] | None
+    further: tuple[str, float] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The graph's under their own names, the rest in objects."""
@@ -104,6 +108,7 @@ class Compared:
             "score": self.score and self.score.to_json(),
             "loader": self.loader and self.loader.to_json() | {"unread": self.unread},
             "predict_here": self.here and {"precision": self.here[0]} | self.here[1].to_json(),
+            "further": self.further and {"name": self.further[0], "largest_difference": self.further[1]},
         }
 
 
@@ -126,6 +131,7 @@ def export(folder: str | Path, asked: Asked, watch: Watcher = QUIET) -> Exported
     model = unpack(bundle)
     check_exportable(model, bundle.folder.name)
     if asked.int8:
+        int8.check_task(model.task)
         int8.check_int8(of, asked.any_size)
     place = Path(asked.output) if asked.output else default_folder(bundle.folder, key_of(asked))
     data = str(bundle.manifest.get("data_fingerprint", ""))
@@ -176,10 +182,14 @@ def default_folder(model: Path, key: str) -> Path:
 def truth_of(model: Loaded, held: HeldOut, scratch: Path, watch: Watcher = QUIET) -> Truth:
     """Decode the images, and ask `predict` of them."""
     held, pixels = decoded(held, model.backbone.preprocess, scratch / "pixels.npy")
-    answers = _asked(model, held, on_cpu(model.backbone, "f32"), watch)
+    plainly = on_cpu(model.backbone, "f32")
+    answers, more = _asked(model, held, plainly, watch), None
+    if further_of(model.head) is not None:
+        few = held.table.take(range(min(BATCH, len(held.table))))
+        more = further(model.head, predict_with_features(model, few, plainly)[1])
     here = compile_trunk(model.backbone, model.precision)
     as_here = (here.precision, _asked(model, held, here, watch)) if here.precision != "f32" else None
-    return Truth(held, pixels, answers, as_here, _files(held, scratch / "files"))
+    return Truth(held, pixels, answers, as_here, _files(held, scratch / "files"), more)
 
 
 def _asked(model: Loaded, held: HeldOut, engine: Any, watch: Watcher) -> Answers:
@@ -206,7 +216,9 @@ def converted(model: Loaded, of: Format, said: Mapping[str, Any], any_size: bool
 
     module = any_size_graph(model) if any_size else graph_of(model)
     try:
-        of.convert(Exportable(module, model.backbone.preprocess.size, dict(said), any_size), folder)
+        more = further_of(model.head)
+        outputs = ("answers",) if more is None else ("answers", more.name)
+        of.convert(Exportable(module, model.backbone.preprocess.size, dict(said), any_size, outputs), folder)
         (folder / PROGRAM).write_text(program(of), encoding="utf-8")
     except (RuntimeError, ValueError, TypeError) as error:
         if lacks_memory(error):
@@ -250,10 +262,19 @@ def compared(model: Loaded, truth: Truth, ran: Ran) -> Compared:
     score = None
     if truth.held.labelled and len(rows):
         targets = model.task.targets(truth.held.table.take(rows), model.names)
-        score = scored(model, targets, truth.held.groups[rows], ours, theirs)
+        if model.task.own is None or model.task.own.comparable(targets):
+            score = scored(model, targets, truth.held.groups[rows], ours, theirs)
     here = None if truth.as_here is None else (truth.as_here[0], differences(model, truth.answers, truth.as_here[1]))
     pixels = None if ran.answers is None else differences(model, truth.answers, ran.answers)
-    return Compared(pixels, by_loader, int((~could).sum()), score, here)
+    return Compared(pixels, by_loader, int((~could).sum()), score, here, _further(model, truth, ran))
+
+
+def _further(model: Loaded, truth: Truth, ran: Ran) -> tuple[str, float] | None:
+    """Of a second output its name and the largest difference."""
+    what = further_of(model.head)
+    if what is None or truth.further is None or ran.further is None:
+        return None
+    return what.name, float(np.abs(truth.further.astype(np.float64) - ran.further).max())
 
 
 def agrees(found: Compared, bound: float, of: Format) -> None:
@@ -261,10 +282,11 @@ def agrees(found: Compared, bound: float, of: Format) -> None:
     here = found.pixels or found.loader
     if here is None:
         raise HeadstartError(f"the loader of the {of.name} file reads none of the images: nothing was written")
-    if not here.largest <= bound:
+    largest = max(here.largest, found.further[1] if found.further else 0.0)
+    if not largest <= bound:
         raise HeadstartError(
             f"the {of.name} file does not say what predict says: over {counted(here.n, 'image')} they differ by up to "
-            f"{here.largest:.2g}, and {bound:g} is allowed: nothing was written; try another --to"
+            f"{largest:.2g}, and {bound:g} is allowed: nothing was written; try another --to"
         )
 
 

@@ -75,20 +75,25 @@ def held_out(bundle: Bundle, data: str | None, most: int = MOST, seed: int = 0) 
 
 def _table_of(bundle: Bundle, data: str | None) -> Table:
     task, words = str(bundle.manifest.get("task", "classify")), _words(bundle)
-    label = next((value for option, value in pairwise(words) if option == "--label"), None)
+    label, good = (_of_option(words, option) for option in ("--label", "--good"))
     if data is not None:
         try:
-            return read_table(data, min_classes=1, task=task, label=label)
+            return read_table(data, min_classes=1, task=task, label=label, good=good)
         except DataError:
             if not Path(data).exists():
                 raise
             return list_images([data])
     for place in _places(bundle):
         try:
-            return read_table(place, min_classes=1, task=task, label=label)
+            return read_table(place, min_classes=1, task=task, label=label, good=good)
         except HeadstartError:
             continue
     raise _nowhere(bundle, None)
+
+
+def _of_option(words: list[str], option: str) -> str | None:
+    """What an option of the fit was given."""
+    return next((value for name, value in pairwise(words) if name == option), None)
 
 
 def _places(bundle: Bundle) -> Iterator[Path]:

@@ -30,6 +30,7 @@ from headstart.judge.class_marks import decision_of
 from headstart.ship.package import Loaded
 from headstart.story.held_out import HeldOut
 from headstart.story.opening import QUIET, Watcher
+from headstart.tasks.task import Task
 
 LEAST = 8  # images that calibrate and choose layers: fewer say nothing of ranges
 FEWEST_LAYERS = 2  # the first stays in float; transformers have convolutions there alone
@@ -61,6 +62,12 @@ def check_int8(of: Format, any_size: bool) -> None:
     package = quantise.PACKAGES[of.name]
     if of.python() == sys.executable and find_spec(package) is None:
         raise OptionError(f"--to {of.name} --int8 needs {package}: {of.extra}")
+
+
+def check_task(task: Task) -> None:
+    """Raises OptionError for a task whose answers are distances, which the gate does not know."""
+    if task.own is not None:
+        raise OptionError(f"--int8 is not of --task {task.name}: leave it out")
 
 
 def shared_out(held: HeldOut, seed: int = 0) -> HeldOut:

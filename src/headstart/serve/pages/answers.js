@@ -34,7 +34,7 @@ export function words(record) {
     const [name] = Object.keys(record.values), alone = Object.keys(record.values).length === 1;
     return { kicker: alone ? name : "Values", said: Object.values(record.values).map(number).join(", "), told: alone ? [span(record, name)].filter(Boolean) : [], mood: "good" };
   }
-  if (record.verdict) return { kicker: `Score ${number(record.score)}`, said: record.verdict, told: ["From a score of 1 on a picture counts as odd."], mood: isOdd(record) ? "bad" : "good" };
+  if (record.verdict) return { kicker: `Score ${number(record.score)}`, said: record.verdict, told: ["From a score of 1 on, a picture counts as odd."], mood: isOdd(record) ? "bad" : "good" };
   const closest = record.nearest?.[0];
   const similarity = `similarity ${record.score?.toFixed(3)}`;
   return record.identity

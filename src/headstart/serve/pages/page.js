@@ -7,13 +7,14 @@ import { dropped, listed } from "./taken.js";
 const at = (id) => document.getElementById(id);
 const KEPT = "headstart token"; // in this tab alone
 const OFTEN = 400; // ms between two drawings of a growing table
-const MEASURES = { accuracy: "accuracy", balanced_accuracy: "balanced accuracy", mean_average_precision: "mean average precision", r2: "R²", identification_rate: "identification rate" };
+const MEASURES = { accuracy: "accuracy", balanced_accuracy: "balanced accuracy", mean_average_precision: "mean average precision", r2: "R²", identification_rate: "identification rate", auroc: "AUROC" };
 
 let rows = []; // {place, path, file, record}
 let models = [];
 let current = null;
 let address = "";
 let drawing = 0;
+let heated = false; // whether pictures are shown with what is odd about them
 let spokenAt = 0;
 
 const sending = new Sending({ told, waiting, denied });
@@ -57,7 +58,7 @@ function about({ task, classes }) {
 
 function scored(score) {
   if (!score || typeof score.value !== "number") return "";
-  const share = score.measure !== "r2" && score.percent !== false, told = (value) => (share ? percent(value).replace(" %", "") : value.toFixed(3));
+  const share = !["r2", "auroc"].includes(score.measure) && score.percent !== false, told = (value) => (share ? percent(value).replace(" %", "") : value.toFixed(3));
   const unit = share ? " %" : "";
   const range = typeof score.low === "number" && typeof score.high === "number" ? ` (${told(score.low)} to ${told(score.high)}${unit})` : "";
   return `${MEASURES[score.measure] ?? score.measure?.replaceAll("_", " ") ?? "score"} ${told(score.value)}${unit}${range}${score.n ? ` on ${counted(score.n, "image")}` : ""}`;
@@ -184,6 +185,7 @@ function answer(row, focus = false) {
   at("unseen").hidden = true;
   at("picture").hidden = !address;
   if (address) at("picture").src = address;
+  at("where").hidden = !(row.record?.verdict && row.file && ofModel()?.heat);
   at("picture").alt = `the picture ${row.path}`;
   at("file").textContent = row.path;
   at("unseen").textContent = `The browser cannot show this kind of picture.${row.record && !row.record.error ? " The model can read it." : ""}`;
@@ -194,8 +196,35 @@ function answer(row, focus = false) {
   at("told").textContent = lines.join(" ");
   at("bars").replaceChildren();
   for (const bar of row.record ? bars(row.record) : []) drawn(at("bars"), bar);
+  if (heated && !at("where").hidden) heat();
   if (focus && rows.length > 1) at("answer").focus();
   if (focus) at("answer").scrollIntoView({ block: "nearest" });
+}
+
+// Where a picture is odd: the server draws it
+
+const ofModel = () => models.find(({ name }) => name === sending.model);
+
+async function heat() {
+  const row = current, told = (text) => { at("where").textContent = text; };
+  told("The model looks where …");
+  const drawn = await sending.heat(row);
+  told("Show where");
+  if (row !== current || !heated) return;
+  if (typeof drawn === "string") return fail(drawn);
+  URL.revokeObjectURL(address);
+  address = URL.createObjectURL(drawn);
+  at("picture").hidden = false;
+  at("unseen").hidden = true;
+  at("picture").src = address;
+  at("picture").alt = `the picture ${row.path}, orange where it is odd`;
+  at("told").textContent += " Orange is unlike the good pictures.";
+}
+
+function where() {
+  heated = !heated;
+  at("where").setAttribute("aria-pressed", String(heated));
+  answer(current);
 }
 
 // Ways in
@@ -230,6 +259,7 @@ addEventListener("paste", pasted);
 at("picture").addEventListener("error", () => { at("picture").hidden = true; at("unseen").hidden = false; });
 at("model").addEventListener("change", ({ target }) => asked(models.find(({ name }) => name === target.value)));
 at("entry").addEventListener("submit", allowed);
+at("where").addEventListener("click", where);
 at("stop").addEventListener("click", stop);
 at("clear").addEventListener("click", clear);
 sending.token = sessionStorage.getItem(KEPT) ?? "";

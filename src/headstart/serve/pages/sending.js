@@ -80,6 +80,16 @@ export class Sending {
     }
   }
 
+  // The picture with what is odd about it, or in words why there is none.
+  async heat(row) {
+    const address = `heat?${new URLSearchParams({ model: this.model })}`, headers = { "content-type": "application/octet-stream", ...this.headers };
+    try {
+      const answer = await fetch(address, { method: "POST", body: await row.file.arrayBuffer(), headers });
+      if (answer.ok) return await answer.blob();
+      return reason(await answer.json().catch(() => null)) ?? `The server answered ${answer.status}.`;
+    } catch { return "The server does not answer."; }
+  }
+
   deny() {
     if (!this.closed) this.denied();
     this.closed = true;
