@@ -23,8 +23,8 @@ from headstart.trunk.engine import Bytes, Engine, OpenVinoEngine, Rows
 
 Waiting = tuple[Bytes, "Future[Rows]"]
 Ask = Callable[[Bytes], Rows]
-# Batches in the queue from which on one is taken whole. Simulated p99 at 70 and 80 % of the pace: with 1 120 and 149 ms,
-# with 2 115 and 162, with 3 106 and 173, without batches 106 and 181.
+# Batches in the queue from which on one is taken whole. Simulated p99 at 70 and 80 % of the pace, in ms: with 1 120 and
+# 149, with 2 115 and 162, with 3 106 and 173, without batches 106 and 181.
 BATCHES_WAIT = 2
 
 
