@@ -1,13 +1,13 @@
 """What `headstart serve` holds: its pace beside batch `predict`, its answers, waiting, overload, odd files, stops.
 
-    python benchmarks/serving.py [--short] [--only NAME ...] [--litserve FOLDER]
+    python benchmarks/serving.py [--short] [--only NAME ...] [--litserve FOLDER] [--bentoml FOLDER]
 
 A model of ants and bees (fitted here, default network) answers single photographs as raw bytes over loopback. The load
 generator (`load.py`) is a process of its own on the same cores: its processor seconds are told, since they are taken
 from the server. Batch `predict` is a process that has its model loaded and its network compiled; both take turns, and
 each round is told as a share of its neighbour. Beside it FastAPI around plain timm answers the same images, through
-Pillow, timm's own transform and eager torch, and LitServe around the same, with batches of up to 8, where `--litserve`
-names a folder that pip put it into (`pip install --target FOLDER litserve`).
+Pillow, timm's own transform and eager torch, LitServe around the same, with batches of up to 8, and BentoML, where
+`--litserve` and `--bentoml` name folders that pip put them into (`pip install --target FOLDER litserve`).
 """
 
 from __future__ import annotations
@@ -107,6 +107,31 @@ if __name__ == "__main__":
     api = Timm(max_batch_size=8, batch_timeout=0.01)
     ls.LitServer(api, accelerator="cpu").run(port=int(sys.argv[2]), generate_client_file=False, log_level="error")
 """
+BENTO = """
+import os, subprocess, sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    here = Path(__file__).resolve()
+    serve = [sys.executable, "-m", "bentoml", "serve", f"{here.stem}:Timm", "--working-dir", str(here.parent)]
+    alone = {"MODEL": sys.argv[1], "BENTOML_HOME": str(here.parent / "bento"), "BENTOML_DO_NOT_TRACK": "True"}
+    sys.exit(subprocess.call([*serve, "--port", sys.argv[2]], env=os.environ | alone, stderr=subprocess.DEVNULL))
+
+import bentoml, timm, torch
+from PIL import Image
+
+@bentoml.service(workers=1, traffic={"timeout": 60})
+class Timm:
+    def __init__(self):
+        self.model = timm.create_model("local-dir:" + os.environ["MODEL"], pretrained=True).eval()
+        self.transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=self.model))
+
+    @bentoml.api
+    def predict(self, picture: Image.Image) -> dict:
+        with torch.inference_mode():
+            p = self.model(self.transform(picture.convert("RGB"))[None]).softmax(1)[0]
+        return {"label": int(p.argmax()), "probability": float(p.max())}
+"""
 PARTS = ("pace", "waiting", "bursts", "overload", "odd", "stops", "start", "plain")
 LOAD = 0.7  # of the pace, for bursts
 BURST = 8  # images at once
@@ -142,6 +167,8 @@ class Setting:
     shared: Path
     short: bool
     litserve: Path | None = None
+    bentoml: Path | None = None
+    rate: float = 0.0  # requests a second of the overload; 0: OVERLOAD times the pace
     pace: float = 0.0  # images a second, of the server
     values: dict[str, Any] = field(default_factory=dict)
     tables: list[Table] = field(default_factory=list)
@@ -310,7 +337,7 @@ def overload(setting: Setting) -> None:
     seconds = 10 if setting.short else 60
     memory: list[int] = []
     with serving(setting) as server:
-        rate = OVERLOAD * pace_of(setting, server)
+        rate = setting.rate or OVERLOAD * pace_of(setting, server)
         done = threading.Event()
 
         def watch() -> None:
@@ -430,32 +457,34 @@ def start(setting: Setting) -> None:
 
 
 def plain(setting: Setting) -> None:
-    """FastAPI and LitServe around timm and torch, and the server, in turns."""
+    """FastAPI, LitServe and BentoML around timm and torch, and the server, in turns."""
     rows: list[tuple[str, ...]] = []
-    others = [("FastAPI, Pillow, timm, torch", PLAIN, "", {})]
-    if setting.litserve:
-        paths = os.pathsep.join([str(setting.litserve), os.environ.get("PYTHONPATH", "")])
-        others.append(("LitServe, Pillow, timm, torch", LIT, "request", {"PYTHONPATH": paths}))
+    others = [("FastAPI", PLAIN, "", "health", None)]
+    others += [("LitServe", LIT, "request", "health", setting.litserve)] if setting.litserve else []
+    others += [("BentoML", BENTO, "picture", "livez", setting.bentoml)] if setting.bentoml else []
     with serving(setting) as mine:
-        for name, code, field, environment in others:
-            with beside(setting, code, environment) as url:
+        for name, code, fieldname, health, folder in others:
+            with beside(setting, code, health, folder) as url:
                 for clients in (1, 8):
-                    rows.append(row_of(setting, name, url, clients, field))
+                    rows.append(row_of(setting, f"{name}, Pillow, timm, torch", url, clients, fieldname))
                     rows.append(row_of(setting, "headstart serve", mine.url, clients, ""))
-    if not setting.litserve:
-        rows.append(("LitServe", "", "not asked for: --litserve FOLDER", "", ""))
+    for name, folder in {"LitServe": setting.litserve, "BentoML": setting.bentoml}.items():
+        if not folder:
+            rows.append((name, "", f"not asked for: --{name.lower()} FOLDER", "", ""))
     setting.tables.append(Table("Beside it", ("server", "clients", "img/s", "p50 ms", "p99 ms"), rows))
 
 
 @contextmanager
-def beside(setting: Setting, code: str, environment: dict[str, str]) -> Iterator[str]:
-    """Another server, as a program of its own."""
+def beside(setting: Setting, code: str, health: str, folder: Path | None) -> Iterator[str]:
+    """Another server, as a program of its own; `folder`: where pip put it."""
     file, port = setting.place / "server.py", free_port()
     file.write_text(code)
     words = [sys.executable, str(file), str(setting.model), str(port)]
-    with subprocess.Popen(words, env=os.environ | environment, start_new_session=True) as process:
+    paths = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | ({"PYTHONPATH": paths} if folder else {})
+    with subprocess.Popen(words, env=environment, start_new_session=True) as process:
         try:
-            until_it_listens(f"http://127.0.0.1:{port}/health")
+            until_it_listens(f"http://127.0.0.1:{port}/{health}")
             yield f"http://127.0.0.1:{port}"
         finally:
             os.killpg(process.pid, signal.SIGTERM)
@@ -495,15 +524,22 @@ def main() -> None:
     parser.add_argument("--short", action="store_true", help="a minute instead of five")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--litserve", type=Path, help="a folder that LitServe lies in")
+    parser.add_argument("--bentoml", type=Path, help="a folder that BentoML lies in")
+    parser.add_argument(
+        "--rate", type=float, default=0, help="requests a second of the overload (default: 4x the pace)"
+    )
+    parser.add_argument("--model", type=Path, help="a saved model of ants and bees, instead of one that is fitted here")
     parser.add_argument("--record", default="serving", help="the name of the record")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        model, data = place / "ants and bees", options.data / "hymenoptera"
-        measure.run([sys.executable, "-m", "headstart", "fit", str(data), "-o", str(model), "--json"])
+        place, data = Path(folder), options.data / "hymenoptera"
+        model = options.model or place / "ants and bees"
+        if not options.model:
+            measure.run([sys.executable, "-m", "headstart", "fit", str(data), "-o", str(model), "--json"])
         files = sorted(data.rglob("*.jpg"))
         random.Random(0).shuffle(files)
-        setting = Setting(model, place, files, options.data, options.short, options.litserve)
+        setting = Setting(model, place, files, options.data, options.short)
+        setting.litserve, setting.bentoml, setting.rate = options.litserve, options.bentoml, options.rate
         for name in options.only:
             {f.__name__: f for f in (pace, waiting, bursts, overload, odd, stops, start, plain)}[name](setting)
     measure.publish(options, __doc__ or "", setting.tables, setting.targets, setting.values)

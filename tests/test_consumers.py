@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import threading
 import types
 from collections.abc import Callable, Iterator
@@ -110,6 +111,37 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     alpha = np.dstack([np.asarray(picture), np.full((480, 640), 120, np.uint8)])
     Image.fromarray(alpha).save(folder / "alpha.png")
     return [*found, *(folder / name for name in ("turned.jpg", "grey.png", "cmyk.jpg", "alpha.png"))]
+
+
+# Python
+
+
+def in_python(folder: Path, files: list[Path]) -> list[list[str]]:
+    """The lines of the program, by a Python that sees nothing of headstart."""
+    command = [sys.executable, "-I", "-W", "error", FOLDER / "predict.py", folder, *files]
+    said = subprocess.run(list(map(str, command)), capture_output=True, check=True, encoding="utf-8").stdout
+    return [line.split("\t") for line in said.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("preprocess", "rule"),
+    [
+        (steps(), {}),
+        (steps("squash", "bilinear"), {"weights": [1.0, 3.0, 1.0]}),
+        (steps("shortest", "lanczos"), {"costs": [0, 1, 5, 1, 0, 1, 1, 1, 0]}),
+    ],
+)
+def test_the_short_program_gives_the_labels_of_the_loader(
+    files: list[Path], tmp_path: Path, preprocess: Preprocess, rule: dict[str, list[float]]
+) -> None:
+    export = exported(tmp_path / "model", preprocess, rule)
+    found = in_python(export, files)
+    assert [name for name, *_ in found] == list(map(str, files))
+    for (_, label, probability), file in zip(found, files, strict=True):
+        name, value = expected(export, file)
+        assert label == name, file.name
+        assert float(probability) == pytest.approx(value, abs=5e-3)  # JPEGs are decoded whole
+    assert len({label for _, label, _ in found}) == 3
 
 
 # C
@@ -283,3 +315,4 @@ def test_each_program_is_named_in_the_readme_and_short() -> None:
     for file in (FOLDER / "predict.c", FOLDER / "web" / "predict.js"):
         assert file.name in told
         assert len(file.read_text().splitlines()) <= 80
+    assert len((FOLDER / "predict.py").read_text().splitlines()) <= 40

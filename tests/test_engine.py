@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ import torch
 from headstart.data import images
 from headstart.errors import OptionError
 from headstart.trunk import engine as engines
-from headstart.trunk.asked import Asked
+from headstart.trunk.asked import Asked, asked
 from headstart.trunk.backbone import open_backbone
 from headstart.trunk.engine import Engine, OpenVinoEngine, TorchEngine, compile_trunk, cpu_has_bf16
 from headstart.trunk.module import Trunk
@@ -183,28 +182,29 @@ def test_after_an_interrupt_the_engine_works_on(quick: Engine) -> None:
     assert all(np.array_equal(a, b) for a, b in zip(run(quick, batches_of(quick, 3)), expected, strict=True))
 
 
-@pytest.fixture(scope="module")
-def taker(quick: Engine) -> Iterator[Asked]:
-    found = Asked(quick)
-    yield found
-    found.close()
-
-
-def by_many(found: Asked, pixels: Bytes) -> Rows:
+def by_many(found: Asked, pixels: Bytes, together: int = 1) -> Rows:
+    """Rows of pictures that so many callers bring, some at a time."""
+    parts = [pixels[k : k + together] for k in range(0, len(pixels), together)]
     with ThreadPoolExecutor(found.threads) as threads:
-        return np.concatenate(list(threads.map(found.ask, pixels)))
+        return np.concatenate(list(threads.map(found.ask, parts)))
 
 
-def test_single_pictures_from_many_threads_get_the_rows_of_a_batch(quick: Engine, taker: Asked) -> None:
-    """Alone, and where so many wait that they go together; also in torch, which fills each batch up."""
-    pixels = np.random.default_rng(1).integers(0, 256, (6 * quick.batch, 32, 32, 3), np.uint8)
-    expected = np.concatenate(run(quick, list(pixels.reshape(6, quick.batch, 32, 32, 3))))
-    assert np.array_equal(by_many(taker, pixels), expected)
-    assert np.array_equal(taker.ask(pixels[3]), expected[3:4])
+def test_pictures_from_many_threads_get_the_rows_of_a_batch(quick: Engine) -> None:
+    """Alone and in whole batches; also in torch, which fills each batch up."""
+    found, n = asked(quick), quick.batch
+    pixels = np.random.default_rng(1).integers(0, 256, (6 * n, 32, 32, 3), np.uint8)
+    expected = np.concatenate(run(quick, list(pixels.reshape(6, n, 32, 32, 3))))
+    assert np.array_equal(by_many(found, pixels), expected)
+    assert np.array_equal(by_many(found, pixels, n), expected)
+    assert [found.takes(waiting) for waiting in (0, 1, n, 2 * n - 1, 2 * n, 9 * n)] == [0, 1, 1, 1, n, n]
+    found.close()
     in_torch = TorchEngine(at(open_backbone("test_efficientnet", "none"), 32), "cpu", "f32")
     [first] = run(in_torch, [pixels[: in_torch.batch]])
-    found = Asked(in_torch)
-    assert np.abs(by_many(found, pixels[: in_torch.batch]) - first).max() <= 1e-5 * np.abs(first).max()
+    found = asked(in_torch)
+    assert [found.takes(waiting) for waiting in (0, 1, 99)] == [0, 1, 1]
+    for together in (1, 2):
+        rows = by_many(found, pixels[: in_torch.batch], together)
+        assert np.abs(rows - first).max() <= 1e-5 * np.abs(first).max()
     found.close()
 
 
@@ -225,29 +225,28 @@ def test_where_single_rows_would_differ_pictures_go_in_batches(quick: Engine, mo
         with monkeypatch.context() as patch:
             patch.setattr(OpenVinoEngine, name, change)
             assert quick.single() is None
-            found = Asked(quick)
-        assert np.array_equal(by_many(found, pixels), expected)
-        found.close()
+            found = asked(quick)
+        assert np.array_equal(by_many(found, pixels, 3), expected)
+        assert [found.takes(waiting) for waiting in (0, 3, 99)] == [0, 3, quick.batch]
 
 
+@pytest.mark.parametrize("in_torch", [False, True])
 def test_who_waits_for_a_batch_that_fails_learns_of_it_and_the_next_is_answered(
-    quick: Engine, monkeypatch: pytest.MonkeyPatch
+    quick: Engine, monkeypatch: pytest.MonkeyPatch, in_torch: bool
 ) -> None:
-    pixels, fails = batches_of(quick, 1)[0][0], [True]
-    right = OpenVinoEngine.ready
+    if in_torch:
+        quick = TorchEngine(at(open_backbone("test_efficientnet", "none"), 32), "cpu", "f32")
+    pixels, fails = np.zeros((1, 32, 32, 3), np.uint8), [True]
+    name = "run" if in_torch else "ready"
+    right: Any = getattr(type(quick), name)
 
-    def ready(self: OpenVinoEngine) -> Any:
-        ask = right(self)
+    def may_fail(self: Any, *given: Any) -> Any:
+        if fails:
+            raise RuntimeError("the driver is gone")
+        return right(self, *given)
 
-        def may_fail(pixels: Bytes) -> Rows:
-            if fails:
-                raise RuntimeError("the driver is gone")
-            return ask(pixels)
-
-        return may_fail
-
-    monkeypatch.setattr(OpenVinoEngine, "ready", ready)
-    found = Asked(quick)
+    found = asked(quick)
+    monkeypatch.setattr(type(quick), name, may_fail)
     with pytest.raises(RuntimeError, match="driver"):
         found.ask(pixels)
     fails.clear()

@@ -41,6 +41,7 @@ from headstart.report.exports import BEFORE, with_exports
 from headstart.ship.package import Loaded, unpack
 from headstart.ship.predict import predict
 from headstart.story.held_out import held_out
+from headstart.story.whereabouts import forget
 from headstart.tasks.known import TASKS
 from headstart.trunk.engine import OpenVinoEngine
 from headstart.trunk.layers import LAST
@@ -419,8 +420,31 @@ def test_images_that_check_an_export_are_those_held_out_to_the_byte(
         file.write_bytes(next((changed / "train" / file.parent.name).glob("*.png")).read_bytes())
     with pytest.raises(DataError, match="not in"):
         held_out(bundle, str(changed))
-    with pytest.raises(DataError, match=r"not found here.*--data"):
+
+
+def test_a_models_own_images_are_found_again_by_their_bytes_and_no_file_of_it_says_where(
+    parted: Path, tmp_path: Path, run: Run, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside the model other images of the same names are passed over; moved images are found beside the model."""
+    place = tmp_path / "far" / "away" / "pictures"
+    shutil.copytree(parted, place)
+    assert run("fit", place, "-o", tmp_path / "model", *TINY).code == 0
+    bundle = read_bundle(tmp_path / "model")
+    assert not [f.name for f in bundle.folder.iterdir() if b"far/away" in f.read_bytes()]
+    other = tmp_path / place.name
+    shutil.copytree(parted, other)
+    for k, file in enumerate(sorted(other.rglob("*.png"))):
+        Image.fromarray(np.full((40, 40, 3), k, np.uint8)).save(file)
+    monkeypatch.chdir(tmp_path)
+    held = held_out(bundle, None)
+    assert held.said == "6 of your test images"
+    assert {Path(source.path).parents[2] for source in held.table.sources} == {place}  # type: ignore[attr-defined]
+    forget(cache)
+    with pytest.raises(DataError, match=rf"not found here \(tried: pictures, {other}, .*--data"):
         held_out(bundle, None)
+    shutil.rmtree(other)
+    place.rename(other)
+    assert held_out(bundle, None).said == held.said
 
 
 def test_images_that_the_fit_has_not_seen_can_check_it(model: Path, tmp_path: Path) -> None:

@@ -470,7 +470,8 @@ def test_images_that_are_not_where_fit_found_them_are_asked_for(
     monkeypatch.chdir(tmp_path)
     ran = run("review", model, "--no-browser")
     assert (ran.code, ran.out) == (1, "")
-    assert "--data names what the model was fitted to" in ran.err
+    assert f"not found here (tried: insects, {model.parent / 'insects'}, " in ran.err
+    assert ran.err.endswith("name them with --data DATA\n")
 
 
 def test_other_tasks_are_refused(run: Run, model: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import shutil
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,6 +33,7 @@ from headstart.serve.running import bound
 from headstart.serve.served import Served, load
 from headstart.ship.predict import predict, records
 from headstart.story.options import Options
+from headstart.trunk.asked import Direct
 
 SMALL: dict[str, Any] = {"backbone": "test_efficientnet", "weights": "none", "size": 64, "precision": "f32"}
 TASKS = ("classify", "tag", "regress", "recognise")
@@ -116,6 +118,45 @@ def test_an_answer_is_that_of_predict_to_the_digit(
 
     with ThreadPoolExecutor(8) as clients:
         assert [record for [record] in clients.map(alone, files)] == at_once.json
+
+
+def test_who_waits_is_answered_alone_or_in_a_batch_with_the_same_digits_and_who_left_is_not(
+    folders: dict[str, Path], odd: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full queue goes in batches; a picture that cannot be read, and one that nobody waits for, hold nobody up. Where
+    the network fails, all who were in the batch learn of it."""
+    one, sizes, fails = load(folders["classify"], "classify", Bounds().limits), [], []
+    right, holds = Direct.ask, threading.Event()
+
+    def ask(self: Direct, pixels: Any) -> Any:
+        holds.wait(20)
+        sizes.append(len(pixels))
+        if fails:
+            raise RuntimeError("the driver is gone")
+        return right(self, pixels)
+
+    monkeypatch.setattr(Direct, "ask", ask)
+    sent = [(file.name, file.read_bytes()) for file in odd * 6]
+    sent[30] = ("broken.jpg", sent[30][1][:40])
+    waiting = [one.submit(name, content, 2) for name, content in sent]
+    assert waiting[20].cancel()
+    holds.set()
+    found = [None if future.cancelled() else future.result(20) for future in waiting]
+    assert {1, 8} <= set(sizes)  # the first of each thread, and the batch of 64 px
+    assert sum(sizes) == len(sent) - 2
+    monkeypatch.setattr(Direct, "ask", right)
+    alone = {name: one.submit(name, content, 2).result(20) for name, content in sent[:8]}
+    for k, (name, _) in enumerate(sent):
+        if k not in (20, 30):
+            assert found[k] == alone[name]
+    assert found[30] is not None
+    assert found[30]["error"]
+    monkeypatch.setattr(Direct, "ask", ask)
+    fails.append(True)
+    for future in [one.submit(name, content, 2) for name, content in sent[:20]]:
+        with pytest.raises(RuntimeError, match="driver"):
+            future.result(20)
+    one.close()
 
 
 def test_the_command_gives_the_same_records(

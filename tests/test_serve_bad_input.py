@@ -19,6 +19,7 @@ from PIL import Image
 
 from asking import BYTES, JPEG, Server, form, rest_of, running
 from headstart.data.images import write_png
+from headstart.serve import running as serving
 from headstart.serve.bounds import Bounds
 from headstart.serve.served import Served, load
 
@@ -249,6 +250,23 @@ def test_slow_clients_are_sent_away_and_hold_nobody_up(served: Served) -> None:
             again.sendall(b"GET /he")
             assert b"HTTP" not in rest_of(again)
         assert one.ask("/predict", GOOD, BYTES).status == 200
+
+
+def test_an_idle_connection_is_kept_longer_than_proxies_keep_theirs(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """60 s is what they do; it ends when the server says, and not before."""
+    assert serving.IDLE > 60
+    for idle, ends in ((serving.IDLE, False), (0.2, True)):
+        monkeypatch.setattr(serving, "IDLE", idle)
+        with running([served]) as one, socket.create_connection(one.address, timeout=1) as connection:
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+            try:
+                assert connection.recv(65536) == b""
+                assert ends
+            except TimeoutError:
+                assert not ends
 
 
 def test_more_than_the_queue_holds_is_told_to_come_again_and_all_else_is_answered(

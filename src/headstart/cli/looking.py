@@ -128,6 +128,7 @@ def report(given: argparse.Namespace) -> None:
 
 def cache(given: argparse.Namespace) -> None:
     from headstart.cli.answers import cache_lines
+    from headstart.story import whereabouts
     from headstart.trunk import shelf, store
 
     root = store.cache_root(given.cache)
@@ -135,6 +136,7 @@ def cache(given: argparse.Namespace) -> None:
         freed = store.usage(root).total_bytes + shelf.kept_bytes(root)
         store.clear(root)
         shelf.clear(root)
+        whereabouts.forget(root)
         tell(f"{freed / 1e6:.1f} MB of stored features and compiled networks deleted")
     found, networks = store.usage(root), shelf.kept_bytes(root)
     if given.json:

@@ -20,6 +20,7 @@ from headstart.errors import DataError, OptionError
 if TYPE_CHECKING:
     from headstart.data.fixes import Fixes
     from headstart.data.table import Table
+    from headstart.files.bundle import Bundle
 
 READING = ("label", "group", "time")  # options by which fit and relabel read a list in the same way
 HIGHEST_PORT = 65535
@@ -66,9 +67,7 @@ def review(given: argparse.Namespace) -> None:
     task = str(bundle.manifest.get("task", "classify"))
     if task != "classify":
         raise OptionError(f"review walks through one class an image, and {model} is of the task {task}: see its report")
-    words = shlex.split(str(bundle.run.get("command", "")))
-    data = given.data or _data_of(words)
-    table, reading = _table(data, words, output)
+    data, table, reading = _table(bundle, given.data, output)
     from headstart.data.fixes import Fixes
     from headstart.story.doubts import doubts_of
 
@@ -105,30 +104,27 @@ def _check_installed() -> None:
         raise OptionError("headstart review needs what is not installed: pip install 'headstart[serve]'")
 
 
-def _data_of(words: list[str]) -> str:
-    """Where fit found its images, if they are there from here. Raises DataError."""
-    data = words[2] if len(words) > 2 else ""
-    if not data or not Path(data).exists():
-        named = f" as {data}" if data else ""
-        raise DataError(f"the images are not found{named} from this folder: --data names what the model was fitted to")
-    return data
-
-
-def _table(data: str, words: list[str], output: Path) -> tuple[Table, Mapping[str, str]]:
-    """The images as `relabel` will read them, and the options for it. Raises HeadstartError."""
+def _table(bundle: Bundle, data: str | None, output: Path) -> tuple[str, Table, Mapping[str, str]]:
+    """Where the images are, they as `relabel` will read them, and the options for it. Raises HeadstartError."""
     from headstart.data.sources import FileSource
     from headstart.data.table import read_table
+    from headstart.story.whereabouts import own_images, words_of
 
-    options = dict(pairwise(words))
+    options = dict(pairwise(words_of(bundle)))
     reading = {name: options[f"--{name}"] for name in READING if f"--{name}" in options}
-    table = read_table(data, min_classes=1, task="classify", **reading)
+
+    def read(place: str | Path) -> Table:
+        return read_table(place, min_classes=1, task="classify", **reading)
+
+    place, table = own_images(bundle, read, "review shows them") if data is None else (data, read(data))
+    data = str(place)
     if not all(isinstance(source, FileSource) for source in table.sources):
         raise DataError(
             f"{data} holds its images inside an archive or Parquet file, and relabel writes a list of files"
         )
     if output.exists() and Path(data).is_file() and output.samefile(data):
         raise OptionError(f"-o {output} is the list of images itself: choose another name")
-    return table, reading
+    return data, table, reading
 
 
 def _next(data: str, output: Path, reading: Mapping[str, str]) -> Callable[[Fixes], str]:

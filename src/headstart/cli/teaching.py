@@ -81,7 +81,7 @@ def fit(given: argparse.Namespace) -> None:
             old = given.add_to
             fitted = grow.add_to(old, table, options, watch) if old else pipeline.fit(table, options, watch)
         fitted = pipeline.timed(fitted, started, time.perf_counter() - given.begun)
-        found = publish.save(fitted, folder, Path(given.data).resolve().name, command, given.explain)
+        found = publish.save(fitted, folder, Path(given.data).resolve().name, command, given.explain, given.data)
         tracker.result(publish.main_scores(fitted), [folder / "report.html", folder / "metrics.json"])
     if given.json:
         say_json(found | {"model": str(folder)})

@@ -17,7 +17,7 @@ Scores of `decision_function` sum to zero over the classes (a constant per image
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,7 @@ from headstart.heads.spectrum import CHUNK, Doubles, Floats, Spectrum, decompose
 
 Ints = npt.NDArray[np.integer]
 Rows = npt.NDArray[np.intp]
+Real = TypeVar("Real", bound=np.floating[Any])
 
 
 class Head(Protocol):
@@ -69,6 +70,12 @@ def linear_scores(X: Floats, coef: Doubles, intercept: Doubles) -> Doubles:
     for start in range(0, len(X), CHUNK):
         out[start : start + CHUNK] = X[start : start + CHUNK].astype(np.float64) @ coef.T + intercept
     return out
+
+
+def row_by_row(X: npt.NDArray[Real], weights: npt.NDArray[Real]) -> npt.NDArray[Real]:
+    """X weights, (row, output), each row by a product of its own: the last digits of a row in a product of matrices
+    depend on how many rows there are, and here a row is the same bits in any company."""
+    return np.asarray(np.matmul(X[:, None, :], weights)[:, 0])
 
 
 class Ridge:

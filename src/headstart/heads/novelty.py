@@ -27,7 +27,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from headstart.heads.closed import tied_places
+from headstart.heads.closed import row_by_row, tied_places
 from headstart.heads.confident import least_groups
 from headstart.heads.material import Ints
 from headstart.heads.measured import half_widths
@@ -36,6 +36,7 @@ from headstart.heads.sums import Rows
 from headstart.heads.taps import LAST, Part
 
 Floats32 = npt.NDArray[np.float32]
+Times = Callable[[Floats32, Floats32], Floats32]  # (row, k), (k, column) -> (row, column)
 
 RATE = 0.05  # of false alarms: at 1 % a third to a half of the images of unseen classes that 5 % finds are found
 MEANS, NEIGHBOURS = "class means", "nearest neighbours"
@@ -72,9 +73,9 @@ class Distance:
     whitening: Floats32
     spread: Floats32
 
-    def of(self, x: Floats32) -> Doubles:
-        """(image,): to the nearest class, for x (image, feature)."""
-        return np.asarray((_by_class(self.between(x), self.classes, len(self.spread)) / self.spread).min(axis=1))
+    def of(self, x: Floats32, times: Times = np.matmul) -> Doubles:
+        """(image,): to the nearest class, for x (image, feature); `times` multiplies matrices."""
+        return np.asarray((_by_class(self.between(x, times), self.classes, len(self.spread)) / self.spread).min(axis=1))
 
     def rounded(self) -> Distance:
         """As the saved model has it."""
@@ -91,10 +92,11 @@ class Distance:
         """Squared lengths (row,) of the rows, as they are and whitened."""
         return (self.rows * self.rows).sum(axis=1), (self._whitened * self._whitened).sum(axis=1)
 
-    def between(self, x: Floats32) -> Doubles:
+    def between(self, x: Floats32, times: Times = np.matmul) -> Doubles:
         """(image, row)."""
-        plain, whitened = self._lengths
-        found = _squares(x, self.rows, plain) - _squares(x @ self.whitening, self._whitened, whitened)
+        plain, white = self._lengths
+        found = _squares(x, self.rows, plain, times)
+        found -= _squares(times(x, self.whitening), self._whitened, white, times)
         return np.asarray(np.maximum(found, 1e-9), dtype=np.float64)
 
 
@@ -158,9 +160,9 @@ class Novelty:
     told_apart: Mapping[str, float]
 
     def scores(self, x: Floats32, answers: npt.NDArray[np.floating]) -> Floats32:
-        """(image,): 0 is usual, above 1 is unlike all that taught. x (image, feature), as `part_of` prepares them;
-        answers (image, class): probabilities."""
-        found = _sum(_measures(self.distance, x, answers), self.middles, self.widths)
+        """(image,): 0 is usual, above 1 is unlike all that taught; of an image the same bits in any company, on one
+        thread of BLAS. x (image, feature), as `part_of` prepares them; answers (image, class): probabilities."""
+        found = _sum(_measures(self.distance, x, answers, row_by_row), self.middles, self.widths)
         return np.asarray((found - self.usual) / max(self.limit - self.usual, 1e-9), dtype=np.float32)
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
@@ -272,20 +274,20 @@ def _made(method: str, x: Floats32, y: Ints, groups: Ints, rows: Ints) -> Distan
     return METHODS[method](x[rows], np.unique(y[rows], return_inverse=True)[1], groups[rows])
 
 
-def _measures(distance: Distance, x: Floats32, answers: npt.NDArray[np.floating]) -> Doubles:
+def _measures(distance: Distance, x: Floats32, answers: npt.NDArray[np.floating], times: Times = np.matmul) -> Doubles:
     """(image, 2): the logarithm of the distance, and the root of the entropy (nats) of probabilities (image, class)."""
     p = np.maximum(answers.astype(np.float64), 1e-12)
     entropy = np.maximum(-(p * np.log(p)).sum(axis=1), 0)
-    return np.stack([np.log(distance.of(x)), np.sqrt(entropy)], axis=1)
+    return np.stack([np.log(distance.of(x, times)), np.sqrt(entropy)], axis=1)
 
 
 def _sum(found: Doubles, middles: tuple[float, float], widths: tuple[float, float]) -> Doubles:
     return np.asarray(((found - np.array(middles)) / np.array(widths)).sum(axis=1))
 
 
-def _squares(x: Floats32, rows: Floats32, lengths: Floats32) -> Floats32:
+def _squares(x: Floats32, rows: Floats32, lengths: Floats32, times: Times) -> Floats32:
     """Squared distances (image, row). lengths (row,): squared, of the rows."""
-    return np.asarray((x * x).sum(axis=1)[:, None] - 2 * (x @ rows.T) + lengths)
+    return np.asarray((x * x).sum(axis=1)[:, None] - 2 * times(x, rows.T) + lengths)
 
 
 def _by_class(between: Doubles, classes: Ints, n_classes: int) -> Doubles:

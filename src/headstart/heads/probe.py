@@ -23,9 +23,9 @@ from headstart.heads.closed import (
     Ridge,
     ShrunkLDA,
     lda_left_out,
-    linear_scores,
     one_hot,
     ridge_left_out,
+    row_by_row,
     tied_places,
 )
 from headstart.heads.folds import chosen, lda_without, ridge_without
@@ -73,6 +73,13 @@ class Probe:
 
     def outputs(self, blocks: Blocks) -> Doubles:
         """(image, output)."""
+        return self._through(blocks, np.matmul)
+
+    def outputs_alone(self, blocks: Blocks) -> Doubles:
+        """The same; of an image it is the same bits whatever images are beside it, on one thread of BLAS."""
+        return self._through(blocks, row_by_row)
+
+    def _through(self, blocks: Blocks, times: Callable[[Doubles, Doubles], Doubles]) -> Doubles:
         n = len(blocks[self.parts[0].block])
         scores = np.tile(self.intercept, (n, 1))
         start = 0
@@ -81,7 +88,7 @@ class Probe:
             weights = self.coef[:, start : start + width]
             for at in range(0, n, recipe.SMALL):
                 here = slice(at, at + recipe.SMALL)
-                scores[here] += linear_scores(part.of(blocks[part.block][here]), weights, np.zeros(len(weights)))
+                scores[here] += times(part.of(blocks[part.block][here]).astype(np.float64), weights.T)
             start += width
         return self._linked(scores)
 

@@ -6,8 +6,10 @@ import hashlib
 import json
 import threading
 import time
+from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -24,14 +26,23 @@ from headstart.ship.package import Loaded, unpack
 from headstart.ship.predict import Predictions, records
 from headstart.ship.stretches import answered
 from headstart.tasks.task import Record
-from headstart.trunk.asked import Asked
+from headstart.trunk.asked import Asked, asked
 from headstart.trunk.engine import compile_trunk
 from headstart.trunk.features import told
 
 PARTS = ("test", "cross_validation", "validation")  # of metrics.json, by which a model is known
 SHOWN = 1000  # px, the longer side of a picture with heat: the page shows it at 480 on a fine screen
-NOTHING = np.array([np.nan], np.float32)  # novelty of an image that cannot be read
 Identity = tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class Job:
+    """An image that waits for its answer."""
+
+    name: str
+    content: bytes
+    top: int
+    answer: Future[Record]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,10 +59,16 @@ class Served:
     _threads: ThreadPoolExecutor
     _limits: Limits
     _decoding: threading.Semaphore
+    _waiting: deque[Job] = field(default_factory=deque)
+    _taking: threading.Lock = field(default_factory=threading.Lock)
 
     def submit(self, name: str, content: bytes, top: int) -> Future[Record]:
         """What `headstart predict --json` says of an image of this name, of a ranked list the `top` best."""
-        return self._threads.submit(self._answer, name, content, top)
+        job = Job(name, content, top, Future())
+        self._waiting.append(job)
+        taken: list[Job] = []  # by a turn: as many turns as jobs, and those that find nobody waiting do nothing
+        self._threads.submit(self._turn, taken).add_done_callback(lambda turn: _hand_over(turn, taken))
+        return job.answer
 
     def submit_heat(self, content: bytes) -> Future[bytes]:
         """A JPEG of an image with orange where it is odd, of a model that `draws`. The future raises ImageError."""
@@ -67,25 +84,34 @@ class Served:
         assert isinstance(head, Oddity)
         with self._decoding:
             pixels = images.load(content, preprocess, self._limits).array
-        heat = head.heat(told(self.model.backbone, self._asked.ask(pixels)))
+        heat = head.heat(told(self.model.backbone, self._asked.ask(pixels[None])))
         assert heat is not None
         return drawn(content, heat[0], preprocess, SHOWN)
 
-    def _answer(self, name: str, content: bytes, top: int) -> Record:
-        """In one thread from the bytes to the record."""
-        model = self.model
-        answers, novelty = np.full((1, len(model.names), *model.task.extra), np.nan, np.float32), NOTHING
-        reason = ""
-        try:
-            with self._decoding:  # most threads wait for the network
-                pixels = images.load(content, model.backbone.preprocess, self._limits).array
-        except ImageError as error:
-            reason = str(error)
-        else:
-            answers, novelty = answered(model, told(model.backbone, self._asked.ask(pixels)))
-        named, why = np.array([name], dtype=object), np.array([reason], dtype=object)
-        known = None if model.novelty is None else novelty
-        return records(model, Predictions(named, answers, why, novelty=known), top)[0]
+    def _turn(self, taken: list[Job]) -> list[Record]:
+        """In one thread from bytes to records, of those who have waited longest: one, or a batch of the network."""
+        with self._taking:
+            some = [self._waiting.popleft() for _ in range(self._asked.takes(len(self._waiting)))]
+        taken += [job for job in some if job.answer.set_running_or_notify_cancel()]
+        return self._answers(taken)
+
+    def _answers(self, jobs: Sequence[Job]) -> list[Record]:
+        model, n = self.model, len(jobs)
+        answers = np.full((n, len(model.names), *model.task.extra), np.nan, np.float32)
+        novelty, reasons, pixels = np.full(n, np.nan, np.float32), np.full(n, "", dtype=object), {}
+        for k, job in enumerate(jobs):
+            try:
+                with self._decoding:  # most threads wait for an accelerator
+                    pixels[k] = images.load(job.content, model.backbone.preprocess, self._limits).array
+            except ImageError as error:
+                reasons[k] = str(error)
+        if pixels:
+            rows = list(pixels)
+            blocks = told(model.backbone, self._asked.ask(np.stack(list(pixels.values()))))
+            answers[rows], novelty[rows] = answered(model, blocks)
+        names, known = np.array([job.name for job in jobs], dtype=object), None if model.novelty is None else novelty
+        found = Predictions(names, answers, reasons, novelty=known)
+        return [records(model, found.only(k), job.top)[0] for k, job in enumerate(jobs)]
 
     def close(self) -> None:
         """Nobody may be waiting for it."""
@@ -111,13 +137,23 @@ class Served:
         }
 
 
+def _hand_over(turn: Future[list[Record]], jobs: Sequence[Job]) -> None:
+    """What a turn came to, to those who wait for it."""
+    error = turn.exception()
+    for k, job in enumerate(jobs):
+        if error is None:
+            job.answer.set_result(turn.result()[k])
+        else:
+            job.answer.set_exception(error)
+
+
 def load(folder: Path, name: str, limits: Limits) -> Served:
     """The model of a folder, at work. Raises BundleError, and what opening a network raises."""
     identity = swap.identity(folder)
     bundle = read_bundle(folder)
     version = hashlib.sha256(json.dumps(bundle.checksums, sort_keys=True).encode()).hexdigest()[:12]
     model = unpack(bundle)
-    at_work = Asked(compile_trunk(model.backbone, model.precision))
+    at_work = asked(compile_trunk(model.backbone, model.precision))
     threads = ThreadPoolExecutor(at_work.threads, thread_name_prefix=f"answer {name}")
     decoding = threading.Semaphore(n_cores())
     return Served(name, folder, identity, version, model, time.time(), at_work, threads, limits, decoding)

@@ -36,6 +36,11 @@ class Predictions:
     def readable(self) -> npt.NDArray[np.bool_]:
         return np.asarray(self.errors == "", dtype=bool)
 
+    def only(self, k: int) -> Predictions:
+        """Of one image."""
+        new = None if self.novelty is None else self.novelty[k : k + 1]
+        return Predictions(self.names[k : k + 1], self.answers[k : k + 1], self.errors[k : k + 1], novelty=new)
+
 
 def predict(
     model: Loaded,

@@ -17,9 +17,12 @@ from headstart.data.table import Table
 from headstart.errors import BundleError, ImageError
 from headstart.heads.apart import Apart
 from headstart.heads.novelty import part_of
+from headstart.heads.probe import Probe
 from headstart.heads.reference import Sample, Sampled, placed_by
+from headstart.heads.spectrum import Doubles
 from headstart.judge.class_marks import probabilities_of
 from headstart.ship.package import Loaded
+from headstart.tasks.task import Head
 from headstart.trunk.engine import Engine
 from headstart.trunk.features import Seen, note, notes_of, stream
 from headstart.trunk.store import Halves
@@ -203,23 +206,26 @@ def answered(model: Loaded, blocks: Blocks) -> tuple[npt.NDArray[np.float32], np
     Each image is asked for alone: the last digits of a product of matrices depend on how many rows it has, and on the
     threads that share it (the caller allows one), and an answer must not depend on the images beside it.
     """
+    outputs = _outputs(model.head, blocks)
+    found = np.concatenate([model.task.answers(outputs[k : k + 1], model.rule) for k in range(len(outputs))])
+    answers = _numbers(found.astype(np.float32))
+    if model.novelty is None:
+        return answers, np.full(len(answers), np.nan, np.float32)
+    part = part_of(model.head.parts)
+    return answers, model.novelty.scores(part.of(blocks[part.block]), probabilities_of(answers))
+
+
+def _outputs(head: Head, blocks: Blocks) -> Doubles:
+    """(image, output), each image asked for alone."""
+    if isinstance(head, Probe):
+        return head.outputs_alone(blocks)
     n = len(next(iter(blocks.values())))
     each = [{name: values[k : k + 1] for name, values in blocks.items()} for k in range(n)]
-    answers = np.concatenate([_through(model, one) for one in each])
-    new = [_novelty(model, one, answers[k : k + 1]) for k, one in enumerate(each)]
-    return answers, np.array(new, dtype=np.float32).reshape(len(each))
+    return np.concatenate([head.outputs(one) for one in each])
 
 
-def _novelty(model: Loaded, blocks: Blocks, answers: npt.NDArray[np.float32]) -> npt.NDArray[np.floating] | float:
-    """(image,); not a number where the model knows none."""
-    if model.novelty is None:
-        return np.nan
-    part = part_of(model.head.parts)
-    return model.novelty.scores(part.of(blocks[part.block]), probabilities_of(answers))
-
-
-def _through(model: Loaded, blocks: Blocks) -> npt.NDArray[np.float32]:
-    found = model.task.answers(model.head.outputs(blocks), model.rule).astype(np.float32)
+def _numbers(found: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The same. Raises BundleError where it is no number."""
     first = found.reshape(*found.shape[:2], -1)[:, :, 0]  # what follows, as the width of an interval, may be infinite
     if not np.isfinite(first).all() or np.isnan(found).any():
         raise BundleError(

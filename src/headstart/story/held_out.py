@@ -1,15 +1,12 @@
 """A saved model's own images, found again on this disk: those that were held out, to check what becomes of the model.
 
-What a model was fitted on is known by name and content (split.parquet), where it lay is not: a model names no private
-folder. So its data are looked for where the command of the fit named them, from here and from beside the model, and an
-image counts where its bytes are those that fit saw.
+What a model was fitted on is known by name and content (split.parquet); where it lies is found as `whereabouts` says.
+An image counts where its bytes are those that fit saw.
 """
 
 from __future__ import annotations
 
-import shlex
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -19,13 +16,15 @@ import numpy.typing as npt
 
 from headstart.counted import counted
 from headstart.data import images
-from headstart.data.splits import Split, read_split
+from headstart.data.splits import Split
 from headstart.data.table import Table, list_images, read_table
-from headstart.errors import BundleError, DataError, HeadstartError, ImageError
+from headstart.errors import DataError, ImageError
 from headstart.files.bundle import Bundle
+from headstart.story.whereabouts import content_of, known, own_images, split_of, words_of
 
 MOST = 500  # images: a difference of 1 % in accuracy is then within its interval, and a check takes a minute
 JUDGES = ("test", "validation")
+CHECKED = "an export is checked on images"
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +48,8 @@ def held_out(bundle: Bundle, data: str | None, most: int = MOST, seed: int = 0) 
     """The test and validation images of a saved model; of one that was cross-validated all of them; of `data` that are
     no images of its fit those of its test part, else all. Raises DataError where there are none here."""
     table = _table_of(bundle, data)
-    split = _split_of(bundle)
-    rows = {} if split is None else _known(table, split)
+    split = split_of(bundle)
+    rows = {} if split is None else known(table, split)
     if split is None or not rows:
         return _others(table, split, bundle, most, seed)
     parts = {part: [row for row, at in rows.items() if str(split.splits[at]) == part] for part in JUDGES}
@@ -74,7 +73,7 @@ def held_out(bundle: Bundle, data: str | None, most: int = MOST, seed: int = 0) 
 
 
 def _table_of(bundle: Bundle, data: str | None) -> Table:
-    task, words = str(bundle.manifest.get("task", "classify")), _words(bundle)
+    task, words = str(bundle.manifest.get("task", "classify")), words_of(bundle)
     label, good = (_of_option(words, option) for option in ("--label", "--good"))
     if data is not None:
         try:
@@ -83,53 +82,14 @@ def _table_of(bundle: Bundle, data: str | None) -> Table:
             if not Path(data).exists():
                 raise
             return list_images([data])
-    for place in _places(bundle):
-        try:
-            return read_table(place, min_classes=1, task=task, label=label, good=good)
-        except HeadstartError:
-            continue
-    raise _nowhere(bundle, None)
+    return own_images(
+        bundle, lambda place: read_table(place, min_classes=1, task=task, label=label, good=good), CHECKED
+    )[1]
 
 
 def _of_option(words: list[str], option: str) -> str | None:
     """What an option of the fit was given."""
     return next((value for name, value in pairwise(words) if name == option), None)
-
-
-def _places(bundle: Bundle) -> Iterator[Path]:
-    """Where the images of the fit may be."""
-    given = next((word for word in _words(bundle)[2:] if not word.startswith("-")), None)
-    if given is None:
-        return
-    for folder in (Path(), bundle.folder.parent, bundle.folder.parent.parent):
-        if (folder / given).exists():
-            yield folder / given
-
-
-def _words(bundle: Bundle) -> list[str]:
-    """The command of the fit; none where it is gone."""
-    try:
-        return shlex.split(str(bundle.run.get("command", "")))
-    except (ValueError, BundleError):
-        return []
-
-
-def _split_of(bundle: Bundle) -> Split | None:
-    try:
-        return read_split(bundle.folder / "split.parquet")
-    except HeadstartError:
-        return None
-
-
-def _known(table: Table, split: Split) -> dict[int, int]:
-    """Row of the table -> row of the split, by name; by content where no name is known."""
-    named = {str(name): at for at, name in enumerate(split.names)}
-    found = {row: named[str(name)] for row, name in enumerate(table.names) if str(name) in named}
-    if found:
-        return found
-    known = {str(content): at for at, content in enumerate(split.hashes)}
-    hashes = ((row, _hash(table, row)) for row in range(len(table)))
-    return {row: known[content] for row, content in hashes if content in known}
 
 
 def _others(table: Table, split: Split | None, bundle: Bundle, most: int, seed: int) -> HeldOut:
@@ -152,7 +112,7 @@ def _readable(table: Table, rows: list[int], most: int, hashes: dict[int, str]) 
     """The first `most` of these rows whose bytes are there, and are those of the fit where their hash is known."""
     found: list[int] = []
     for row in rows:
-        content = _hash(table, row)
+        content = content_of(table, row)
         if content and hashes.get(row, content) == content:
             found.append(row)
         if len(found) == most:
@@ -160,18 +120,9 @@ def _readable(table: Table, rows: list[int], most: int, hashes: dict[int, str]) 
     return sorted(found)
 
 
-def _hash(table: Table, row: int) -> str:
-    try:
-        return images.content_hash(table.read(row))
-    except ImageError:
-        return ""
-
-
 def _nowhere(bundle: Bundle, data: str | None) -> DataError:
     where = "are not found here" if data is None else f"are not in {data}"
-    return DataError(
-        f"the images of {bundle.folder.name} {where}, and an export is checked on images: name them with --data DATA"
-    )
+    return DataError(f"the images of {bundle.folder.name} {where}, and {CHECKED}: name them with --data DATA")
 
 
 def decoded(held: HeldOut, preprocess: images.Preprocess, out: Path) -> tuple[HeldOut, Path]:

@@ -26,7 +26,7 @@ from headstart.judge.labels import expected
 from headstart.report.measures import full, measure
 from headstart.report.numbers import estimate
 from headstart.ship.package import pack, versions
-from headstart.story import confidence, pictures, reliability
+from headstart.story import confidence, pictures, reliability, whereabouts
 from headstart.story.account import HEADS, TAPS, epochs_of, no_gain_line, outcomes, settings
 from headstart.story.evidence import called
 from headstart.story.given_away import shortcut_line
@@ -90,9 +90,11 @@ def main_scores(fitted: Fitted) -> dict[str, float]:
     return known | {"n": score.n}
 
 
-def save(fitted: Fitted, folder: Path, title: str, command: str, explain: bool = False) -> dict[str, Any]:
+def save(
+    fitted: Fitted, folder: Path, title: str, command: str, explain: bool = False, data: str | None = None
+) -> dict[str, Any]:
     """Write the bundle; returns the content of metrics.json. `explain`: with where the network looked, of the worst
-    mistakes. Raises OutputError."""
+    mistakes. `data`: where the images are, remembered on this machine and not in the bundle. Raises OutputError."""
     seen = fitted.seen
     manifest, config, tensors = pack(
         fitted.method.task,
@@ -127,15 +129,17 @@ def save(fitted: Fitted, folder: Path, title: str, command: str, explain: bool =
             "seconds": found["seconds"],
         }
         shown = pictures.galleries(fitted, explain)
-        data = report_data(fitted, folder, title, command, fingerprint, run["created"], shown)
-        data = reliability.told(fitted, sure, _with_faults(fitted, data))
+        page = report_data(fitted, folder, title, command, fingerprint, run["created"], shown)
+        page = reliability.told(fitted, sure, _with_faults(fitted, page))
         files = {
             "split.parquet": split.read_bytes(),
-            "report.html": report.render_report(data).encode(),
-            "README.md": report.render_card(data).encode(),
+            "report.html": report.render_report(page).encode(),
+            "README.md": report.render_card(page).encode(),
             **_lists(fitted),
         }
         write_bundle(folder, manifest=manifest, config=config, metrics=found, run=run, tensors=tensors, files=files)
+        if data is not None:
+            whereabouts.remember(fingerprint, data, fitted.options.cache)
     return found
 
 

@@ -241,7 +241,9 @@ def rounded(rows: Rows) -> Halves:
 
 
 def finite(rows: Halves) -> Halves:
-    """Infinities become the ends of float16's range, and what is no number becomes 0."""
+    """Infinities become the ends of float16's range, and what is no number becomes 0; rows without either stay."""
+    if np.isfinite(rows).all():  # a tenth of the time
+        return rows
     return np.nan_to_num(rows, nan=0.0, posinf=MAX_FLOAT16, neginf=-MAX_FLOAT16)
 
 
