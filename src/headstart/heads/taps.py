@@ -115,7 +115,8 @@ class Taken:
         return len(self.rows)
 
     def __getitem__(self, index: Any) -> Any:
-        return self.of[stretch(self.rows[index])]
+        rows = self.rows[index]
+        return self.of[rows if np.ndim(rows) == 0 else stretch(rows)]
 
 
 def tap_sets(taps: str, blocks: tuple[str, ...]) -> tuple[TapSet, ...]:

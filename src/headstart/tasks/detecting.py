@@ -23,7 +23,7 @@ from headstart.judge.box_score import MAP50, best_scores
 from headstart.judge.boxes import box_marks
 from headstart.judge.summaries import value
 from headstart.recipe import Setting
-from headstart.tasks.held_maps import cut_named, maps_by
+from headstart.tasks.held_maps import cut_named, maps_by, taken
 from headstart.tasks.placed import How, PlacedHead, Size, Taught, Views
 from headstart.tasks.task import Rule, Tried
 
@@ -174,7 +174,7 @@ def _held_out(views: Views, rows: Ints, truth: BoxTruth) -> NDArray[np.bool_]:
 def _lesson(views: Views, rows: Ints, how: How) -> Any:
     from headstart.finetune.box_training import Lesson, View
 
-    flips = [View(rows_of(views.blocks, rows))]
+    flips = [View(taken(views.blocks, views.layers, rows))]
     flips += [View(views.flipped(rows, across, down), across, down) for across, down in how.flips]
     truth = boxes_of(views.targets).take(rows)
     placed = tuple(

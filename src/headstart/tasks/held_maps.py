@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 
 from headstart.errors import OptionError, nearest
 from headstart.heads.material import Blocks, Ints
-from headstart.tasks.placed import Views
+from headstart.heads.taps import Taken
+from headstart.tasks.placed import Layer, Views
 from headstart.trunk.network import Backbone, block_names
 
 AUTO = 0.5  # share of the maps, from the top, whose stages learn where nobody says otherwise
 WORDS = ("auto", "last", "all")
+
+
+def taken(blocks: Blocks, layers: Sequence[Layer], rows: Ints) -> Blocks:
+    """The maps of these rows, read as they are asked for: all of them may be more than memory holds."""
+    return {layer.block: cast(Any, Taken(blocks[layer.block], rows)) for layer in layers}
 
 
 def maps_by(backbone: Backbone, views: Views, rows: Ints) -> Blocks:

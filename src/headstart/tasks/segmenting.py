@@ -21,7 +21,7 @@ from headstart.heads.pointwise import Layer, Pointwise, fit_pointwise, read_poin
 from headstart.judge.segments import MIOU, segment_marks
 from headstart.judge.summaries import value
 from headstart.recipe import Setting
-from headstart.tasks.held_maps import cut_named, maps_by
+from headstart.tasks.held_maps import cut_named, maps_by, taken
 from headstart.tasks.placed import How, PlacedHead, Size, Taught, Views
 from headstart.tasks.task import Tried
 
@@ -58,9 +58,8 @@ class _Lesson:
     def closed(self, images: Ints) -> Pointwise:
         """The head in closed form of these."""
         v, rows = self.views, self.rows[images]
-        blocks = {layer.block: v.blocks[layer.block] for layer in self.maps}
         return fit_pointwise(
-            rows_of(blocks, rows),
+            taken(v.blocks, self.maps, rows),
             self.maps,
             lambda k: self.mask(int(images[k])),
             v.groups[rows],
@@ -122,7 +121,7 @@ def _material(lesson: _Lesson, how: How, at: Ints) -> Any:
     from headstart.finetune.segmenter import Material
 
     v, rows = lesson.views, lesson.rows[at]
-    views = [rows_of({layer.block: v.blocks[layer.block] for layer in lesson.maps}, rows)]
+    views = [taken(v.blocks, lesson.maps, rows)]
     views += [v.flipped(rows, True, False)] if (True, False) in how.flips else []
     n = len(lesson.truth.names)
     return Material(tuple(views), lesson.maps, lambda k: lesson.mask(int(at[k])), np.arange(len(rows)), n)

@@ -39,7 +39,8 @@ from headstart.files.whole import sweep, write_whole
 
 SHARD_ROWS = 512  # images lost at most by a kill: 1.5 s of work for the default backbone on 2 cores
 SHARD_BYTES = 64 * 2**20  # of feature maps: fewer rows a shard, so that memory stays bounded
-IN_MEMORY = 2**30  # bytes of a block; larger ones (feature maps) are read from disk as they are needed
+IN_MEMORY = 2**30  # bytes of all blocks; feature maps of more are read from disk as they are needed
+MAP = "/map"  # the end of the name of a block that holds maps
 THUMBNAIL_BYTES = 16 * 16 * 3
 MOST_SHARD = 2**31  # bytes of a shard that is read: one of feature maps is one row larger than SHARD_BYTES at most
 MADE_BY = "made-by.json"
@@ -136,15 +137,16 @@ class Store:
                 continue
             out, rows = np.array(places).T
             thumbnails[out] = found.thumbnails[rows]
+            whole = 2 * len(hashes) * sum(block.shape[1] for block in found.blocks.values())
             for name, block in found.blocks.items():
                 if name not in blocks:
-                    blocks[name] = self._room(len(hashes), block.shape[1])
+                    blocks[name] = self._room(len(hashes), block.shape[1], whole > IN_MEMORY and name.endswith(MAP))
                 blocks[name][out] = block[rows]
         return None if lost else Found(thumbnails, blocks)
 
-    def _room(self, n: int, width: int) -> Halves:
+    def _room(self, n: int, width: int, on_disk: bool) -> Halves:
         """(n, width) values: in memory, or in a file without a name where they are many, gone with the process."""
-        if n * width * 2 <= IN_MEMORY:
+        if not on_disk and n * width * 2 <= IN_MEMORY:
             return np.empty((n, width), np.float16)
         return self._in_place(lambda: self._map(n, width))
 
