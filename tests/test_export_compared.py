@@ -105,6 +105,10 @@ def test_maps_of_tokens_and_of_two_sizes_are_read_as_by_the_head() -> None:
         score, heat = module({name: torch.from_numpy(block) for name, block in asked.items()})
     np.testing.assert_allclose(np.log(score.numpy()), np.log(head.outputs(asked)), atol=1e-3)
     np.testing.assert_allclose(heat.numpy(), head.heat(asked), atol=1e-3)
+    known = {name: block[:9] for name, block in blocks.items()}  # their patches are in the memory, rounded to float16
+    with torch.inference_mode():
+        away = module.patches({name: torch.from_numpy(block) for name, block in known.items()}).numpy()
+    np.testing.assert_allclose(away, head.patches.heat(known), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["onnx", "openvino", "torch"])

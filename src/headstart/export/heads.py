@@ -119,15 +119,16 @@ class PatchDistances(nn.Module):
         self.places = [blocks[layer.block] // layer.channels for layer in self.layers]
         self.side = max(math.isqrt(n) for n in self.places)
         self.mean, self.whitening = constant(patches.mean), constant(patches.whitening)
-        self.memory = constant(patches.memory.T)
+        self.memory = constant(patches.memory)
         self.lengths = constant((patches.memory.astype(np.float64) ** 2).sum(axis=1))
 
     def forward(self, blocks: Blocks) -> torch.Tensor:
         maps = [self._map(layer, n, blocks[layer.block]) for layer, n in zip(self.layers, self.places, strict=True)]
         found = torch.cat(maps, dim=1).permute(0, 2, 3, 1)
         asked = (found.reshape(-1, self.side**2, len(self.mean)) - self.mean) @ self.whitening
-        squares = (self.lengths - 2 * (asked @ self.memory)).amin(dim=2) + (asked**2).sum(dim=2)
-        return squares.clamp(min=0.0).sqrt().reshape(-1, self.side, self.side)
+        nearest = (self.lengths - 2 * (asked @ self.memory.T)).argmin(dim=2)
+        away = asked - self.memory.index_select(0, nearest.reshape(-1)).reshape(asked.shape)
+        return (away**2).sum(dim=2).sqrt().reshape(-1, self.side, self.side)
 
     def _map(self, layer: Layer, places: int, x: torch.Tensor) -> torch.Tensor:
         """(image, channel, height, width) of a layer, smoothed, on the places of the finest."""

@@ -57,8 +57,8 @@ class Cloud:
         """(image,): squared Mahalanobis distances."""
         x = _side_by_side(self.parts, blocks) - self.mean
         along = x @ self.axes.T
-        weight = 1 / self.spread - 1 / self.rest
-        return np.asarray(np.maximum((x**2).sum(axis=1) / self.rest + (along**2) @ weight, 0), np.float64)
+        aside = x - along @ self.axes
+        return np.asarray((aside**2).sum(axis=1) / self.rest + (along**2 / self.spread).sum(axis=1), np.float64)
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,8 @@ class Patches:
         found = patches_of(self.layers, blocks)
         asked = (found.reshape(-1, found.shape[-1]) - self.mean) @ self.whitening
         squares = (self.memory**2).sum(axis=1) - 2 * (asked @ self.memory.T)
-        nearest = np.maximum(squares.min(axis=1) + (asked**2).sum(axis=1), 0)
-        return np.asarray(np.sqrt(nearest).reshape(found.shape[:3]), np.float32)
+        away = asked - self.memory[squares.argmin(axis=1)]  # of a known patch nothing; the squares would leave some
+        return np.asarray(np.sqrt((away**2).sum(axis=1)).reshape(found.shape[:3]), np.float32)
 
 
 @dataclass(frozen=True, eq=False)
