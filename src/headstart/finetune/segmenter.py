@@ -39,10 +39,10 @@ from headstart.trunk.cut import find_cuts
 from headstart.trunk.network import Backbone
 from headstart.trunk.weights import fingerprint
 
-FINE = 4  # pixels of a mask, an axis, for each cell of the finest map
+FINE = 4  # pixels of a mask, an axis, for each cell of the finest map: the network's own input where that has stride 4
 SEEN = 200  # images whose maps are centred and scaled by
-TRUNK_RATE = 0.1  # of the decoder's, for the stage just below it
-STAGE_DECAY = 0.8  # of the rate, a stage (Howard and Ruder 2018 take .38 a layer; stages here are few)
+TRUNK_RATE = 0.1  # of the decoder's, for the last stage: what has learned before moves less
+STAGE_DECAY = 0.8  # of the rate, for each stage below the last (discriminative rates: Howard and Ruder 2018)
 LEARNED_BEFORE = 0.3  # of the rate, for a decoder that has
 
 

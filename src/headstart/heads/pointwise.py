@@ -29,12 +29,12 @@ Mask = npt.NDArray[np.uint8]  # (height, width) class numbers in px of the uprig
 MaskOf = Callable[[int], Mask]  # row of an image -> its mask
 Rng = np.random.Generator
 
-EACH = 500  # pixels of an image: twice as many change camvid's mIoU by less than .3 points
+EACH = 500  # pixels of an image: neighbours say much the same
 LEAST_EACH = 24  # and where there are many images
 POSITIONS = 60_000  # pixels in all: 400 MB of rows for the default backbone's stages
-ASKED = 12_000  # pixels, of whole groups, that are asked while they are left out: 24 images tell penalties apart
+ASKED = 12_000  # pixels, of whole groups, that are asked while they are left out: half of the time goes there
 AROUND = 3  # cells: the side of the square whose mean is read beside the cell itself
-EXPONENT = -0.5  # of a class's frequency: its weight. 5 points of mIoU on camvid's training images against 0
+EXPONENT = -0.5  # of a class's frequency: its weight. 5 points of mIoU more than 0 on camvid's training images
 RAREST = 1e-4  # frequency: rarer classes weigh as if they were as frequent, 100 times the most frequent at most
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)  # in the variance of a feature, which is 1
 SCALES = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)  # of scores between about -1 and 1, as logits
