@@ -32,8 +32,8 @@ DOORS = {
     # one decoder, a file for each kind; given, sources and table know a Pillow image that the user hands in
     "PIL": {
         f"data/{name}.py"
-        for name in """decoders facts given images jpeg modes overlay png quiet resize shapes sources tiff
-        upright""".split()  # noqa: SIM905
+        for name in """box_drawing decoders facts given given_masks images jpeg mask_drawing mask_files modes overlay
+        png quiet resize shapes sources tiff upright""".split()  # noqa: SIM905
     },
     "pydicom": {"data/dicom.py"},
     "pillow_heif": {"data/decoders.py"},

@@ -113,20 +113,52 @@ def test_it_is_what_a_coco_evaluator_says(seed: int, whole: bool, ties: bool) ->
     assert value(MAP50, marks) == pytest.approx(at_50, abs=1e-6)
 
 
+def one_class(true: np.ndarray) -> BoxTruth:
+    """A picture with these boxes of class a, not hard."""
+    k = len(true)
+    return BoxTruth((np.float32(true),), (np.zeros(k, np.int64),), (np.zeros(k, bool),), np.ones(1, bool), NAMES)
+
+
+def row_of(n: int, top: float = 0.0) -> np.ndarray:
+    """n boxes side by side."""
+    left = 12.0 * np.arange(n)
+    return np.column_stack([left, np.full(n, top), left + 10, np.full(n, top + 10)])
+
+
 def test_only_the_hundred_best_answers_of_a_class_are_judged() -> None:
-    truth, _ = made(3, n=2, most=8, hard=0.0)
-    rng = np.random.default_rng(0)
-    crowd = rng.uniform(0, 50, (150, 2))
-    answers = [
-        np.column_stack([np.float32(crowd), np.float32(crowd) + 20, rng.uniform(size=150), np.tile([0, 1, 1], 50)])
-        for _ in range(2)
-    ]
-    answers[0] = np.concatenate(
-        [answers[0], np.column_stack([truth.boxes[0], np.full((len(truth.boxes[0]), 1), 1e-9), truth.labels[0]])]
-    )
-    np.testing.assert_allclose(
-        average_precisions(box_marks(truth, answers), np.ones((1, 2)))[0], by_coco(truth, answers)[2], atol=1e-6
-    )
+    truth = one_class(row_of(2))
+    false = np.column_stack([row_of(99, 50), np.linspace(0.9, 0.5, 99), np.zeros(99)])
+    true = np.column_stack([row_of(2), [0.4, 0.3], [0, 0]])
+    answers = [np.concatenate([true, false])]
+    found = average_precisions(box_marks(truth, answers), np.ones((1, 1)))[0]
+    np.testing.assert_allclose(found, by_coco(truth, answers)[2], atol=1e-6)
+    assert found[0, 0] == pytest.approx(51 / 101 * 0.01)
+
+
+def test_of_two_boxes_overlapped_alike_the_later_is_taken() -> None:
+    truth = one_class(np.array([[0, 0, 10, 10], [2, 0, 12, 10]]))
+    answers = [np.array([[1, 0, 11, 10, 0.9, 0], [0, 0, 10, 10, 0.8, 0]])]
+    found = average_precisions(box_marks(truth, answers), np.ones((1, 1)))[0]
+    np.testing.assert_allclose(found, by_coco(truth, answers)[2], atol=1e-6)
+    assert found[0, 9] == pytest.approx(0.5 * 51 / 101)
+
+
+def test_every_share_of_boxes_found_reaches_the_recalls_up_to_it() -> None:
+    """k / 100 in floating point is now above, now below the k-th recall."""
+    truth, found = one_class(row_of(100)), []
+    for k in range(101):
+        answers = np.column_stack([row_of(100)[:k], np.linspace(1, 0.5, k), np.zeros(k)])
+        found.append(average_precisions(box_marks(truth, [answers]), np.ones((1, 1)), slice(0, 1))[0, 0, 0])
+    recalls = np.linspace(0, 1, 101)
+    reached = [(recalls <= k / 100).sum() if k else 0 for k in range(101)]
+    np.testing.assert_allclose(found, np.array(reached) / 101, atol=1e-12)
+
+
+def test_equal_scores_are_answered_together() -> None:
+    """At 0.5 the second right answer comes with five false ones: it is not worth it."""
+    boxes = np.concatenate([row_of(2), row_of(5, 50)])
+    answers = np.column_stack([boxes, [0.9, *[0.5] * 6], np.zeros(7)])
+    assert best_scores(box_marks(one_class(row_of(2)), [answers]))[0] == pytest.approx(0.7)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -200,6 +232,26 @@ def test_what_cannot_be_judged_is_refused() -> None:
         box_marks(truth, [np.array([[0, 0, 1, 1, 0.5, 3.0]]), *answers[1:]])
     with pytest.raises(DataError, match="nothing is known"):
         box_marks(BoxTruth(truth.boxes, truth.labels, truth.hard, np.arange(12) > 0, NAMES), answers)
+
+
+def test_by_how_much_average_precision_is_too_high_on_few_pictures_is_told_from_halves() -> None:
+    truth, answers = made(11, n=400, most=6)
+    marks, rng = box_marks(truth, answers), np.random.default_rng(0)
+    assert MAP.optimism is not None
+    excess, told = [], []
+    for _ in range(40):
+        few = marks.take(rng.choice(len(marks), 20, replace=False))
+        found = value(MAP, few)
+        assert found is not None
+        excess.append(found - (value(MAP, marks) or 0))
+        told.append(MAP.optimism(few, np.arange(20)))
+    assert np.mean(excess) > 0.01
+    assert 0.6 * np.mean(excess) < np.mean(told) < 1.5 * np.mean(excess)
+    cell = summarise(few, [MAP])["map"]
+    assert cell["low"] is not None
+    assert cell["high"] is not None
+    assert found - cell["low"] > cell["high"] - found
+    assert MAP.optimism(few.take(np.arange(5)), np.arange(5)) == 0.0
 
 
 def at_every_score(marks: Marks, truth: BoxTruth, answers: list[np.ndarray], measure: str) -> np.ndarray:

@@ -181,7 +181,7 @@ def test_one_column_a_class_and_boxes_are_tasks_of_their_own(write: Write) -> No
     single = read_table(write(image=PATHS, ants=[1, 0, 0, 1], bees=[0, 1, 1, 0]))
     assert (single.task, single.labels.tolist()) == ("classify", ["ants", "bees", "bees", "ants"])
     boxes = {corner: [1, 2, 3, 4] for corner in ("xmin", "ymin", "xmax", "ymax")}
-    assert "finding objects" in refused(write(filename=[PATHS[0]] * 4, **{"class": TWO}, **boxes))
+    assert "--task detect learns where" in refused(write(filename=[PATHS[0]] * 4, **{"class": TWO}, **boxes))
 
 
 # How a list is written

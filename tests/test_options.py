@@ -102,6 +102,8 @@ WRONG = [
     ("serve", "--timeout nan", "must be above 0"),
     ("serve", "--max-megapixels 1e9", "pixels"),
     ("fit", "--task segmnt", "allowed are auto, classify, tag"),
+    ("fit", "--task segment --classes a,,b", "a name is empty"),
+    ("fit", "--classes a,b", "for --task segment"),
     ("fit", "--threshold 1.5", "a probability between 0 and 1"),
     ("fit", "--coverage 0.4", "from 0.5 to 0.999"),
     ("fit", "--coverage nan", "from 0.5 to 0.999"),

@@ -17,6 +17,18 @@ def add_good(data: argparse._ArgumentGroup) -> None:
     )
 
 
+def add_truth(data: argparse._ArgumentGroup) -> None:
+    """What the labels of a task of its own mean."""
+    add_good(data)
+    data.add_argument(
+        "--classes",
+        metavar="FILE|NAMES",
+        help="what the values in masks are called (--task segment): names with commas between, in the order of their "
+        "numbers from 0 on, or a file with a line name, number,name or name,r,g,b for each; one called void, ignore or "
+        "unlabelled neither teaches nor judges (default: such a file beside the masks, else the numbers)",
+    )
+
+
 def answer_options(command: argparse.ArgumentParser) -> None:
     """What is answered, and what is said of how sure it is."""
     fit = command.add_argument_group("the answers")

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from headstart import __version__, recipe
-from headstart.cli.answering import add_good, answer_options
+from headstart.cli.answering import add_truth, answer_options
 from headstart.cli.console import ClosedOutputError, writing
 from headstart.cli.exporting import export_arguments
 from headstart.cli.reviewing import review_arguments
@@ -85,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
         help="also send losses and scores to tensorboard:FOLDER, mlflow:FOLDER or mlflow:http://SERVER, several with a "
         "comma (needs headstart[track])",
     )
-    add_good(_data_options(fit, leaves_out=True))
+    add_truth(_data_options(fit, leaves_out=True))
     _head_options(fit)
     answer_options(fit)
     _tuning_options(fit)
@@ -109,7 +109,7 @@ def _add_asking_commands(command: Callable[[str, str], argparse.ArgumentParser])
     evaluate = command("evaluate", "score a saved model on labelled images")
     evaluate.add_argument("model", metavar="MODEL", help="a folder that fit has written")
     evaluate.add_argument("data", metavar="DATA", help="as for fit; a test part is used alone where there is one")
-    add_good(_data_options(evaluate, asks=False))
+    add_truth(_data_options(evaluate, asks=False))
     evaluate.add_argument("--positive", metavar="CLASS", help="of two classes, instead of the one that fit took")
     evaluate.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
@@ -260,7 +260,7 @@ def _add_inspect(command: Callable[[str, str], argparse.ArgumentParser]) -> None
         help="end with exit code 1 where one of these is found: leaks, conflicts, unreadable, shift, shortcut; several "
         "with commas between",
     )
-    add_good(_data_options(inspect))
+    add_truth(_data_options(inspect))
     _network_options(inspect)
 
 
@@ -274,9 +274,10 @@ def _data_options(
         data.add_argument(
             "--task",
             default="auto",
-            metavar="auto|classify|tag|regress|recognise|anomaly",
+            metavar="auto|classify|tag|regress|recognise|anomaly|segment|detect",
             help="what is learned of an image: its class; several labels; measured values; who or what it is, new ones "
-            "too; whether anything is odd, from good pictures alone (default: what the data clearly hold)",
+            "too; whether anything is odd, from good pictures alone; the class of each pixel, from masks; which "
+            "things lie where, from boxes (default: what the data clearly hold, and never masks or boxes)",
         )
     data.add_argument(
         "--label", metavar="COLUMN", help="the column of the truth in a list, or several with commas between"

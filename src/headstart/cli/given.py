@@ -35,7 +35,7 @@ def table_of(given: argparse.Namespace, min_classes: int = 2, task: str | None =
     from headstart.data.table import read_table
 
     asked = task or getattr(given, "task", "auto")
-    known = {name: getattr(given, name, None) for name in ("group_by", "label", "group", "time", "good")}
+    known = {name: getattr(given, name, None) for name in ("group_by", "label", "group", "time", "good", "classes")}
     table = read_table(given.data, min_classes=min_classes, task=asked, **known)
     tell(table.layout)
     return table

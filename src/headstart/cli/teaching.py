@@ -31,7 +31,7 @@ def demo(given: argparse.Namespace) -> None:
     tell(f"{counted(count, 'image')} of handwritten digits, one folder a class, written to {images}")
     given.data, given.output, given.add_to, given.track = str(images), str(folder / "model"), None, ""
     given.group_by, given.task, given.label, given.group, given.time = None, "auto", None, None, None
-    given.explain, given.good = False, None
+    given.explain, given.good, given.classes = False, None, None
     fit(given)
     if not given.json:
         for line in ("", "For your own images, one folder per class:", "  headstart fit YOUR-FOLDER -o model"):
@@ -62,7 +62,7 @@ def fit(given: argparse.Namespace) -> None:
 
     own = {
         name: value
-        for name in ("add_to", "group_by", "label", "group", "time", "good")
+        for name in ("add_to", "group_by", "label", "group", "time", "good", "classes")
         if (value := getattr(given, name))
     }
     own |= {} if given.task == "auto" else {"task": given.task}

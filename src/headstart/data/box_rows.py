@@ -20,21 +20,27 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 import numpy as np
 
 from headstart.counted import counted
 from headstart.data.annotated import Annotated, Marked, Read, Remarks
 from headstart.data.box_text import Box, boxes_text
+from headstart.data.decoders import JPEG
 from headstart.data.given import sorted_names
+from headstart.data.placing import upright_boxes
 from headstart.data.shapes import Shape, shape_of
 from headstart.data.sources import FileSource, Found, Row
 from headstart.data.tree import some
 from headstart.errors import DataError, ImageError
 from headstart.files.cells import quoted
+from headstart.files.reading import open_regular
 
 SLACK = 1.0  # px that a box may reach out unmentioned: annotations count from 0 or from 1, and round
 ALIKE = 0.01  # relative: sizes of one shape, one of which was rounded
+HEAD = 1 << 16  # bytes of a JPEG in which its size mostly stands: the rest need not be read
+MANY = 8  # boxes: of a picture twice as large all would lie in its upper left quarter in one of 60,000 cases
 TOO_LARGE = 2.0  # shares of the picture's side above which numbers are px: boxes at the edge reach 1 and a little more
 
 Size = tuple[int, int]
@@ -51,7 +57,7 @@ def found_of(where: str, read: Read) -> Found:
     _check_shares(where, pictures, read)
     _note_turned(pictures, shapes, read.remarks)
     boxes = [
-        None if picture.boxes is None else list(_checked(picture, shape, scaled, read.remarks))
+        None if picture.boxes is None or shape is None else list(_checked(picture, shape, scaled, read.remarks))
         for picture, shape in zip(pictures, shapes, strict=True)
     ]
     names = _classes(where, pictures, boxes, read)
@@ -76,9 +82,14 @@ def _said(read: Read) -> str:
 
 
 def _shape(picture: Annotated, remarks: Remarks) -> Shape | None:
-    """None for a file that is no picture; it is set aside with its reason when it is read."""
+    """None for a file that is no picture: nothing is known of where its boxes lie."""
+    source = FileSource(picture.path)
     try:
-        return shape_of(FileSource(picture.path).read())
+        with suppress(OSError, ValueError, ImageError), open_regular(picture.path) as file:
+            head = file.read(HEAD)
+            if head[:2] == JPEG:
+                return shape_of(head)
+        return shape_of(source.read())
     except ImageError:
         remarks.add("pictures that cannot be read", picture.name)
         return None
@@ -89,30 +100,29 @@ def _shape(picture: Annotated, remarks: Remarks) -> Shape | None:
 
 def _scaled(pictures: Sequence[Annotated], shapes: Sequence[Shape | None], remarks: Remarks) -> set[bool]:
     """Of pictures whose stated size is of their shape (True), and of the others (False): whose boxes were drawn on the
-    stated size, since more of them fit that alone than fit the file's alone. Where both fit, only a size of the same
-    shape is believed to be that of a picture that was resized later."""
-    only_stated, only_own, seen = Counter[bool](), Counter[bool](), Counter[bool]()
-    for picture, shape in zip(pictures, shapes, strict=True):
-        if shape is None or not _differs(picture, shape) or not picture.boxes:
-            continue
-        assert picture.stated is not None
-        kind = _same_shape(picture.stated, shape.upright)
-        stated, own = _fit(picture.boxes, picture.stated), _fit(picture.boxes, shape.upright)
-        seen[kind] += 1
-        only_stated[kind] += stated and not own
-        only_own[kind] += own and not stated
-    scaled = {
-        kind for kind in seen if only_stated[kind] > only_own[kind] or (kind and only_stated[kind] == only_own[kind])
-    }
-    for picture, shape in zip(pictures, shapes, strict=True):
-        if shape is not None and _differs(picture, shape):
-            assert picture.stated is not None
-            what = "scaled to it" if _same_shape(picture.stated, shape.upright) in scaled else "taken as they are"
-            remarks.add(
-                f"pictures of another size than their annotation says; the file's is believed, the boxes are {what}",
-                f"{picture.name} ({shape.upright[0]} x {shape.upright[1]} px, stated {picture.stated[0]} x "
-                f"{picture.stated[1]})",
-            )
+    stated size.
+
+    So it is where more pictures have boxes that fit it alone than boxes that fit the file alone. Where all fit both,
+    a size of another shape is not believed; one of the same shape is, as that of a picture that was resized later,
+    unless it is the larger one and MANY boxes more keep to the smaller, as those of a larger picture would not.
+    """
+    votes, kept = Counter[bool](), Counter[bool]()
+    changed = [
+        (picture, picture.stated, shape.upright)
+        for picture, shape in zip(pictures, shapes, strict=True)
+        if shape is not None and picture.stated is not None and _differs(picture, shape)
+    ]
+    for picture, stated, own in changed:
+        kind, boxes = _same_shape(stated, own), picture.boxes or ()
+        votes[kind] += _fit(boxes, stated) - _fit(boxes, own)
+        kept[kind] += len(boxes) if stated > own else -len(boxes)
+    scaled = {kind for kind in votes if votes[kind] > 0 or (kind and votes[kind] == 0 and kept[kind] < MANY)}
+    for picture, stated, own in changed:
+        what = "scaled to it" if _same_shape(stated, own) in scaled else "taken as they are"
+        remarks.add(
+            f"pictures of another size than their annotation says; the file's is believed, the boxes are {what}",
+            f"{picture.name} ({own[0]} x {own[1]} px, stated {stated[0]} x {stated[1]})",
+        )
     return scaled
 
 
@@ -163,14 +173,8 @@ def _in_picture(picture: Annotated, shape: Shape, scaled: set[bool]) -> Iterator
 
 def _turned(edges: Edges, shape: Shape, turn: int) -> Edges:
     """Edges in the picture as it is stored, in the picture as it is displayed."""
-    width, height = shape.upright
-    points = np.array(edges).reshape(2, 2)
-    points = points[:, ::-1] if turn >= 5 else points
-    if turn in (2, 3, 6, 7):
-        points = points * (-1, 1) + (width, 0)
-    if turn in (3, 4, 7, 8):
-        points = points * (1, -1) + (0, height)
-    (x1, y1), (x2, y2) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
+    width, height = shape.stored
+    x1, y1, x2, y2 = upright_boxes(np.array(edges), (height, width), turn).tolist()
     return x1, y1, x2, y2
 
 
@@ -219,11 +223,9 @@ def _are_px(boxes: Sequence[Marked]) -> bool:
     return any(abs(value) > TOO_LARGE for box in boxes for value in box[1:5])
 
 
-def _checked(picture: Annotated, shape: Shape | None, scaled: set[bool], remarks: Remarks) -> Iterator[Marked]:
+def _checked(picture: Annotated, shape: Shape, scaled: set[bool], remarks: Remarks) -> Iterator[Marked]:
     """The boxes that are left, within the picture."""
     seen = set()
-    if shape is None:
-        return
     for box in _in_picture(picture, shape, scaled):
         what, kept = _judged(box, shape.upright)
         if kept is not None and kept in seen:

@@ -48,7 +48,7 @@ def boxes_in(text: str) -> list[Box]:
     try:
         held = json.loads(text)
         found = [Box(int(n), float(a), float(b), float(c), float(d), bool(hard)) for n, a, b, c, d, hard in held]
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise DataError(f"no list of boxes [class number, x1, y1, x2, y2, hard]: {quoted(text[:60])}") from error
     if not isinstance(held, list):
         raise DataError(f"no list of boxes: {quoted(text[:60])}")

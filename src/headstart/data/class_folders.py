@@ -228,13 +228,14 @@ def refuse_annotations(place: Folder) -> None:
         return
     masks = any(mark.total for mark in marks)
     task = "segmentation (a mask for each picture)" if masks else "detection (boxes for each picture)"
+    option = "segment" if masks else "detect"
     inside = [folder.opened() for folder in pictures]
     deep = next((f for f in inside if len(f.filled) > 1 and not any(names.splits_of([c.name for c in f.filled]))), None)
     hint = f"if the folders in it are classes, name {deep.where}" if deep else PER_CLASS
     what = named(pictures) if pictures else images(len(place.files))
     raise DataError(
-        f"{place.where} holds {what} beside {named(marks)}, so this looks like {task}; headstart tells which class a "
-        f"whole picture is: {hint}{or_list(place)}"
+        f"{place.where} holds {what} beside {named(marks)}, so this looks like {task}, which --task {option} "
+        f"learns; for the class of a whole picture: {hint}{or_list(place)}"
     )
 
 

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.data.given import MEASURED, NO_LABEL, Labels, is_frame, is_missing, labels_of
+from headstart.data.given_masks import masks_given
 from headstart.data.truth import BETWEEN, Asked, check_tag, number_in, number_text, tag_text, value_text
 from headstart.errors import DataError
 
@@ -35,6 +36,8 @@ def truth_given(given: object, task: str = "auto") -> Labels:
     Asked(task)
     if task in ("classify", "recognise", "anomaly"):
         return replace(labels_of(given), task=task)
+    if task == "segment":
+        return masks_given(given)
     matrix = _matrix(given)
     if matrix is not None:
         return _of_matrix(*matrix, task)

@@ -6,7 +6,7 @@
 | train/CLASS/, test/CLASS/ | parts, told by their names; a folder between, as in seg_train/seg_train/CLASS, is opened |
 | CLASS/train/, CLASS/test/ | classes that are each divided |
 | A/x, A/y, B/x, B/y | refused with the two readings, unless names tell parts (seg_train), or sites (site1, left) |
-| images/ beside masks/ or Annotations/ | refused: segmentation or detection |
+| images/ beside masks/ or Annotations/ | refused: `--task segment` or `--task detect` reads it |
 """
 
 from __future__ import annotations

@@ -106,8 +106,8 @@ def _check_no_boxes(sheet: Sheet, placed: Placed) -> None:
     if boxes and len(set(placed.files)) < len(placed.files):
         raise DataError(
             f"{sheet.where} has several lines for one image and columns for boxes ({', '.join(map(quoted, boxes))}): "
-            "it is made for finding objects, which headstart does not learn yet; --task tag learns which classes an "
-            "image holds; for one class write one line an image"
+            "--task detect learns where these things are, and --task tag which classes an image holds; for one class "
+            "write one line an image"
         )
 
 

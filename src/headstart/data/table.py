@@ -6,6 +6,8 @@
 | a folder with train, val and test inside (training_set, Testing, dev ...), or such folders in each class | splits |
 | a folder with metadata.csv or .jsonl (file_name,label), or one in each of train, val and test | as Hugging Face does |
 | a .csv, .tsv, .txt or .parquet file with a path and a label for each image | a list; paths relative to its folder |
+| pictures with masks, for the task "segment" | `mask_sets.py` |
+| pictures with boxes, for the task "detect" | `box_sets.py` |
 | a .parquet file, or a folder of train-*, validation-*, test-* .parquet files | the images are inside (Hugging Face) |
 
 Rows stand in the order of their names, compared bytewise, whatever the file system says. Class names are the folder
@@ -32,6 +34,7 @@ from headstart.data.given_truth import truth_given
 from headstart.data.good import GOOD, with_good
 from headstart.data.groups import by_folder, expression, grouped
 from headstart.data.manifests import LISTS, read_csv, read_parquet
+from headstart.data.mask_sets import read_masks
 from headstart.data.parquet import parquet_files, read_parquet_folder
 from headstart.data.sheet_truth import summary
 from headstart.data.sources import Found, Row, Source
@@ -48,8 +51,9 @@ REMEDIES = {
 }
 NEEDED = {"classify": "classes are", "recognise": "identities are", "tag": "label is", "regress": "value is"}
 NEEDED["anomaly"] = "good picture is"
+NEEDED["segment"] = "mask is"
 NEEDED["detect"] = "class of boxes is"
-PLACED = ("detect",)  # tasks whose answers lie at places of the picture
+PLACED = ("segment", "detect")  # tasks whose answers lie at places of the picture
 SPLITS = ("train", "validation", "test", "none")
 
 
@@ -114,7 +118,7 @@ class Table:
         return sorted_names(set(self.labels[self.teaching]) - {""}, self.kind)
 
 
-def read_table(
+def read_table(  # noqa: PLR0913 - the data are one, the rest is what the user says of them
     path: str | Path,
     min_classes: int = 2,
     group_by: str | None = None,
@@ -123,6 +127,7 @@ def read_table(
     group: str | None = None,
     time: str | None = None,
     good: str | None = None,
+    classes: str | Sequence[str] | None = None,
 ) -> Table:
     """A labelled folder, manifest or Parquet set, as in the table above.
 
@@ -132,9 +137,10 @@ def read_table(
     as, one of `truth.TASKS`; "auto": what it clearly is (`sheet_truth.py`). label: the column of the truth, or several
     with commas between. group: the column of a list whose values are groups, for images that stay together. time: that
     of dates or numbers by which the past teaches and the latest images judge. good: for the task "anomaly", the labels
-    of good pictures with commas between; None: those whose names say so. Raises DataError, OptionError.
+    of good pictures with commas between; None: those whose names say so. classes: for the task "segment", what the
+    values in masks are called: a file, names with commas between, or a list of them. Raises DataError, OptionError.
     """
-    asked = Asked(task, label, min_classes > 1, group, time)
+    asked = Asked(task, label, min_classes > 1, group, time, classes)
     expression(group_by)
     if group is not None and group_by is not None:
         raise OptionError("--group names a column and --group-by reads names of files: leave one of them out")
@@ -144,7 +150,7 @@ def read_table(
         found = with_good(found, good, where)
     elif good is not None:
         raise OptionError(f"--good {good} is of --task anomaly, and the task here is {found.task}: leave it out")
-    if group_by == "folder" and not place.is_dir():
+    if group_by == "folder" and (found.task == "detect" or not place.is_dir()):
         found = found._replace(rows=by_folder(found.rows))
     rows, notes = grouped(found.rows, group_by, where, found.task == "classify")
     if time is not None:
@@ -161,6 +167,8 @@ def read_table(
 
 def _found(place: Path, min_classes: int, group_by: str | None, asked: Asked) -> Found:
     """What lies there, by the reader for it. Raises DataError."""
+    if asked.task == "segment":
+        return read_masks(place, asked, group_by or "")
     if asked.task == "detect":
         return read_boxes(place, asked)
     if place.is_dir():

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from headstart.counted import counted
+from headstart.data.box_text import boxes_in
 from headstart.data.good import GOOD
+from headstart.data.mask_text import drawn_in
 from headstart.data.tree import some
 from headstart.data.truth import number_in, tags_in, values_in
 from headstart.errors import DataError
@@ -30,7 +32,7 @@ def check_teachable(where: str, task: str, labels: Sequence[str], columns: Seque
     the model it would be a wrong "no". Classes are seen to in `scarce.py`.
     """
     known = [label for label in labels if label]
-    check = {"tag": _tags, "regress": _values, "recognise": _identities, "anomaly": _good}.get(task)
+    check = CHECKS.get(task)
     return check(where, known, columns) if check else []
 
 
@@ -103,5 +105,42 @@ def _good(where: str, labels: Sequence[str], _: Sequence[str]) -> list[str]:
     return []
 
 
+def _masks(where: str, labels: Sequence[str], columns: Sequence[str]) -> list[str]:
+    if len(labels) < LEAST_IMAGES:
+        raise DataError(
+            f"{where} has {counted(len(labels), 'training picture')} with a mask: at least {LEAST_IMAGES} are needed, "
+            "since one is judged by what the others taught"
+        )
+    held = Counter(number for label in labels for number in drawn_in(label).pixels)
+    if len(held) < 2:
+        only = ", ".join(repr(columns[number]) for number in held)
+        raise DataError(f"{where}: all training masks are of one class, {only}: there is nothing to tell apart")
+    never = [name for number, name in enumerate(columns) if not held[number]]
+    single = [name for number, name in enumerate(columns) if held[number] == 1]
+    notes = [f"in no training mask, so never answered: {_listed(never)}"] if never else []
+    return [*notes, f"in a single training mask, so hardly learned: {_listed(single)}"] if single else notes
+
+
+def _boxes(where: str, labels: Sequence[str], columns: Sequence[str]) -> list[str]:
+    if len(labels) < LEAST_IMAGES:
+        raise DataError(
+            f"{where} has {counted(len(labels), 'training picture')} of which boxes are known: at least {LEAST_IMAGES} "
+            "are needed, since one is judged by what the others taught"
+        )
+    held = Counter(number for label in labels for number in {box.number for box in boxes_in(label)})
+    single = [name for number, name in enumerate(columns) if held[number] == 1]
+    return [f"in a single training picture, so hardly learned: {_listed(single)}"] if single else []
+
+
 def _listed(names: Sequence[str] | set[str]) -> str:
     return some([repr(name) for name in sorted(names)], NAMED)
+
+
+CHECKS = {
+    "tag": _tags,
+    "regress": _values,
+    "recognise": _identities,
+    "anomaly": _good,
+    "segment": _masks,
+    "detect": _boxes,
+}

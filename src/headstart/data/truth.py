@@ -5,6 +5,7 @@
 | classify, recognise | the name of the class: `ants` | "" |
 | anomaly | `good`, or the kind of oddity: `crack` | "" |
 | tag | the labels that are there, sorted: `RBC|WBC`; unknown ones after them: `RBC|?WBC`; none of them: `|` | "" |
+| segment | JSON, where the mask is or the shapes in it (`mask_text.py`) | "" |
 | detect | JSON, a list of boxes (`box_text.py`): `[[0,1,1,9,9,0]]`; `[]` for a picture without any | "" |
 | regress | a number for each column, in the order of the columns: `12.5`, `12.5|3` | "" |
 
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 from headstart.errors import DataError, OptionError, nearest
 from headstart.files.cells import quoted
 
-TASKS = ("classify", "tag", "regress", "recognise", "anomaly", "detect")
+TASKS = ("classify", "tag", "regress", "recognise", "anomaly", "segment", "detect")
 BETWEEN = "|"
 NONE_OF_THEM = "|"
 UNKNOWN = "?"
@@ -35,7 +36,8 @@ class Asked:
     """What the user says of the truth: its task, or "auto", and the names of the columns that hold it, if given.
 
     measured: whether numbers may be taken for measured values where nobody says so; not where a model is judged, whose
-    classes may be numbers. group, time: the columns of --group and --time.
+    classes may be numbers. group, time: the columns of --group and --time. classes: what the values in masks are
+    called, as --classes has it, or as a list of names.
     """
 
     task: str = "auto"
@@ -43,6 +45,7 @@ class Asked:
     measured: bool = True
     group: str | None = None
     time: str | None = None
+    classes: str | Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         if self.task not in ("auto", *TASKS):
@@ -51,6 +54,9 @@ class Asked:
             )
         if self.label is not None and not self.label.strip():
             raise OptionError("--label is empty: name the column that holds the truth, or several with commas between")
+        if self.classes is not None and self.task != "segment":
+            said = "it is not said (--task segment)" if self.task == "auto" else f"the task here is {self.task}"
+            raise OptionError(f"--classes names what the values in masks are, for --task segment, and {said}")
         for name in ("group", "time"):
             if getattr(self, name) is not None and not getattr(self, name).strip():
                 raise OptionError(f"--{name} is empty: name a column of the list, or leave it out")

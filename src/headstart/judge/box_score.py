@@ -29,6 +29,8 @@ from headstart.judge.summaries import (
 )
 
 SIDES = (0.0, 16.0, 32.0, 64.0, 96.0, 128.0, 256.0, np.inf)  # px, square root of the area; COCO parts at 32 and 96
+HALVINGS = 25  # of the pictures, for `_optimism`
+FEWEST_HALVED = 8  # groups: halves of fewer hold too little of each class
 CANDIDATES = 200  # scores of a class among which one is chosen, by even ranks
 
 Units = NDArray[np.int64]
@@ -155,14 +157,37 @@ def _least(cells: Cells) -> Callable[[Marks, Units], tuple[float, float]]:
     return ends
 
 
+def _optimism(of: Callable[[Marks, Array], Array]) -> Callable[[Marks, Units], float]:
+    """`Summary.optimism` of average precision: precision is made to fall by maxima, which chance raises the more the
+    fewer pictures there are.
+
+    With 20, 72 and 300 pictures `map50` of a poor made detector was too high by 0.040, 0.019 and 0.006, of which
+    resamples show half: it falls about as n^(-2/3), as the distance between a curve and the same made to fall does
+    (Kiefer and Wolfowitz 1976, for concave majorants). So random halves of the pictures are too high by 2^(2/3) times
+    as much, and tell it: 0.040, 0.020 and 0.009 (`benchmarks/boxes.py`).
+    """
+
+    def told(marks: Marks, units: Units) -> float:
+        n, rng = groups_in(units), np.random.default_rng(0)
+        if n < FEWEST_HALVED:
+            return 0.0
+        first = np.stack([rng.permutation(n) < n // 2 for _ in range(HALVINGS)])[:, units]
+        halves = of(marks, np.concatenate([first, ~first]).astype(np.float64))
+        whole = float(of(marks, np.ones((1, len(marks))))[0])
+        known = halves[np.isfinite(halves)]
+        return max(0.0, float(known.mean() - whole)) / (2 ** (2 / 3) - 1) if len(known) else 0.0
+
+    return told
+
+
 def _count_ends(marks: Marks, units: Units) -> tuple[float, float]:
     error = np.abs(marks["answered"] - marks["n_true"]).mean(axis=1)
     ignorant = float(np.abs(marks["mean"] - marks["n_true"]).mean())
     return blind_ends(float(error.mean()), 0.0, ignorant, error, units)
 
 
-MAP50 = Summary("map50", _map50, least=_least(_precision_cells(slice(0, 1))))
-MAP = Summary("map", _map, least=_least(_precision_cells(slice(None))))
+MAP50 = Summary("map50", _map50, least=_least(_precision_cells(slice(0, 1))), optimism=_optimism(_map50))
+MAP = Summary("map", _map, least=_least(_precision_cells(slice(None))), optimism=_optimism(_map))
 PRECISION = Summary("precision", lambda m, w: mean_known(precisions(m, w)), least=_least(_precision_of_answers))
 RECALL = Summary("recall", lambda m, w: mean_known(recalls(m, w)), least=_least(_recall_cells))
 COUNT_ERROR = Summary(
@@ -216,7 +241,8 @@ def _class_row(marks: Marks, k: int, name: str, drawn: dict[str, Array], units: 
             return np.asarray(statistic(m, weights)[:, k])
 
         least = None if cells is None else _least_of_one(cells, k)
-        return estimate(Summary(name, alone, highest=highest, least=least), marks, draws, units)
+        rising = _optimism(alone) if statistic in (_at_50, _over_all) else None
+        return estimate(Summary(name, alone, highest=highest, least=least, optimism=rising), marks, draws, units)
 
     curve = drawn["precision_curve"][:, k]
     return {

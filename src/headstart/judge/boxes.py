@@ -9,6 +9,7 @@ weighted, so that a resample in which a picture is there twice is judged as if i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -142,6 +143,37 @@ def _true_columns(truth: BoxTruth, found_at: Sequence[Doubles]) -> dict[str, NDA
         "true_side": _padded(sides, 0.0),
         "true_score": _padded([held[keep] for held, keep in zip(found_at, counted, strict=True)], MISSED),
     }
+
+
+# One picture, as it is shown
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What became of a picture's boxes at the chosen scores, at an overlap of 0.5.
+
+    found: of its true boxes bool (box,). said: of its answers int8 (answer,), RIGHT, FALSE or LEFT_OUT; those below
+    their class's score are LEFT_OUT, as are those beyond the best `MOST` of a class.
+    """
+
+    found: NDArray[np.bool_]
+    said: NDArray[np.int8]
+
+
+def outcome_of(truth: BoxTruth, image: int, answers: NDArray[Any], scores: NDArray[np.floating[Any]]) -> Outcome:
+    """answers (answer, 6) of that image, scores (class,) from which on they count."""
+    wide = answers.astype(np.float64)
+    kinds = wide[:, 5].astype(np.int64)
+    found, said = np.zeros(len(truth.boxes[image]), dtype=bool), np.full(len(wide), LEFT_OUT, np.int8)
+    best = best_first(wide[:, 4], kinds)
+    best = best[wide[best, 4] >= np.asarray(scores)[kinds[best]]]
+    for kind in np.unique(kinds[best]):
+        rows, boxes = best[kinds[best] == kind], np.flatnonzero(truth.labels[image] == kind)
+        true = truth.boxes[image][boxes].astype(np.float64)
+        (flags, which), *_ = matched([Pair(wide[rows, :4], true, truth.hard[image][boxes])])
+        said[rows] = flags[:, 0]
+        found[boxes[which[which[:, 0] >= 0, 0]]] = True
+    return Outcome(found, said)
 
 
 # Average precision

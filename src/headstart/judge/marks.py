@@ -58,7 +58,8 @@ class Summary:
     `of(marks, weights)`: weights (resample, image), how often each image counts -> (resample,), nan where it is not
     defined. `lowest`, `highest`: what it can be at most. `higher_is_better`: else lower is. `least(marks, group numbers
     (image,))`: the ends that an interval has at least, since resamples of faultless answers show no faults; None = as
-    the resamples show.
+    the resamples show. `optimism(marks, group numbers)`: by how much it is too high, in the mean, on so few images: the
+    interval is moved by that; None = not at all.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Summary:
     highest: float = 1.0
     higher_is_better: bool = True
     least: Callable[[Marks, NDArray[np.int64]], tuple[float, float]] | None = None
+    optimism: Callable[[Marks, NDArray[np.int64]], float] | None = None
 
 
 @dataclass(frozen=True, eq=False)

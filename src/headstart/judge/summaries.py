@@ -56,7 +56,9 @@ def estimate(summary: Summary, marks: Marks, draws: Array, units: Units) -> Inte
     if found is None:
         return UNDEFINED
     least = (found, found) if summary.least is None else summary.least(marks, units)
-    return wider(found, percentile_ends(draws, found, groups_in(units)), least, summary.highest, summary.lowest)
+    low, high = percentile_ends(draws, found, groups_in(units))
+    moved = 0.0 if summary.optimism is None else summary.optimism(marks, units)
+    return wider(found, (low - moved, high - moved), least, summary.highest, summary.lowest)
 
 
 def value(summary: Summary, marks: Marks) -> float | None:
