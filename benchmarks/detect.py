@@ -4,11 +4,12 @@
 
 Blood smears of 640 x 480 px with red and white cells and platelets: ImageSets/Main/trainval teaches, test judges. A
 share of the pictures that teach is held out: it chooses thresholds, and whether the tuned version is kept. Seconds are
-CPU seconds of one thread, so that other work on the machine changes nothing; the frozen head gets --seconds, the tuned
-version as many again after it, the same network from random weights as many as both and the passes together. `--only`
-makes one of them (tuned needs frozen) and keeps its answers in --kept, so that they can run beside each other.
+CPU seconds of one thread, so that other work on the machine changes little; the frozen head gets --seconds, the tuned
+version as many again after it, the same network from random weights as many as the frozen head and the passes together.
+`--only` makes one of them (tuned needs frozen) and keeps its answers in --kept, so that they can run beside each other;
+the same command goes on after a kill, and `--only report` writes down what is there.
 
-Sizes, width, rates and the overlap of rival boxes were chosen on train and val alone.
+What chose anything (rates, the overlap of rival boxes, how things are counted) were train and val alone.
 """
 
 from __future__ import annotations
@@ -163,7 +164,7 @@ def scratch(options: Any, data: Data) -> dict[str, Any]:
     views = tuple(View({"input": Pixels(data, *flips)}, *flips) for flips in VIEWS.values())
     pixels = replace(data.lesson, maps=(Layer("input", (3, *data.lesson.frame)),), views=views)
     began = time.time(), time.process_time()
-    seconds = options.scratch_seconds or 2 * options.seconds + options.passes
+    seconds = options.scratch_seconds or options.seconds + options.passes
     found = tune_boxes(
         backbone,
         pixels,

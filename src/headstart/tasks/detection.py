@@ -28,19 +28,17 @@ from headstart.tasks.placed import Answer, PlacedTask, Size, with_own_tables
 from headstart.tasks.task import Record, Rule
 
 STRIDE = 32  # of the coarsest map that is read
-PIXELS = 960 * 736  # of the frame: small things need px, and a pass of the default network takes a second or two
-LARGER = 1.5  # than the pictures at most: of 640 x 480 px bccd's cells are found best at 960
+PIXELS = 960 * 736  # of the frame at most: small things need px, and time grows with them
 MOST_NAMED = 40  # boxes of a picture up to which each has its name
 STRIDES = (8, 16, 32)  # of the maps that are read: the last of each
 
 
 def frame(sizes: Ints, side: int | None) -> Size:
-    """The shape of the pictures that teach, up to half as large again and of PIXELS at most; `side`: of its longer side
-    instead."""
+    """The shape and size of the pictures that teach, of PIXELS at most; `side`: of its longer side instead."""
     if side is not None:
         longer = sizes.max(axis=1, keepdims=True)
         return frame_for(np.round(sizes * (side / longer)), STRIDE, side * side)
-    return frame_for(np.round(sizes * LARGER), STRIDE, PIXELS)
+    return frame_for(sizes, STRIDE, PIXELS)
 
 
 def stages(taps: Sequence[tuple[str, tuple[int, ...]]], size: Size) -> tuple[str, ...]:
