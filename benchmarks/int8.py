@@ -27,7 +27,7 @@ from headstart.errors import HeadstartError
 from headstart.export.about import about
 from headstart.export.agreement import differences, run
 from headstart.export.folder import size_of
-from headstart.export.formats import FORMATS
+from headstart.export.formats import FORMATS, check_installed
 from headstart.export.quantise import LARGEST, PACKAGES
 from headstart.files.bundle import read_bundle
 from headstart.judge.intervals import paired_gain
@@ -77,9 +77,13 @@ def of_set(name: str, to: str, options: Any, folder: Path) -> tuple[list[str], A
 def of_network(name: str, to: str, options: Any, folder: Path) -> tuple[list[str], Any]:
     """A network of exports.py; kept beside its model."""
     kept = folder / f"{name}-{to}-int8.json"
-    if not kept.exists() and options.finished:
-        return [name, to, "not run yet", *[""] * 5], None
     if not kept.exists():
+        try:
+            check_installed(FORMATS[to])
+        except HeadstartError as error:
+            return [name, to, str(error), *[""] * 5], None
+        if options.finished:
+            return [name, to, "not run yet", *[""] * 5], None
         photos = sorted((options.data / "hymenoptera" / "val").glob("*/*.jpg"))
         asked = [*photos, *sorted((options.data / "imagenet_100").glob("*.JPEG"))][:ASKED]
         try:
