@@ -27,7 +27,7 @@ from headstart.errors import HeadstartError
 from headstart.export.about import about
 from headstart.export.agreement import differences, run
 from headstart.export.folder import size_of
-from headstart.export.formats import FORMATS
+from headstart.export.formats import FORMATS, check_installed
 from headstart.export.quantise import LARGEST, PACKAGES
 from headstart.files.bundle import read_bundle
 from headstart.judge.intervals import paired_gain
@@ -78,12 +78,18 @@ def of_network(name: str, to: str, options: Any, folder: Path) -> tuple[list[str
     """A network of exports.py; kept beside its model."""
     kept = folder / f"{name}-{to}-int8.json"
     if not kept.exists():
+        try:
+            check_installed(FORMATS[to])
+        except HeadstartError as error:
+            return [name, to, str(error), *[""] * 5], None
+        if options.finished:
+            return [name, to, "not run yet", *[""] * 5], None
         photos = sorted((options.data / "hymenoptera" / "val").glob("*/*.jpg"))
         asked = [*photos, *sorted((options.data / "imagenet_100").glob("*.JPEG"))][:ASKED]
         try:
             kept.write_text(json.dumps(_measured(name, to, options.data, folder, asked, len(photos))))
         except HeadstartError as error:
-            return [name, to, str(error)[:120], *[""] * 5], None
+            return [name, to, str(error), *[""] * 5], None
     found = json.loads(kept.read_text())
     return [name, to, *_cells(found["labels"], found["largest"], found["difference"], found["int8"])], found
 
@@ -119,6 +125,7 @@ def main() -> None:
     parser.add_argument("--to", action="append", help="a format; several with several (default: all in int8)")
     parser.add_argument("--max-drop", type=float, default=ALLOWED, help="points (default: %(default)s)")
     parser.add_argument("--folder", type=Path, help="where models and finished lines are kept, to go on after a stop")
+    parser.add_argument("--finished", action="store_true", help="record the lines that --folder has, and make no other")
     parser.add_argument("--record", help="the name of the record (default: int8 or int8_networks)")
     options = parser.parse_args()
     options.record = options.record or ("int8" if options.what == "sets" else "int8_networks")
