@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headstart import recipe
+from headstart import recipe, report
 from headstart.counted import count, counted
 from headstart.finetune.design import Epoch
 from headstart.finetune.objective import CROSS_ENTROPY
@@ -10,6 +10,9 @@ from headstart.finetune.record import ACCURACY, Compared, TuningRecord
 from headstart.finetune.trained_head import TrainedHead
 from headstart.judge.marks import Interval, ends
 from headstart.story.pipeline import Fitted, Growth
+from headstart.trunk.engine import Engine
+from headstart.trunk.network import Backbone
+from headstart.trunk.weights import PACKAGES
 
 HEADS = {"ridge": "ridge", "lda": "shrunk LDA", "logistic": "logistic regression"}
 TAPS = {"last": "the last layer", "plain": "the last layer", "all": "all stages"}
@@ -222,3 +225,23 @@ def no_gain_line(fitted: Fitted) -> str | None:
     if ends(gain)[2] < 0:
         return f"Tuning made it worse {change}. The frozen network is better here. {again}"
     return f"No gain of tuning is shown {change}. The frozen network may be as good, in seconds. {again}"
+
+
+def network_told(backbone: Backbone, engine: Engine, taps: tuple[str, ...], tuned: bool) -> report.Network:
+    """What the page says of a network; `taps`: the layers that the head reads."""
+    source = backbone.weights_source
+    package = source.removeprefix("package ")
+    words = f"ImageNet, from the package {package}" if package in PACKAGES.values() else source
+    return report.Network(
+        name=backbone.name,
+        weights=words,
+        pretrained=source != "random weights",
+        licence=backbone.licence,
+        parameters=backbone.n_parameters,
+        size=backbone.preprocess.size,
+        engine=engine.name,
+        precision=engine.precision,
+        chain=backbone.chain,
+        taps=taps,
+        tuned=tuned,
+    )

@@ -25,8 +25,9 @@ from headstart.files.cells import csv_bytes
 from headstart.report.page import MAX_JPEG_BYTES
 from headstart.ship.package import versions
 from headstart.ship.placed import pack
+from headstart.story.account import network_told
 from headstart.story.placed import FOLDS, Fitted, answers
-from headstart.story.publish import handed_on, network_told, public, without_place
+from headstart.story.publish import handed_on, public, without_place
 from headstart.trunk.engine import this_machine
 
 GALLERY = 12  # of the worst pictures; each is drawn twice, the truth and the answer

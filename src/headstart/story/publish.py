@@ -27,7 +27,7 @@ from headstart.report.measures import full, measure
 from headstart.report.numbers import estimate
 from headstart.ship.package import pack, versions
 from headstart.story import confidence, pictures, reliability, whereabouts
-from headstart.story.account import HEADS, TAPS, epochs_of, no_gain_line, outcomes, settings
+from headstart.story.account import HEADS, TAPS, epochs_of, network_told, no_gain_line, outcomes, settings
 from headstart.story.evidence import called
 from headstart.story.given_away import shortcut_line
 from headstart.story.mistakes import mistakes_list
@@ -36,9 +36,7 @@ from headstart.story.trust import kept_of
 from headstart.tasks.aims import DECIDING
 from headstart.tasks.identifier import Identifier
 from headstart.tasks.task import Head, Rule, Task
-from headstart.trunk.engine import Engine, this_machine
-from headstart.trunk.network import Backbone
-from headstart.trunk.weights import PACKAGES
+from headstart.trunk.engine import this_machine
 
 
 def metrics(fitted: Fitted, sure: report.Confidence | None) -> dict[str, Any]:
@@ -422,26 +420,6 @@ def _why_other(head: Head) -> str:
 
 def _layers_read(head: Head) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part.block.split("/")[0] for part in head.parts))
-
-
-def network_told(backbone: Backbone, engine: Engine, taps: tuple[str, ...], tuned: bool) -> report.Network:
-    """What the page says of a network; `taps`: the layers that the head reads."""
-    source = backbone.weights_source
-    package = source.removeprefix("package ")
-    words = f"ImageNet, from the package {package}" if package in PACKAGES.values() else source
-    return report.Network(
-        name=backbone.name,
-        weights=words,
-        pretrained=source != "random weights",
-        licence=backbone.licence,
-        parameters=backbone.n_parameters,
-        size=backbone.preprocess.size,
-        engine=engine.name,
-        precision=engine.precision,
-        chain=backbone.chain,
-        taps=taps,
-        tuned=tuned,
-    )
 
 
 def _counts(fitted: Fitted) -> dict[str, dict[str, int]]:
