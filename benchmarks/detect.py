@@ -31,11 +31,12 @@ from headstart.data.images import load as load_picture
 from headstart.data.splits import hold_out
 from headstart.data.table import Table, read_table
 from headstart.finetune.arithmetic import BF16, CHANNELS_LAST
-from headstart.finetune.box_head import BoxHead, Layer, chosen, counts_by, listed, read_box_head
+from headstart.finetune.box_head import BoxHead, chosen, counts_by, listed, read_box_head
 from headstart.finetune.box_training import Lesson, View, train_boxes
 from headstart.finetune.box_tuning import Tuned, tune_boxes
 from headstart.finetune.checkpoint import Checkpoint
 from headstart.finetune.paced import Pace, Passed
+from headstart.heads.maps import Layer
 from headstart.judge.box_score import MAP50, SUMMARIES, box_score
 from headstart.judge.boxes import box_marks
 from headstart.judge.marks import Marks

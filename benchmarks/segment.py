@@ -25,14 +25,16 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
+from headstart.data.placing import VOID
 from headstart.data.table import table_of
 from headstart.finetune.decoded import Decoded, read_decoded, read_segment_head
 from headstart.finetune.decoder import Above, Decoder, parts_between
 from headstart.finetune.decoding import Decoding, Teaching, learn, masks_at
 from headstart.finetune.segmenter import FINE, Material, fit_decoder, started_decoder, tune_segmenter
-from headstart.heads.pointwise import Layer, Pointwise, enlarged, fit_pointwise, read_pointwise
+from headstart.heads.maps import Layer
+from headstart.heads.pointwise import Pointwise, enlarged, fit_pointwise, read_pointwise
 from headstart.judge.marks import Marks, Score
-from headstart.judge.segments import MIOU, VOID, segment_marks, segment_score
+from headstart.judge.segments import MIOU, segment_marks, segment_score
 from headstart.judge.summaries import paired
 from headstart.trunk.backbone import open_backbone
 from headstart.trunk.cut import find_cuts

@@ -11,7 +11,7 @@ import torch
 
 from headstart.data.boxes import BoxTruth
 from headstart.errors import BundleError
-from headstart.finetune.box_head import BoxHead, Layer, listed, read_box_head
+from headstart.finetune.box_head import BoxHead, listed, read_box_head
 from headstart.finetune.box_layers import BoxLayers, around, far_of, places
 from headstart.finetune.box_loss import Truth, assigned, loss_of, overlap_of
 from headstart.finetune.box_training import Lesson, View, all_places, mirrored, padded, train_boxes
@@ -20,6 +20,7 @@ from headstart.finetune.checkpoint import Checkpoint
 from headstart.finetune.paced import Pace, Passed, share
 from headstart.heads.box_answers import MOST, answered, overlaps
 from headstart.heads.box_counts import counting_of
+from headstart.heads.maps import Layer
 from headstart.judge.box_score import MAP50
 from headstart.judge.boxes import box_marks
 from headstart.judge.summaries import value

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from headstart.data.placing import VOID
 from headstart.errors import DataError, OptionError
 from headstart.finetune.decoded import Decoded, read_decoded, read_segment_head
-from headstart.heads.pointwise import Layer, Pointwise, fit_pointwise
-from headstart.judge.segments import VOID
+from headstart.heads.maps import Layer
+from headstart.heads.pointwise import Pointwise, fit_pointwise
 
 N, SIZE = 8, (64, 96)
 

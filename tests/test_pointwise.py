@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from headstart.data.placing import VOID
 from headstart.heads import pointwise
-from headstart.heads.pointwise import Layer, Pointwise, fit_pointwise, read_pointwise
+from headstart.heads.maps import Layer
+from headstart.heads.pointwise import Pointwise, fit_pointwise, read_pointwise
 from headstart.heads.segment import better, marks_of
-from headstart.judge.segments import VOID
 
 MAPS = (Layer("a/map", (6, 12, 16)), Layer("b/map", (5, 6, 8)), Layer("c/map", (4, 3, 4)))
 N = 8

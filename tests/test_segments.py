@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from headstart.data.placing import VOID
 from headstart.errors import DataError, OptionError
 from headstart.judge.marks import Marks, ends
-from headstart.judge.segments import MIOU, VOID, boundary_f1s, ious, segment_marks, segment_score
+from headstart.judge.segments import MIOU, boundary_f1s, ious, segment_marks, segment_score
 from headstart.judge.summaries import paired
 
 

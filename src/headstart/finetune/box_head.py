@@ -15,6 +15,7 @@ from headstart.data.boxes import BoxTruth
 from headstart.errors import BundleError
 from headstart.heads.box_answers import KIND, OVERLAP, SCORE, answered
 from headstart.heads.box_counts import Counting, counting_of
+from headstart.heads.maps import Layer
 from headstart.judge.box_score import best_scores
 from headstart.judge.boxes import box_marks
 
@@ -27,18 +28,6 @@ Frame = tuple[int, int]  # (height, width) px of what the network sees
 CHUNK = 8  # images whose maps go through at a time
 MOST_WIDTH = 1024  # channels of a head that is read
 MOST_FACTOR = 1e6  # of a sum of scores that is read as a number of things
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A map: `block` holds (image, channel x height x width) of `shape`."""
-
-    block: str
-    shape: tuple[int, int, int]
-
-    def grid(self, values: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
-        """(image, channel, height, width) of rows (image, value)."""
-        return values.reshape(len(values), *self.shape)
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,13 +16,14 @@ from torch import nn
 
 from headstart.data.boxes import BoxTruth
 from headstart.finetune.arithmetic import numbers
-from headstart.finetune.box_head import Blocks, BoxHead, Frame, Layer, empty_layers
+from headstart.finetune.box_head import Blocks, BoxHead, Frame, empty_layers
 from headstart.finetune.box_layers import WIDTH, places
 from headstart.finetune.box_loss import Truth, loss_of
 from headstart.finetune.checkpoint import Checkpoint
 from headstart.finetune.design import PLAIN, Arithmetic
 from headstart.finetune.paced import Pace, Paced, Passed
 from headstart.heads.box_counts import Counting
+from headstart.heads.maps import Layer
 
 Ints = npt.NDArray[np.integer]
 

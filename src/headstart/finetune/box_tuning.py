@@ -17,13 +17,14 @@ from torch import nn
 
 from headstart.errors import OptionError
 from headstart.finetune.arithmetic import numbers
-from headstart.finetune.box_head import BoxHead, Layer, empty_layers
+from headstart.finetune.box_head import BoxHead, empty_layers
 from headstart.finetune.box_layers import WIDTH
 from headstart.finetune.box_loss import loss_of
 from headstart.finetune.box_training import Lesson, all_places, head_of
 from headstart.finetune.checkpoint import Checkpoint
 from headstart.finetune.design import PLAIN, Arithmetic
 from headstart.finetune.paced import Pace, Paced, Passed
+from headstart.heads.maps import Layer
 from headstart.trunk.cut import find_cuts, layer_cut
 from headstart.trunk.layers import INPUT
 from headstart.trunk.network import Backbone

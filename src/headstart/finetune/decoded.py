@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from headstart.heads.maps import Layer
 from headstart.heads.material import Blocks
-from headstart.heads.pointwise import Floats, Layer, checked, layers_of, read_pointwise
+from headstart.heads.pointwise import Floats, checked, layers_of, read_pointwise
 from headstart.heads.segment import SegmentHead
 
 if TYPE_CHECKING:

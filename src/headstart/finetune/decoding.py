@@ -25,13 +25,14 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812, its usual name
 from torch.optim.swa_utils import AveragedModel
 
+from headstart.data.placing import VOID
 from headstart.errors import DataError
 from headstart.finetune.arithmetic import BF16, CHANNELS_LAST, memory_kept, numbers, prepare
 from headstart.finetune.checkpoint import Checkpoint, State, named, under
 from headstart.finetune.design import Arithmetic, Bar, no_bar
+from headstart.heads.maps import Layer
 from headstart.heads.material import Blocks, Ints
-from headstart.heads.pointwise import Layer, MaskOf, Rng
-from headstart.judge.segments import VOID
+from headstart.heads.pointwise import MaskOf, Rng
 
 POINTS = 4096  # pixels of an image and step: 6 % of the time of a step
 JACCARD = 1.0  # weight of the soft Jaccard index beside cross-entropy: both are about 1 at the start

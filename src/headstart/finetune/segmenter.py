@@ -33,8 +33,9 @@ from headstart.finetune.decoding import (
     stored_maps,
 )
 from headstart.finetune.design import Bar, no_bar
+from headstart.heads.maps import Layer
 from headstart.heads.material import Blocks, Ints
-from headstart.heads.pointwise import Layer, MaskOf, Pointwise
+from headstart.heads.pointwise import MaskOf, Pointwise
 from headstart.trunk.cut import find_cuts
 from headstart.trunk.network import Backbone
 from headstart.trunk.weights import fingerprint

@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from headstart.data.placing import VOID
 from headstart.heads.closed import one_hot
+from headstart.heads.maps import Layer
 from headstart.heads.material import Blocks, Ints
-from headstart.judge.segments import VOID
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -39,18 +40,6 @@ RAREST = 1e-4  # frequency: rarer classes weigh as if they were as frequent, 100
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)  # in the variance of a feature, which is 1
 SCALES = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)  # of scores between about -1 and 1, as logits
 AT_ONCE = 8  # images whose scores are made at a time
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A map of the store: `block` holds (image, channel x height x width) of `shape` (channel, height, width)."""
-
-    block: str
-    shape: tuple[int, int, int]
-
-    def of(self, blocks: Blocks, rows: Ints | slice) -> Floats:
-        """(image, channel, height, width) of these rows."""
-        return np.asarray(blocks[self.block][rows].reshape(-1, *self.shape), np.float32)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,8 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from headstart.heads.maps import Layer
 from headstart.heads.material import Blocks, Ints, rows_of
-from headstart.heads.pointwise import AT_ONCE, Floats, Layer, Mask, MaskOf, enlarged
+from headstart.heads.pointwise import AT_ONCE, Floats, Mask, MaskOf, enlarged
 from headstart.judge.intervals import Gain
 from headstart.judge.marks import Marks
 from headstart.judge.segments import MIOU, segment_marks

@@ -21,12 +21,12 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.data.placing import VOID
 from headstart.errors import DataError, OptionError
 from headstart.judge.intervals import interval, units_of, wider
 from headstart.judge.marks import Array, Interval, Marks, Score, Summary
 from headstart.judge.summaries import UNDEFINED, estimate, percentile_ends, resampled, share_ends
 
-VOID = 255  # of a mask: what the pixel shows is not known
 TOLERANCE = 0.0075  # of the diagonal: that of BSDS (Martin et al. 2004) and DAVIS (Perazzi et al. 2016)
 
 Masks = NDArray[np.integer[Any]]

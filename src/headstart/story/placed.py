@@ -20,6 +20,7 @@ from headstart.data.splits import folds as stratified_folds
 from headstart.data.table import Table
 from headstart.data.targets import Targets
 from headstart.errors import DataError, ImageError, OptionError
+from headstart.heads.maps import Layer
 from headstart.heads.material import Blocks, Ints, rows_of
 from headstart.heads.taps import LAST
 from headstart.judge.intervals import Gain
@@ -41,14 +42,6 @@ FOLDS = 5
 HELD_OUT = 0.2
 
 
-@dataclass(frozen=True)
-class MapBlock:
-    """A map: `block` holds (image, channel x height x width) of `shape` (channel, height, width)."""
-
-    block: str
-    shape: tuple[int, int, int]
-
-
 @dataclass(frozen=True, eq=False)
 class Seen:
     """What the network saw: `sizes` (image, 2), (height, width) of the upright pictures in px."""
@@ -63,7 +56,7 @@ class Seen:
     groups: Ints
 
     @property
-    def layers(self) -> tuple[MapBlock, ...]:
+    def layers(self) -> tuple[Layer, ...]:
         return layers_of(self.backbone)
 
 
@@ -154,9 +147,9 @@ def open_framed(
     return backbone, compile_trunk(backbone, options.precision)
 
 
-def layers_of(backbone: Backbone) -> tuple[MapBlock, ...]:
+def layers_of(backbone: Backbone) -> tuple[Layer, ...]:
     """The maps that a backbone gives."""
-    return tuple(MapBlock(f"{t.name}/map", (t.shape[0], t.shape[1], t.shape[2])) for t in backbone.taps)
+    return tuple(Layer(f"{t.name}/map", (t.shape[0], t.shape[1], t.shape[2])) for t in backbone.taps)
 
 
 def sizes_that_teach(table: Table, most: int = 64) -> Ints:

@@ -16,7 +16,7 @@ from headstart.data.placing import to_frame, to_picture
 from headstart.data.splits import hold_out
 from headstart.data.targets import Targets
 from headstart.errors import DataError
-from headstart.finetune.box_head import BoxHead, Layer, read_box_head
+from headstart.finetune.box_head import BoxHead, read_box_head
 from headstart.heads.box_counts import Counting, counting_of
 from headstart.heads.material import Blocks, Ints, rows_of
 from headstart.judge.box_score import MAP50, best_scores
@@ -181,8 +181,7 @@ def _lesson(views: Views, rows: Ints, how: How) -> Any:
         to_frame(boxes, (int(h), int(w)), views.frame).astype(np.float32)
         for boxes, (h, w) in zip(truth.boxes, views.sizes[rows], strict=True)
     )
-    maps = tuple(Layer(layer.block, layer.shape) for layer in views.layers)
-    return Lesson(maps, views.frame, tuple(flips), replace(truth, boxes=placed))
+    return Lesson(views.layers, views.frame, tuple(flips), replace(truth, boxes=placed))
 
 
 def _arithmetic() -> Any:

@@ -8,9 +8,10 @@ from typing import Any, cast
 import numpy as np
 
 from headstart.errors import OptionError, nearest
+from headstart.heads.maps import Layer
 from headstart.heads.material import Blocks, Ints
 from headstart.heads.taps import Taken
-from headstart.tasks.placed import Layer, Views
+from headstart.tasks.placed import Views
 from headstart.trunk.network import Backbone, block_names
 
 AUTO = 0.5  # share of the maps, from the top, whose stages learn where nobody says otherwise

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from headstart.data.table import Table
 from headstart.data.targets import Targets
 from headstart.finetune.design import Bar, no_bar
+from headstart.heads.maps import Layer
 from headstart.heads.material import Blocks, Ints
 from headstart.judge.crossing import Measure
 from headstart.judge.marks import Marks, Score
@@ -27,16 +28,6 @@ Pixels = NDArray[np.uint8]
 Answer = NDArray[Any]  # of one image: class numbers uint8 (height, width) of the upright picture, or boxes (n, 6)
 Size = tuple[int, int]  # (height, width) in px
 Say = Callable[[str], None]
-
-
-class Layer(Protocol):
-    """A map that a head reads: `block` holds (image, channel x height x width) of `shape` (channel, height, width)."""
-
-    @property
-    def block(self) -> str: ...
-
-    @property
-    def shape(self) -> tuple[int, int, int]: ...
 
 
 class PlacedHead(Protocol):

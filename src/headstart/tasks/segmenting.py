@@ -16,8 +16,9 @@ from headstart.data.placing import numbers_in
 from headstart.data.splits import hold_out
 from headstart.data.targets import Targets
 from headstart.finetune.decoded import Decoded, read_decoded
+from headstart.heads.maps import Layer
 from headstart.heads.material import Blocks, Ints, rows_of
-from headstart.heads.pointwise import Layer, Pointwise, fit_pointwise, read_pointwise
+from headstart.heads.pointwise import Pointwise, fit_pointwise, read_pointwise
 from headstart.judge.segments import MIOU, segment_marks
 from headstart.judge.summaries import value
 from headstart.recipe import Setting
@@ -112,8 +113,7 @@ def _lesson(views: Views, rows: Ints) -> _Lesson:
     held = np.zeros(len(rows), dtype=bool)
     if len(np.unique(groups)) * HELD_OUT >= LEAST_HELD:
         held = hold_out(truth.strata, groups, HELD_OUT, views.seed, keys)
-    maps = tuple(Layer(layer.block, layer.shape) for layer in views.layers)
-    return _Lesson(views, rows, truth, maps, np.flatnonzero(~held), np.flatnonzero(held))
+    return _Lesson(views, rows, truth, views.layers, np.flatnonzero(~held), np.flatnonzero(held))
 
 
 def _material(lesson: _Lesson, how: How, at: Ints) -> Any:
