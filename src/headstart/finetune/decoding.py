@@ -270,6 +270,8 @@ class _Run:
             done(now - shown)
             shown = now
         coming.cancel()
+        if checkpoint:
+            checkpoint.save(*self.state())
         if checkpoint:  # of a training that has ended: it is not done again
             checkpoint.save(*self.state())
 

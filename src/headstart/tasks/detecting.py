@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from headstart.judge.box_score import MAP50, best_scores
 from headstart.judge.boxes import box_marks
 from headstart.judge.summaries import value
 from headstart.recipe import Setting
-from headstart.tasks.held_maps import cut_named, maps_by, taken
+from headstart.tasks.held_maps import checkpoint_of, cut_named, maps_by, taken
 from headstart.tasks.placed import How, PlacedHead, Size, Taught, Views
 from headstart.tasks.task import Rule, Tried
 
@@ -52,11 +52,12 @@ def boxes_of(targets: Targets) -> BoxTruth:
 
 @dataclass(frozen=True, eq=False)
 class _Held:
-    """Pictures that were held out of those that teach: their rows of the views, and their boxes."""
+    """Pictures that were held out of those that teach: their rows of the views, and their boxes; rows of the others."""
 
     views: Views
     rows: Ints
     truth: BoxTruth
+    taught: Ints
 
     def map50(self, head: BoxHead, blocks: Blocks | None = None) -> float:
         """`blocks`: their maps, where another network made them."""
@@ -110,10 +111,11 @@ def learn(views: Views, rows: Ints, how: How) -> Taught:
     if not truth.matrix().any():
         raise DataError("no picture that teaches has a box: nothing can be learned")
     apart = _held_out(views, rows, truth)
-    held, teach = _Held(views, rows[apart], truth.take(apart)), np.flatnonzero(~apart)
+    held, teach = _Held(views, rows[apart], truth.take(apart), rows[~apart]), np.flatnonzero(~apart)
     lesson, pace, losses = _lesson(views, rows, how), _pace(how, len(teach)), list[Loss]()
     told = _telling(how, "train the head", losses)
-    head = train_boxes(lesson, teach, pace, seed=views.seed, arithmetic=_arithmetic(), told=told)
+    kept = checkpoint_of(views, rows[teach], how, _as_bytes(truth.take(teach)), "boxes")
+    head = train_boxes(lesson, teach, pace, seed=views.seed, arithmetic=_arithmetic(), told=told, checkpoint=kept)
     found = Taught(
         head=head,
         rule=held.rule(head, truth.take(teach).matrix().mean(axis=0)),
@@ -127,6 +129,11 @@ def learn(views: Views, rows: Ints, how: How) -> Taught:
     return found if mark is None else replace(found, tried=(Tried(FROZEN, 1 - mark, mark, True),))
 
 
+def _as_bytes(truth: BoxTruth) -> Iterator[bytes]:
+    for boxes, labels, hard in zip(truth.boxes, truth.labels, truth.hard, strict=True):
+        yield boxes.tobytes() + labels.tobytes() + hard.tobytes()
+
+
 def _tuned(found: Taught, lesson: Any, teach: Ints, held: _Held, how: How) -> Taught:
     """The model whose upper stages learned too, where the held-out pictures show it to be better."""
     from headstart.finetune.box_tuning import tune_boxes
@@ -137,8 +144,18 @@ def _tuned(found: Taught, lesson: Any, teach: Ints, held: _Held, how: How) -> Ta
     at = names.index(cut_named(how.tune, names)) + 1
     told, below = _telling(how, "tune the network", losses), replace(lesson, maps=lesson.maps[:at])
     pace, arithmetic, made = _pace(how, len(teach)), _arithmetic(), lesson.maps[at:]
+    truth = _as_bytes(boxes_of(views.targets).take(held.taught))
     tuned = tune_boxes(
-        views.backbone, below, teach, made, pace, head=head, seed=views.seed, arithmetic=arithmetic, told=told
+        views.backbone,
+        below,
+        teach,
+        made,
+        pace,
+        head=head,
+        seed=views.seed,
+        arithmetic=arithmetic,
+        told=told,
+        checkpoint=checkpoint_of(views, held.taught, how, truth, f"boxes above {names[at - 1]}"),
     )
     blocks = maps_by(tuned.backbone, views, held.rows)
     before, after = held.map50(head), held.map50(tuned.head, blocks)

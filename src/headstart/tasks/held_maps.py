@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -11,7 +13,8 @@ from headstart.errors import OptionError, nearest
 from headstart.heads.maps import Layer
 from headstart.heads.material import Blocks, Ints
 from headstart.heads.taps import Taken
-from headstart.tasks.placed import Views
+from headstart.tasks.placed import How, Views
+from headstart.trunk.backbone import made_by
 from headstart.trunk.network import Backbone, block_names
 
 AUTO = 0.5  # share of the maps, from the top, whose stages learn where nobody says otherwise
@@ -38,6 +41,28 @@ def maps_by(backbone: Backbone, views: Views, rows: Ints) -> Blocks:
             for name, block in zip(found, said, strict=True):
                 found[name].append(block.float().numpy().reshape(1, -1).astype(np.float16))
     return {name: np.concatenate(some) for name, some in found.items() if name.endswith("/map")}
+
+
+def checkpoint_of(views: Views, rows: Ints, how: How, truth: Iterable[bytes], what: str) -> Any:
+    """Where a training of these rows goes on from when it was killed: all that changes its result is in the name of the
+    file. `truth`: of these rows, as bytes; `what`: which training. None where the run keeps nothing."""
+    if how.folder is None:
+        return None
+    from headstart.finetune.checkpoint import Checkpoint
+
+    digest = hashlib.blake2b(digest_size=16)
+    for part in (*(views.keys[row].encode() for row in rows), *truth):
+        digest.update(part + b"\0")
+    b = views.backbone
+    about = {
+        "what": what,
+        "network": [b.name, b.weights_hash, b.preprocess.to_json()],
+        "maps": [[layer.block, *layer.shape] for layer in views.layers],
+        "images and truth": [digest.hexdigest(), *views.targets.names],
+        "how": [how.tune, how.budget, how.epochs, how.flips, how.device, views.seed],
+        "made by": made_by(),
+    }
+    return Checkpoint(Path(how.folder), about)
 
 
 def cut_named(tune: str, places: Sequence[str]) -> str:

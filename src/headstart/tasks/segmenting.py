@@ -22,7 +22,7 @@ from headstart.heads.pointwise import Pointwise, fit_pointwise, read_pointwise
 from headstart.judge.segments import MIOU, segment_marks
 from headstart.judge.summaries import value
 from headstart.recipe import Setting
-from headstart.tasks.held_maps import cut_named, maps_by, taken
+from headstart.tasks.held_maps import checkpoint_of, cut_named, maps_by, taken
 from headstart.tasks.placed import How, PlacedHead, Size, Taught, Views
 from headstart.tasks.task import Tried
 
@@ -67,6 +67,10 @@ class _Lesson:
             len(self.truth.names),
             v.seed,
         )
+
+    def checkpoint(self, how: How, what: str) -> Any:
+        texts = (str(self.truth.texts[image]).encode() for image in self.teach)
+        return checkpoint_of(self.views, self.rows[self.teach], how, texts, what)
 
     def quality(self, head: PlacedHead, blocks: Blocks | None = None) -> float:
         """The mean IoU of the held-out images; `blocks`: their maps, where another network made them."""
@@ -139,7 +143,8 @@ def _decoder(lesson: _Lesson, closed: Pointwise, how: How) -> tuple[Decoded, tup
     from headstart.finetune.segmenter import fit_decoder
 
     material, decoding = _material(lesson, how, lesson.teach), _decoding(how, len(lesson.teach))
-    head, learned = fit_decoder(material, closed, decoding, seed=lesson.views.seed, bar=how.bar)
+    kept = lesson.checkpoint(how, "decoder")
+    head, learned = fit_decoder(material, closed, decoding, seed=lesson.views.seed, checkpoint=kept, bar=how.bar)
     return head, tuple((loss, None) for loss in learned.losses)
 
 
@@ -150,7 +155,16 @@ def _tuned(lesson: _Lesson, decoder: Decoded, how: How) -> tuple[Any, str, Decod
     material = _material(lesson, how, lesson.teach)
     cut = cut_named(how.tune, [layer.block.removesuffix("/map") for layer in lesson.maps])
     decoding = _decoding(how, len(lesson.teach))
-    found = tune_segmenter(lesson.views.backbone, material, decoder, cut, decoding, seed=lesson.views.seed, bar=how.bar)
+    found = tune_segmenter(
+        lesson.views.backbone,
+        material,
+        decoder,
+        cut,
+        decoding,
+        seed=lesson.views.seed,
+        checkpoint=lesson.checkpoint(how, f"above {cut}"),
+        bar=how.bar,
+    )
     return found.backbone, f"the network tuned above {cut}, with its decoder", found.head
 
 
