@@ -232,6 +232,7 @@ def test_the_commands_fit_evaluate_and_inspect(
     [
         ("--taps last", "--taps last has no effect on --task segment"),
         ("--threshold 0.5", "has no effect on --task segment"),
+        ("--backbone auto", "--backbone auto ranks classifiers"),
         ("--tune 3", "--tune 3 is not allowed here"),
     ],
 )

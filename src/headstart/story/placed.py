@@ -27,7 +27,7 @@ from headstart.judge.intervals import Gain
 from headstart.judge.marks import Marks, Score
 from headstart.story.clock import Clock
 from headstart.story.opening import QUIET, Watcher, announce_maps, features_again, features_of
-from headstart.story.options import Options, bands_of, check, seconds_of
+from headstart.story.options import Options, auto_words, bands_of, check, seconds_of
 from headstart.story.plan import Plan, make_plan
 from headstart.tasks.placed import Answer, How, PlacedTask, Taught, Views, stacked
 from headstart.tasks.task import Rule
@@ -298,6 +298,10 @@ def refuse_others(name: str, options: Options) -> None:
         value = getattr(options, field)
         if value != getattr(Options, field):
             raise OptionError(f"--{field.replace('_', '-')} {value} has no effect on --task {name}: leave it out")
+    if auto_words(options.backbone) is not None:
+        raise OptionError(
+            f"--backbone {options.backbone} ranks classifiers, and --task {name} needs maps: name a network"
+        )
 
 
 def seen_by(seen: Seen, taught: Taught, options: Options, watch: Watcher = QUIET) -> Seen:
