@@ -21,6 +21,7 @@ import headstart
 from headstart.cli.main import UNLOOKED, main
 from headstart.data.images import write_png
 from headstart.trunk import shelf
+from scenes import Fit, fitting, write_scenes
 
 TINY = ("--backbone", "test_efficientnet", "--weights", "none", "--size", "64", "--precision", "f32")
 
@@ -169,6 +170,18 @@ def model(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("saved") / "model"
     main(["fit", str(pictures), "-o", str(folder), *TINY])
     return folder
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures with their masks and boxes; not to be changed."""
+    return write_scenes(tmp_path_factory.mktemp("scenes"))
+
+
+@pytest.fixture(scope="session")
+def fitted(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Fit:
+    """Small models of their masks and of their boxes; not to be changed."""
+    return fitting(scenes, tmp_path_factory.mktemp("placed"))
 
 
 @pytest.fixture(scope="session")
