@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -94,6 +95,19 @@ def test_a_mask_is_the_file_that_predict_writes(
         assert base64.b64decode(record["mask"]) == Path(file).read_bytes()
     plain = server.ask("/predict?model=segment&masks=0", *sent(files))
     assert plain.json == [{name: value for name, value in one.items() if name != "mask"} for one in reply.json]
+
+
+def test_the_page_on_serving_gets_a_mask(
+    server: Server, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "serving.md").read_text(encoding="utf-8")
+    [block] = [part for part in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "masks=1" in part]
+    shutil.copy(files[4], tmp_path / "street.jpg")
+    monkeypatch.chdir(tmp_path)
+    code = block.replace("http://127.0.0.1:8000", server.url).replace("streets-model", "segment")
+    exec(compile(code, "serving.md", "exec"), {})
+    with Image.open(tmp_path / "street-mask.png") as mask:
+        assert (mask.mode, mask.size) == ("P", (150, 70))
 
 
 def test_masks_are_refused_where_there_are_none_and_where_they_hold_too_much(
