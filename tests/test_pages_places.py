@@ -123,6 +123,20 @@ def test_a_mask_is_painted_in_the_colours_of_its_classes(
     assert largest in page.inner_text("#said")
 
 
+def test_a_mask_of_a_picture_that_the_browser_cannot_show_is_shown_alone(
+    opened: Open, server: Server, scenes: Path, tmp_path: Path
+) -> None:
+    with Image.open(sorted((scenes / "test" / "images").iterdir())[0]) as picture:
+        picture.save(tmp_path / "a.tif")
+    page = opened(server.url)
+    asked(page, "segment", [tmp_path / "a.tif"])
+    page.wait_for_selector("#unseen:not([hidden])")
+    page.wait_for_selector("#mask:not([hidden])")
+    _, _, width, height = page.eval_on_selector_all("#mask", PLACES)[0]
+    assert width / height >= 0.99 * SIZE[1] / SIZE[0]
+    assert height > 200
+
+
 @pytest.mark.parametrize("task", PLACED)
 def test_a_folder_becomes_a_table_and_the_csv_of_predict(
     task: str, opened: Open, server: Server, fitted: Fit, scenes: Path, tmp_path: Path, run: Run,

@@ -32,7 +32,7 @@ class Places:
         return self.model.task.mask is not None
 
     def takes(self, waiting: int) -> int:
-        """One: a batch of frames would make its first picture wait seconds for its last."""
+        """One: a batch would keep its first picture waiting for its last, and its maps in memory."""
         return min(waiting, 1)
 
     def answers(self, jobs: Sequence[Job]) -> list[Record]:

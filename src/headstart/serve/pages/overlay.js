@@ -24,13 +24,20 @@ export class Overlay {
     Object.assign(this, { record: null, numbers: null, size: null, pinned: -1, near: -1, round: this.round + 1 });
     for (const id of ["boxes", "mask", "places"]) at(id).toggleAttribute("hidden", true);
     at("answer").classList.remove("wide");
+    at("stage").style.removeProperty("--shape");
+  }
+
+  // px of the picture; its shape is kept where the browser cannot show it
+  sized(width, height) {
+    this.size = [width, height];
+    at("stage").style.setProperty("--shape", `${width} / ${height}`);
   }
 
   // record: with boxes, or with classes and mask, the bytes of a PNG, null while it is on its way
   show(record, model, mask) {
     if (record !== this.record) this.begin(record, model);
     if (record.boxes) {
-      this.size = [record.width, record.height];
+      this.sized(record.width, record.height);
       at("boxes").removeAttribute("hidden");
       this.draw();
     } else if (mask && !this.numbers) this.read(mask);
@@ -152,7 +159,8 @@ export class Overlay {
     const bitmap = await createImageBitmap(new Blob([mask], { type: "image/png" }), { colorSpaceConversion: "none", resizeWidth: w, resizeHeight: h, resizeQuality: "pixelated" });
     if (round !== this.round) return;
     const canvas = at("mask"), pen = canvas.getContext("2d", { willReadFrequently: true });
-    [canvas.width, canvas.height, this.size] = [w, h, [width, height]];
+    [canvas.width, canvas.height] = [w, h];
+    this.sized(width, height);
     pen.drawImage(bitmap, 0, 0);
     const known = new Map(this.colours.map((colour, k) => [parseInt(colour.slice(1), 16), k])), { data } = pen.getImageData(0, 0, w, h);
     this.numbers = Int16Array.from({ length: w * h }, (_, k) => known.get((data[4 * k] << 16) | (data[4 * k + 1] << 8) | data[4 * k + 2]) ?? -1);
