@@ -83,9 +83,9 @@ export class Overlay {
     const boxes = this.record.boxes ?? [];
     at("things").hidden = !boxes.length;
     at("things").replaceChildren(...boxes.map(({ label, score, box }, k) => {
-      const item = make("li"), button = make("button", undefined, { type: "button", class: "thing", "aria-pressed": "false" });
-      const [left, top, right, bottom] = box.map(Math.round);
-      button.append(this.swatch(label), make("bdi", label), make("span", `x ${left} to ${right}, y ${top} to ${bottom}`, { class: "soft small" }), make("span", score.toFixed(2), { class: "much" }));
+      const [left, top, right, bottom] = box.map(Math.round), where = `x ${left} to ${right}, y ${top} to ${bottom}`, sure = score.toFixed(2);
+      const item = make("li"), button = make("button", undefined, { type: "button", class: "thing", "aria-pressed": "false", "aria-label": `${label}, ${where}, score ${sure}` });
+      button.append(this.swatch(label), make("bdi", label), make("span", where, { class: "soft small" }), make("span", sure, { class: "much" }));
       for (const event of ["focus", "pointerenter"]) button.addEventListener(event, () => this.point(k));
       for (const event of ["blur", "pointerleave"]) button.addEventListener(event, () => this.point(this.pinned));
       button.addEventListener("click", () => this.pin(k));
