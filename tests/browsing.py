@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+NEEDS = pytest.mark.skipif(
+    CHROMIUM is None or find_spec("playwright") is None,
+    reason="needs playwright to drive a browser, and chromium, chromium-browser or google-chrome",
+)
+Open = Callable[..., Any]
 
 # (element, name) of each control that can be reached, by what labels it: a stand-in for an accessibility checker
 CONTROLS = """() => [...document.querySelectorAll('button, input, select, textarea, a[href], [tabindex="0"], [role]')]
@@ -84,3 +95,18 @@ def faint(page: Any) -> list[list[str]]:
 def too_wide(page: Any) -> int:
     """px by which the page is wider than its window."""
     return int(page.evaluate("document.documentElement.scrollWidth - innerWidth"))
+
+
+def finished(page: Any, n: int) -> None:
+    """Wait until so many pictures are answered."""
+    page.wait_for_function("n => document.getElementById('progress').value === n", arg=n)
+    page.wait_for_selector("#going", state="hidden")
+
+
+def reach(page: Any, text: str) -> None:
+    """Go there by Tab."""
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.textContent") == text:
+            return
+    raise AssertionError(f"{text} cannot be reached")

@@ -12,15 +12,18 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 
 import headstart
+from browsing import CHROMIUM, Open
 from headstart.cli.main import UNLOOKED, main
 from headstart.data.images import write_png
 from headstart.trunk import shelf
+from scenes import Fit, fitting, write_scenes
 
 TINY = ("--backbone", "test_efficientnet", "--weights", "none", "--size", "64", "--precision", "f32")
 
@@ -169,6 +172,55 @@ def model(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("saved") / "model"
     main(["fit", str(pictures), "-o", str(folder), *TINY])
     return folder
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures with their masks and boxes; not to be changed."""
+    return write_scenes(tmp_path_factory.mktemp("scenes"))
+
+
+@pytest.fixture(scope="session")
+def fitted(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Fit:
+    """Small models of their masks and of their boxes; not to be changed."""
+    return fitting(scenes, tmp_path_factory.mktemp("placed"))
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright to drive a browser")
+    with sync_api.sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def opened(browser: Any) -> Iterator[Open]:
+    """Opens an address in a window of its own. What it asks of another host, or fails in, fails the test."""
+    contexts: list[Any] = []
+    urls: list[str] = []
+    asked: list[str] = []
+    broken: list[str] = []
+
+    def open_page(url: str, **how: Any) -> Any:
+        context = browser.new_context(**({"viewport": {"width": 1200, "height": 900}} | how))
+        contexts.append(context)
+        context.set_default_timeout(15_000)
+        page = context.new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("pageerror", lambda error: broken.append(str(error)))
+        page.on("console", lambda told: broken.append(told.text) if "Content Security" in told.text else None)
+        urls.append(url)
+        page.goto(url)
+        return page
+
+    yield open_page
+    hosts, own = ({urlsplit(url).netloc for url in some if not url.startswith("blob:")} for some in (asked, urls))
+    for context in contexts:
+        context.close()
+    assert hosts == own
+    assert broken == []
 
 
 @pytest.fixture(scope="session")

@@ -10,14 +10,13 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from asking import BYTES, Server, running
-from browsing import drag, faint, give, nameless, too_wide
+from browsing import NEEDS, Open, drag, faint, finished, give, nameless, reach, too_wide
 from conftest import TINY, Run
 from doubted import DEEP, ODD, SEEN, TURNED, write_model, write_pictures
 from headstart import AnomalyDetector
@@ -35,48 +34,8 @@ from headstart.ship.predict import predict, record_of_none, records
 from headstart.story.alike import LookAlikes
 from headstart.story.doubts import doubts_of
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright to drive a browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium, chromium-browser or google-chrome")
+pytestmark = NEEDS
 TOLD = 5  # classes that the page asks for
-Open = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield found
-        found.close()
-
-
-@pytest.fixture
-def opened(browser: Any) -> Iterator[Open]:
-    """Opens an address in a window of its own. What it asks of another host, or fails in, fails the test."""
-    contexts: list[Any] = []
-    urls: list[str] = []
-    asked: list[str] = []
-    broken: list[str] = []
-
-    def open_page(url: str, **how: Any) -> Any:
-        context = browser.new_context(**({"viewport": {"width": 1200, "height": 900}} | how))
-        contexts.append(context)
-        context.set_default_timeout(15_000)
-        page = context.new_page()
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("pageerror", lambda error: broken.append(str(error)))
-        page.on("console", lambda told: broken.append(told.text) if "Content Security" in told.text else None)
-        urls.append(url)
-        page.goto(url)
-        return page
-
-    yield open_page
-    hosts, own = ({urlsplit(url).netloc for url in some if not url.startswith("blob:")} for some in (asked, urls))
-    for context in contexts:
-        context.close()
-    assert hosts == own
-    assert broken == []
-
 
 # The page of serve
 
@@ -113,11 +72,6 @@ def land(photos: tuple[Path, dict[Path, str]], tmp_path_factory: pytest.TempPath
 def server(land: Served) -> Iterator[Server]:
     with running([land]) as found:
         yield found
-
-
-def finished(page: Any, n: int) -> None:
-    page.wait_for_function("n => document.getElementById('progress').value === n", arg=n)
-    page.wait_for_selector("#going", state="hidden")
 
 
 def column(page: Any, k: int) -> list[str]:
@@ -204,15 +158,6 @@ def test_a_folder_becomes_a_table_to_sort_filter_and_take_away(
     page.get_by_label("Find").fill("")
     page.locator("#which").select_option("error")
     assert [Path(name).name for name in column(page, 2)] == ["broken.png"]
-
-
-def reach(page: Any, text: str) -> None:
-    """Go there by Tab."""
-    for _ in range(40):
-        page.keyboard.press("Tab")
-        if page.evaluate("document.activeElement.textContent") == text:
-            return
-    raise AssertionError(f"{text} cannot be reached")
 
 
 def test_all_of_it_by_keyboard(opened: Open, server: Server, photos: tuple[Path, dict[Path, str]]) -> None:

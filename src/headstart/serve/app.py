@@ -106,13 +106,16 @@ def app_of(state: State) -> Outside:
 
 async def _predicted(request: Request, state: State) -> list[Record]:
     """The records of the images of a request. Raises Refusal."""
-    top = _top(request)
+    top, masks = _top(request), _masks(request)
     with state.models.using(request.query_params.get("model")) as served:
+        if masks and not served.masks:
+            raise Refusal(422, f"{served.name} gives no masks: they are of --task segment; leave masks=1 out")
         if state.gate.full:
             raise state.gate.busy()
         async with received(request, state.bounds, state.gate) as sent:
             with state.gate.inside(len(sent)):
-                found = await _records(served, sent, top, state)
+                most = state.bounds.body // len(sent) if masks else 0
+                found = await _records(served, sent, top, most, state)
         if all(record["error"] for record in found):
             raise _none_read(found)
         return found
@@ -127,9 +130,16 @@ def _top(request: Request) -> int:
     return int(given[:9])
 
 
-async def _records(served: Served, sent: Sequence[Sent], top: int, state: State) -> list[Record]:
-    """What the model says of each image. Raises Refusal where that takes too long."""
-    found = await _finished([served.submit(one.name, one.content, top) for one in sent], state)
+def _masks(request: Request) -> bool:
+    given = request.query_params.get("masks", "0")
+    if given not in ("0", "1"):
+        raise Refusal(422, f"masks={given[:20]!r}: 1 for the mask of each image in base64, or 0")
+    return given == "1"
+
+
+async def _records(served: Served, sent: Sequence[Sent], top: int, mask: int, state: State) -> list[Record]:
+    """What the model says of each image. Raises Refusal where that takes too long or a mask more than `mask` bytes."""
+    found = await _finished([served.submit(one.name, one.content, top, mask) for one in sent], state)
     for record in found:
         state.counts.images.labels(served.name, "unreadable" if record["error"] else "answered").inc()
     return found

@@ -14,6 +14,7 @@ RECORD: Json = {
     "properties": {
         "path": {"type": "string", "description": "the name of the file as it was sent"},
         "error": {"type": ["string", "null"], "description": "why the image cannot be read"},
+        "mask": {"type": ["string", "null"], "description": "with masks=1: a PNG of class numbers, in base64"},
     },
     "required": ["path", "error"],
 }
@@ -40,6 +41,12 @@ MODEL: Json = {
         "score": SCORE,
         "novelty": {"type": "boolean", "description": "whether it knows images unlike all that taught it"},
         "heat": {"type": "boolean", "description": "whether it knows where a picture is odd: see /heat"},
+        "masks": {"type": "boolean", "description": "whether its answers are masks: see masks=1 of /predict"},
+        "colours": {
+            "type": ["array", "null"],
+            "items": {"type": "string"},
+            "description": "#rrggbb of each class, where answers lie in the picture",
+        },
         "version": {"type": "string"},
         "loaded": {"type": "string", "format": "date-time"},
         "refused": {"type": ["string", "null"], "description": "why a newer model of this name is not at work"},
@@ -51,7 +58,7 @@ REFUSALS = {
     "404": "no such model",
     "405": "another method",
     "408": "the body came too slowly",
-    "413": "too many bytes or images",
+    "413": "too many bytes or images, or masks of more bytes than a request may have",
     "415": "no image type",
     "422": "no image that can be read, or a wrong value of a parameter",
     "429": "too many images wait: come again after Retry-After seconds",
@@ -110,6 +117,9 @@ def _predict(bounds: Bounds, locked: bool) -> Json:
         "parameters": [
             _parameter("model", {"type": "string"}, "the name of a model (default: the first)"),
             _parameter("top", {"type": "integer", "minimum": 1, "maximum": 1000}, "best classes to list (default: 3)"),
+            _parameter(
+                "masks", {"type": "integer", "enum": [0, 1]}, "1: with masks, of --task segment (default: 0); see 413"
+            ),
         ],
         "requestBody": {
             "required": True,

@@ -15,7 +15,7 @@ POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 MEDIA = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-SCRIPTS = ("page.js", "answers.js", "cells.js", "sending.js", "table.js", "taken.js")
+SCRIPTS = ("page.js", "answers.js", "cells.js", "found.js", "overlay.js", "sending.js", "table.js", "taken.js")
 FILES: Mapping[str, Path] = {
     "/": PAGES / "index.html",
     "/style.css": STYLE,

@@ -296,7 +296,7 @@ def _task(bundle: Bundle) -> Task:
     if name in PLACED:
         raise BundleError(
             f"{bundle.folder} is a model of the task {name}, whose answers lie in the picture, which this command does "
-            "not take: headstart predict and headstart evaluate do"
+            "not take: headstart predict, evaluate and serve do"
         )
     if name not in TASKS:
         raise BundleError(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.data import images
 from headstart.data.preprocess import Preprocess
@@ -147,7 +148,8 @@ def predict(
 
     def deliver(rows: list[int], blocks: Mapping[str, Any]) -> None:
         for k, row in enumerate(rows):
-            hand_on(_said(model, table, row, {name: values[k : k + 1] for name, values in blocks.items()}))
+            own = {name: values[k : k + 1] for name, values in blocks.items()}
+            hand_on(said_of(model, row, table.read(row), own))
 
     def failed(row: int, error: ImageError) -> None:
         hand_on(Said(row, (0, 0), None, str(error)))
@@ -167,8 +169,10 @@ def predict(
     return notes_of(seen)
 
 
-def _said(model: Placed, table: Table, row: int, blocks: Mapping[str, Any]) -> Said:
-    size = images.upright_size(table.read(row))
+def said_of(model: Placed, row: int, source: bytes | NDArray[Any], blocks: Mapping[str, Any]) -> Said:
+    """What the model says of one image, of what the network says of it: block -> (1, feature). Raises BundleError where
+    that is no number, ImageError where the size cannot be read."""
+    size = images.upright_size(source)
     output = model.head.outputs(blocks)[0]
     if np.isnan(output).any():
         raise BundleError(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.data.box_drawing import Drawn, with_boxes
+from headstart.data.box_drawing import COLOURS, Drawn, with_boxes
 from headstart.data.boxes import box_targets
 from headstart.data.placing import frame_for, to_picture
 from headstart.data.targets import Targets
@@ -198,6 +198,7 @@ DETECTION = PlacedTask(
     rows=rows,
     coco=coco,
     drawn=drawn,
+    colours=lambda n: np.array([COLOURS[k % len(COLOURS)] for k in range(n)], np.uint8),
     truth=truth,
     worst=worst,
     none=none,

@@ -128,7 +128,8 @@ class PlacedTask:
     rule)`: in words; `told(record)`: a record in words. `rows(records, names)`: (columns, rows) of a CSV file;
     `coco(records, names)`: in COCO's form.
     `drawn(picture uint8 (height, width, 3), size of the original, names, answer, truth or None, rule)`: the answer on
-    the picture, beside the truth where it is known. `mask(answer)`: a PNG file; None where answers are no masks.
+    the picture, beside the truth where it is known; `colours(n)`: uint8 (class, 3), in which it does that.
+    `mask(answer)`: a PNG file; None where answers are no masks.
     `truth(targets, row, size)`: in the form of an answer. `worst(marks)`: rows, the worst first.
     `none()`: the answer that holds nothing. `read`: see Read.
     """
@@ -148,6 +149,7 @@ class PlacedTask:
     record: Callable[[Sequence[str], Answer, Size, Rule], Record]
     said: Callable[[Sequence[str], Answer, Rule], str]
     drawn: Callable[[Pixels, Size, Sequence[str], Answer, Answer | None, Rule], Pixels]
+    colours: Callable[[int], Pixels]
     truth: Callable[[Targets, int, Size], Answer]
     worst: Callable[[Marks], Ints]
     none: Callable[[], Answer]

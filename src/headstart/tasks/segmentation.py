@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.data.mask_drawing import mask_png, paint
+from headstart.data.mask_drawing import mask_png, paint, palette
 from headstart.data.masks import mask_targets
 from headstart.data.placing import VOID, frame_for, numbers_in
 from headstart.data.targets import Targets
@@ -159,6 +159,7 @@ SEGMENTATION = PlacedTask(
     rows=rows,
     coco=coco,
     drawn=drawn,
+    colours=lambda n: palette()[:n],
     mask=lambda found: mask_png(found),
     truth=truth,
     worst=worst,

@@ -1,4 +1,5 @@
 // What a record says, whatever the model answers: in words, as bars, and as cells of the table.
+import { lies, placedColumns, placedRemark, placedSpoken, placedWords } from "./found.js";
 import { TOP } from "./sending.js";
 
 export function make(tag, text, attributes = {}) {
@@ -28,6 +29,7 @@ const either = (names) => (names.length > 1 ? `${names.slice(0, -1).join(", ")} 
 // {kicker, said, told: lines, mood}: the answer in words.
 export function words(record) {
   if (record.error) return { kicker: "No answer", said: "This picture cannot be read", told: [sentence(record.error)], mood: "bad" };
+  if (lies(record)) return placedWords(record);
   if (record.top) return classWords(record);
   if (record.labels) return { kicker: record.labels.length === 1 ? "Label" : "Labels", said: record.labels.join(" + ") || "none of them", told: [], mood: "good" };
   if (record.values) {
@@ -62,6 +64,7 @@ const sentence = (text) => `${text.slice(0, 1).toUpperCase()}${text.slice(1)}${/
 
 // One line for a screen reader.
 export function spoken(record) {
+  if (lies(record)) return [placedSpoken(record), ...words(record).told].join(", ");
   const { kicker, said, told } = words(record);
   return [said, kicker, ...told].join(", ");
 }
@@ -89,6 +92,7 @@ export function drawn(list, { name, share, told, strong }) {
 // What is remarked of an answer in the table: {text, mood}; mood is also what "Show" picks by.
 export function remark(record) {
   if (record.error) return { text: record.error, mood: "bad", kind: "error" };
+  if (lies(record)) return placedRemark(record);
   if (record.known === false) return { text: "unlike anything I know", mood: "bad", kind: "unlike" };
   if (record.abstain) return { text: "not sure enough", mood: "unsure", kind: "unsure" };
   if (record.verdict) return isOdd(record) ? { text: "odd", mood: "bad", kind: "odd" } : { text: "", mood: "good", kind: "sure" };
@@ -101,6 +105,7 @@ export function remark(record) {
 // The short answer by which pictures are counted and found; "" for measured values and errors.
 export function answer(record) {
   if (record.error || record.values) return "";
+  if (lies(record)) return placedSpoken(record);
   if (record.labels) return record.labels.join(" + ") || "none of them";
   if (record.verdict) return record.verdict;
   return record.top ? record.label : record.identity ?? "unknown";
@@ -109,6 +114,7 @@ export function answer(record) {
 // Columns of the table for these records: [{id, title, of(record) -> text, key(record) -> what is sorted by, number}]
 export function columns(records) {
   const first = records.find((record) => !record.error) ?? {};
+  if (lies(first)) return placedColumns(records.filter(lies));
   const found = [];
   if (first.values) for (const name of Object.keys(first.values)) found.push({ id: `value ${name}`, title: name, number: true, of: (r) => (r.values ? `${number(r.values[name])}${r.low[name] === null ? "" : ` (${number(r.low[name])} to ${number(r.high[name])})`}` : ""), key: (r) => r.values?.[name] });
   else found.push({ id: "answer", title: first.labels ? "labels" : first.nearest ? "who" : "answer", of: answer, key: (r) => answer(r) || undefined });

@@ -35,9 +35,29 @@ function rowOf(record, top) {
 
 const quoted = (text) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
 
-export function csv(records, top) {
+// As Python writes a number with a point.
+function float(number) {
+  if (Number.isInteger(number)) return `${number}.0`;
+  return Math.abs(number) < 1e-4 ? number.toExponential().replace(/e-(\d)$/, "e-0$1") : String(number);
+}
+
+const BOX = ["x1", "y1", "x2", "y2", "label", "score"];
+
+// Of boxes one row each, and one without a box for a picture without any.
+function boxRows({ path, boxes, error }) {
+  const found = boxes?.length ? boxes.map(({ box, label, score }) => [...box.map(float), label, float(score)]) : [BOX.map(() => "")];
+  return found.map((cells) => [path, ...cells, error ?? ""]);
+}
+
+const shareRow = ({ path, classes, error }, names) => [path, ...names.map((name) => (classes ? float(classes[name]) : "")), error ?? ""];
+
+const written = (lines) => lines.map((line) => line.map((text) => quoted(harmless(text))).join(",") + "\r\n").join("");
+
+// classes: of the model, in their order, where its answers lie in the picture
+export function csv(records, top, { task, classes } = {}) {
+  if (task === "detect") return written([["path", ...BOX, "error"], ...records.flatMap(boxRows)]);
+  if (task === "segment") return written([["path", ...classes.map((name) => `share_${name}`), "error"], ...records.map((record) => shareRow(record, classes))]);
   const rows = records.map((record) => rowOf(record, top));
   const columns = [...new Set(rows.flatMap((row) => Object.keys(row)).filter((name) => name !== "error")), "error"];
-  const lines = [columns, ...rows.map((row) => columns.map((name) => row[name] ?? ""))];
-  return lines.map((line) => line.map((text) => quoted(harmless(text))).join(",") + "\r\n").join("");
+  return written([columns, ...rows.map((row) => columns.map((name) => row[name] ?? ""))]);
 }

@@ -1,5 +1,7 @@
 // The page of a served model: pictures in, answers out. Nothing leaves for anywhere but this server.
 import { bars, counted, drawn, percent, spoken, words } from "./answers.js";
+import { lies } from "./found.js";
+import { Overlay } from "./overlay.js";
 import { Sending, reason } from "./sending.js";
 import { Table } from "./table.js";
 import { dropped, listed } from "./taken.js";
@@ -7,9 +9,9 @@ import { dropped, listed } from "./taken.js";
 const at = (id) => document.getElementById(id);
 const KEPT = "headstart token"; // in this tab alone
 const OFTEN = 400; // ms between two drawings of a growing table
-const MEASURES = { accuracy: "accuracy", balanced_accuracy: "balanced accuracy", mean_average_precision: "mean average precision", r2: "R²", identification_rate: "identification rate", auroc: "AUROC" };
+const MEASURES = { accuracy: "accuracy", balanced_accuracy: "balanced accuracy", mean_average_precision: "mean average precision", r2: "R²", identification_rate: "identification rate", auroc: "AUROC", miou: "mean IoU", map50: "average precision at IoU 0.5" };
 
-let rows = []; // {place, path, file, record}
+let rows = []; // {place, path, file, record, mask: bytes of a PNG, of those that were opened}
 let models = [];
 let current = null;
 let address = "";
@@ -18,7 +20,8 @@ let heated = false; // whether pictures are shown with what is odd about them
 let spokenAt = 0;
 
 const sending = new Sending({ told, waiting, denied });
-const table = new Table((row) => answer(row, true));
+const table = new Table((row) => answer(row, true), () => ofModel());
+const overlay = new Overlay();
 
 const say = (text) => { at("status").textContent = text; };
 
@@ -50,7 +53,7 @@ function choose(model) {
 
 function about({ task, classes }) {
   if (task === "regress") return `Measures ${classes.join(", ")}`;
-  const leads = { classify: "Tells apart ", tag: "Labels ", recognise: "Knows " };
+  const leads = { classify: "Tells apart ", tag: "Labels ", recognise: "Knows ", segment: "Finds areas of ", detect: "Finds " };
   if (!(task in leads)) return task === "anomaly" ? "Says what is odd" : "";
   const shown = classes.slice(0, 8).join(", "), more = classes.length > 8 ? ` and ${classes.length - 8} more` : "";
   return leads[task] + shown + more;
@@ -68,7 +71,7 @@ function scored(score) {
 function asked(model) {
   choose(model);
   sending.stop();
-  for (const row of rows) row.record = null;
+  for (const row of rows) row.record = row.mask = null;
   if (rows.length) send(rows);
 }
 
@@ -103,7 +106,7 @@ function take({ taken, passed }) {
     return;
   }
   const first = rows.length;
-  const more = taken.map(({ file, path }, k) => ({ place: first + k, path, file, record: null }));
+  const more = taken.map(({ file, path }, k) => ({ place: first + k, path, file, record: null, mask: null }));
   rows.push(...more);
   current = rows.length === 1 || more.length === 1 ? more[0] : null;
   send(more);
@@ -113,12 +116,14 @@ function send(some) {
   spokenAt = Date.now();
   say(some.length === 1 ? `${some[0].path} is sent.` : `${counted(some.length, "picture")} are sent.`);
   if (current) answer(current); else at("answer").hidden = true;
+  for (const row of some) row.masked = some.length === 1 && ofModel()?.masks; // of many: when they are opened
   sending.add(some);
   draw();
 }
 
-function told(row, record) {
+function told(row, { mask, ...record }) {
   row.record = record;
+  row.mask = bytes(mask);
   if (row === current) answer(row, rows.length === 1);
   if (rows.length === 1) say(`${row.path}: ${spoken(record)}`);
   else progressSaid();
@@ -196,9 +201,29 @@ function answer(row, focus = false) {
   at("told").textContent = lines.join(" ");
   at("bars").replaceChildren();
   for (const bar of row.record ? bars(row.record) : []) drawn(at("bars"), bar);
+  places(row);
   if (heated && !at("where").hidden) heat();
   if (focus && rows.length > 1) at("answer").focus();
   if (focus) at("answer").scrollIntoView({ block: "nearest" });
+}
+
+// What was found in a picture, drawn on it
+
+const bytes = (text) => (text ? Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0)) : null);
+
+function places(row) {
+  if (!row.record || !lies(row.record) || !ofModel()?.colours) return overlay.clear();
+  overlay.show(row.record, ofModel(), row.mask);
+  if (row.record.classes && !row.mask) masked(row);
+}
+
+async function masked(row) {
+  const model = sending.model, elsewhere = () => row !== current || model !== sending.model;
+  const record = await sending.answer({ ...row, masked: true }, elsewhere);
+  if (elsewhere()) return;
+  if (!record?.mask) return fail(record?.error ?? "");
+  row.mask = bytes(record.mask);
+  places(row);
 }
 
 // Where a picture is odd: the server draws it

@@ -59,7 +59,7 @@ export class Sending {
     for (let tries = 1; ; ) {
       await this.free();
       if (given_up()) return failed("stopped");
-      const address = `predict?${new URLSearchParams({ ...(this.model && { model: this.model }), top: TOP })}`;
+      const address = `predict?${new URLSearchParams({ ...(this.model && { model: this.model }), top: TOP, ...(row.masked && { masks: 1 }) })}`;
       let answer;
       try {
         answer = await fetch(address, { method: "POST", body, headers: { "content-type": "application/octet-stream", accept: "application/json", ...this.headers } });

@@ -1,17 +1,18 @@
 // Many pictures: a table to sort, filter and take away. It shows a page of rows at a time, so that thousands stay quick.
 import { answer, columns, counted, drawn, make, remark } from "./answers.js";
 import { csv } from "./cells.js";
+import { lies, placedSums } from "./found.js";
 
 const LEAF = 50; // rows of a page
 const SUMS = 12; // answers that are counted one by one
-const KINDS = { sure: "sure answers", several: "several can be meant", unsure: "not sure enough", unlike: "unlike anything I know", odd: "odd", error: "errors" };
+const KINDS = { answered: "answered", found: "something found", none: "nothing found", sure: "sure answers", several: "several can be meant", unsure: "not sure enough", unlike: "unlike anything I know", odd: "odd", error: "errors" };
 const at = (id) => document.getElementById(id);
 const order = new Intl.Collator("en", { numeric: true }).compare;
 
 export class Table {
-  // chosen(row): a row was opened
-  constructor(chosen) {
-    Object.assign(this, { chosen, rows: [], seen: [], by: "place", down: false, leaf: 0, current: null, addresses: [], head: "" });
+  // chosen(row): a row was opened; model(): the one that is asked
+  constructor(chosen, model) {
+    Object.assign(this, { chosen, model, rows: [], seen: [], by: "place", down: false, leaf: 0, current: null, addresses: [], head: "" });
     at("find").addEventListener("input", () => this.filter());
     at("which").addEventListener("change", () => this.filter());
     at("before").addEventListener("click", () => this.turn(-1));
@@ -45,13 +46,20 @@ export class Table {
   }
 
   sums() {
+    const placed = this.rows.map(({ record }) => record).filter((record) => record && lies(record));
+    at("sums").setAttribute("aria-label", placed[0]?.classes ? "Mean share of each class" : placed.length ? "Boxes of each class, in all pictures" : "How many of each answer");
+    if (placed.length) return this.bars(placedSums(placed), (n) => `${n} more`, 1);
     const counts = new Map();
     for (const { record } of this.rows) if (record && answer(record)) counts.set(answer(record), (counts.get(answer(record)) ?? 0) + 1);
     const sorted = [...counts].sort((a, b) => b[1] - a[1]), most = sorted[0]?.[1] ?? 1;
+    this.bars(sorted.map(([name, n]) => ({ name, share: n / most, told: n.toLocaleString("en") })), (n) => counted(n, "other answer"), 2);
+  }
+
+  bars(all, rest, least) {
     at("sums").replaceChildren();
-    at("sums").hidden = sorted.length < 2;
-    for (const [name, n] of sorted.slice(0, SUMS)) drawn(at("sums"), { name, share: n / most, told: n.toLocaleString("en"), strong: true });
-    if (sorted.length > SUMS) at("sums").append(make("li", `and ${counted(sorted.length - SUMS, "other answer")}`, { class: "soft" }));
+    at("sums").hidden = all.length < least;
+    for (const one of all.slice(0, SUMS)) drawn(at("sums"), { ...one, strong: true });
+    if (all.length > SUMS) at("sums").append(make("li", `and ${rest(all.length - SUMS)}`, { class: "soft" }));
   }
 
   filter(first = true) {
@@ -117,7 +125,7 @@ export class Table {
       const line = make("tr");
       line.append(this.pictures());
       for (const column of shown) {
-        const cell = make("th", undefined, { scope: "col", class: column.number ? "num" : "" }), button = make("button", column.title, { type: "button" });
+        const cell = make("th", undefined, { scope: "col", class: [column.number && "num", column.aside && "aside"].filter(Boolean).join(" ") }), button = make("button", column.title, { type: "button" });
         button.addEventListener("click", () => this.sortBy(column));
         cell.append(button);
         line.append(cell);
@@ -145,7 +153,7 @@ export class Table {
     for (const column of shown.slice(1)) {
       const text = row.record ? column.of(row.record) : column.id === "remark" ? "waits" : "";
       const mood = row.record && column.id === "remark" ? remark(row.record).mood : "";
-      line.append(make("td", text, { class: [column.number && "num", mood && `mood ${mood}`].filter(Boolean).join(" ") }));
+      line.append(make("td", text, { class: [column.number && "num", column.aside && "aside", mood && `mood ${mood}`].filter(Boolean).join(" ") }));
     }
     return line;
   }
@@ -168,7 +176,7 @@ export class Table {
   save() {
     const records = this.seen.map((row) => row.record).filter(Boolean);
     const top = Math.max(1, ...records.map((record) => (record.top ?? record.nearest ?? []).length));
-    const address = URL.createObjectURL(new Blob([csv(records, top)], { type: "text/csv;charset=utf-8" }));
+    const address = URL.createObjectURL(new Blob([csv(records, top, this.model())], { type: "text/csv;charset=utf-8" }));
     const link = make("a", undefined, { href: address, download: "answers.csv" });
     link.click();
     setTimeout(() => URL.revokeObjectURL(address), 60_000);
