@@ -162,7 +162,6 @@ def test_the_commands_fit_evaluate_and_inspect(
     [
         ("--taps last", "--taps last has no effect on --task segment"),
         ("--threshold 0.5", "has no effect on --task segment"),
-        ("--backbone auto", "--backbone auto ranks classifiers"),
         ("--tune 3", "--tune 3 is not allowed here"),
     ],
 )
@@ -174,6 +173,11 @@ def test_what_has_no_effect_is_refused(
     assert code in (1, 2)
     assert message in errors
     assert not (tmp_path / "model").exists()
+
+
+def test_networks_are_not_ranked_for_masks_and_boxes() -> None:
+    with pytest.raises(OptionError, match="--backbone auto ranks classifiers"):
+        placed.refuse_others("segment", Options(backbone="auto"))
 
 
 def test_other_commands_say_that_they_do_not_take_such_a_model(
