@@ -19,6 +19,7 @@ from headstart.files.bundle import read_bundle
 from headstart.ship import placed as shipped
 from headstart.ship.placed import Placed, Said
 from headstart.story import placed
+from headstart.story.options import Options
 from headstart.story.placed_judge import evaluate
 from headstart.tasks.held_maps import cut_named
 from headstart.tasks.known import PLACED
