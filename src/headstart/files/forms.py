@@ -205,7 +205,12 @@ NOVELTY = record(
 
 
 def _head(value: Any, place: str) -> str:
-    return record({"kind": one_of(*HEADS)})(value, place) or HEADS[value["kind"]](value, place)
+    return record({"kind": _kind})(value, place) or HEADS[value["kind"]](value, place)
+
+
+def _kind(value: Any, place: str) -> str:
+    known = isinstance(value, str) and value in HEADS
+    return "" if known else f"{place} is {shown(value)}, no kind of head that this release knows"
 
 
 def manifest(newest: int) -> Check:
