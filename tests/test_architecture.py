@@ -85,6 +85,7 @@ NAMELESS = {"utils", "util", "helpers", "helper", "base", "common", "constants",
 # Where JSON is read or written: what the Hub, timm, a saved model or a user's list calls its keys.
 JSON_EDGES = {
     *(f"estimators/{name}.py" for name in ("fitted", "classifier", "tagger", "regressor", "detector", "recogniser")),
+    *(f"estimators/{name}.py" for name in ("placed", "segmenter", "box_detector")),
     "export/about.py",
     "story/export.py",
     "story/publish.py",

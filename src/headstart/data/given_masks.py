@@ -1,7 +1,7 @@
 """Masks that a program hands over: a path, an array of class numbers or a Pillow image for each picture, None for none.
 
 An array (height, width) is of the upright picture, 255 is void. Masks of 0 and 255 alone, and of True and False, have
-two classes.
+two classes. Where no names are given, the classes are the numbers that occur.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from headstart.data.given import Labels, is_missing
+from headstart.data.given import Labels, classes_of, is_missing
 from headstart.data.mask_classes import Classes, classes_given, classes_seen
 from headstart.data.mask_files import Values, mask_bytes, number_of, values_of
 from headstart.data.mask_text import Drawn
@@ -34,7 +34,9 @@ def masks_given(given: object, classes: str | Sequence[str] | None = None) -> La
         raise DataError("none of the images has a mask: give a path or an array (height, width) for some of them")
     named, _ = classes_seen(sorted(keys), None if classes is None else classes_given(classes, "classes"), "the program")
     texts = tuple("" if one is None else _text(*one, named, position) for position, one in enumerate(entries))
-    return Labels(texts, "str", np.array(named.names, object), (), "segment", named.names)
+    numbers = classes is None and all(map(str.isdecimal, named.names))
+    kind = "int" if numbers else "str"
+    return Labels(texts, kind, classes_of(named.names, kind), (), "segment", named.names)
 
 
 def _entry(one: Any, position: int) -> tuple[str | None, Values] | None:

@@ -75,6 +75,7 @@ def save(fitted: Fitted, folder: Path, title: str, command: str) -> dict[str, An
         rows = [str(n) for n in seen.table.names]
         labels = [str(text) for text in with_truths_kept(seen.table).labels]
         fingerprint = write_split(split, rows, seen.features.hashes, labels, used, seen.groups)
+        manifest |= {"class_type": seen.table.kind} if seen.table.kind != "str" else {}
         manifest |= {"data_fingerprint": fingerprint, "versions": dict(versions())}
         run = {
             "command": command,
