@@ -6,6 +6,7 @@ import csv
 import inspect
 import json
 import pickle
+import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from PIL import Image
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import cross_val_score
 from sklearn.utils import estimator_checks
 
 from conftest import Run
@@ -301,3 +303,31 @@ def test_an_image_that_cannot_be_read_is_set_aside_and_named(
     assert [name for name, _ in model.set_aside_] == [broken]
     with pytest.raises(DataError, match=r"1 of 2 images cannot be read; the first, .*broken\.png"):
         model.predict([files[0], broken])
+
+
+def test_scikit_learns_tools_run(scenes: Scenes) -> None:
+    """Pillow images with Pillow masks, and boxes as dictionaries, are divided into folds as other data are."""
+    X, masks, boxes = scenes
+    pictures, drawn = [Image.fromarray(one) for one in X], [Image.fromarray(one) for one in masks]
+    scores = cross_val_score(TransferSegmenter(**SMALL, epochs=1), pictures, drawn, cv=2)
+    assert scores.min() > 0.4
+    columns = [{"boxes": np.array([b[1:] for b in some]), "labels": [b[0] for b in some]} for some in boxes]
+    assert np.isfinite(cross_val_score(TransferDetector(**SMALL, epochs=1), pictures, columns, cv=2)).all()
+
+
+@pytest.mark.parametrize("page", ["segmentation", "detection"])
+def test_the_python_of_the_pages_runs(
+    page: str, scenes: Scenes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a small network, since the default one takes minutes."""
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).resolve().parents[1] / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    block = next(b for b in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "Transfer" in b)
+    small = re.sub(r"(Transfer\w+)\(", r"\1(**SMALL, epochs=1, ", block)
+    (X, masks, boxes), few = scenes, 6
+    known: dict[str, Any] = {"SMALL": SMALL, "images": X[:few], "masks": masks[:few], "boxes": boxes[:few]}
+    known |= {"new": X[few:], "masks_of_new": masks[few:], "boxes_of_new": boxes[few:]}
+    exec(small, known)
+    assert (tmp_path / "model" / "headstart.json").is_file()
+    card = (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
+    assert f"{type(known['model']).__name__}.load(" in card

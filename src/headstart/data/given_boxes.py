@@ -17,8 +17,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from PIL import Image
-
 from headstart.data.annotated import Annotated, Marked, Read
 from headstart.data.box_rows import check_shares, checked
 from headstart.data.box_text import Box, boxes_text
@@ -45,7 +43,7 @@ def boxes_given(
     """(the boxes of a program, one text a picture; what is wrong with some of them). names: of the pictures. sizes:
     their (height, width) in px, upright; None of one that cannot be read, whose boxes are not looked at. Raises
     DataError."""
-    if isinstance(given, (str, bytes, Mapping, Image.Image)) or not isinstance(given, Iterable):
+    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
         raise DataError(f"boxes are a {type(given).__name__}: {WANTED}, one an image")
     entries = [_lines(one, position) for position, one in enumerate(given)]
     if len(entries) != len(names):
@@ -84,7 +82,7 @@ def _lines(one: Any, position: int) -> list[Line] | None:
         return _columns(one, position)
     if is_missing(one):
         return None
-    if isinstance(one, (str, bytes, Image.Image)) or not isinstance(one, Iterable):
+    if isinstance(one, (str, bytes)) or not isinstance(one, Iterable):
         raise DataError(f"the boxes of image {position} are a {type(one).__name__}: {WANTED}")
     return [_line(row, position) for row in one]
 
