@@ -220,7 +220,10 @@ def test_what_is_wrong_with_a_box_is_warned_of(scenes: Scenes) -> None:
         (lambda masks: [mask[:-1] for mask in masks], "the mask of image 0 is 56 x 39 px and the picture"),
         (lambda masks: masks[:-1], "12 images but 11 truths"),
         (lambda masks: [mask * 0 for mask in masks], "nothing to tell apart"),
-        (lambda masks: [mask + 4 for mask in masks], "no class of"),
+        (
+            lambda masks: [mask + 4 for mask in masks],
+            "none of the 3 classes .ground, ball, box.",
+        ),
         (lambda masks: [mask / 2 for mask in masks], "give class numbers"),
     ],
 )

@@ -19,6 +19,7 @@ from headstart.data.mask_classes import Classes, classes_given, classes_seen
 from headstart.data.mask_files import Values, mask_bytes, number_of, values_of
 from headstart.data.mask_text import Drawn
 from headstart.data.placing import VOID
+from headstart.data.tree import some
 from headstart.errors import DataError, ImageError
 
 
@@ -71,7 +72,10 @@ def _text(path: str | None, values: Values, named: Classes, position: int) -> st
         key = values.key(code, named.meant)
         number = number_of(key, named.meant)
         if number is None:
-            raise DataError(f"mask {position} holds {key} in {n:,} px, which is no class of {named.where}")
+            raise DataError(
+                f"mask {position} holds {key} in {n:,} px, which stands for none of the {len(named.names)} classes "
+                f"({some(named.names)}): name all of them, or make it 255, which is void"
+            )
         numbers[values.codes == code] = number
         if number != VOID:
             pixels[number] = pixels.get(number, 0) + n
