@@ -37,11 +37,12 @@ from headstart.story.export import (
 )
 from headstart.story.held_out import HeldOut, decoded, held_out
 from headstart.story.opening import QUIET, Watcher
-from headstart.trunk.engine import on_cpu
+from headstart.trunk.engine import Engine, compile_trunk, on_cpu
 
 FORMATS = ("onnx", "openvino")
 MOST = 32  # pictures that check it: their pixels are some million answers
 MOST_WRONG = 1e-3  # share of a picture's pixels: where two classes are equally likely the last digit decides
+LOADED = ("largest", "mean", "labels")  # what export.json calls the differences of others than the graph itself
 Mask = NDArray[np.uint8]
 
 
@@ -58,7 +59,7 @@ def export_masks(bundle: Bundle, asked: Asked, watch: Watcher = QUIET) -> Export
     found: dict[str, Any] = {}
     with scratch_folder() as scratch:
         held, pixels = decoded(held_out(bundle, asked.data, MOST), model.backbone.preprocess, scratch / "pixels.npy")
-        masks = _masks(model, held, watch)
+        masks, here = _masks(model, held, on_cpu(model.backbone, "f32"), watch), _here(model, held, watch)
         said = about_masks(model, bundle.folder.name)
 
         def fill(new: Path) -> None:
@@ -66,7 +67,7 @@ def export_masks(bundle: Bundle, asked: Asked, watch: Watcher = QUIET) -> Export
             converted(model, of, said, new)
             watch.say(f"{of.name}: checked on {held.said}")
             files = files_of(held, scratch / "files")
-            found.update(_recorded(of, held, masks, run(new, of, pixels, files), size_of(new)))
+            found.update(_recorded(of, held, masks, run(new, of, pixels, files), size_of(new)) | _beside(masks, here))
             write_record(new, found, said)
 
         write_folder(place, data, asked.force, fill)
@@ -82,16 +83,30 @@ def _check(of: Format, asked: Asked) -> None:
             raise OptionError(f"{option} is not of a model of masks: leave it out")
 
 
-def _masks(model: Placed, held: HeldOut, watch: Watcher) -> list[Mask]:
-    """What `predict` says in float32."""
+def _masks(model: Placed, held: HeldOut, engine: Engine, watch: Watcher) -> list[Mask]:
+    """What `predict` says with this engine."""
     found: list[Mask] = []
 
     def done(said: Said) -> None:
         assert said.answer is not None  # what cannot be read was left out
         found.append(said.answer)
 
-    predict(model, held.table, done, on_cpu(model.backbone, "f32"), watch.bar("predict", len(held.table)))
+    predict(model, held.table, done, engine, watch.bar("predict", len(held.table)))
     return found
+
+
+def _here(model: Placed, held: HeldOut, watch: Watcher) -> tuple[str, list[Mask]] | None:
+    """The same in the precision that this machine takes by itself, and its name; None where that is float32."""
+    engine = compile_trunk(model.backbone, model.precision)
+    return None if engine.precision == "f32" else (engine.precision, _masks(model, held, engine, watch))
+
+
+def _beside(masks: list[Mask], here: tuple[str, list[Mask]] | None) -> dict[str, Any]:
+    """How far this machine's own `predict` is from that in float32."""
+    if here is None:
+        return {"predict_here": None}
+    shares = np.array([(one != other).mean() for one, other in zip(masks, here[1], strict=True)])
+    return {"predict_here": {"precision": here[0], "n": len(masks), **_told(shares, LOADED)}}
 
 
 def converted(model: Placed, of: Format, said: Mapping[str, Any], folder: Path) -> None:
@@ -129,7 +144,7 @@ def _recorded(of: Format, held: HeldOut, masks: list[Mask], ran: Ran, size: int)
     if could:
         by_loader = wrong([masks[k] for k in could], ran.read[could])
         unread = len(ran.errors) - len(could)
-        loader = {"n": len(could), **_told(by_loader, ("largest", "mean", "labels")), "unread": unread}
+        loader = {"n": len(could), **_told(by_loader, LOADED), "unread": unread}
     return {
         "format": of.name,
         "file": of.file,
@@ -140,7 +155,6 @@ def _recorded(of: Format, held: HeldOut, masks: list[Mask], ran: Ran, size: int)
         **_told(own, ("largest_difference", "mean_difference", "label_agreement")),
         "score": None,
         "loader": loader,
-        "predict_here": None,
         "further": None,
         **timed(of, ran),
     }
