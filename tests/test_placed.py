@@ -315,3 +315,21 @@ def closed_form(found: placed.Fitted) -> placed.Fitted:
     taught = found.task.learn(few, found.plan.train[:8], placed.how_of(found.options, placed.QUIET))
     assert taught.head.described()["kind"] == "pointwise"
     return replace(found, taught=taught)
+
+
+def test_an_export_whose_masks_differ_is_refused() -> None:
+    from headstart.data.placing import numbers_in
+    from headstart.errors import HeadstartError
+    from headstart.export.agreement import Ran
+    from headstart.export.formats import format_of
+    from headstart.story.export_masks import recorded, wrong
+
+    scores = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
+    masks = [numbers_in(one, (40, 50)) for one in scores]
+    assert wrong(masks, scores).tolist() == [0, 0]
+    masks[1][:, :5] += 1
+    assert wrong(masks, scores).tolist() == [0, 0.1]
+    ran = Ran(scores, 0.1, 1.0, scores[:0], (), {}, "1.0")
+    with pytest.raises(HeadstartError, match=r"of a picture 10\.00% of the pixels are of another class"):
+        recorded(format_of("onnx"), "2 images", masks, ran, 1)
+    assert recorded(format_of("onnx"), "2 images", masks[:1], replace(ran, answers=scores[:1]), 1)["loader"] is None

@@ -67,7 +67,9 @@ def export_masks(bundle: Bundle, asked: Asked, watch: Watcher = QUIET) -> Export
             converted(model, of, said, new)
             watch.say(f"{of.name}: checked on {held.said}")
             files = files_of(held, scratch / "files")
-            found.update(_recorded(of, held, masks, run(new, of, pixels, files), size_of(new)) | _beside(masks, here))
+            found.update(
+                recorded(of, held.said, masks, run(new, of, pixels, files), size_of(new)) | _beside(masks, here)
+            )
             write_record(new, found, said)
 
         write_folder(place, data, asked.force, fill)
@@ -130,7 +132,7 @@ def wrong(masks: list[Mask], scores: NDArray[np.float32]) -> NDArray[np.float64]
     return np.array([(numbers_in(s, size) != m).mean() for s, size, m in zip(scores, sizes, masks, strict=True)])
 
 
-def _recorded(of: Format, held: HeldOut, masks: list[Mask], ran: Ran, size: int) -> dict[str, Any]:
+def recorded(of: Format, checked_on: str, masks: list[Mask], ran: Ran, size: int) -> dict[str, Any]:
     """As export.json has it. Raises HeadstartError where it disagrees with `predict`."""
     assert ran.answers is not None
     own = wrong(masks, ran.answers)
@@ -150,7 +152,7 @@ def _recorded(of: Format, held: HeldOut, masks: list[Mask], ran: Ran, size: int)
         "file": of.file,
         "bytes": size,
         "any_size": False,
-        "checked_on": held.said,
+        "checked_on": checked_on,
         "images": len(masks),
         **_told(own, ("largest_difference", "mean_difference", "label_agreement")),
         "score": None,
