@@ -53,7 +53,8 @@ def compiled_once() -> Iterator[None]:
     The engine is the real one. The hash does not cover a network's own top, so what reads that is compiled anew.
     """
     from headstart.ship import batch, predict
-    from headstart.story import feature_file, grow, opening
+    from headstart.ship import placed as placed_answers
+    from headstart.story import feature_file, grow, opening, placed
     from headstart.trunk.engine import Engine, compile_trunk
     from headstart.trunk.network import LOGITS, Backbone
 
@@ -70,7 +71,7 @@ def compiled_once() -> Iterator[None]:
         return engines[known]
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (batch, feature_file, grow, opening, predict):
+        for module in (batch, feature_file, grow, opening, placed, placed_answers, predict):
             patch.setattr(module, "compile_trunk", compiled)
         yield
 

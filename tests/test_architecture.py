@@ -50,6 +50,7 @@ WITH_TORCH = {
     "export/any_size.py",
     "export/graph.py",
     "export/heads.py",
+    "export/masks.py",
     "export/native.py",
     "export/onnx.py",
     "export/sensitive.py",
@@ -85,8 +86,10 @@ NAMELESS = {"utils", "util", "helpers", "helper", "base", "common", "constants",
 # Where JSON is read or written: what the Hub, timm, a saved model or a user's list calls its keys.
 JSON_EDGES = {
     *(f"estimators/{name}.py" for name in ("fitted", "classifier", "tagger", "regressor", "detector", "recogniser")),
+    *(f"estimators/{name}.py" for name in ("placed", "segmenter", "box_detector")),
     "export/about.py",
     "story/export.py",
+    "story/export_masks.py",
     "story/publish.py",
     "story/placed_publish.py",
     "ship/placed.py",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +23,7 @@ from headstart.ship.placed import Placed, Said
 from headstart.story import placed
 from headstart.story.options import Options
 from headstart.story.placed_judge import evaluate
+from headstart.story.placed_publish import save
 from headstart.tasks.held_maps import cut_named
 from headstart.tasks.known import PLACED
 from headstart.tasks.placed import stacked
@@ -184,9 +187,15 @@ def test_networks_are_not_ranked_for_masks_and_boxes() -> None:
 def test_other_commands_say_that_they_do_not_take_such_a_model(
     fitted: Fit, run: Callable[..., tuple[int, str, str]], scenes: Path
 ) -> None:
-    code, _, errors = run("export", fitted("segment")[1], "--to", "onnx")
+    code, _, errors = run("export", fitted("detect")[1], "--to", "onnx")
     assert code == 1
     assert "whose answers lie in the picture" in errors
+    code, _, errors = run("export", fitted("segment")[1], "--to", "onnx", "--int8")
+    assert code == 2
+    assert "--int8 is not of a model of masks" in errors
+    code, _, errors = run("export", fitted("segment")[1], "--to", "torch")
+    assert code == 2
+    assert "one of onnx, openvino" in errors
     code, _, errors = run("rank", scenes, "--task", "segment")
     assert code == 2
     assert "rank does not take --task segment" in errors
@@ -204,3 +213,60 @@ def test_marks_of_different_lengths_are_filled_up() -> None:
     marks = stacked(each, {"score": -1})
     assert marks["score"].tolist() == [[0.5, -1, -1], [0.9, 0.1, 0.3]]
     assert marks["n"].tolist() == [1, 3]
+
+
+@pytest.mark.parametrize(("to", "head"), [("openvino", "pointwise"), ("onnx", "decoder")])
+def test_an_export_of_masks_says_what_predict_says(
+    to: str, head: str, fitted: Fit, scenes: Path, tmp_path: Path, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    """The graph on the pixels, its loader on the files, and the loader's masks as the command's."""
+    found, folder = fitted("segment")
+    if head == "pointwise":
+        kept = closed_form(found)
+        folder = tmp_path / "closed"
+        save(kept, folder, "scenes", "headstart fit scenes --task segment")
+    out = tmp_path / "export"
+    code, text, errors = run("export", folder, "--to", to, "-o", out, "--data", scenes / "test" / "images", "--json")
+    assert code == 0, errors
+    record = json.loads(text)
+    assert record["label_agreement"] > 0.9999
+    assert record["loader"]["labels"] > 0.9999
+    assert json.loads((out / "export.json").read_text())["about"]["names"] == ["ground", "ball", "box"]
+    files = sorted((scenes / "test" / "images").iterdir())[:3]
+    done = subprocess.run(
+        [sys.executable, "-I", out / "predict.py", *files, "--masks", tmp_path / "masks"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    model = shipped.unpack(read_bundle(folder))
+    for one, own in zip(json.loads(done.stdout), said(model, list_images(files)), strict=True):
+        assert np.mean(np.asarray(Image.open(one["mask"])) == own.answer) > 0.999
+        assert one["classes"]["ball"] == pytest.approx((np.asarray(own.answer) == 1).mean(), abs=1e-3)
+
+
+def closed_form(found: placed.Fitted) -> placed.Fitted:
+    """The same fit with the head in closed form instead of the decoder."""
+    views = placed.views_of(found.seen, found.options)
+    few = replace(views, groups=np.zeros(len(views), np.int64))  # of one group nothing is held out to choose a decoder
+    taught = found.task.learn(few, found.plan.train[:8], placed.how_of(found.options, placed.QUIET))
+    assert taught.head.described()["kind"] == "pointwise"
+    return replace(found, taught=taught)
+
+
+def test_an_export_whose_masks_differ_is_refused() -> None:
+    from headstart.data.placing import numbers_in
+    from headstart.errors import HeadstartError
+    from headstart.export.agreement import Ran
+    from headstart.export.formats import format_of
+    from headstart.story.export_masks import recorded, wrong
+
+    scores = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
+    masks = [numbers_in(one, (40, 50)) for one in scores]
+    assert wrong(masks, scores).tolist() == [0, 0]
+    masks[1][:, :5] += 1
+    assert wrong(masks, scores).tolist() == [0, 0.1]
+    ran = Ran(scores, 0.1, 1.0, scores[:0], (), {}, "1.0")
+    with pytest.raises(HeadstartError, match=r"of a picture 10\.00% of the pixels are of another class"):
+        recorded(format_of("onnx"), "2 images", masks, ran, 1)
+    assert recorded(format_of("onnx"), "2 images", masks[:1], replace(ran, answers=scores[:1]), 1)["loader"] is None

@@ -1,4 +1,4 @@
-"""headstart: labelled images in; an honest, deployable model out: classes, several labels, measured values, oddities.
+"""headstart: images with their truth in; an honest, deployable model out, of classes, values, oddities, masks, boxes.
 
 >>> from headstart import TransferClassifier
 >>> model = TransferClassifier().fit("photos/")  # doctest: +SKIP
@@ -21,10 +21,12 @@ from headstart.errors import (
 )
 
 if TYPE_CHECKING:
+    from headstart.estimators.box_detector import TransferDetector
     from headstart.estimators.classifier import TransferClassifier
     from headstart.estimators.detector import AnomalyDetector
     from headstart.estimators.recogniser import TransferRecogniser
     from headstart.estimators.regressor import TransferRegressor
+    from headstart.estimators.segmenter import TransferSegmenter
     from headstart.estimators.tagger import TransferTagger
     from headstart.trunk.backbone import open_backbone
 
@@ -32,8 +34,10 @@ __version__ = "0.1.0"
 ESTIMATORS = {  # -> the file of `estimators/` that has it
     "AnomalyDetector": "detector",
     "TransferClassifier": "classifier",
+    "TransferDetector": "box_detector",
     "TransferRecogniser": "recogniser",
     "TransferRegressor": "regressor",
+    "TransferSegmenter": "segmenter",
     "TransferTagger": "tagger",
 }
 __all__ = [
@@ -46,8 +50,10 @@ __all__ = [
     "OptionError",
     "OutputError",
     "TransferClassifier",
+    "TransferDetector",
     "TransferRecogniser",
     "TransferRegressor",
+    "TransferSegmenter",
     "TransferTagger",
     "__version__",
     "open_backbone",

@@ -45,12 +45,18 @@ def export(given: argparse.Namespace) -> None:
     format_of(given.to)
     if not 0 <= given.max_drop <= 100:
         raise OptionError(f"--max-drop {given.max_drop:g}: points of the accuracy, from 0 to 100")
+    from headstart.files.bundle import read_bundle
     from headstart.story.export import Asked
     from headstart.story.export import export as story
+    from headstart.story.export_masks import export_masks
 
     asked = Asked(given.to, given.output, given.data, given.any_size, given.force, given.int8, given.max_drop)
+    bundle = read_bundle(given.model)
     with watching(tell) as watch:
-        found = story(given.model, asked, watch)
+        if bundle.manifest.get("task") == "segment":
+            found = export_masks(bundle, asked, watch)
+        else:
+            found = story(given.model, asked, watch)
     for note in found.notes:
         tell(f"note: {note}")
     if given.json:

@@ -43,7 +43,7 @@ def fit(given: argparse.Namespace, table: Table, options: Options, own: dict[str
     command = shlex.join(typed(given.data, given.output, own | {"task": table.task}, options, publish.handed_on))
     with watching(tell) as watch:
         fitted = placed.fit(PLACED[table.task], table, options, watch)
-        found = placed_publish.save(fitted, folder, Path(given.data).resolve().name, command)
+        found = placed_publish.save(fitted, folder, Path(given.data).resolve().name, command, given.data)
     if given.json:
         say_json(found | {"model": str(folder)})
         return

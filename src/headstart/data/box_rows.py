@@ -54,10 +54,10 @@ def found_of(where: str, read: Read) -> Found:
     pictures = sorted(read.pictures, key=lambda p: p.name.encode("utf-8", "surrogatepass"))
     shapes = [_shape(picture, read.remarks) for picture in pictures]
     scaled = _scaled(pictures, shapes, read.remarks)
-    _check_shares(where, pictures, read)
+    check_shares(where, pictures, read)
     _note_turned(pictures, shapes, read.remarks)
     boxes = [
-        None if picture.boxes is None or shape is None else list(_checked(picture, shape, scaled, read.remarks))
+        None if picture.boxes is None or shape is None else list(checked(picture, shape, scaled, read.remarks))
         for picture, shape in zip(pictures, shapes, strict=True)
     ]
     names = _classes(where, pictures, boxes, read)
@@ -181,7 +181,7 @@ def _turned(edges: Edges, shape: Shape, turn: int) -> Edges:
 # Each box
 
 
-def _check_shares(where: str, pictures: Sequence[Annotated], read: Read) -> None:
+def check_shares(where: str, pictures: Sequence[Annotated], read: Read) -> None:
     """What are shares and what px, changed in place where numbers show that it is the other. Raises DataError where
     most pictures have px instead of shares."""
     stated = [picture for picture in pictures if picture.boxes]
@@ -223,7 +223,7 @@ def _are_px(boxes: Sequence[Marked]) -> bool:
     return any(abs(value) > TOO_LARGE for box in boxes for value in box[1:5])
 
 
-def _checked(picture: Annotated, shape: Shape, scaled: set[bool], remarks: Remarks) -> Iterator[Marked]:
+def checked(picture: Annotated, shape: Shape, scaled: set[bool], remarks: Remarks) -> Iterator[Marked]:
     """The boxes that are left, within the picture."""
     seen = set()
     for box in _in_picture(picture, shape, scaled):

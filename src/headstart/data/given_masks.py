@@ -1,7 +1,7 @@
 """Masks that a program hands over: a path, an array of class numbers or a Pillow image for each picture, None for none.
 
 An array (height, width) is of the upright picture, 255 is void. Masks of 0 and 255 alone, and of True and False, have
-two classes.
+two classes. Where no names are given, the classes are the numbers that occur.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from headstart.data.given import Labels, is_missing
+from headstart.data.given import Labels, classes_of, is_missing
 from headstart.data.mask_classes import Classes, classes_given, classes_seen
 from headstart.data.mask_files import Values, mask_bytes, number_of, values_of
 from headstart.data.mask_text import Drawn
 from headstart.data.placing import VOID
+from headstart.data.tree import some
 from headstart.errors import DataError, ImageError
 
 
@@ -34,7 +35,9 @@ def masks_given(given: object, classes: str | Sequence[str] | None = None) -> La
         raise DataError("none of the images has a mask: give a path or an array (height, width) for some of them")
     named, _ = classes_seen(sorted(keys), None if classes is None else classes_given(classes, "classes"), "the program")
     texts = tuple("" if one is None else _text(*one, named, position) for position, one in enumerate(entries))
-    return Labels(texts, "str", np.array(named.names, object), (), "segment", named.names)
+    numbers = classes is None and all(map(str.isdecimal, named.names))
+    kind = "int" if numbers else "str"
+    return Labels(texts, kind, classes_of(named.names, kind), (), "segment", named.names)
 
 
 def _entry(one: Any, position: int) -> tuple[str | None, Values] | None:
@@ -69,7 +72,10 @@ def _text(path: str | None, values: Values, named: Classes, position: int) -> st
         key = values.key(code, named.meant)
         number = number_of(key, named.meant)
         if number is None:
-            raise DataError(f"mask {position} holds {key} in {n:,} px, which is no class of {named.where}")
+            raise DataError(
+                f"mask {position} holds {key} in {n:,} px, which stands for none of the {len(named.names)} classes "
+                f"({some(named.names)}): name all of them, or make it 255, which is void"
+            )
         numbers[values.codes == code] = number
         if number != VOID:
             pixels[number] = pixels.get(number, 0) + n

@@ -14,8 +14,8 @@ from sklearn.utils.validation import check_is_fitted
 from headstart.data.given import Labels, classes_of
 from headstart.data.table import Table, list_images, read_table, table_of
 from headstart.errors import BundleError, DataError
-from headstart.files.bundle import check_writable
-from headstart.ship.package import Loaded
+from headstart.files.bundle import Bundle, check_writable, read_bundle
+from headstart.ship.package import Loaded, unpack
 from headstart.ship.predict import Predictions, predict
 from headstart.ship.stretches import Taken
 from headstart.story import pipeline, publish
@@ -38,6 +38,8 @@ LOADS = {
     "regress": "TransferRegressor",
     "anomaly": "AnomalyDetector",
     "recognise": "TransferRecogniser",
+    "segment": "TransferSegmenter",
+    "detect": "TransferDetector",
 }
 
 
@@ -111,12 +113,7 @@ class Fit:
     def save(self, folder: str | Path, force: bool, made_by: str) -> dict[str, Any]:
         """Judge and write what was learned."""
         if self.learned is None:
-            if self.model.bundle:
-                raise DataError("a loaded model is saved already: copy its folder")
-            raise DataError(
-                "a model that was pickled has left behind what it learned from, and cannot be judged and saved: save "
-                "the estimator that was fitted, or fit again"
-            )
+            raise left_behind(self.model.bundle is not None)
         check_writable(folder)
         if not force:
             check_replaceable(folder, self.learned.seen.table)
@@ -187,15 +184,32 @@ def fit_of(estimator: Any) -> Fit:
 
 def loaded(kind: Any, folder: str | Path, task: Task) -> Any:
     """An estimator of this kind with a saved model of its task, compiled. Raises BundleError."""
-    model = pipeline.load(folder)
-    if model.task.name != task.name:
-        other = LOADS.get(model.task.name)
-        remedy = f"load it by {other}.load" if other else f"use it by headstart predict {folder}"
-        raise BundleError(f"{folder} is a model of the task {model.task.name!r} and not of {task.name!r}: {remedy}")
+    bundle = read_bundle(folder)
+    check_task(bundle, task.name)
+    model = unpack(bundle)
     found = kind(backbone=model.backbone.name, precision=model.precision)
     found._fit = Fit(model, None)
     found._fit.compiled()
     return found
+
+
+def check_task(bundle: Bundle, task: str) -> None:
+    """Raises BundleError for a model of another task, with the class that loads it."""
+    own = str(bundle.manifest.get("task", "classify"))
+    if own != task:
+        other = LOADS.get(own)
+        remedy = f"load it by {other}.load" if other else "this release does not know it; take a newer one of headstart"
+        raise BundleError(f"{bundle.folder} is a model of the task {own!r} and not of {task!r}: {remedy}")
+
+
+def left_behind(was_loaded: bool) -> DataError:
+    """What is said where a model has nothing to be judged by."""
+    if was_loaded:
+        return DataError("a loaded model is saved already: copy its folder")
+    return DataError(
+        "a model that was pickled has left behind what it learned from, and cannot be judged and saved: save the "
+        "estimator that was fitted, or fit again"
+    )
 
 
 def takes_images(tags: Any) -> Any:

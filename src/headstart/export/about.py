@@ -7,13 +7,36 @@ from typing import Any
 
 from headstart.export.answers import OUTPUTS, further_of, rule_of
 from headstart.ship.package import Loaded, versions
+from headstart.ship.placed import Placed
 
 
 def about(model: Loaded, name: str, any_size: bool) -> dict[str, Any]:
     """JSON-ready: all that is needed to feed the graph and to read its answers, and where the weights come from."""
-    backbone, more = model.backbone, further_of(model.head)
+    more = further_of(model.head)
     further = {} if more is None else {"further": {"type": "float32", **asdict(more)}}
     manifest = model.bundle.manifest if model.bundle else {}
+    output = {"name": "answers", "type": "float32", "axes": ["image", "name"], "what": OUTPUTS[model.task.name]}
+    return {
+        **_fed(model, name, any_size),
+        "output": output,
+        **further,
+        "rule": {what: list(values) for what, values in rule_of(model).items()},
+        "calibration": manifest.get("calibration", {}).get("method", model.task.calibration),
+        **_made_of(model),
+    }
+
+
+def about_masks(model: Placed, name: str) -> dict[str, Any]:
+    """The same of a model of masks: its output are scores of the classes, whose largest is taken once they are enlarged
+    to the picture."""
+    axes = ["image", "name", "row", "column"]
+    output = {"name": "scores", "type": "float32", "axes": axes, "what": "logits at the cells of a grid on the picture"}
+    return {**_fed(model, name, False), "output": output, **_made_of(model)}
+
+
+def _fed(model: Loaded | Placed, name: str, any_size: bool) -> dict[str, Any]:
+    """What the graph takes."""
+    backbone = model.backbone
     return {
         "made_by": f"headstart {versions().get('headstart', '')}".strip(),
         "model": name,
@@ -25,12 +48,15 @@ def about(model: Loaded, name: str, any_size: bool) -> dict[str, Any]:
             "axes": ["image", "height", "width", "RGB"],
             "size": None if any_size else list(backbone.preprocess.size),
         },
-        "output": {"name": "answers", "type": "float32", "axes": ["image", "name"], "what": OUTPUTS[model.task.name]},
-        **further,
         "any_size": any_size,
         "preprocess": backbone.preprocess.to_json(),
-        "rule": {what: list(values) for what, values in rule_of(model).items()},
-        "calibration": manifest.get("calibration", {}).get("method", model.task.calibration),
+    }
+
+
+def _made_of(model: Loaded | Placed) -> dict[str, Any]:
+    """Where the network and its weights come from."""
+    backbone, manifest = model.backbone, model.bundle.manifest if model.bundle else {}
+    return {
         "network": backbone.name,
         "weights": backbone.weights_source,
         "weights_chain": list(backbone.chain),

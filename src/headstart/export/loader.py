@@ -1,6 +1,7 @@
 """The program that lies beside an export: predict.py, which needs its runtime, NumPy and Pillow alone.
 
-It is put together from the texts in `loaders/`: one that opens the format, and one for all. The decoder is headstart's
+It is put together from the texts in `loaders/`: one that opens the format, one for all, and one
+of what is answered. The decoder is headstart's
 own rule (`data/images.py`) written once more, since neither of them may need the other; the check of every export runs
 both on the user's pictures (`agreement.py`).
 """
@@ -13,12 +14,14 @@ from importlib import resources
 from headstart.export.format import Format
 
 CHECK = "check"  # the program of the check
+ANSWERS, MASKS = "answers", "masks"  # what is made of a graph's output: one answer a picture, or one a pixel
 
 
-def program(of: Format) -> str:
-    """The text of predict.py."""
+def program(of: Format, answers: str = ANSWERS) -> str:
+    """The text of predict.py; `answers`: the text that says what is made of the graph's output."""
     opener = text(of.opener).strip()
     named = {"@PACKAGES@": of.runtime, "@FILE@": of.file, "@OPENER@": f"\n{opener}\n"}
+    named |= {"@ANSWERS@": text(answers), "@IMPORTS@": "import argparse\n" if answers == MASKS else ""}
     found = text("predict")
     for mark, value in named.items():
         found = found.replace(mark, value)

@@ -176,6 +176,7 @@ TELLING = Telling(
         "Find things in new images, and write a row for each box:",
         "Measure it on other images with their boxes:",
         "folder/",
+        "TransferDetector",
         more=(
             ("Pictures with the boxes drawn on them:", "headstart predict {model} images/ --explain drawn/"),
             ("In COCO's form:", "headstart predict {model} images/ -o boxes.coco.json"),

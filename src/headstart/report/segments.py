@@ -188,6 +188,7 @@ TELLING = Telling(
         "Answer for new images: the share of each class, and with --masks a PNG of class numbers for each:",
         "Measure it on other images with their masks:",
         "folder/",
+        "TransferSegmenter",
         more=(
             ("Masks as files:", "headstart predict {model} images/ --masks masks/"),
             ("Pictures with the masks drawn on them:", "headstart predict {model} images/ --explain drawn/"),

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.data import images
+from headstart.data.given import kind_of
 from headstart.data.preprocess import Preprocess
 from headstart.data.table import Table
 from headstart.errors import BundleError, HeadstartError, ImageError
@@ -34,7 +35,8 @@ NOTHING = np.empty(0, np.float32)
 
 @dataclass(frozen=True, eq=False)
 class Placed:
-    """A saved model of this kind, ready to be compiled."""
+    """A saved model of this kind, ready to be compiled; `kind`: what the names of its classes stand for, a key of
+    `given.KINDS`."""
 
     bundle: Bundle | None
     backbone: Backbone
@@ -43,6 +45,7 @@ class Placed:
     names: tuple[str, ...]
     rule: Rule
     precision: str
+    kind: str = "str"
 
     @property
     def frame(self) -> Size:
@@ -115,7 +118,8 @@ def unpack(bundle: Bundle) -> Placed:
         raise BundleError(f"{bundle.folder} cannot be used as a model: {reason}; run `headstart fit` again") from None
     rule = {name: tuple(map(float, values)) for name, values in manifest.get("rule", {}).items()}
     precision = str(manifest.get("precision", "auto"))
-    return Placed(bundle.without_tensors(), backbone, task, head, names, rule, precision)
+    kind = kind_of(names, str(manifest.get("class_type", "str")))
+    return Placed(bundle.without_tensors(), backbone, task, head, names, rule, precision, kind)
 
 
 def _check_maps(head: PlacedHead, backbone: Backbone) -> None:

@@ -137,7 +137,7 @@ def export(folder: str | Path, asked: Asked, watch: Watcher = QUIET) -> Exported
     data = str(bundle.manifest.get("data_fingerprint", ""))
     check_folder(place, data, asked.force)
     found: dict[str, Any] = {}
-    with _scratch() as scratch:
+    with scratch_folder() as scratch:
         held = held_out(bundle, asked.data)
         held = int8.shared_out(held) if asked.int8 else held
         truth = truth_of(model, held, scratch, watch)
@@ -156,7 +156,7 @@ def export(folder: str | Path, asked: Asked, watch: Watcher = QUIET) -> Exported
 
 
 @contextmanager
-def _scratch() -> Iterator[Path]:
+def scratch_folder() -> Iterator[Path]:
     """A folder for a while. Raises OutputError where the disk with the system's temporary files takes no more."""
     try:
         with tempfile.TemporaryDirectory(prefix="headstart-") as place:
@@ -189,7 +189,7 @@ def truth_of(model: Loaded, held: HeldOut, scratch: Path, watch: Watcher = QUIET
         more = further(model.head, predict_with_features(model, few, plainly)[1])
     here = compile_trunk(model.backbone, model.precision)
     as_here = (here.precision, _asked(model, held, here, watch)) if here.precision != "f32" else None
-    return Truth(held, pixels, answers, as_here, _files(held, scratch / "files"), more)
+    return Truth(held, pixels, answers, as_here, files_of(held, scratch / "files"), more)
 
 
 def _asked(model: Loaded, held: HeldOut, engine: Any, watch: Watcher) -> Answers:
@@ -197,7 +197,7 @@ def _asked(model: Loaded, held: HeldOut, engine: Any, watch: Watcher) -> Answers
     return plain_of(found.answers).astype(np.float32)
 
 
-def _files(held: HeldOut, folder: Path) -> tuple[Path, ...]:
+def files_of(held: HeldOut, folder: Path) -> tuple[Path, ...]:
     """The first images as files of their own, since they may lie in archives."""
     folder.mkdir()
     found = []
@@ -224,11 +224,11 @@ def converted(model: Loaded, of: Format, said: Mapping[str, Any], any_size: bool
         if lacks_memory(error):
             raise
         raise HeadstartError(
-            f"{model.backbone.name} cannot be converted to {of.name} ({_why(error)}): try another --to"
+            f"{model.backbone.name} cannot be converted to {of.name} ({why_not(error)}): try another --to"
         ) from error
 
 
-def _why(error: BaseException) -> str:
+def why_not(error: BaseException) -> str:
     """What lies at the bottom of a converter's error, whose first lines say where it was."""
     while error.__cause__ is not None:
         error = error.__cause__
@@ -299,6 +299,13 @@ def recorded(of: Format, truth: Truth, ran: Ran, found: Compared, size: int) -> 
         "any_size": ran.answers is None,
         "checked_on": truth.held.said,
         **found.to_json(),
+        **timed(of, ran),
+    }
+
+
+def timed(of: Format, ran: Ran) -> dict[str, Any]:
+    """How fast it was, in which runtime, and when."""
+    return {
         "latency_ms": None if np.isnan(ran.latency) else round(1000 * ran.latency, 3),
         "images_per_second": None if np.isnan(ran.rate) else round(ran.rate, 2),
         "batch": BATCH,

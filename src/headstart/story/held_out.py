@@ -74,17 +74,19 @@ def held_out(bundle: Bundle, data: str | None, most: int = MOST, seed: int = 0) 
 
 def _table_of(bundle: Bundle, data: str | None) -> Table:
     task, words = str(bundle.manifest.get("task", "classify")), words_of(bundle)
-    label, good = (_of_option(words, option) for option in ("--label", "--good"))
+    label, good, classes = (_of_option(words, option) for option in ("--label", "--good", "--classes"))
+
+    def read(place: str | Path) -> Table:
+        return read_table(place, min_classes=1, task=task, label=label, good=good, classes=classes)
+
     if data is not None:
         try:
-            return read_table(data, min_classes=1, task=task, label=label, good=good)
+            return read(data)
         except DataError:
             if not Path(data).exists():
                 raise
             return list_images([data])
-    return own_images(
-        bundle, lambda place: read_table(place, min_classes=1, task=task, label=label, good=good), CHECKED
-    )[1]
+    return own_images(bundle, read, CHECKED)[1]
 
 
 def _of_option(words: list[str], option: str) -> str | None:

@@ -61,6 +61,24 @@ class Seen:
 
 
 @dataclass(frozen=True, eq=False)
+class Learned:
+    """A model that has learned and is not judged yet. `seen`: the images as the frozen network sees them."""
+
+    task: PlacedTask
+    seen: Seen
+    plan: Plan
+    taught: Taught
+    seconds: dict[str, float]
+    options: Options
+
+    @property
+    def backbone(self) -> Backbone:
+        """The network of the model: the one that was tuned, where one was."""
+        tuned: Backbone | None = self.taught.backbone
+        return tuned or self.seen.backbone
+
+
+@dataclass(frozen=True, eq=False)
 class Against:
     """What the model is held against on the same images: a model that never looks, or the frozen one."""
 
@@ -88,15 +106,28 @@ class Fitted:
 
 def fit(task: PlacedTask, table: Table, options: Options, watch: Watcher = QUIET) -> Fitted:
     """Learn, then prove. Raises HeadstartError."""
+    return prove(learn(task, table, options, watch), watch)
+
+
+def learn(task: PlacedTask, table: Table, options: Options, watch: Watcher = QUIET, hold_out: bool = True) -> Learned:
+    """A model that is not judged yet; `hold_out`: of many images a fifth does not teach and judges. Raises
+    HeadstartError."""
     clock = Clock()
     check(options, trained=True)
     refuse_others(task.name, options)
     seen = look(task, table, options, watch, clock)
-    plan = plan_of(seen, options.seed)
+    plan = plan_of(seen, options.seed, hold_out)
     with clock("learn"):
         taught = task.learn(views_of(seen, options, watch), plan.train, how_of(options, watch))
+    return Learned(task, seen, plan, taught, clock.seconds, options)
+
+
+def prove(learned: Learned, watch: Watcher = QUIET) -> Fitted:
+    """The headline, beside a model that never looks. Raises DataError where nothing can judge."""
+    task, frozen, plan, options = learned.task, learned.seen, learned.plan, learned.options
+    taught, clock = learned.taught, Clock(learned.seconds)
     with clock("judge"):
-        frozen, seen = seen, seen_by(seen, taught, options, watch)
+        seen = seen_by(frozen, taught, options, watch)
         rows, marks = judged(task, seen, frozen, plan, taught, options, watch)
         score = task.score(marks, seen.targets.names, seen.groups[rows], options.seed)
         validation = None
@@ -165,11 +196,11 @@ def sizes_that_teach(table: Table, most: int = 64) -> Ints:
     return np.array(found, dtype=np.int64)
 
 
-def plan_of(seen: Seen, seed: int) -> Plan:
-    """The user's own parts; else folds of few images, and a held-out fifth of more."""
+def plan_of(seen: Seen, seed: int, hold_out: bool = True) -> Plan:
+    """The user's own parts; else folds of few images, and a held-out fifth of more, where `hold_out` allows it."""
     splits, strata, hashes = seen.table.splits, seen.targets.strata, seen.features.hashes
     plan = make_plan(splits, strata, seen.groups, hashes, seed, may_hold_out=False)
-    if plan.judge is not None or len(plan.train) <= FEW:
+    if plan.judge is not None or len(plan.train) <= FEW or not hold_out:
         return plan
     n = round(1 / HELD_OUT)
     keys = [hashes[row] for row in plan.train]

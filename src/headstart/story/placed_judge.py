@@ -14,12 +14,14 @@ from headstart.judge.marks import Score
 from headstart.ship.placed import Placed, Said, predict
 from headstart.story.opening import QUIET, Watcher
 from headstart.tasks.placed import stacked
+from headstart.trunk.engine import Engine
 
 
 def evaluate(
-    model: Placed, table: Table, watch: Watcher = QUIET, seed: int = 0
+    model: Placed, table: Table, watch: Watcher = QUIET, seed: int = 0, engine: Engine | None = None
 ) -> tuple[Score, tuple[str, ...], list[tuple[str, str]]]:
-    """(score, how odd pictures were read, (name, reason) of those that cannot be). Raises DataError where none can."""
+    """(score, how odd pictures were read, (name, reason) of those that cannot be). `engine`: the
+    model's, if it is compiled already. Raises DataError where none can."""
     table = table.take(np.asarray(table.labels != "", dtype=bool))
     targets = model.task.targets(table, model.names)
     rows: list[int] = []
@@ -33,7 +35,7 @@ def evaluate(
         rows.append(said.row)
         each.append(model.task.marks(targets, said.row, said.answer, model.rule))
 
-    notes = predict(model, table, done, progress=watch.bar("network", len(table)))
+    notes = predict(model, table, done, engine, watch.bar("network", len(table)))
     if not each:
         first = f"; the first, {unread[0][0]}: {unread[0][1]}" if unread else ""
         raise DataError(f"none of {len(table)} images can be read{first}")

@@ -25,6 +25,7 @@ from headstart.files.cells import csv_bytes
 from headstart.report.page import MAX_JPEG_BYTES
 from headstart.ship.package import versions
 from headstart.ship.placed import pack
+from headstart.story import whereabouts
 from headstart.story.account import network_told
 from headstart.story.placed import FOLDS, Fitted, answers
 from headstart.story.publish import handed_on, public, without_place
@@ -64,8 +65,9 @@ def with_truths_kept(table: Table) -> Table:
     return replace(table, labels=labels)
 
 
-def save(fitted: Fitted, folder: Path, title: str, command: str) -> dict[str, Any]:
-    """Write the bundle; returns the content of metrics.json. Raises OutputError."""
+def save(fitted: Fitted, folder: Path, title: str, command: str, data: str | None = None) -> dict[str, Any]:
+    """Write the bundle; returns the content of metrics.json. `data`: where the images are, remembered on this machine
+    and not in the bundle. Raises OutputError."""
     seen, taught = fitted.seen, fitted.taught
     names = seen.targets.names
     manifest, config, tensors = pack(fitted.task, seen.backbone, taught.head, names, taught.rule, seen.engine.precision)
@@ -76,6 +78,7 @@ def save(fitted: Fitted, folder: Path, title: str, command: str) -> dict[str, An
         rows = [str(n) for n in seen.table.names]
         labels = [str(text) for text in with_truths_kept(seen.table).labels]
         fingerprint = write_split(split, rows, seen.features.hashes, labels, used, seen.groups)
+        manifest |= {"class_type": seen.table.kind} if seen.table.kind != "str" else {}
         manifest |= {"data_fingerprint": fingerprint, "versions": dict(versions())}
         run = {
             "command": command,
@@ -88,15 +91,17 @@ def save(fitted: Fitted, folder: Path, title: str, command: str) -> dict[str, An
             "images_through_the_network": seen.features.n_forward,
             "seconds": found["seconds"],
         }
-        data = report_data(fitted, folder, title, command, fingerprint, run["created"])
+        page = report_data(fitted, folder, title, command, fingerprint, run["created"])
         files = {
             "split.parquet": split.read_bytes(),
-            "report.html": report.render_report(data).encode(),
-            "README.md": report.render_card(data).encode(),
+            "report.html": report.render_report(page).encode(),
+            "README.md": report.render_card(page).encode(),
             "duplicates.csv": csv_bytes(("set", "kind", "path", "split"), _copies(fitted)),
             "set_aside.csv": csv_bytes(("path", "reason"), seen.features.set_aside),
         }
         write_bundle(folder, manifest=manifest, config=config, metrics=found, run=run, tensors=tensors, files=files)
+        if data is not None:
+            whereabouts.remember(fingerprint, data, fitted.options.cache)
     return found
 
 
