@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from headstart.story.options import Options
     from headstart.story.placed import Fitted
 
+NUMBERS = ("count_error",)  # of scores: things a picture, no shares
 MOST = 20  # lines of one list on the terminal, a screen; --json has them all
 
 
@@ -63,11 +64,11 @@ def summary(fitted: Fitted, folder: Path, seconds: float) -> list[str]:
         "test folder": "your test images, used once",
         "validation folder": "your validation images, used once",
     }[fitted.plan.source]
-    lines = [entry(_named(name), f"{_told(score[name])}  n = {score.n:,}  ({where})")]
-    lines += [entry(_named(other), _told(found)) for other, found in score.estimates.items() if other != name]
+    lines = [entry(_named(name), f"{_told(name, score[name])}  n = {score.n:,}  ({where})")]
+    lines += [entry(_named(other), _told(other, found)) for other, found in score.estimates.items() if other != name]
     for one in fitted.against:
         called = task.constant_name if one.kind == "constant" else one.kind
-        lines.append(entry(called, f"{_told(one.score[name])}  n = {one.score.n:,}"))
+        lines.append(entry(called, f"{_told(name, one.score[name])}  n = {one.score.n:,}"))
     aside = len(fitted.seen.features.set_aside)
     if aside:
         lines.append(entry("set aside", f"{counted(aside, 'unreadable file')} (set_aside.csv)"))
@@ -78,12 +79,14 @@ def summary(fitted: Fitted, folder: Path, seconds: float) -> list[str]:
 
 
 def _named(name: str) -> str:
-    return name.replace("_", " ")
+    return {"map50": "mAP at IoU .5", "map": "mAP .5 to .95", "miou": "mean IoU"}.get(name, name.replace("_", " "))
 
 
-def _told(found: Interval) -> str:
+def _told(name: str, found: Interval) -> str:
     if found["value"] is None:
         return "not determined by these images"
+    if name in NUMBERS:
+        return f"{found['value']:6.3g}  [{found['low']:.3g}, {found['high']:.3g}]"
     return f"{found['value']:6.1%}  [{found['low']:.1%}, {found['high']:.1%}]"
 
 
@@ -173,7 +176,7 @@ def score_lines(score: Score) -> list[str]:
     """Every estimate with its interval."""
     width = max(len(name) for name in score.estimates)
     return [
-        f"{_named(name):<{width}}  {_told(found)}" + (f"  n = {score.n:,}" if k == 0 else "")
+        f"{_named(name):<{width}}  {_told(name, found)}" + (f"  n = {score.n:,}" if k == 0 else "")
         for k, (name, found) in enumerate(score.estimates.items())
     ]
 

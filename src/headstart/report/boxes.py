@@ -105,6 +105,7 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
         "n": count(row["n"]),
         "images": count(row["images"]),
         "drawing": figures.bar(est, "model"),
+        "shares": cells,
         "cells": [NOTHING if cell is None else full(cell) for cell in cells],
         "score": f"{row['score']:.2f}",
     }

@@ -79,7 +79,7 @@ MEASURES = {
     "pixel_accuracy": Measure("pixel accuracy", "Share of the pixels that are named rightly"),
     "boundary_f1": Measure("boundary F1", "F1 of boundaries found where they are, mean of the classes"),
     "map50": Measure(
-        "mAP at IoU .5",
+        "mean average precision",
         "Average precision of each class's boxes, of which one counts as found where it has half in common with a true "
         "one, mean of the classes",
     ),
