@@ -86,7 +86,8 @@ class Store:
                     write_whole(self.folder / MADE_BY, lambda path: path.write_text(self._made_by))
                 return act()
             except OSError as error:
-                if not (left and isinstance(error, FileNotFoundError)):
+                # cleared between two steps; mkdir says "exists" of a folder that went before it looked again
+                if not (left and isinstance(error, FileNotFoundError | FileExistsError)):
                     reason = f"the cache {self.root} cannot be written ({why(error)}): choose another with --cache"
                     raise OutputError(reason) from None
         raise AssertionError
