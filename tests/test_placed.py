@@ -179,6 +179,27 @@ def test_what_has_no_effect_is_refused(
     assert not (tmp_path / "model").exists()
 
 
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [("detect", "--masks m"), ("detect", "-o a.parquet"), ("segment", "-o a.parquet"), ("segment", "-o a.coco.json")],
+)
+def test_what_cannot_be_written_is_refused_before_anything_is_asked(
+    fitted: Fit,
+    scenes: Path,
+    run: Callable[..., tuple[int, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    task: str,
+    words: str,
+) -> None:
+    folder = fitted(task)[1]
+    monkeypatch.chdir(tmp_path)
+    code, _, errors = run("predict", folder, scenes / "test" / "images", *words.split())
+    assert code == 2
+    assert len(errors.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
 def test_networks_are_not_ranked_for_masks_and_boxes() -> None:
     with pytest.raises(OptionError, match="--backbone auto ranks classifiers"):
         placed.refuse_others("segment", Options(backbone="auto"))

@@ -187,6 +187,7 @@ def predict(given: argparse.Namespace, bundle: Bundle, table: Table) -> None:
     from headstart.ship.placed_files import Drawer, write_records
 
     model = unpack(bundle)
+    _check_outputs(given, model)
     tell_notes(table)
     drawer = Drawer(model, table, given.masks, given.explain)
     records: list[dict[str, Any]] = []
@@ -205,6 +206,16 @@ def predict(given: argparse.Namespace, bundle: Bundle, table: Table) -> None:
     _hand_over(given, model, records, len(failed), write_records)
     if len(failed) == len(table):
         none_were_read(len(table), failed[0])
+
+
+def _check_outputs(given: argparse.Namespace, model: Placed) -> None:
+    """Raises OptionError now for what such a model cannot be written as."""
+    if given.masks and model.task.mask is None:
+        raise OptionError(f"--masks is of a model that segments, and {given.model} finds boxes: leave it out")
+    if given.output and given.output.lower().endswith(".parquet"):
+        raise OptionError(f"-o {given.output}: masks and boxes are written as .csv, .jsonl, .json or .coco.json")
+    if given.output and given.output.endswith(".coco.json") and model.task.mask is not None:
+        raise OptionError(f"-o {given.output} is of boxes, and {given.model} segments: take --masks FOLDER")
 
 
 def _hand_over(
