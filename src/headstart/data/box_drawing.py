@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from headstart.data import images
 from headstart.data.overlay import SIDE, as_jpeg
-from headstart.data.shapes import shape_of
+from headstart.data.shapes import upright_size
 
 # Told apart by all kinds of colour vision (Okabe and Ito 2008, Color Universal Design), without black; darker where
 # white words would not be read on them.
@@ -45,8 +45,8 @@ class Drawn:
 def draw_boxes(source: bytes | NDArray[Any], boxes: Sequence[Drawn], side: int = SIDE) -> bytes:
     """A JPEG with these boxes, the later above the earlier. side: px, the longer one at most. Raises ImageError."""
     shown = images.small(source, side)
-    size = source.shape[:2] if isinstance(source, np.ndarray) else shape_of(source).upright[::-1]
-    return as_jpeg(with_boxes(shown, (size[0], size[1]), boxes))
+    size = upright_size(source)
+    return as_jpeg(with_boxes(shown, size, boxes))
 
 
 def with_boxes(pixels: NDArray[np.uint8], size: tuple[int, int], boxes: Sequence[Drawn]) -> NDArray[np.uint8]:

@@ -42,7 +42,7 @@ from headstart.data.limits import DEFAULT_LIMITS, Limits
 from headstart.data.modes import samples_of, to_rgb
 from headstart.data.preprocess import Preprocess
 from headstart.data.resize import FILTERS, resized, thumbnail
-from headstart.data.upright import SIDEWAYS, orientation_of, turned
+from headstart.data.upright import orientation_of, turned
 from headstart.errors import ImageError
 
 DECODER_VERSION = 2  # part of the key of stored features: raise it with any change of the pixels that `load` gives
@@ -168,20 +168,6 @@ def size_of(source: bytes | NDArray[Any]) -> tuple[int, int]:
             return int(width), int(height)
         with Image.open(io.BytesIO(source), formats=FORMATS) as picture:
             return picture.size
-
-
-def upright_size(source: bytes | NDArray[Any]) -> tuple[int, int]:
-    """(height, width) in px of the picture as `load` turns it, from the header alone. Raises ImageError."""
-    width, height = size_of(source)
-    if isinstance(source, np.ndarray) or formats.is_dicom(source) or formats.is_heif(source):
-        return height, width
-    with decoding():
-        if source[:4] in tiff.MAGIC and (pages := tiff.pages(source)):
-            orientation = pages[0].one(tiff.ORIENTATION, 1)
-        else:
-            with Image.open(io.BytesIO(source), formats=FORMATS) as picture:
-                orientation = orientation_of(picture)
-    return (width, height) if orientation in SIDEWAYS else (height, width)
 
 
 def array_of(picture: Image.Image, limits: Limits = DEFAULT_LIMITS) -> NDArray[Any]:

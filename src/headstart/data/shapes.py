@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from headstart.data import formats, images, tiff
@@ -41,3 +44,9 @@ def shape_of(data: bytes) -> Shape:
         return Shape(size)
     with decoding(), Image.open(io.BytesIO(data), formats=FORMATS) as picture:
         return Shape(size, orientation_of(picture))
+
+
+def upright_size(source: bytes | NDArray[Any]) -> tuple[int, int]:
+    """(height, width) in px of a picture, encoded or an array, as it is displayed. Raises ImageError."""
+    width, height = images.size_of(source) if isinstance(source, np.ndarray) else shape_of(source).upright
+    return height, width

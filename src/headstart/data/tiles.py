@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +20,7 @@ from headstart.data import images
 from headstart.data.limits import DEFAULT_LIMITS
 from headstart.data.mask_text import drawn_in, mask_of
 from headstart.data.placing import Size, largest, tiles_of
-from headstart.data.shapes import shape_of
+from headstart.data.shapes import upright_size
 from headstart.data.sources import Source
 from headstart.data.table import Table
 from headstart.errors import ImageError
@@ -46,7 +45,7 @@ class Decoded:
             found = self._kept.pop(number, None)
             if found is None:
                 data = source.read()
-                found = images.small(data, max(1, *shape_of_any(data)))
+                found = images.small(data, max(1, *upright_size(data)))
             self._kept[number] = found
             while len(self._kept) > 1 and sum(one.nbytes for one in self._kept.values()) > CACHED_BYTES:
                 self._kept.popitem(last=False)
@@ -80,15 +79,6 @@ class Tiled:
     sizes: NDArray[np.int64]
 
 
-def shape_of_any(data: bytes | NDArray[Any]) -> Size:
-    """(height, width) px of a picture as it is displayed. Raises ImageError."""
-    if isinstance(data, np.ndarray):
-        width, height = images.size_of(data)
-        return height, width
-    width, height = shape_of(data).upright
-    return height, width
-
-
 def tiled(table: Table, tile: Size, overlap: float = 0.25) -> Tiled:
     """Each picture that is larger than LARGE times a tile of (height, width) px cut into tiles; the others as they are.
 
@@ -100,7 +90,7 @@ def tiled(table: Table, tile: Size, overlap: float = 0.25) -> Tiled:
     sizes = np.zeros((len(table), 2), np.int64)
     for row, source in enumerate(table.sources):
         try:
-            sizes[row] = size = shape_of_any(source.read())
+            sizes[row] = size = upright_size(source.read())
             DEFAULT_LIMITS.check_size(size[1], size[0])
             boxes = tiles_of(size, tile, overlap)
             large = len(boxes) > 1 and any(side > LARGE * most for side, most in zip(size, tile, strict=True))

@@ -15,8 +15,6 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-SIDEWAYS = (5, 6, 7, 8)  # height and width change places
-
 
 def orientation_of(picture: Image.Image) -> int:
     """The EXIF or XMP orientation, 1 to 8; 1 if there is none or it is nonsense."""

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from sklearn.utils.validation import check_is_fitted
 
 from headstart.data.given import Labels, classes_of
-from headstart.data.images import upright_size
+from headstart.data.shapes import upright_size
 from headstart.data.table import Table, list_images, table_of
 from headstart.data.teachable import check_teachable
 from headstart.errors import DataError, ImageError

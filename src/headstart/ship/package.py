@@ -45,6 +45,7 @@ Tensors = dict[str, dict[str, npt.NDArray[Any]]]
 
 Widths = Mapping[str, int]  # features of each block that the network gives
 NOTHING = np.empty(0, np.float32)
+WITHOUT_TOP = {"model_type": "timm_wrapper", "architectures": ["TimmWrapperModel"]}  # as transformers calls it
 PROBLEMS = {  # what transformers makes of a top's outputs: softmax, a sigmoid each, nothing
     "classify": "single_label_classification",
     "tag": "multi_label_classification",
@@ -78,15 +79,7 @@ def pack(
         "classes": list(names),
         "rule": {name: list(values) for name, values in rule.items()},
         "preprocess": backbone.preprocess.to_json(),
-        "backbone": {
-            "name": backbone.name,
-            "weights_source": backbone.weights_source,
-            "weights_hash": backbone.weights_hash,
-            "licence": backbone.licence,
-            "parameters": backbone.n_parameters,
-            "classifier": backbone.classifier,
-            "chain": list(backbone.chain),
-        },
+        "backbone": network_described(backbone),
         "precision": precision,
         "layer": _layer(backbone, head),
         "head": _described(task, head) | {"in_timm_view": same},
@@ -96,10 +89,23 @@ def pack(
     return manifest, timm_config(backbone, len(tops), tops) | _for_transformers(task), tensors
 
 
+def network_described(backbone: Backbone) -> dict[str, Any]:
+    """What the manifest says of a network."""
+    return {
+        "name": backbone.name,
+        "weights_source": backbone.weights_source,
+        "weights_hash": backbone.weights_hash,
+        "licence": backbone.licence,
+        "parameters": backbone.n_parameters,
+        "classifier": backbone.classifier,
+        "chain": list(backbone.chain),
+    }
+
+
 def _for_transformers(task: Task) -> dict[str, Any]:
     """What Hugging Face's transformers reads of config.json beside timm's words; timm passes it over."""
     if task.own is not None:
-        return {"model_type": "timm_wrapper", "architectures": ["TimmWrapperModel"]}
+        return dict(WITHOUT_TOP)
     kind = {"problem_type": PROBLEMS[task.name]} if task.name in PROBLEMS else {}
     return {"model_type": "timm_wrapper", "architectures": ["TimmWrapperForImageClassification"], **kind}
 
@@ -168,13 +174,18 @@ def _head(
     for part in parts:
         if part.block not in widths:
             raise ValueError(f"its head reads {part.block}, which the network does not give")
-    for name, t in tensors.items():
-        if t.dtype.kind == "f" and not np.isfinite(t).all():
-            raise ValueError(f"{name} of its head holds what is no finite number")
+    check_finite(tensors)
     width = sum(widths[part.block] for part in parts)
     if task.own is not None:
         return task.own.read(described, tensors, names, parts, width)
     return _of_layers(described, tensors, widths, len(names), task.link)
+
+
+def check_finite(tensors: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Raises ValueError for a head that holds what is no number."""
+    for name, t in tensors.items():
+        if t.dtype.kind == "f" and not np.isfinite(t).all():
+            raise ValueError(f"{name} of its head holds what is no finite number")
 
 
 def _of_layers(
@@ -241,9 +252,7 @@ def unpack(bundle: Bundle, task: Task | None = None) -> Loaded:
     except BundleError:
         raise
     except (*BROKEN, HeadstartError) as error:
-        raise BundleError(
-            f"{bundle.folder} cannot be used as a model: {_reason(error)}; run `headstart fit` again"
-        ) from None
+        raise unusable(bundle, error) from None
     kind = kind_of(classes, str(manifest.get("class_type", "str")))
     precision = str(manifest.get("precision", "auto"))
     return Loaded(bundle.without_tensors(), backbone, task, head, classes, rule, precision, kind, known, novelty)
@@ -284,10 +293,12 @@ def _check_size(backbone: Backbone) -> None:
         raise ValueError(f"{backbone.name} does not take an input of {size[0]} x {size[1]} px")
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, KeyError):
-        return f"{error} is missing"
-    return printable(" ".join(str(error).split())[:300]) or type(error).__name__
+def unusable(bundle: Bundle, error: Exception) -> BundleError:
+    """What is said of a bundle of which no model can be made."""
+    reason = f"{error} is missing" if isinstance(error, KeyError) else printable(" ".join(str(error).split())[:300])
+    return BundleError(
+        f"{bundle.folder} cannot be used as a model: {reason or type(error).__name__}; run `headstart fit` again"
+    )
 
 
 def _task(bundle: Bundle) -> Task:

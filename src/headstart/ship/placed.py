@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.data import images
 from headstart.data.given import kind_of
 from headstart.data.preprocess import Preprocess
+from headstart.data.shapes import upright_size
 from headstart.data.table import Table
 from headstart.errors import BundleError, HeadstartError, ImageError
 from headstart.files.bundle import HEAD, MODEL, Bundle
-from headstart.files.cells import printable
-from headstart.ship.package import Tensors
+from headstart.ship.package import NOTHING, WITHOUT_TOP, Tensors, check_finite, network_described, unusable
 from headstart.tasks.known import PLACED
 from headstart.tasks.placed import Answer, PlacedHead, PlacedTask, Size
 from headstart.tasks.task import Record, Rule
@@ -29,8 +28,6 @@ from headstart.trunk.engine import Engine, compile_trunk
 from headstart.trunk.features import note, notes_of, stream
 from headstart.trunk.network import Backbone, read_at
 from headstart.trunk.weights import BROKEN
-
-NOTHING = np.empty(0, np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,15 +70,7 @@ def pack(
         "classes": list(names),
         "rule": {name: list(values) for name, values in rule.items()},
         "preprocess": backbone.preprocess.to_json(),
-        "backbone": {
-            "name": backbone.name,
-            "weights_source": backbone.weights_source,
-            "weights_hash": backbone.weights_hash,
-            "licence": backbone.licence,
-            "parameters": backbone.n_parameters,
-            "classifier": backbone.classifier,
-            "chain": list(backbone.chain),
-        },
+        "backbone": network_described(backbone),
         "precision": precision,
         "head": {
             "maps": [{"block": layer.block, "shape": list(layer.shape)} for layer in head.maps],
@@ -89,8 +78,11 @@ def pack(
         },
         "calibration": {"method": "none"},
     }
-    config = timm_config(backbone, 0, ()) | {"model_type": "timm_wrapper", "architectures": ["TimmWrapperModel"]}
-    return manifest, config, {MODEL: timm_tensors(backbone, NOTHING, NOTHING), HEAD: head.tensors()}
+    return (
+        manifest,
+        timm_config(backbone, 0, ()) | WITHOUT_TOP,
+        {MODEL: timm_tensors(backbone, NOTHING, NOTHING), HEAD: head.tensors()},
+    )
 
 
 def unpack(bundle: Bundle) -> Placed:
@@ -106,16 +98,13 @@ def unpack(bundle: Bundle) -> Placed:
         backbone = read_at(backbone, [one["block"].removesuffix("/map") for one in described["maps"]])
         backbone = replace(backbone, ends=())
         own = bundle.tensors(HEAD)
-        for name, t in own.items():
-            if t.dtype.kind == "f" and not np.isfinite(t).all():
-                raise ValueError(f"{name} of its head holds what is no finite number")
+        check_finite(own)
         head = task.read(described, own, names, preprocess.size)
         _check_maps(head, backbone)
     except BundleError:
         raise
     except (*BROKEN, HeadstartError) as error:
-        reason = printable(" ".join(str(error).split())[:300]) or type(error).__name__
-        raise BundleError(f"{bundle.folder} cannot be used as a model: {reason}; run `headstart fit` again") from None
+        raise unusable(bundle, error) from None
     rule = {name: tuple(map(float, values)) for name, values in manifest.get("rule", {}).items()}
     precision = str(manifest.get("precision", "auto"))
     kind = kind_of(names, str(manifest.get("class_type", "str")))
@@ -176,7 +165,7 @@ def predict(
 def said_of(model: Placed, row: int, source: bytes | NDArray[Any], blocks: Mapping[str, Any]) -> Said:
     """What the model says of one image, of what the network says of it: block -> (1, feature). Raises BundleError where
     that is no number, ImageError where the size cannot be read."""
-    size = images.upright_size(source)
+    size = upright_size(source)
     output = model.head.outputs(blocks)[0]
     if np.isnan(output).any():
         raise BundleError(

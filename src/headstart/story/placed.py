@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from headstart.data import images
 from headstart.data.duplicates import DuplicateSet, find_duplicates, tie_groups
+from headstart.data.shapes import upright_size
 from headstart.data.splits import folds as stratified_folds
 from headstart.data.table import Table
 from headstart.data.targets import Targets
@@ -155,7 +156,7 @@ def look(task: PlacedTask, table: Table, options: Options, watch: Watcher, clock
         kept = replace(table.take(features.kept), notes=(*table.notes, *features.remarks))
         duplicates = find_duplicates(features.hashes, features.blocks[LAST], features.thumbnails)
         groups = tie_groups(len(kept), duplicates, kept.groups)
-        sizes = np.array([images.upright_size(kept.read(row)) for row in range(len(kept))], dtype=np.int64)
+        sizes = np.array([upright_size(kept.read(row)) for row in range(len(kept))], dtype=np.int64)
     return Seen(kept, backbone, engine, features, task.targets(kept, table.classes), sizes, duplicates, groups)
 
 
@@ -188,7 +189,7 @@ def sizes_that_teach(table: Table, most: int = 64) -> Ints:
     found, rows = [], table.teaching
     for row in rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(int))]:
         try:
-            found.append(images.upright_size(table.read(int(row))))
+            found.append(upright_size(table.read(int(row))))
         except ImageError:
             continue
     if not found:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import tempfile
 from dataclasses import asdict, replace
@@ -28,7 +27,7 @@ from headstart.ship.placed import pack
 from headstart.story import whereabouts
 from headstart.story.account import network_told
 from headstart.story.placed import FOLDS, Fitted, answers
-from headstart.story.publish import handed_on, public, without_place
+from headstart.story.publish import handed_on, run_of, without_place
 from headstart.trunk.engine import this_machine
 
 GALLERY = 12  # of the worst pictures; each is drawn twice, the truth and the answer
@@ -80,17 +79,7 @@ def save(fitted: Fitted, folder: Path, title: str, command: str, data: str | Non
         fingerprint = write_split(split, rows, seen.features.hashes, labels, used, seen.groups)
         manifest |= {"class_type": seen.table.kind} if seen.table.kind != "str" else {}
         manifest |= {"data_fingerprint": fingerprint, "versions": dict(versions())}
-        run = {
-            "command": command,
-            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "options": public(asdict(fitted.options)),
-            "recipe": [asdict(s) for s in settings(fitted)],
-            "machine": asdict(this_machine()),
-            "engine": seen.engine.name,
-            "precision": seen.engine.precision,
-            "images_through_the_network": seen.features.n_forward,
-            "seconds": found["seconds"],
-        }
+        run = run_of(command, fitted.options, settings(fitted), seen.engine, seen.features, found["seconds"])
         page = report_data(fitted, folder, title, command, fingerprint, run["created"])
         files = {
             "split.parquet": split.read_bytes(),

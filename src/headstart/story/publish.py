@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from headstart.heads.material import Ints, Material
 from headstart.heads.oddity import Oddity
 from headstart.heads.taps import LAST
 from headstart.judge.labels import expected
+from headstart.recipe import Setting
 from headstart.report.measures import full, measure
 from headstart.report.numbers import estimate
 from headstart.ship.package import pack, versions
@@ -31,12 +33,14 @@ from headstart.story.account import HEADS, TAPS, epochs_of, network_told, no_gai
 from headstart.story.evidence import called
 from headstart.story.given_away import shortcut_line
 from headstart.story.mistakes import mistakes_list
+from headstart.story.options import Options
 from headstart.story.pipeline import Fitted
 from headstart.story.trust import kept_of
 from headstart.tasks.aims import DECIDING
 from headstart.tasks.identifier import Identifier
 from headstart.tasks.task import Head, Rule, Task
-from headstart.trunk.engine import this_machine
+from headstart.trunk.engine import Engine, this_machine
+from headstart.trunk.features import Features
 
 
 def metrics(fitted: Fitted, sure: report.Confidence | None) -> dict[str, Any]:
@@ -115,17 +119,7 @@ def save(
         fingerprint = write_split(split, names, seen.features.hashes, labels, used, seen.groups)
         manifest |= {"class_type": seen.table.kind} if seen.table.kind != "str" else {}
         manifest |= {"data_fingerprint": fingerprint, "versions": dict(versions())}
-        run = {
-            "command": command,
-            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "options": public(asdict(fitted.options)),
-            "recipe": [asdict(s) for s in settings(fitted)],
-            "machine": asdict(this_machine()),
-            "engine": seen.engine.name,
-            "precision": seen.engine.precision,
-            "images_through_the_network": seen.features.n_forward,
-            "seconds": found["seconds"],
-        }
+        run = run_of(command, fitted.options, settings(fitted), seen.engine, seen.features, found["seconds"])
         shown = pictures.galleries(fitted, explain)
         page = report_data(fitted, folder, title, command, fingerprint, run["created"], shown)
         page = reliability.told(fitted, sure, _with_faults(fitted, page))
@@ -139,6 +133,28 @@ def save(
         if data is not None:
             whereabouts.remember(fingerprint, data, fitted.options.cache)
     return found
+
+
+def run_of(
+    command: str,
+    options: Options,
+    recipe: Sequence[Setting],
+    engine: Engine,
+    features: Features,
+    seconds: Mapping[str, float],
+) -> dict[str, Any]:
+    """The content of run.json."""
+    return {
+        "command": command,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "options": public(asdict(options)),
+        "recipe": [asdict(setting) for setting in recipe],
+        "machine": asdict(this_machine()),
+        "engine": engine.name,
+        "precision": engine.precision,
+        "images_through_the_network": features.n_forward,
+        "seconds": seconds,
+    }
 
 
 def _lists(fitted: Fitted) -> dict[str, bytes]:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from headstart.counted import counted
 from headstart.data.boxes import BoxTruth
 from headstart.data.placing import to_frame, to_picture
-from headstart.data.splits import hold_out
 from headstart.data.targets import Targets
 from headstart.errors import DataError
 from headstart.finetune.box_head import BoxHead, read_box_head
@@ -23,7 +22,7 @@ from headstart.judge.box_score import MAP50, best_scores
 from headstart.judge.boxes import box_marks
 from headstart.judge.summaries import value
 from headstart.recipe import Setting
-from headstart.tasks.held_maps import checkpoint_of, cut_named, maps_by, taken
+from headstart.tasks.held_maps import checkpoint_of, cut_named, held_out, maps_by, taken
 from headstart.tasks.placed import How, PlacedHead, Size, Taught, Views
 from headstart.tasks.task import Rule, Tried
 
@@ -82,10 +81,16 @@ class _Held:
         found = []
         for place, row in zip(self.rows if blocks is None else np.arange(len(self.rows)), self.rows, strict=True):
             output = head.outputs(rows_of(mine, np.array([place])))[0]
-            output = output[output[:, 4] > 0].astype(np.float64)
-            size = (int(v.sizes[row, 0]), int(v.sizes[row, 1]))
-            found.append(np.concatenate([to_picture(output[:, :4], size, v.frame), output[:, 4:]], axis=1))
+            found.append(boxes_in(output, (int(v.sizes[row, 0]), int(v.sizes[row, 1])), v.frame))
         return found
+
+
+def boxes_in(output: NDArray[np.float32], size: Size, frame: Size) -> NDArray[np.float64]:
+    """Boxes (n, 6) in px of the picture, of size (height, width), from a head's in px of the frame; a score of 0 is no
+    box."""
+    found = output[output[:, 4] > 0].astype(np.float64)
+    placed = np.clip(to_picture(found[:, :4], size, frame), 0, [size[1], size[0], size[1], size[0]])
+    return np.concatenate([placed, found[:, 4:]], axis=1)
 
 
 def scores_of(answers: Sequence[NDArray[np.float64]], kind: int) -> NDArray[np.float64]:
@@ -110,7 +115,7 @@ def learn(views: Views, rows: Ints, how: How) -> Taught:
     truth = boxes_of(views.targets).take(rows)
     if not truth.matrix().any():
         raise DataError("no picture that teaches has a box: nothing can be learned")
-    apart = _held_out(views, rows, truth)
+    apart = held_out(views, rows, truth.strata, HELD_OUT, LEAST_HELD)
     held, teach = _Held(views, rows[apart], truth.take(apart), rows[~apart]), np.flatnonzero(~apart)
     lesson, pace, losses = _lesson(views, rows, how), _pace(how, len(teach)), list[Loss]()
     told = _telling(how, "train the head", losses)
@@ -178,14 +183,6 @@ def read(
     if head.n_classes != len(names) or head.frame != frame:
         raise ValueError(f"its head is for {head.n_classes} classes in {head.frame}, needed: {len(names)} in {frame}")
     return head
-
-
-def _held_out(views: Views, rows: Ints, truth: BoxTruth) -> NDArray[np.bool_]:
-    """(row,): none where too few are there."""
-    groups, keys = views.groups[rows], [views.keys[row] for row in rows]
-    if len(np.unique(groups)) * HELD_OUT < LEAST_HELD:
-        return np.zeros(len(rows), dtype=bool)
-    return hold_out(truth.strata, groups, HELD_OUT, views.seed, keys)
 
 
 def _lesson(views: Views, rows: Ints, how: How) -> Any:

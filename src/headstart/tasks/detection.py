@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from headstart.data.box_drawing import COLOURS, Drawn, with_boxes
 from headstart.data.boxes import box_targets
-from headstart.data.placing import frame_for, to_picture
+from headstart.data.placing import frame_for
 from headstart.data.targets import Targets
 from headstart.heads.material import Ints
 from headstart.judge.box_score import MAP50, box_score
@@ -23,7 +23,7 @@ from headstart.judge.marks import Marks, Score
 from headstart.judge.matching import LEFT_OUT
 from headstart.judge.summaries import measure_of
 from headstart.tasks.box_files import HEADER, coco_document, csv_rows, found_boxes
-from headstart.tasks.detecting import KINDS, MEAN, SHOWN, boxes_of, counts_of, learn, read
+from headstart.tasks.detecting import KINDS, MEAN, SHOWN, boxes_in, boxes_of, counts_of, learn, read
 from headstart.tasks.placed import Answer, PlacedTask, Size, with_own_tables
 from headstart.tasks.task import Record, Rule
 
@@ -53,10 +53,7 @@ def stages(taps: Sequence[tuple[str, tuple[int, ...]]], size: Size) -> tuple[str
 
 def answer(output: NDArray[np.float32], size: Size, frame: Size, rule: Rule) -> Answer:
     """Boxes (n, 6) in px of the picture, from those in px of the frame; a score of 0 is none."""
-    found = output[output[:, 4] > 0].astype(np.float64)
-    placed = to_picture(found[:, :4], size, frame)
-    placed = np.clip(placed, 0, [size[1], size[0], size[1], size[0]])
-    return np.concatenate([placed, found[:, 4:]], axis=1)
+    return boxes_in(output, size, frame)
 
 
 def _numbers(rule: Rule, name: str, n: int) -> NDArray[np.float64]:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
+from headstart.data.splits import hold_out
 from headstart.errors import OptionError, nearest
 from headstart.heads.maps import Layer
 from headstart.heads.material import Blocks, Ints
@@ -63,6 +65,15 @@ def checkpoint_of(views: Views, rows: Ints, how: How, truth: Iterable[bytes], wh
         "made by": made_by(),
     }
     return Checkpoint(Path(how.folder), about)
+
+
+def held_out(views: Views, rows: Ints, strata: Ints, share: float, least: int) -> NDArray[np.bool_]:
+    """(row,): of these rows those that are held out, about `share` of their groups; none where that would be fewer than
+    `least` images."""
+    groups, keys = views.groups[rows], [views.keys[row] for row in rows]
+    if len(np.unique(groups)) * share < least:
+        return np.zeros(len(rows), dtype=bool)
+    return hold_out(strata, groups, share, views.seed, keys)
 
 
 def cut_named(tune: str, places: Sequence[str]) -> str:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from headstart.counted import counted
 from headstart.data.masks import MaskTruth
 from headstart.data.placing import numbers_in
-from headstart.data.splits import hold_out
 from headstart.data.targets import Targets
 from headstart.finetune.decoded import Decoded, read_decoded
 from headstart.heads.maps import Layer
@@ -22,7 +21,7 @@ from headstart.heads.pointwise import Pointwise, fit_pointwise, read_pointwise
 from headstart.judge.segments import MIOU, segment_marks
 from headstart.judge.summaries import value
 from headstart.recipe import Setting
-from headstart.tasks.held_maps import checkpoint_of, cut_named, maps_by, taken
+from headstart.tasks.held_maps import checkpoint_of, cut_named, held_out, maps_by, taken
 from headstart.tasks.placed import How, PlacedHead, Size, Taught, Views
 from headstart.tasks.task import Tried
 
@@ -113,10 +112,7 @@ def learn(views: Views, rows: Ints, how: How) -> Taught:
 
 def _lesson(views: Views, rows: Ints) -> _Lesson:
     truth = masks_of(views.targets).take(rows)
-    groups, keys = views.groups[rows], [views.keys[row] for row in rows]
-    held = np.zeros(len(rows), dtype=bool)
-    if len(np.unique(groups)) * HELD_OUT >= LEAST_HELD:
-        held = hold_out(truth.strata, groups, HELD_OUT, views.seed, keys)
+    held = held_out(views, rows, truth.strata, HELD_OUT, LEAST_HELD)
     return _Lesson(views, rows, truth, views.layers, np.flatnonzero(~held), np.flatnonzero(held))
 
 
