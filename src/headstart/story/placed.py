@@ -260,7 +260,6 @@ def how_of(options: Options, watch: Watcher) -> How:
         device=accelerator() or "cpu",
         folder=cache_root(options.cache),
         bar=watch.bar,
-        say=watch.say,
     )
 
 

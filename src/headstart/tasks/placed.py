@@ -27,7 +27,6 @@ from headstart.tasks.task import Record, Rule, Tried
 Pixels = NDArray[np.uint8]
 Answer = NDArray[Any]  # of one image: class numbers uint8 (height, width) of the upright picture, or boxes (n, 6)
 Size = tuple[int, int]  # (height, width) in px
-Say = Callable[[str], None]
 
 
 class PlacedHead(Protocol):
@@ -84,7 +83,6 @@ class How:
     device: str = "cpu"
     folder: Any = None
     bar: Bar = no_bar
-    say: Say = field(default=lambda text: None)
 
 
 @dataclass(frozen=True, eq=False)
