@@ -64,15 +64,17 @@ def session_of(watch: Watcher, device: str = "cpu") -> Session:
     return Session(device=device, say=watch.say, bar=watch.bar, compile=compile_trunk)
 
 
-def announce_maps(table: Table, backbone: Backbone, options: Options, watch: Watcher) -> None:
-    """Say what feature maps will take on disk. Raises OutputError where that is more than there is."""
+def announce_maps(table: Table, backbone: Backbone, options: Options, watch: Watcher, mirrored: int = 0) -> None:
+    """Say what feature maps will take on disk at most, those of so many `mirrored` views of each image among them.
+    Raises OutputError where that is more than there is."""
     values = sum(tap.widths[tap.pools.index("map")] for tap in backbone.taps if "map" in tap.pools)
     if not values:
         return
-    size, place = 2 * values * len(table), cache_root(options.cache)
+    size, place = 2 * values * len(table) * (1 + mirrored), cache_root(options.cache)
     place.mkdir(parents=True, exist_ok=True)
     needed, free = size * (2 if size > IN_MEMORY else 1), shutil.disk_usage(place).free
-    line = f"feature maps of {len(table)} images, {values} values each: {size / 1e9:.2f} GB in {place}"
+    views = f" in {1 + mirrored} views" if mirrored else ""
+    line = f"feature maps of {len(table)} images{views}, {values} values each: {size / 1e9:.2f} GB in {place}"
     if needed > free:
         raise OutputError(
             f"{line}, and {needed / 1e9:.2f} GB are needed where {free / 1e9:.2f} GB are free: begin --head with gap, "

@@ -149,7 +149,7 @@ def look(task: PlacedTask, table: Table, options: Options, watch: Watcher, clock
         backbone, engine = open_framed(task, table, options, watch, maps)
     for note in table.notes:
         watch.say(f"note: {note}")
-    announce_maps(table, backbone, options, watch)
+    announce_maps(table, backbone, options, watch, len(FLIPS[options.augment]))
     with clock("read images, run the network"):
         features = features_of(table, backbone, engine, options, watch.bar("network", len(table)), watch.say)
     with clock("find duplicates"):
