@@ -31,16 +31,18 @@ from headstart.data.images import load as load_picture
 from headstart.data.splits import hold_out
 from headstart.data.table import Table, read_table
 from headstart.finetune.arithmetic import BF16, CHANNELS_LAST
-from headstart.finetune.box_head import BoxHead, chosen, counts_by, listed, read_box_head
+from headstart.finetune.box_head import BoxHead, read_box_head
 from headstart.finetune.box_training import Lesson, View, train_boxes
 from headstart.finetune.box_tuning import Tuned, tune_boxes
 from headstart.finetune.checkpoint import Checkpoint
 from headstart.finetune.paced import Pace, Passed
+from headstart.heads.box_answers import SCORE
 from headstart.heads.maps import Layer
 from headstart.judge.box_score import MAP50, SUMMARIES, box_score
 from headstart.judge.boxes import box_marks
 from headstart.judge.marks import Marks
 from headstart.judge.summaries import paired, value
+from headstart.tasks.detecting import SHOWN, counts_of, rule_of
 from headstart.trunk.backbone import open_backbone
 from headstart.trunk.engine import compile_trunk, cpu_has_bf16
 from headstart.trunk.features import extract, store_key
@@ -210,7 +212,6 @@ def kept(head: BoxHead, data: Data, blocks: Any, judging: Any, began: tuple[floa
 
 def answers_of(head: BoxHead, data: Data, held: Any, judging: Any, spent: tuple[float, float]) -> dict[str, Any]:
     on_held = head.outputs(held)
-    head = head.with_scores_of(on_held, data.lesson.truth.take(data.held))
     began = time.process_time()
     answers = head.outputs(judging)
     each = (time.process_time() - began) / len(answers)
@@ -235,9 +236,17 @@ def load(options: Any, name: str) -> dict[str, Any]:
 
 def marks_of(made: dict[str, Any], part: str, truth: BoxTruth, data: Data) -> Marks:
     """Of the answers for a part, at the scores that the held-out pictures chose."""
-    shown, counted = chosen(made["held"], data.lesson.truth.take(data.held))
-    marks = box_marks(truth, listed(made[part]), np.array(shown), data.lesson.truth.matrix().mean(axis=0))
-    return Marks({**marks.columns, "answered": counts_by(counted, made[part])})
+    mean = data.lesson.truth.matrix().mean(axis=0)
+    rule = rule_of(listed(made["held"]), data.lesson.truth.take(data.held), mean)
+    answers = listed(made[part])
+    marks = box_marks(truth, answers, np.array(rule[SHOWN]), mean)
+    counted = np.stack([counts_of(boxes, rule, len(truth.names)) for boxes in answers])
+    return Marks({**marks.columns, "answered": counted})
+
+
+def listed(answers: Any) -> list[Any]:
+    """Of each image the boxes that there are, (box, 6), of answers (image, 300, 6)."""
+    return [own[own[:, SCORE] > 0].astype(np.float64) for own in answers]
 
 
 def told_of(score: Mapping[str, Any]) -> str:

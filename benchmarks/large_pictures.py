@@ -126,10 +126,10 @@ def main() -> None:
     parser.add_argument("--task", choices=tuple(SCORES), default="anomaly")
     parser.add_argument("--record", default="large_pictures", help="name of the record")
     parser.add_argument("--images", type=int, default=2000)
-    parser.add_argument("--smaller", type=int, default=500)
+    parser.add_argument("--smaller", type=int, default=500, help="fitted first; 0: not at all")
     options = parser.parse_args()
     found, rows = [], []
-    for n in (options.smaller, options.images):
+    for n in filter(None, (options.smaller, options.images)):
         one = fitted(options.data, n, options.task)
         found.append(one)
         print(json.dumps(one), file=sys.stderr, flush=True)

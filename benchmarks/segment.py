@@ -27,7 +27,7 @@ from safetensors.numpy import load_file, save_file
 
 from headstart.data.placing import VOID
 from headstart.data.table import table_of
-from headstart.finetune.decoded import Decoded, read_decoded, read_segment_head
+from headstart.finetune.decoded import Decoded, read_decoded
 from headstart.finetune.decoder import Above, Decoder, parts_between
 from headstart.finetune.decoding import Decoding, Teaching, learn, masks_at
 from headstart.finetune.segmenter import FINE, Material, fit_decoder, started_decoder, tune_segmenter
@@ -36,6 +36,7 @@ from headstart.heads.pointwise import Pointwise, enlarged, fit_pointwise, read_p
 from headstart.judge.marks import Marks, Score
 from headstart.judge.segments import MIOU, segment_marks, segment_score
 from headstart.judge.summaries import paired
+from headstart.tasks.segmenting import read
 from headstart.trunk.backbone import open_backbone
 from headstart.trunk.cut import find_cuts
 from headstart.trunk.engine import compile_trunk
@@ -195,7 +196,7 @@ def answers(options: Any, found: Any, part: str) -> Any:
     tensors, described, _ = found
     backbone = mapped(open_backbone(), options.frame)
     trunk = {k.removeprefix("trunk."): v for k, v in tensors.items() if k.startswith("trunk.")}
-    head = read_segment_head(described, {k: v for k, v in tensors.items() if not k.startswith("trunk.")}, len(NAMES))
+    head = read(described, {k: v for k, v in tensors.items() if not k.startswith("trunk.")}, tuple(NAMES), (0, 0))
     if trunk:
         module = backbone.module
         own = module.state_dict() | {k: torch.from_numpy(v) for k, v in trunk.items()}

@@ -89,7 +89,7 @@ JSON_EDGES = {
     *(f"estimators/{name}.py" for name in ("placed", "segmenter", "box_detector")),
     "export/about.py",
     "story/export.py",
-    "story/export_masks.py",
+    "story/export_placed.py",
     "story/publish.py",
     "story/placed_publish.py",
     "ship/placed.py",

@@ -11,19 +11,20 @@ import torch
 
 from headstart.data.boxes import BoxTruth
 from headstart.errors import BundleError
-from headstart.finetune.box_head import BoxHead, listed, read_box_head
+from headstart.finetune.box_head import BoxHead, read_box_head
 from headstart.finetune.box_layers import BoxLayers, around, far_of, places
 from headstart.finetune.box_loss import Truth, assigned, loss_of, overlap_of
 from headstart.finetune.box_training import Lesson, View, all_places, mirrored, padded, train_boxes
 from headstart.finetune.box_tuning import Tuned, tune_boxes
 from headstart.finetune.checkpoint import Checkpoint
 from headstart.finetune.paced import Pace, Passed, share
-from headstart.heads.box_answers import MOST, answered, overlaps
+from headstart.heads.box_answers import MOST, SCORE, answered, overlaps
 from headstart.heads.box_counts import counting_of
 from headstart.heads.maps import Layer
 from headstart.judge.box_score import MAP50
 from headstart.judge.boxes import box_marks
 from headstart.judge.summaries import value
+from headstart.tasks.detecting import HALF, MEAN, SHOWN, rule_of
 from headstart.trunk.backbone import open_backbone
 from headstart.trunk.module import Trunk
 from headstart.trunk.network import whole_maps
@@ -182,7 +183,7 @@ def test_of_boxes_that_overlap_the_best_of_each_class_is_answered() -> None:
 def test_it_learns_to_find_things(lesson: Lesson, head: BoxHead) -> None:
     unseen = np.arange(32, 48)
     answers = head.outputs({k: v[unseen] for k, v in lesson.views[0].blocks.items()})
-    marks = box_marks(lesson.truth.take(unseen), listed(answers))
+    marks = box_marks(lesson.truth.take(unseen), [own[own[:, SCORE] > 0] for own in answers])
     assert value(MAP50, marks) > 0.6
 
 
@@ -230,9 +231,8 @@ def test_a_saved_head_answers_the_same(lesson: Lesson, head: BoxHead) -> None:
     [
         lambda d, t: d.pop("frame"),
         lambda d, t: d.update(width=10**9),
-        lambda d, t: d.update(shown=[0.5]),
-        lambda d, t: d.update(counted=[[0.5, None], [2.0, None]]),
-        lambda d, t: d.update(counted=[[0.5, None], [0.5, float("nan")]]),
+        lambda d, t: d.update(overlap=float("nan")),
+        lambda d, t: d.update(overlap=[0.5]),
         lambda d, t: d.update(maps=[["fine/map", [3, 8]]]),
         lambda d, t: t.pop("reach"),
         lambda d, t: t.update(reach=np.full(2, np.nan, np.float32)),
@@ -246,16 +246,16 @@ def test_a_damaged_head_is_refused(head: BoxHead, spoil: Any) -> None:
         read_box_head(described, tensors)
 
 
-def test_scores_are_chosen_on_what_was_answered(head: BoxHead) -> None:
-    answers = np.zeros((1, MOST, 6), np.float32)
-    answers[0, :3] = [(0, 0, 10, 10, 0.9, 0), (50, 0, 60, 10, 0.6, 0), (20, 0, 30, 10, 0.5, 0)]
+def test_scores_are_chosen_on_what_was_answered() -> None:
+    answers = np.array([(0, 0, 10, 10, 0.9, 0), (50, 0, 60, 10, 0.6, 0), (20, 0, 30, 10, 0.5, 0)])
     boxes = np.array([[0, 0, 10, 10], [20, 0, 30, 10]], np.float32)
     truth = BoxTruth(
         (boxes,), (np.zeros(2, np.int64),), (np.zeros(2, np.bool_),), np.ones(1, np.bool_), ("one", "other")
     )
-    found = head.with_scores_of(answers, truth)
-    assert found.shown[0] == pytest.approx(0.25)  # all: two of three right, and all found
-    assert [len(own) for own in listed(answers)] == [3]
+    found = rule_of([answers], truth, np.array([2.0, 0.0]))
+    assert found[SHOWN] == pytest.approx((0.25, HALF))  # all: two of three right, and all found; nothing of the other
+    assert found[MEAN] == (2.0, 0.0)
+    assert rule_of([], truth, np.array([2.0, 0.0]))[SHOWN] == (HALF, HALF)
 
 
 def drawn_scores(sure: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -17,12 +17,10 @@ from headstart.judge.box_score import (
     SUMMARIES,
     best_scores,
     box_score,
-    count_scores,
     size_rows,
 )
 from headstart.judge.boxes import average_precisions, box_marks
 from headstart.judge.intervals import units_of
-from headstart.judge.marks import Marks
 from headstart.judge.summaries import paired, summarise, value
 
 NAMES = ("a", "b", "c")
@@ -254,14 +252,13 @@ def test_by_how_much_average_precision_is_too_high_on_few_pictures_is_told_from_
     assert MAP.optimism(few.take(np.arange(5)), np.arange(5)) == 0.0
 
 
-def at_every_score(marks: Marks, truth: BoxTruth, answers: list[np.ndarray], measure: str) -> np.ndarray:
-    """(score, class): F1 or the count's error at many scores, by marking anew."""
+def at_every_score(truth: BoxTruth, answers: list[np.ndarray]) -> np.ndarray:
+    """(score, class): F1 at many scores, by marking anew."""
     found = []
     for score in np.linspace(0.0, 1.0, 33):
         new = box_marks(truth, answers, scores=np.full(3, score))
         right, given, true = (new[name].sum(axis=0) for name in ("found", "given", "n_true"))
-        error = np.abs(new["answered"] - new["n_true"]).mean(axis=0)
-        found.append(2 * right / np.maximum(given + true, 1) if measure == "f1" else error)
+        found.append(2 * right / np.maximum(given + true, 1))
     return np.array(found)
 
 
@@ -269,12 +266,10 @@ def at_every_score(marks: Marks, truth: BoxTruth, answers: list[np.ndarray], mea
 def test_chosen_scores_are_the_best_there_are(ties: bool) -> None:
     truth, answers = made(7, n=20, ties=ties)
     marks = box_marks(truth, answers)
-    chosen = box_marks(truth, answers, scores=best_scores(marks), count_from=count_scores(marks))
+    chosen = box_marks(truth, answers, scores=best_scores(marks))
     right, given, true = (chosen[name].sum(axis=0) for name in ("found", "given", "n_true"))
     f1 = 2 * right / (given + true)
-    assert (f1 >= at_every_score(marks, truth, answers, "f1").max(axis=0) - 1e-12).all()
-    error = np.abs(chosen["answered"] - chosen["n_true"]).mean(axis=0)
-    assert (error <= at_every_score(marks, truth, answers, "count").min(axis=0) + 0.06).all()
+    assert (f1 >= at_every_score(truth, answers).max(axis=0) - 1e-12).all()
 
 
 def test_the_score_holds_what_its_parts_say() -> None:

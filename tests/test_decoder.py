@@ -13,7 +13,7 @@ import pytest
 
 from headstart.data.placing import VOID
 from headstart.errors import DataError, OptionError
-from headstart.finetune.decoded import Decoded, read_decoded, read_segment_head
+from headstart.finetune.decoded import Decoded, read_decoded
 from headstart.heads.maps import Layer
 from headstart.heads.pointwise import Pointwise, fit_pointwise
 
@@ -191,7 +191,7 @@ def test_a_start_on_other_maps_and_no_images_are_refused(seen: dict[str, Any]) -
 
 def test_a_head_comes_back_from_what_is_kept_of_it(seen: dict[str, Any], head: Decoded) -> None:
     blocks = seen["material"].views[0]
-    back = read_segment_head(head.described(), head.tensors(), 2)
+    back = read_decoded(head.described(), head.tensors(), 2)
     np.testing.assert_array_equal(back.outputs(blocks), head.outputs(blocks))
     alone = back.outputs({name: block[3:4] for name, block in blocks.items()})
     np.testing.assert_allclose(alone[0], back.outputs(blocks)[3], atol=1e-4)

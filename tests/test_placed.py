@@ -15,12 +15,17 @@ import pytest
 from PIL import Image
 
 from conftest import TINY
+from headstart.data.placing import numbers_in
 from headstart.data.table import Table, list_images, read_table
-from headstart.errors import OptionError
+from headstart.errors import HeadstartError, OptionError
+from headstart.export.agreement import Ran
+from headstart.export.formats import format_of
+from headstart.export.forms import FORMS, boxes_that_differ
 from headstart.files.bundle import read_bundle
 from headstart.ship import placed as shipped
 from headstart.ship.placed import Placed, Said
 from headstart.story import placed
+from headstart.story.export_placed import Expected, recorded
 from headstart.story.options import Options
 from headstart.story.placed_judge import evaluate
 from headstart.story.placed_publish import save
@@ -208,15 +213,13 @@ def test_networks_are_not_ranked_for_masks_and_boxes() -> None:
 def test_other_commands_say_that_they_do_not_take_such_a_model(
     fitted: Fit, run: Callable[..., tuple[int, str, str]], scenes: Path
 ) -> None:
-    code, _, errors = run("export", fitted("detect")[1], "--to", "onnx")
-    assert code == 1
-    assert "whose answers lie in the picture" in errors
-    code, _, errors = run("export", fitted("segment")[1], "--to", "onnx", "--int8")
-    assert code == 2
-    assert "--int8 is not of a model of masks" in errors
-    code, _, errors = run("export", fitted("segment")[1], "--to", "torch")
-    assert code == 2
-    assert "one of onnx, openvino" in errors
+    for task, what in (("segment", "masks"), ("detect", "boxes")):
+        code, _, errors = run("export", fitted(task)[1], "--to", "onnx", "--int8")
+        assert code == 2
+        assert f"--int8 is not of a model of {what}" in errors
+        code, _, errors = run("export", fitted(task)[1], "--to", "torch")
+        assert code == 2
+        assert "one of onnx, openvino" in errors
     code, _, errors = run("rank", scenes, "--task", "segment")
     assert code == 2
     assert "rank does not take --task segment" in errors
@@ -266,6 +269,58 @@ def test_an_export_of_masks_says_what_predict_says(
         assert one["classes"]["ball"] == pytest.approx((np.asarray(own.answer) == 1).mean(), abs=1e-3)
 
 
+@pytest.mark.parametrize("to", ["openvino", "onnx"])
+def test_an_export_of_boxes_says_what_predict_says(
+    to: str, fitted: Fit, scenes: Path, tmp_path: Path, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    """The graph on the pixels, its loader on the files, and the loader's records as the command's."""
+    folder, out = fitted("detect")[1], tmp_path / "export"
+    code, text, errors = run("export", folder, "--to", to, "-o", out, "--data", scenes / "test" / "images", "--json")
+    assert code == 0, errors
+    record = json.loads(text)
+    assert record["of"] == "boxes"
+    assert record["label_agreement"] > 0.999
+    assert record["loader"]["labels"] > 0.999
+    files = sorted((scenes / "test" / "images").iterdir())[:4]
+    lying = tmp_path / "lying.png"  # a picture whose EXIF orientation turns it, and one that is none
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(files[0]).transpose(Image.Transpose.ROTATE_90).save(lying, exif=exif)
+    (tmp_path / "none.png").write_bytes(b"none")
+    files = [*files, lying, tmp_path / "none.png"]
+    done = subprocess.run(
+        [sys.executable, "-I", out / "predict.py", *files], capture_output=True, text=True, check=True
+    )
+    code, text, _ = run("predict", folder, *files, "--json")
+    assert code == 0
+    ours, theirs = json.loads(text), json.loads(done.stdout)
+    assert sum(len(one["boxes"]) for one in ours[:-1]) > 4
+    assert ours[0]["boxes"] == ours[4]["boxes"]
+    for one, other in zip(ours[:-1], theirs[:-1], strict=True):
+        assert one.keys() == other.keys()
+        assert (one["width"], one["height"]) == (other["width"], other["height"])
+        assert one["counts"] == pytest.approx(other["counts"], abs=0.01)
+        assert [box["label"] for box in one["boxes"]] == [box["label"] for box in other["boxes"]]
+        for box, same in zip(one["boxes"], other["boxes"], strict=True):
+            assert box["score"] == pytest.approx(same["score"], abs=1e-3)
+            assert box["box"] == pytest.approx(same["box"], abs=0.1)
+    assert theirs[-1]["boxes"] is None
+    assert "cannot be read" in theirs[-1]["error"]
+
+
+def test_boxes_that_differ_are_those_without_a_counterpart() -> None:
+    one = np.array([[0, 0, 50, 50, 0.9, 0], [60, 0, 90, 30, 0.5, 1]])
+    assert boxes_that_differ(one, one) == (0, 4)
+    assert boxes_that_differ(one, one[:0]) == (2, 2)
+    assert boxes_that_differ(one[:0], one[:0]) == (0, 0)
+    for column, by in ((0, 1.0), (4, 0.002), (5, 1)):  # moved by a px, another score, another class
+        other = one.copy()
+        other[0, column] += by
+        assert boxes_that_differ(one, other) == (2, 4)
+    near = one + np.array([0.1, 0, 0, 0, 0.0005, 0])
+    assert boxes_that_differ(one, near) == (0, 4)
+
+
 def closed_form(found: placed.Fitted) -> placed.Fitted:
     """The same fit with the head in closed form instead of the decoder."""
     views = placed.views_of(found.seen, found.options)
@@ -275,19 +330,15 @@ def closed_form(found: placed.Fitted) -> placed.Fitted:
     return replace(found, taught=taught)
 
 
-def test_an_export_whose_masks_differ_is_refused() -> None:
-    from headstart.data.placing import numbers_in
-    from headstart.errors import HeadstartError
-    from headstart.export.agreement import Ran
-    from headstart.export.formats import format_of
-    from headstart.story.export_masks import recorded, wrong
-
+def test_an_export_whose_answers_differ_is_refused(fitted: Fit) -> None:
+    model = shipped.unpack(read_bundle(fitted("segment")[1]))
     scores = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
     masks = [numbers_in(one, (40, 50)) for one in scores]
-    assert wrong(masks, scores).tolist() == [0, 0]
-    masks[1][:, :5] += 1
-    assert wrong(masks, scores).tolist() == [0, 0.1]
+    expected = Expected(model, FORMS["segment"], masks, [(40, 50)] * 2)
     ran = Ran(scores, 0.1, 1.0, scores[:0], (), {}, "1.0")
-    with pytest.raises(HeadstartError, match=r"of a picture 10\.00% of the pixels are of another class"):
-        recorded(format_of("onnx"), "2 images", masks, ran, 1)
-    assert recorded(format_of("onnx"), "2 images", masks[:1], replace(ran, answers=scores[:1]), 1)["loader"] is None
+    assert recorded(format_of("onnx"), "2 images", expected, ran, 1)["loader"] is None
+    masks[1][:, :5] += 1
+    with pytest.raises(HeadstartError, match=r"of a picture 10\.00% of the pixels differ"):
+        recorded(format_of("onnx"), "2 images", expected, ran, 1)
+    with pytest.raises(HeadstartError, match="what is no number"):
+        recorded(format_of("onnx"), "2 images", expected, replace(ran, answers=scores * np.nan), 1)

@@ -11,7 +11,6 @@ from headstart.data.placing import VOID
 from headstart.heads import pointwise
 from headstart.heads.maps import Layer
 from headstart.heads.pointwise import Pointwise, fit_pointwise, read_pointwise
-from headstart.heads.segment import better, marks_of
 
 MAPS = (Layer("a/map", (6, 12, 16)), Layer("b/map", (5, 6, 8)), Layer("c/map", (4, 3, 4)))
 N = 8
@@ -116,17 +115,3 @@ def test_grids_are_read_between_centres_as_torch_reads_them(size: tuple[int, int
     y, x = np.mgrid[: to[0], : to[1]]
     at = np.stack([(y.ravel() + 0.5) / to[0], (x.ravel() + 0.5) / to[1]], axis=1).astype(np.float32)
     np.testing.assert_allclose(pointwise.read_at(grid, at), theirs.flatten(1).T.numpy(), atol=1e-5)
-
-
-def test_the_better_of_two_is_told_on_images_that_taught_neither(fitted: Any) -> None:
-    blocks, masks, _ = fitted
-    rows = np.arange(5, N)
-    taught = {name: block[:5] for name, block in blocks.items()}
-    good = fit_pointwise(taught, MAPS, masks.__getitem__, np.arange(5), 3)
-    bad = Pointwise(good.maps, tuple(weight * 0 for weight in good.weights), good.bias, 1.0, 1.0)
-    one, other = (marks_of(each, blocks, masks.__getitem__, rows) for each in (bad, good))
-    assert len(one) == len(rows)
-    wins, gain = better(one, other)
-    assert wins
-    assert gain["difference"]["value"] > 0.2
-    assert not better(other, one)[0]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
+import tempfile
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +19,7 @@ import pytest
 
 import headstart
 from headstart.errors import OutputError
-from headstart.trunk.store import Found, Store, cache_root, clear, usage
+from headstart.trunk.store import Found, OnDisk, Store, cache_root, clear, usage
 
 MADE_BY = {"backbone": "a", "blocks": ["one/mean", "pre_logits"]}
 
@@ -213,6 +215,25 @@ def test_a_disk_that_is_too_small_for_the_map_of_a_result_is_one_line(
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
     with pytest.raises(OutputError, match="No space left"):
         store.read(names(0, 20))
+
+
+def test_what_is_read_from_a_file_is_a_copy_and_leaves_memory(tmp_path: Path) -> None:
+    """Whole, by rows, by lists of them, and after another row was written."""
+    with tempfile.TemporaryFile(dir=tmp_path) as file:
+        block = OnDisk(file, np.float16, "w+", shape=(40, 50_000))
+    block[5:15] = np.arange(10)[:, None]
+    block[np.array([20, 30])] = 7
+    block[31] = 3
+    assert block[5:15, 0].tolist() == list(range(10))
+    assert block[np.array([30, 31, 20])][:, -1].tolist() == [7, 3, 7]
+    assert type(block[5]) is np.ndarray
+    block[5][:] = 9  # a copy: the file stays as it is
+    assert block[5].max() == 0
+    assert np.asarray(block).max(axis=1)[14] == 9
+    if (smaps := Path("/proc/self/smaps")).exists():
+        block.release()
+        mapped = smaps.read_text().split(f" {tmp_path}")[1]
+        assert re.search(r"Rss:\s+(\d+) kB", mapped)[1] == "0"  # type: ignore[index]
 
 
 def work(root: Path, seed: int) -> None:

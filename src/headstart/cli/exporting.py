@@ -48,13 +48,14 @@ def export(given: argparse.Namespace) -> None:
     from headstart.files.bundle import read_bundle
     from headstart.story.export import Asked
     from headstart.story.export import export as story
-    from headstart.story.export_masks import export_masks
+    from headstart.story.export_placed import export_placed
+    from headstart.tasks.known import PLACED
 
     asked = Asked(given.to, given.output, given.data, given.any_size, given.force, given.int8, given.max_drop)
     bundle = read_bundle(given.model)
     with watching(tell) as watch:
-        if bundle.manifest.get("task") == "segment":
-            found = export_masks(bundle, asked, watch)
+        if bundle.manifest.get("task") in PLACED:
+            found = export_placed(bundle, asked, watch)
         else:
             found = story(given.model, asked, watch)
     for note in found.notes:
@@ -71,10 +72,11 @@ def lines(record: dict[str, Any]) -> list[str]:
     """What the terminal says of an export."""
     from headstart.cli.answers import NAMES
 
+    unit = record.get("of")
     told = [
         ("format", f"{record['format']}, {record['bytes'] / 1e6:.1f} MB, run by {record['runtime']}"),
         ("checked on", f"{record['checked_on']}, beside predict in float32"),
-        ("differs by", _differs(record)),
+        ("differs by", _differs(record, unit)),
     ]
     if further := record["further"]:
         told.append((further["name"], f"differs by at most {further['largest_difference']:.1e}"))
@@ -83,11 +85,12 @@ def lines(record: dict[str, Any]) -> list[str]:
         told.append((NAMES.get(name, name.replace("_", " ")), _score(score)))
     told += _int8(record.get("int8"))
     if (loader := record["loader"]) and not record["any_size"]:
-        told.append(("predict.py", f"on {loader['n']:,} of the files: {_differs(loader)}"))
+        told.append(("predict.py", f"on {loader['n']:,} of the files: {_differs(loader, unit)}"))
         if loader["unread"]:
             told.append(("", f"it reads {loader['unread']:,} of them not at all, and says why"))
     if here := record["predict_here"]:
-        told.append(("this machine", f"predicts in {here['precision']}: {_differs(here)} from float32"))
+        from_plain = _differs(here, here.get("of", unit))
+        told.append(("this machine", f"predicts in {here['precision']}, from float32: {from_plain}"))
     if record["latency_ms"] is not None:
         rate = f"{record['images_per_second']:.1f} images a second, {record['batch']} at once"
         told.append(("speed", f"{record['latency_ms']:.1f} ms for one image, {rate}"))
@@ -109,10 +112,13 @@ def _int8(found: dict[str, Any] | None) -> list[tuple[str, str]]:
     return [("int8", told), ("gate", gate), *(("", note) for note in found["notes"])]
 
 
-def _differs(found: dict[str, Any]) -> str:
+def _differs(found: dict[str, Any], unit: str | None = None) -> str:
+    """`unit`: what is counted of each picture, where that is no label."""
     largest = found.get("largest_difference", found.get("largest"))
     mean = found.get("mean_difference", found.get("mean"))
     labels = found.get("label_agreement", found.get("labels"))
+    if unit is not None:
+        return f"{mean:.2%} of the {unit}, of one picture at most {largest:.2%}"
     same = "" if labels is None else f"; {labels:.1%} of labels agree"
     return f"at most {largest:.1e}, {mean:.1e} in the mean{same}"
 

@@ -14,8 +14,8 @@ from sklearn.base import BaseEstimator
 from headstart.data.given_boxes import boxes_given
 from headstart.data.table import Table, read_table, table_of
 from headstart.errors import DataError
-from headstart.estimators.fitted import Given, Images, takes_images
-from headstart.estimators.placed import PlacedSettings, enough, fit_of, fitted, loaded, sizes_of, with_truth
+from headstart.estimators.fitted import Given, Images, fit_of, loaded, takes_images
+from headstart.estimators.placed import PlacedFit, PlacedSettings, enough, fitted, sizes_of, with_truth
 from headstart.tasks.detecting import counts_of
 from headstart.tasks.detection import DETECTION, shown
 
@@ -65,7 +65,7 @@ class TransferDetector(PlacedSettings, BaseEstimator):  # type: ignore[misc]
     def predict(self, X: Images) -> list[Boxes]:
         """What is found in each image: see `Boxes`. Which scores are enough was chosen for each class by the best F1 on
         images that were held out. Raises DataError naming the first image that cannot be read."""
-        fit = fit_of(self)
+        fit = fit_of(self, PlacedFit)
         found = []
         for said in fit.predict(X):
             assert said.answer is not None
@@ -76,30 +76,31 @@ class TransferDetector(PlacedSettings, BaseEstimator):  # type: ignore[misc]
     def count(self, X: Images) -> npt.NDArray[np.float64]:
         """How many things of each class each image shows (image, class). A number of its own, chosen to err least: it
         need not be that of the boxes, nor a whole one."""
-        fit = fit_of(self)
+        fit = fit_of(self, PlacedFit)
         n = len(fit.model.names)
         answers = [said.answer for said in fit.predict(X) if said.answer is not None]
         return np.array([counts_of(answer, fit.model.rule, n) for answer in answers]).reshape(-1, n)
 
     def score(self, X: Images, y: Given | None = None) -> float:
         """COCO's average precision at an overlap of 0.5, mean of the classes, 0 to 1; NaN without a true box."""
-        return fit_of(self).headline_of(_judging(X, y), self.seed)
+        return fit_of(self, PlacedFit).headline_of(_judging(X, y), self.seed)
 
     def evaluate(self, X: Images, y: Given | None = None) -> dict[str, Any]:
         """Scores with 95 % intervals (see metrics.json) on images with boxes; classes are matched by name.
 
         Of a data set with a test part (else a validation part) that part alone is scored.
         """
-        return fit_of(self).score_of(_judging(X, y), self.seed)
+        return fit_of(self, PlacedFit).score_of(_judging(X, y), self.seed)
 
     def save(self, folder: str | Path, force: bool = False) -> dict[str, Any]:
         """As `TransferSegmenter.save`."""
-        return fit_of(self).save(folder, force, f"TransferDetector(seed={self.seed})")
+        return fit_of(self, PlacedFit).save(folder, force, f"TransferDetector(seed={self.seed})")
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
         """A saved model, ready to predict. Raises BundleError."""
-        found: Self = loaded(cls, folder, DETECTION)
+        found: Self = loaded(cls, folder, DETECTION.name, PlacedFit)
+        found.classes_ = found._fit.classes
         return found
 
     def __sklearn_tags__(self) -> Any:

@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from headstart.data.given import labels_of
 from headstart.data.given_truth import remarks
 from headstart.errors import DataError
-from headstart.estimators.fitted import Given, Images, Settings, fit_of, fitted, loaded, takes_images
+from headstart.estimators.fitted import Fit, Given, Images, Settings, fit_of, fitted, loaded, takes_images
 from headstart.judge.class_marks import decision_of, probabilities_of
 from headstart.story.options import Options
 from headstart.story.unlike import novelty_in
@@ -75,18 +75,18 @@ class TransferClassifier(ClassifierMixin, Settings, BaseEstimator):  # type: ign
 
     def predict_proba(self, X: Images) -> npt.NDArray[np.float32]:
         """Probabilities (image, class). Raises DataError naming the first image that cannot be read."""
-        return probabilities_of(fit_of(self).predict(X).answers)
+        return probabilities_of(fit_of(self, Fit).predict(X).answers)
 
     def predict(self, X: Images) -> npt.NDArray[Any]:
         """The most probable class of each image, or the one that `aim` or `cost` asks for, (image,)."""
         check_is_fitted(self, "_fit")
-        return np.asarray(self.classes_[decision_of(fit_of(self).predict(X).answers)])
+        return np.asarray(self.classes_[decision_of(fit_of(self, Fit).predict(X).answers)])
 
     def predict_set(self, X: Images) -> npt.NDArray[np.bool_]:
         """Which classes can be meant (image, class), one at least: the share `coverage` of new images has its true
         class among them, of each class with `sets="classwise"`. Raises DataError for a loaded model of before
         there were sets."""
-        found = fit_of(self)
+        found = fit_of(self, Fit)
         if not has_sets(found.model.rule):
             raise DataError("the model was saved before there were sets: fit it again, and they come with it")
         return in_set(found.predict(X).answers, found.model.rule)
@@ -94,12 +94,12 @@ class TransferClassifier(ClassifierMixin, Settings, BaseEstimator):  # type: ign
     def abstains(self, X: Images) -> npt.NDArray[np.bool_]:
         """Whether the answer is not sure enough (image,), so that of the others at most the share `max_error` is wrong,
         with 95 % confidence; never, where none was set."""
-        found = fit_of(self)
+        found = fit_of(self, Fit)
         return abstains(found.predict(X).answers, found.model.rule)
 
     def novelty(self, X: Images) -> npt.NDArray[np.float32]:
         """How unlike the images are to all that taught (image,): 0 is usual; see `known`. Raises DataError."""
-        return novelty_in(fit_of(self).predict(X))
+        return novelty_in(fit_of(self, Fit).predict(X))
 
     def known(self, X: Images) -> npt.NDArray[np.bool_]:
         """Whether the images are like those that taught (image,): not so of at most 5 % of new ones of its classes."""
@@ -110,19 +110,19 @@ class TransferClassifier(ClassifierMixin, Settings, BaseEstimator):  # type: ign
 
         Of a folder or manifest with a test part (else a validation part) that part alone is scored.
         """
-        return fit_of(self).evaluate(X, y, self.seed)
+        return fit_of(self, Fit).evaluate(X, y, self.seed)
 
     def save(self, folder: str | Path, force: bool = False) -> dict[str, Any]:
         """Judge the model as `headstart fit` does and write the bundle; returns the content of metrics.json.
 
         A model of other data is replaced only with `force`.
         """
-        return fit_of(self).save(folder, force, f"TransferClassifier(seed={self.seed})")
+        return fit_of(self, Fit).save(folder, force, f"TransferClassifier(seed={self.seed})")
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
         """A saved model, ready to predict. Raises BundleError."""
-        found: Self = loaded(cls, folder, CLASSIFICATION)
+        found: Self = loaded(cls, folder, CLASSIFICATION.name, Fit)
         found.classes_ = found._fit.classes
         return found
 

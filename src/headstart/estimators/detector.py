@@ -64,7 +64,7 @@ class AnomalyDetector(OutlierMixin, Settings, BaseEstimator):  # type: ignore[mi
     def heat_maps(self, X: Images) -> Floats:
         """Where the pictures are odd (image, height, width), of the places that the network sees: 0 is usual, 1 as odd
         as the oddest place of a good picture at the threshold. Raises OptionError for a model that knows no patches."""
-        fit, found = fit_of(self), dict[int, Floats]()
+        fit, found = fit_of(self, Fit), dict[int, Floats]()
         knows_patches(fit.model)
         head = fit.model.head
         assert isinstance(head, Oddity)
@@ -82,22 +82,22 @@ class AnomalyDetector(OutlierMixin, Settings, BaseEstimator):  # type: ignore[mi
 
         Of a folder or list with a test part (else a validation part) that part alone is scored.
         """
-        return fit_of(self).score_of(self._table(X, y, 1), self.seed)
+        return fit_of(self, Fit).score_of(self._table(X, y, 1), self.seed)
 
     def save(self, folder: str | Path, force: bool = False) -> dict[str, Any]:
         """As `TransferClassifier.save`."""
-        return fit_of(self).save(folder, force, f"AnomalyDetector(seed={self.seed})")
+        return fit_of(self, Fit).save(folder, force, f"AnomalyDetector(seed={self.seed})")
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
         """A saved model, ready to predict. Raises BundleError."""
-        found: Self = loaded(cls, folder, ODDITIES)
+        found: Self = loaded(cls, folder, ODDITIES.name, Fit)
         found.offset_ = 0.0
         return found
 
     def _scores(self, X: Images) -> npt.NDArray[np.float64]:
         """(image,): 1 is the threshold."""
-        fit: Fit = fit_of(self)
+        fit = fit_of(self, Fit)
         return fit.predict(X).answers[:, 0].astype(np.float64)
 
     def _table(self, X: Images, y: Given | None, least: int) -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,7 @@ from headstart.tasks.known import TASKS
 from headstart.tasks.task import Task
 from headstart.trunk.engine import Engine, compile_trunk
 
+Learned = TypeVar("Learned")
 # Each also as a column of a pandas or polars frame, which headstart need not know: see data/given.py.
 Images = str | Path | Sequence[Any] | npt.NDArray[Any]
 Given = Any  # labels in the forms of data/given.py and data/given_truth.py
@@ -77,6 +78,11 @@ class Fit:
     def __init__(self, model: Loaded, engine: Engine | None, learned: pipeline.Learned | None = None) -> None:
         self.model, self.engine, self.learned = model, engine, learned
         self.set_aside: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def saved(cls, bundle: Bundle) -> Self:
+        """That of a saved model. Raises BundleError."""
+        return cls(unpack(bundle), None)
 
     @property
     def classes(self) -> npt.NDArray[Any]:
@@ -175,21 +181,22 @@ def read(X: Images, task: str, min_classes: int = 2) -> Table:
     return read_table(X, min_classes, task=task)
 
 
-def fit_of(estimator: Any) -> Fit:
-    """What an estimator has learned. Raises scikit-learn's NotFittedError."""
+def fit_of(estimator: Any, kind: type[Learned]) -> Learned:
+    """What an estimator has learned, which is of this kind. Raises scikit-learn's NotFittedError."""
     check_is_fitted(estimator, "_fit")
-    found: Fit = estimator._fit
+    found: Learned = estimator._fit
     return found
 
 
-def loaded(kind: Any, folder: str | Path, task: Task) -> Any:
-    """An estimator of this kind with a saved model of its task, compiled. Raises BundleError."""
+def loaded(kind: Any, folder: str | Path, task: str, fit: Any) -> Any:
+    """An estimator of this kind with a saved model of its task, compiled; `fit`: the class of what it has learned, with
+    `saved`. Raises BundleError."""
     bundle = read_bundle(folder)
-    check_task(bundle, task.name)
-    model = unpack(bundle)
-    found = kind(backbone=model.backbone.name, precision=model.precision)
-    found._fit = Fit(model, None)
-    found._fit.compiled()
+    check_task(bundle, task)
+    learned = fit.saved(bundle)
+    found = kind(backbone=learned.model.backbone.name, precision=learned.model.precision)
+    found._fit = learned
+    learned.compiled()
     return found
 
 

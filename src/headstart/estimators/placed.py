@@ -9,15 +9,14 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.utils.validation import check_is_fitted
 
 from headstart.data.given import Labels, classes_of
 from headstart.data.shapes import upright_size
 from headstart.data.table import Table, list_images, table_of
 from headstart.data.teachable import check_teachable
 from headstart.errors import DataError, ImageError
-from headstart.estimators.fitted import Images, check_task, left_behind
-from headstart.files.bundle import check_writable, read_bundle
+from headstart.estimators.fitted import Images, left_behind
+from headstart.files.bundle import Bundle, check_writable
 from headstart.ship.placed import Placed, Said, predict, unpack
 from headstart.story import placed, placed_publish
 from headstart.story.options import Options
@@ -55,6 +54,11 @@ class PlacedFit:
     def __init__(self, model: Placed, engine: Engine | None, learned: placed.Learned | None = None) -> None:
         self.model, self.engine, self.learned = model, engine, learned
         self.set_aside: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def saved(cls, bundle: Bundle) -> Self:
+        """That of a saved model. Raises BundleError."""
+        return cls(unpack(bundle), None)
 
     @property
     def classes(self) -> npt.NDArray[Any]:
@@ -127,25 +131,6 @@ def fitted(task: PlacedTask, table: Table, settings: Any, hold_out: bool) -> Pla
     bare = [(str(name), "no truth") for name in table.names[table.labels == ""]]
     fit.set_aside = (*seen.features.set_aside, *bare)
     return fit
-
-
-def fit_of(estimator: Any) -> PlacedFit:
-    """What an estimator has learned. Raises scikit-learn's NotFittedError."""
-    check_is_fitted(estimator, "_fit")
-    found: PlacedFit = estimator._fit
-    return found
-
-
-def loaded(kind: Any, folder: str | Path, task: PlacedTask) -> Any:
-    """An estimator of this kind with a saved model of its task, compiled. Raises BundleError."""
-    bundle = read_bundle(folder)
-    check_task(bundle, task.name)
-    model = unpack(bundle)
-    found = kind(backbone=model.backbone.name, precision=model.precision)
-    found._fit = PlacedFit(model, None)
-    found._fit.compiled()
-    found.classes_ = found._fit.classes
-    return found
 
 
 def sizes_of(table: Table) -> list[Size | None]:

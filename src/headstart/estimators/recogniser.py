@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 from headstart.data.given import labels_of
 from headstart.data.given_truth import truth_given
 from headstart.errors import DataError
-from headstart.estimators.fitted import Given, Images, Settings, fit_of, fitted, loaded, takes_images
+from headstart.estimators.fitted import Fit, Given, Images, Settings, fit_of, fitted, loaded, takes_images
 from headstart.heads.embedding import Singles
 from headstart.heads.gallery import Threshold, similarity
 from headstart.heads.recognition import Recogniser
@@ -44,12 +44,12 @@ class TransferRecogniser(ClassifierMixin, TransformerMixin, Settings, BaseEstima
         def taken(rows: Any, blocks: Any) -> None:
             found.update(zip(map(int, rows), embedding.embed(blocks), strict=True))
 
-        fit_of(self).predict(X, taken)
+        fit_of(self, Fit).predict(X, taken)
         return np.stack([found[row] for row in sorted(found)])
 
     def decision_function(self, X: Images) -> npt.NDArray[np.float32]:
         """Similarities (image, identity), -1 to 1."""
-        return fit_of(self).predict(X).answers
+        return fit_of(self, Fit).predict(X).answers
 
     def predict(self, X: Images) -> npt.NDArray[np.object_]:
         """Who it is (image,); None of somebody unknown: no more than 1 % of strangers are taken for somebody."""
@@ -81,21 +81,21 @@ class TransferRecogniser(ClassifierMixin, TransformerMixin, Settings, BaseEstima
 
     def evaluate(self, X: Images, y: Given | None = None) -> dict[str, Any]:
         """Scores with 95 % intervals (see metrics.json) on labelled images, of those enrolled and of others."""
-        return fit_of(self).evaluate(X, y, self.seed)
+        return fit_of(self, Fit).evaluate(X, y, self.seed)
 
     def save(self, folder: str | Path, force: bool = False) -> dict[str, Any]:
         """As `TransferClassifier.save`."""
-        return fit_of(self).save(folder, force, f"TransferRecogniser(seed={self.seed})")
+        return fit_of(self, Fit).save(folder, force, f"TransferRecogniser(seed={self.seed})")
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
         """A saved model, ready to predict. Raises BundleError."""
-        found: Self = loaded(cls, folder, RECOGNITION)
+        found: Self = loaded(cls, folder, RECOGNITION.name, Fit)
         found.classes_ = found._fit.classes
         return found
 
     def _recogniser(self) -> Recogniser:
-        return identifier_of(fit_of(self).model.head).recogniser
+        return identifier_of(fit_of(self, Fit).model.head).recogniser
 
     def __sklearn_tags__(self) -> Any:
         return takes_images(super().__sklearn_tags__())

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 
 from headstart.data.given_truth import truth_given
-from headstart.estimators.fitted import Given, Images, Settings, fit_of, fitted, loaded, takes_images
+from headstart.estimators.fitted import Fit, Given, Images, Settings, fit_of, fitted, loaded, takes_images
 from headstart.tasks.regression import REGRESSION
 
 
@@ -33,27 +33,27 @@ class TransferRegressor(RegressorMixin, MultiOutputMixin, Settings, BaseEstimato
     def predict(self, X: Images) -> npt.NDArray[np.float64]:
         """The value of each image, in the shape of y: (image,) or (image, column). Of a manifest with one column and of
         a loaded model with one value (image,). Raises DataError naming the first image that cannot be read."""
-        return self._shaped(fit_of(self).predict(X).answers[:, :, 0])
+        return self._shaped(fit_of(self, Fit).predict(X).answers[:, :, 0])
 
     def predict_interval(self, X: Images) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """(low, high), each in the shape of `predict`: 90 % of images like those learned from lie between them; an end
         is infinite where too few images taught to say it."""
-        found = fit_of(self).predict(X).answers
+        found = fit_of(self, Fit).predict(X).answers
         value, half = found[:, :, 0], found[:, :, 1]
         return self._shaped(value - half), self._shaped(value + half)
 
     def evaluate(self, X: Images, y: Given | None = None) -> dict[str, Any]:
         """Scores with 95 % intervals (see metrics.json); several columns are matched by name."""
-        return fit_of(self).evaluate(X, y, self.seed)
+        return fit_of(self, Fit).evaluate(X, y, self.seed)
 
     def save(self, folder: str | Path, force: bool = False) -> dict[str, Any]:
         """As `TransferClassifier.save`."""
-        return fit_of(self).save(folder, force, f"TransferRegressor(seed={self.seed})")
+        return fit_of(self, Fit).save(folder, force, f"TransferRegressor(seed={self.seed})")
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
         """A saved model, ready to predict. Raises BundleError."""
-        found: Self = loaded(cls, folder, REGRESSION)
+        found: Self = loaded(cls, folder, REGRESSION.name, Fit)
         found.columns_ = found._fit.classes
         found._flat = len(found.columns_) == 1
         return found

@@ -16,16 +16,8 @@ from headstart.data.given_masks import masks_given
 from headstart.data.mask_text import drawn_in
 from headstart.data.table import Table, read_table, table_of
 from headstart.errors import DataError
-from headstart.estimators.fitted import Given, Images, takes_images
-from headstart.estimators.placed import (
-    PlacedSettings,
-    enough,
-    fit_of,
-    fitted,
-    loaded,
-    sizes_of,
-    with_truth,
-)
+from headstart.estimators.fitted import Given, Images, fit_of, loaded, takes_images
+from headstart.estimators.placed import PlacedFit, PlacedSettings, enough, fitted, sizes_of, with_truth
 from headstart.tasks.segmentation import SEGMENTATION
 
 
@@ -73,11 +65,11 @@ class TransferSegmenter(PlacedSettings, BaseEstimator):  # type: ignore[misc]
     def predict(self, X: Images) -> list[npt.NDArray[np.uint8]]:
         """A mask of each image, (height, width) of the upright picture: places in `classes_`. Raises DataError naming
         the first image that cannot be read."""
-        return [said.answer for said in fit_of(self).predict(X) if said.answer is not None]
+        return [said.answer for said in fit_of(self, PlacedFit).predict(X) if said.answer is not None]
 
     def score(self, X: Images, y: Given | None = None) -> float:
         """The mean intersection over union of the classes, 0 to 1; NaN where the images do not determine it."""
-        return fit_of(self).headline_of(self._judging(X, y), self.seed)
+        return fit_of(self, PlacedFit).headline_of(self._judging(X, y), self.seed)
 
     def evaluate(self, X: Images, y: Given | None = None) -> dict[str, Any]:
         """Scores with 95 % intervals (see metrics.json) on images with masks; classes are matched by name, and where
@@ -85,7 +77,7 @@ class TransferSegmenter(PlacedSettings, BaseEstimator):  # type: ignore[misc]
 
         Of a data set with a test part (else a validation part) that part alone is scored.
         """
-        return fit_of(self).score_of(self._judging(X, y), self.seed)
+        return fit_of(self, PlacedFit).score_of(self._judging(X, y), self.seed)
 
     def save(self, folder: str | Path, force: bool = False) -> dict[str, Any]:
         """Judge the model as `headstart fit` does and write it; returns the content of metrics.json.
@@ -93,16 +85,17 @@ class TransferSegmenter(PlacedSettings, BaseEstimator):  # type: ignore[misc]
         Where all images taught, five models of four fifths each are judged, each on the rest, within one `budget`. A
         model of other data is replaced only with `force`.
         """
-        return fit_of(self).save(folder, force, f"TransferSegmenter(seed={self.seed})")
+        return fit_of(self, PlacedFit).save(folder, force, f"TransferSegmenter(seed={self.seed})")
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
         """A saved model, ready to predict. Raises BundleError."""
-        found: Self = loaded(cls, folder, SEGMENTATION)
+        found: Self = loaded(cls, folder, SEGMENTATION.name, PlacedFit)
+        found.classes_ = found._fit.classes
         return found
 
     def _judging(self, X: Images, y: Given | None) -> Table:
-        names = fit_of(self).model.names
+        names = fit_of(self, PlacedFit).model.names
         if y is None:
             return self._read(X, 1)
         numbers = all(map(str.isdecimal, names))

@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, MultiOutputMixin
 from headstart.data.given_truth import truth_given
 from headstart.data.table import Table, table_of
 from headstart.data.targets import UNKNOWN, LabelSets, label_targets
-from headstart.estimators.fitted import Given, Images, Settings, fit_of, fitted, loaded, takes_images
+from headstart.estimators.fitted import Fit, Given, Images, Settings, fit_of, fitted, loaded, takes_images
 from headstart.story.options import Options
 from headstart.tasks.multilabel import MULTILABEL
 
@@ -45,17 +45,17 @@ class TransferTagger(ClassifierMixin, MultiOutputMixin, Settings, BaseEstimator)
 
     def predict_proba(self, X: Images) -> npt.NDArray[np.float32]:
         """The probability of each label (image, label). Raises DataError naming the first unreadable image."""
-        return fit_of(self).predict(X).answers[:, :, 0]
+        return fit_of(self, Fit).predict(X).answers[:, :, 0]
 
     def predict(self, X: Images) -> npt.NDArray[np.int64]:
         """1 where a label is given, else 0 (image, label)."""
-        answers = fit_of(self).predict(X).answers
+        answers = fit_of(self, Fit).predict(X).answers
         return np.asarray(answers[:, :, 0] >= answers[:, :, 1], dtype=np.int64)
 
     def score(self, X: Images, y: Given, sample_weight: npt.ArrayLike | None = None) -> float:
         """The share of images of which all labels are right, those that are known: scikit-learn's subset accuracy. A
         label that the model does not know is not found. Images of which no label is known do not count."""
-        names = fit_of(self).model.names
+        names = fit_of(self, Fit).model.names
         table = table_of(X, truth_given(y, "tag"))
         new = tuple(name for name in table.classes if name not in names)
         truth = label_targets(table, (*names, *new)).present
@@ -67,16 +67,16 @@ class TransferTagger(ClassifierMixin, MultiOutputMixin, Settings, BaseEstimator)
 
     def evaluate(self, X: Images, y: Given | None = None) -> dict[str, Any]:
         """Scores with 95 % intervals (see metrics.json); labels are matched by name."""
-        return fit_of(self).evaluate(X, y, self.seed)
+        return fit_of(self, Fit).evaluate(X, y, self.seed)
 
     def save(self, folder: str | Path, force: bool = False) -> dict[str, Any]:
         """As `TransferClassifier.save`."""
-        return fit_of(self).save(folder, force, f"TransferTagger(seed={self.seed})")
+        return fit_of(self, Fit).save(folder, force, f"TransferTagger(seed={self.seed})")
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
         """A saved model, ready to predict. Raises BundleError."""
-        found: Self = loaded(cls, folder, MULTILABEL)
+        found: Self = loaded(cls, folder, MULTILABEL.name, Fit)
         found.classes_ = found._fit.classes
         return found
 

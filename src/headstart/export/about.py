@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from headstart.export.answers import OUTPUTS, further_of, rule_of
+from headstart.export.forms import Form
 from headstart.ship.package import Loaded, versions
 from headstart.ship.placed import Placed
 
@@ -26,12 +27,9 @@ def about(model: Loaded, name: str, any_size: bool) -> dict[str, Any]:
     }
 
 
-def about_masks(model: Placed, name: str) -> dict[str, Any]:
-    """The same of a model of masks: its output are scores of the classes, whose largest is taken once they are enlarged
-    to the picture."""
-    axes = ["image", "name", "row", "column"]
-    output = {"name": "scores", "type": "float32", "axes": axes, "what": "logits at the cells of a grid on the picture"}
-    return {**_fed(model, name, False), "output": output, **_made_of(model)}
+def about_placed(model: Placed, form: Form, name: str) -> dict[str, Any]:
+    """The same of a model of masks or boxes: what its output is, and the numbers by which answers are made of it."""
+    return {**_fed(model, name, False), "output": form.output, **form.answering(model), **_made_of(model)}
 
 
 def _fed(model: Loaded | Placed, name: str, any_size: bool) -> dict[str, Any]:

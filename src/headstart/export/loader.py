@@ -14,14 +14,17 @@ from importlib import resources
 from headstart.export.format import Format
 
 CHECK = "check"  # the program of the check
-ANSWERS, MASKS = "answers", "masks"  # what is made of a graph's output: one answer a picture, or one a pixel
+ANSWERS, MASKS, BOXES = "answers", "masks", "boxes"  # what is made of a graph's output: one answer a picture, one a
+# pixel, or some in places of the picture
+IMPORTS = {MASKS: "import argparse\n"}
 
 
 def program(of: Format, answers: str = ANSWERS) -> str:
     """The text of predict.py; `answers`: the text that says what is made of the graph's output."""
     opener = text(of.opener).strip()
     named = {"@PACKAGES@": of.runtime, "@FILE@": of.file, "@OPENER@": f"\n{opener}\n"}
-    named |= {"@ANSWERS@": text(answers), "@IMPORTS@": "import argparse\n" if answers == MASKS else ""}
+    before = "" if answers == ANSWERS else text("upright")
+    named |= {"@ANSWERS@": before + text(answers), "@IMPORTS@": IMPORTS.get(answers, "")}
     found = text("predict")
     for mark, value in named.items():
         found = found.replace(mark, value)

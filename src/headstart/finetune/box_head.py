@@ -2,47 +2,43 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from headstart.data.boxes import BoxTruth
 from headstart.errors import BundleError
-from headstart.heads.box_answers import KIND, OVERLAP, SCORE, answered
-from headstart.heads.box_counts import Counting, counting_of
+from headstart.heads.box_answers import OVERLAP, answered
 from headstart.heads.maps import Layer
-from headstart.judge.box_score import best_scores
-from headstart.judge.boxes import box_marks
 
 if TYPE_CHECKING:
-    pass
+    import torch
+
+    from headstart.finetune.box_layers import BoxLayers
 
 Floats = npt.NDArray[np.float32]
 Blocks = Mapping[str, npt.NDArray[np.floating]]
 Frame = tuple[int, int]  # (height, width) px of what the network sees
 CHUNK = 8  # images whose maps go through at a time
 MOST_WIDTH = 1024  # channels of a head that is read
-MOST_FACTOR = 1e6  # of a sum of scores that is read as a number of things
 
 
 @dataclass(frozen=True, eq=False)
 class BoxHead:
     """`maps`: what it reads, fine to coarse, of pictures of a `frame`; `weights`: of its layers, `width` channels wide,
-    by torch's names. A box is shown from the score `shown` (class,) on, and `counted` (class,) says how many things
-    boxes are; of boxes of a class that overlap by more than `overlap`, the best one stays."""
+    by torch's names. Of boxes of a class that overlap by more than `overlap`, the best one stays. From which score on
+    a box is shown, and how boxes are counted, is the model's rule."""
 
     maps: tuple[Layer, ...]
     frame: Frame
     n_classes: int
     width: int
     weights: Mapping[str, npt.NDArray[np.generic]] = field(repr=False)
-    shown: tuple[float, ...]
-    counted: tuple[Counting, ...]
     overlap: float = OVERLAP
 
     def outputs(self, blocks: Blocks) -> Floats:
@@ -56,20 +52,28 @@ class BoxHead:
 
         with torch.inference_mode():
             read = [torch.from_numpy(m.grid(blocks[m.block][rows]).astype(np.float32)) for m in self.maps]
-            logits, boxes = self._layers(*read)
+            logits, boxes = self._asked(read)
         scores = logits.sigmoid().numpy()
         pairs = zip(boxes.numpy(), scores, strict=True)
         return np.stack([answered(box, score, self.frame, self.overlap) for box, score in pairs])
 
     @cached_property
-    def _layers(self) -> Any:
+    def module(self) -> BoxLayers:
+        """In torch, ready to answer."""
         import torch
 
         layers = empty_layers(self.maps, self.n_classes, self.width)
         layers.load_state_dict({name: torch.from_numpy(np.array(w)) for name, w in self.weights.items()})
-        layers = layers.to(memory_format=torch.channels_last).eval().requires_grad_(False)
+        return layers.eval().requires_grad_(False)
+
+    @cached_property
+    def _asked(self) -> Callable[[Sequence[torch.Tensor]], tuple[torch.Tensor, torch.Tensor]]:
+        """The same with the channels of a place side by side, in which depthwise convolutions take half the time."""
+        import torch
+
         last = torch.channels_last
-        return lambda *maps: layers([x.contiguous(memory_format=last) for x in maps], self.frame)
+        layers = copy.deepcopy(self.module).to(memory_format=last)
+        return lambda maps: layers([x.contiguous(memory_format=last) for x in maps], self.frame)
 
     def tensors(self) -> dict[str, npt.NDArray[np.generic]]:
         """What a saved model keeps."""
@@ -83,49 +87,11 @@ class BoxHead:
             "frame": list(self.frame),
             "n_classes": self.n_classes,
             "width": self.width,
-            "shown": list(self.shown),
-            "counted": [[how.least, how.factor] for how in self.counted],
             "overlap": self.overlap,
         }
 
-    def with_scores_of(self, answers: Floats, truth: BoxTruth) -> BoxHead:
-        """The head with the scores that suit what it answered (image, 300, 6) for pictures that it has not learned
-        from, whose `truth` is in px of the frame: the best F1 to show a box, the least error to count."""
-        shown, counted = chosen(answers, truth)
-        return replace(self, shown=shown, counted=counted)
 
-    def counts(self, answers: Floats) -> npt.NDArray[np.float64]:
-        """(image, class): how many things of each class these answers (image, 300, 6) mean."""
-        return counts_by(self.counted, answers)
-
-
-def chosen(answers: Floats, truth: BoxTruth) -> tuple[tuple[float, ...], tuple[Counting, ...]]:
-    """What each class is shown from and counted by, see `BoxHead.with_scores_of`."""
-    things = truth.matrix().astype(np.int64)
-    shown = best_scores(box_marks(truth, listed(answers)))
-    return _tuple(shown), tuple(counting_of(scores_of(answers, k), things[:, k]) for k in range(len(truth.names)))
-
-
-def counts_by(counted: Sequence[Counting], answers: Floats) -> npt.NDArray[np.float64]:
-    """(image, class): how many things of each class answers (image, 300, 6) mean."""
-    return np.stack([how.of(scores_of(answers, k)) for k, how in enumerate(counted)], axis=1)
-
-
-def listed(answers: Floats) -> list[Floats]:
-    """Of each image the boxes that there are, (box, 6)."""
-    return [own[own[:, SCORE] > 0] for own in answers]
-
-
-def scores_of(answers: Floats, kind: int) -> Floats:
-    """(image, box): the scores of boxes of one class, 0 for all others."""
-    return np.where(answers[..., KIND] == kind, answers[..., SCORE], np.float32(0))
-
-
-def _tuple(values: npt.NDArray[np.floating]) -> tuple[float, ...]:
-    return tuple(float(v) for v in values)
-
-
-def empty_layers(maps: Sequence[Layer], n_classes: int, width: int) -> Any:
+def empty_layers(maps: Sequence[Layer], n_classes: int, width: int) -> BoxLayers:
     """The layers that read these maps, before they have learned."""
     from headstart.finetune.box_layers import BoxLayers
 
@@ -141,9 +107,7 @@ def read_box_head(described: Mapping[str, Any], tensors: Mapping[str, npt.NDArra
             n_classes=_whole([described["n_classes"]], 1)[0],
             width=_whole([described["width"]], 1)[0],
             weights=dict(tensors),
-            shown=_shares(described["shown"]),
-            counted=tuple(_counting(*how) for how in described["counted"]),
-            overlap=_shares([described["overlap"]])[0],
+            overlap=_share(described["overlap"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(f"the head that finds things is damaged ({error}): copy the model again") from None
@@ -164,17 +128,10 @@ def _whole(values: Any, n: int) -> Any:
     return found
 
 
-def _counting(least: Any, factor: Any) -> Counting:
-    if factor is not None and (type(factor) is not float or not 0 <= factor <= MOST_FACTOR):
-        raise ValueError(f"{factor!r} is no factor from 0 to {MOST_FACTOR:g}")
-    return Counting(_shares([least])[0], factor)
-
-
-def _shares(values: Any) -> tuple[float, ...]:
-    found = tuple(values)
-    if any(type(v) not in (int, float) or not (math.isfinite(v) and 0 <= v <= 1) for v in found):
-        raise ValueError(f"{str(values)[:80]}: numbers in 0..1")
-    return tuple(float(v) for v in found)
+def _share(value: Any) -> float:
+    if type(value) not in (int, float) or not (math.isfinite(value) and 0 <= value <= 1):
+        raise ValueError(f"{str(value)[:80]}: a number in 0..1")
+    return float(value)
 
 
 def _check(head: BoxHead) -> None:
@@ -182,8 +139,6 @@ def _check(head: BoxHead) -> None:
     reason = ""
     if not head.maps or head.width > MOST_WIDTH:
         reason = f"{len(head.maps)} maps, width {head.width}"
-    elif {len(head.shown), len(head.counted)} != {head.n_classes}:
-        reason = f"{head.n_classes} classes with {len(head.shown)} and {len(head.counted)} thresholds"
     else:
         wanted = {
             k: tuple(v.shape) for k, v in empty_layers(head.maps, head.n_classes, head.width).state_dict().items()

@@ -22,7 +22,6 @@ from headstart.finetune.box_loss import Truth, loss_of
 from headstart.finetune.checkpoint import Checkpoint
 from headstart.finetune.design import PLAIN, Arithmetic
 from headstart.finetune.paced import Pace, Paced, Passed
-from headstart.heads.box_counts import Counting
 from headstart.heads.maps import Layer
 
 Ints = npt.NDArray[np.integer]
@@ -131,4 +130,4 @@ def head_of(layers: nn.Module, maps: tuple[Layer, ...], frame: Frame, n_classes:
     weights: Mapping[str, Any] = {
         name: np.array(value.detach().cpu().contiguous().numpy()) for name, value in layers.state_dict().items()
     }
-    return BoxHead(maps, frame, n_classes, width, weights, (0.5,) * n_classes, (Counting(0.5),) * n_classes)
+    return BoxHead(maps, frame, n_classes, width, weights)

@@ -12,8 +12,7 @@ import numpy.typing as npt
 
 from headstart.heads.maps import Layer
 from headstart.heads.material import Blocks
-from headstart.heads.pointwise import Floats, checked, layers_of, read_pointwise
-from headstart.heads.segment import SegmentHead
+from headstart.heads.pointwise import Floats, checked, layers_of
 
 if TYPE_CHECKING:
     from headstart.finetune.decoder import Decoder
@@ -105,14 +104,3 @@ def _of_shape(tensors: Mapping[str, npt.NDArray[Any]], name: str, shape: tuple[i
     """A tensor as it is; numbers that count (batches seen) keep their type."""
     found = checked(tensors, name, shape)
     return np.asarray(tensors[name], np.int64) if name.endswith("num_batches_tracked") else found
-
-
-def read_segment_head(
-    described: Mapping[str, Any], tensors: Mapping[str, npt.NDArray[Any]], n_classes: int
-) -> SegmentHead:
-    """Whichever head `described` tells of. Raises ValueError, KeyError, TypeError."""
-    readers = {"pointwise": read_pointwise, "decoder": read_decoded}
-    kind = described["kind"]
-    if kind not in readers:
-        raise ValueError(f"is a {kind!r:.40}, which is none of {', '.join(readers)}")
-    return readers[kind](described, tensors, n_classes)

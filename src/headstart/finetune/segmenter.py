@@ -8,12 +8,14 @@ store of its own.
 from __future__ import annotations
 
 import copy
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -40,6 +42,7 @@ from headstart.trunk.cut import find_cuts
 from headstart.trunk.network import Backbone
 from headstart.trunk.weights import fingerprint
 
+Doubles = npt.NDArray[np.float64]
 FINE = 4  # pixels of a mask, an axis, for each cell of the finest map: the network's own input where that has stride 4
 SEEN = 200  # images whose maps are centred and scaled by
 TRUNK_RATE = 0.1  # of the decoder's, for the last stage: what has learned before moves less
@@ -97,16 +100,27 @@ def fresh_decoder(material: Material, start: Pointwise | None, seed: int, width:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         module = Decoder([layer.shape for layer in material.maps], material.n_classes, width)
-    some = material.rows[:: max(1, len(material.rows) // SEEN)]
+    some = material.rows[:: math.ceil(len(material.rows) / SEEN)]
     for k, layer in enumerate(material.maps):
-        x = layer.of(material.views[0], some)
-        axes = (0, 2, 3)
-        spread = x.std(axis=axes, dtype=np.float64)
-        getattr(module, f"centre_{k}").copy_(torch.from_numpy(x.mean(axis=axes, dtype=np.float64)))
+        centre, spread = centre_and_spread(layer, material.views[0], some)
+        getattr(module, f"centre_{k}").copy_(torch.from_numpy(centre))
         getattr(module, f"spread_{k}").copy_(torch.from_numpy(np.where(spread > 1e-6, spread, 1.0)))
     if start is not None:
         module.start(start)
     return module
+
+
+def centre_and_spread(layer: Layer, blocks: Blocks, rows: Ints) -> tuple[Doubles, Doubles]:
+    """(channel,), (channel,): mean and standard deviation over the places of the maps of these rows, read one after the
+    other, twice."""
+    places = len(rows) * layer.shape[1] * layer.shape[2]
+
+    def summed(of: Callable[[Doubles], Doubles]) -> Doubles:
+        each = (of(layer.of(blocks, np.array([row]))[0].astype(np.float64)) for row in rows)
+        return np.asarray(sum(x.sum(axis=(1, 2)) for x in each) / places)
+
+    centre = summed(lambda x: x)
+    return centre, np.sqrt(summed(lambda x: np.square(x - centre[:, None, None])))
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ Rng = np.random.Generator
 EACH = 500  # pixels of an image: neighbours say much the same
 LEAST_EACH = 24  # and where there are many images
 POSITIONS = 60_000  # pixels in all: 400 MB of rows for the default backbone's stages
+COLUMNS = 128  # features whose spread is told at a time, as that copies them in float64
 ASKED = 12_000  # pixels, of whole groups, that are asked while they are left out: half of the time goes there
 AROUND = 3  # cells: the side of the square whose mean is read beside the cell itself
 EXPONENT = -0.5  # of a class's frequency: its weight. 5 points of mIoU more than 0 on camvid's training images
@@ -220,7 +221,9 @@ def described_rows(blocks: Blocks, maps: Sequence[Layer], drawn: Drawn) -> tuple
             for part in (own, around_of(own)):
                 x[start:end, at : at + len(part)] = read_at(part, drawn.at[start:end])
                 at += len(part)
-    centre, spread = x[:, :-1].mean(axis=0, dtype=np.float64), x[:, :-1].std(axis=0, dtype=np.float64)
+    centre = x[:, :-1].mean(axis=0, dtype=np.float64)
+    parts = (x[:, at : min(at + COLUMNS, width)] for at in range(0, width, COLUMNS))
+    spread = np.concatenate([part.std(axis=0, dtype=np.float64) for part in parts])
     spread = np.where(spread > 1e-6 * max(float(spread.max()), 1e-30), spread, 1.0)
     x[:, :-1] -= centre.astype(np.float32)
     x[:, :-1] /= spread.astype(np.float32)

@@ -1,7 +1,7 @@
 """What is said of answered boxes: scores with 95 % intervals, rows for each class and for each size, chosen scores.
 
 Precision, recall and counts are of the answers from a score on, each class's own, that is handed in: it was chosen on
-other pictures than these (`best_scores`, `count_scores`). An answer is right at an overlap of 0.5.
+other pictures than these (`best_scores`). An answer is right at an overlap of 0.5.
 
 Intervals are those of `judge/summaries.py`, and at least as wide as follows from Wilson's of each class (`_least`).
 """
@@ -31,7 +31,6 @@ from headstart.judge.summaries import (
 SIDES = (0.0, 16.0, 32.0, 64.0, 96.0, 128.0, 256.0, np.inf)  # px, square root of the area; COCO parts at 32 and 96
 HALVINGS = 25  # of the pictures, for `_optimism`
 FEWEST_HALVED = 8  # groups: halves of fewer hold too little of each class
-CANDIDATES = 200  # scores of a class among which one is chosen, by even ranks
 
 Units = NDArray[np.int64]
 Cells = Callable[[Marks, int], tuple[Array, Units]]  # of a class: (shares (cell,), rows of their pictures (cell,))
@@ -326,22 +325,3 @@ def _between(falling: Array, place: int) -> float:
     """Half-way from a score to the next that is lower, so that what was just taken is taken again after rounding."""
     lower = falling[falling < falling[place]]
     return float((falling[place] + (lower[0] if len(lower) else 0.0)) / 2)
-
-
-def count_scores(marks: Marks) -> NDArray[np.float64]:
-    """The score (class,) from which on the number of answers errs least, a picture; of equal ones the highest.
-
-    Chosen among CANDIDATES, so that a picture more or less moves it little.
-    """
-    counts = marks["matched"][:, :, 0] != LEFT_OUT
-    found = np.ones(marks["n_true"].shape[1])
-    for k in range(len(found)):
-        here = (marks["kind"] == k) & counts
-        falling = np.sort(marks["score"][here])[::-1]
-        if not len(falling):
-            continue
-        places = np.unique(np.linspace(0, len(falling) - 1, CANDIDATES).astype(np.int64))
-        tried = np.array([1.0, *(_between(falling, int(place)) for place in places)])
-        errors = [np.abs((here & (marks["score"] >= t)).sum(axis=1) - marks["n_true"][:, k]).mean() for t in tried]
-        found[k] = tried[int(np.argmin(errors))]
-    return found

@@ -37,23 +37,20 @@ def box_marks(
     answers: Sequence[NDArray[Any]],
     scores: NDArray[np.floating[Any]] | None = None,
     means: NDArray[np.floating[Any]] | None = None,
-    count_from: NDArray[np.floating[Any]] | None = None,
 ) -> Marks:
     """What is judged of answers, of each picture (answer, 6): x1, y1, x2, y2 in px of the picture, score, class.
 
-    scores (class,): from which on answers count for precision and recall; None: all. count_from (class,): the same for
-    counts; None: `scores`. means (class,): boxes a picture in training; None: 0. Columns, with K answers and G true
-    boxes at most: score, kind (image, K), `NONE` = none; matched (image, K, threshold), RIGHT, FALSE or LEFT_OUT;
-    true_kind, true_side (px), true_score (image, G): of true boxes that are counted, the last the score of the answer
-    that is it at an overlap of 0.5, MISSED = none. By (image, class): n_true, boxes that are counted; from_score;
-    given, answers from there on without those left out, and found, those that are right; answered, as given, from
-    `count_from` on; mean.
+    scores (class,): from which on answers count; None: all. means (class,): boxes a picture in training; None: 0.
+    Columns, with K answers and G true boxes at most: score, kind (image, K), `NONE` = none; matched (image, K,
+    threshold), RIGHT, FALSE or LEFT_OUT; true_kind, true_side (px), true_score (image, G): of true boxes that are
+    counted, the last the score of the answer that is it at an overlap of 0.5, MISSED = none. By (image, class): n_true,
+    boxes that are counted; from_score; given, answers from there on without those left out, and found, those that are
+    right; answered, as given, which a task that counts otherwise replaces; mean.
     Raises DataError without pictures, or with one of which nothing is known; OptionError for answers of another shape.
     """
     _check(truth, answers)
     n_classes = len(truth.names)
     least = np.zeros(n_classes) if scores is None else np.asarray(scores, np.float64)
-    counting = least if count_from is None else np.asarray(count_from, np.float64)
     kept = [_kept(found) for found in answers]
     pairs, places = _pairs(truth, kept)
     flags = [np.zeros((len(found), len(THRESHOLDS)), np.int8) for found in kept]
@@ -72,12 +69,8 @@ def box_marks(
         "mean": np.tile(np.zeros(n_classes) if means is None else np.asarray(means, np.float64), (len(truth), 1)),
     }
     right, counts = (columns["matched"][:, :, 0] == RIGHT), (columns["matched"][:, :, 0] != LEFT_OUT)
-    by_class = {
-        "given": from_scores(columns, counts, least),
-        "found": from_scores(columns, right, least),
-        "answered": from_scores(columns, counts, counting),
-    }
-    return Marks({**columns, **by_class})
+    given = from_scores(columns, counts, least)
+    return Marks({**columns, "given": given, "found": from_scores(columns, right, least), "answered": given})
 
 
 def from_scores(

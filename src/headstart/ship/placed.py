@@ -6,6 +6,7 @@ many there are change a digit, and memory does not grow with them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -101,11 +102,11 @@ def unpack(bundle: Bundle) -> Placed:
         check_finite(own)
         head = task.read(described, own, names, preprocess.size)
         _check_maps(head, backbone)
+        rule = _rule(task, manifest.get("rule", {}), len(names))
     except BundleError:
         raise
     except (*BROKEN, HeadstartError) as error:
         raise unusable(bundle, error) from None
-    rule = {name: tuple(map(float, values)) for name, values in manifest.get("rule", {}).items()}
     precision = str(manifest.get("precision", "auto"))
     kind = kind_of(names, str(manifest.get("class_type", "str")))
     return Placed(bundle.without_tensors(), backbone, task, head, names, rule, precision, kind)
@@ -117,6 +118,16 @@ def _check_maps(head: PlacedHead, backbone: Backbone) -> None:
     for layer in head.maps:
         if tuple(layer.shape) != given.get(layer.block):
             raise ValueError(f"its head reads {layer.block} of {tuple(layer.shape)}, given: {given.get(layer.block)}")
+
+
+def _rule(task: PlacedTask, given: Mapping[str, Any], n: int) -> Rule:
+    """A number for each of n classes, of each that the task answers by. Raises ValueError for others."""
+    rule = {name: tuple(map(float, values)) for name, values in given.items()}
+    for name in task.ruled:
+        found = rule.get(name, ())
+        if len(found) != n or not all(math.isfinite(v) and v >= 0 for v in found):
+            raise ValueError(f"its rule needs {name}, {n} numbers from 0, and has {list(found)}")
+    return rule
 
 
 def predict(

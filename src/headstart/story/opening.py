@@ -70,9 +70,10 @@ def announce_maps(table: Table, backbone: Backbone, options: Options, watch: Wat
     values = sum(tap.widths[tap.pools.index("map")] for tap in backbone.taps if "map" in tap.pools)
     if not values:
         return
-    size, place = 2 * values * len(table) * (1 + mirrored), cache_root(options.cache)
+    view = 2 * values * len(table)
+    size, place = view * (1 + mirrored), cache_root(options.cache)
     place.mkdir(parents=True, exist_ok=True)
-    needed, free = size * (2 if size > IN_MEMORY else 1), shutil.disk_usage(place).free
+    needed, free = size * (2 if view > IN_MEMORY else 1), shutil.disk_usage(place).free
     views = f" in {1 + mirrored} views" if mirrored else ""
     line = f"feature maps of {len(table)} images{views}, {values} values each: {size / 1e9:.2f} GB in {place}"
     if needed > free:

@@ -63,16 +63,8 @@ class _Held:
         return value(MAP50, box_marks(self.truth, self._answers(head, blocks))) or 0.0
 
     def rule(self, head: BoxHead, mean: NDArray[np.float64], blocks: Blocks | None = None) -> Rule:
-        """The scores that are best on these, one half for a class that they do not show. mean (class,): boxes a picture
-        that teaches."""
-        shown, counting = np.full(len(mean), HALF), [Counting(HALF) for _ in mean]
-        if len(self.rows):
-            answers, things = self._answers(head, blocks), self.truth.matrix().astype(np.int64)
-            shown = np.where(things.any(axis=0), best_scores(box_marks(self.truth, answers)), HALF)
-            counting = [counting_of(scores_of(answers, kind), things[:, kind]) for kind in range(len(mean))]
-        factors = [one.factor or 0.0 for one in counting]
-        named = ((SHOWN, shown), (COUNTED, [one.least for one in counting]), (FACTOR, factors), (MEAN, mean))
-        return {name: tuple(float(v) for v in values) for name, values in named}
+        """As `rule_of`, by what the head answers for these. mean (class,): boxes a picture that teaches."""
+        return rule_of(self._answers(head, blocks) if len(self.rows) else [], self.truth, mean)
 
     def _answers(self, head: BoxHead, blocks: Blocks | None) -> list[NDArray[np.float64]]:
         """Boxes (n, 6) in px of the pictures, of all scores."""
@@ -83,6 +75,20 @@ class _Held:
             output = head.outputs(rows_of(mine, np.array([place])))[0]
             found.append(boxes_in(output, (int(v.sizes[row, 0]), int(v.sizes[row, 1])), v.frame))
         return found
+
+
+def rule_of(answers: Sequence[NDArray[np.float64]], truth: BoxTruth, mean: NDArray[np.float64]) -> Rule:
+    """The scores that suit the boxes (n, 6) that were answered for pictures that taught nothing: the best F1 to show a
+    box, the least error to count; one half for a class that they do not show. mean (class,): what always saying the
+    mean says."""
+    shown, counting = np.full(len(mean), HALF), [Counting(HALF) for _ in mean]
+    if len(answers):
+        things = truth.matrix().astype(np.int64)
+        shown = np.where(things.any(axis=0), best_scores(box_marks(truth, answers)), HALF)
+        counting = [counting_of(scores_of(answers, kind), things[:, kind]) for kind in range(len(mean))]
+    factors = [one.factor or 0.0 for one in counting]
+    named = ((SHOWN, shown), (COUNTED, [one.least for one in counting]), (FACTOR, factors), (MEAN, mean))
+    return {name: tuple(float(v) for v in values) for name, values in named}
 
 
 def boxes_in(output: NDArray[np.float32], size: Size, frame: Size) -> NDArray[np.float64]:

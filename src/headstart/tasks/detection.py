@@ -23,7 +23,7 @@ from headstart.judge.marks import Marks, Score
 from headstart.judge.matching import LEFT_OUT
 from headstart.judge.summaries import measure_of
 from headstart.tasks.box_files import HEADER, coco_document, csv_rows, found_boxes
-from headstart.tasks.detecting import KINDS, MEAN, SHOWN, boxes_in, boxes_of, counts_of, learn, read
+from headstart.tasks.detecting import COUNTED, FACTOR, KINDS, MEAN, SHOWN, boxes_in, boxes_of, counts_of, learn, read
 from headstart.tasks.placed import Answer, PlacedTask, Size, with_own_tables
 from headstart.tasks.task import Record, Rule
 
@@ -200,5 +200,6 @@ DETECTION = PlacedTask(
     worst=worst,
     none=none,
     read=read,
+    ruled=(SHOWN, COUNTED, FACTOR, MEAN),
     fill={"kind": NONE, "true_kind": NONE, "true_score": MISSED, "matched": LEFT_OUT},
 )

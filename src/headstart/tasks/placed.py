@@ -129,7 +129,8 @@ class PlacedTask:
     the picture, beside the truth where it is known; `colours(n)`: uint8 (class, 3), in which it does that.
     `mask(answer)`: a PNG file; None where answers are no masks.
     `truth(targets, row, size)`: in the form of an answer. `worst(marks)`: rows, the worst first.
-    `none()`: the answer that holds nothing. `read`: see Read.
+    `none()`: the answer that holds nothing. `read`: see Read. `ruled`: of the rule what it must hold, each a number a
+    class.
     """
 
     name: str
@@ -156,6 +157,7 @@ class PlacedTask:
     rows: Callable[[Sequence[Mapping[str, Any]], Sequence[str]], tuple[Sequence[str], list[tuple[Any, ...]]]]
     coco: Callable[[Sequence[Mapping[str, Any]], Sequence[str]], Any]
     mask: Callable[[Answer], bytes] | None = None
+    ruled: tuple[str, ...] = ()
     fill: Mapping[str, float] = field(default_factory=dict)
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import mmap
 import os
 import shutil
 import tempfile
@@ -39,7 +40,7 @@ from headstart.files.whole import sweep, write_whole
 
 SHARD_ROWS = 512  # images lost at most by a kill: 1.5 s of work for the default backbone on 2 cores
 SHARD_BYTES = 64 * 2**20  # of feature maps: fewer rows a shard, so that memory stays bounded
-IN_MEMORY = 2**30  # bytes of all blocks; feature maps of more are read from disk as they are needed
+IN_MEMORY = 2**29  # bytes of all blocks of one view; feature maps of more are read from disk as they are needed
 MAP = "/map"  # the end of the name of a block that holds maps
 THUMBNAIL_BYTES = 16 * 16 * 3
 MOST_SHARD = 2**31  # bytes of a shard that is read: one of feature maps is one row larger than SHARD_BYTES at most
@@ -63,6 +64,25 @@ class Found:
 
     thumbnails: npt.NDArray[np.uint8]  # (image, 16, 16, 3)
     blocks: dict[str, Halves]  # block -> (image, feature)
+
+
+class OnDisk(np.memmap):
+    """(row, value) in a file. Rows are copied as they are read and written, and leave this process's memory again: the
+    system keeps what it has room for, and a set of any size is read by a process of a size of its own."""
+
+    def __getitem__(self, index: Any) -> Any:
+        found = np.array(self.view(np.ndarray)[index])
+        self.release()
+        return found
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self.view(np.ndarray)[index] = value  # numpy itself would write into what __getitem__ gives
+        self.release()
+
+    def release(self) -> None:
+        """Let its pages leave this process's memory; what was written stays."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
 class Store:
@@ -155,7 +175,7 @@ class Store:
         with tempfile.TemporaryFile(dir=self.folder) as file:
             if hasattr(os, "posix_fallocate"):  # a full disk says so here; later it would end the process
                 os.posix_fallocate(file.fileno(), 0, n * width * 2)
-            return np.memmap(file, np.float16, "w+", shape=(n, width))
+            return OnDisk(file, np.float16, "w+", shape=(n, width))
 
     def _forget(self, path: Path) -> None:
         self._where = {h: place for h, place in self._where.items() if place[0] != path}

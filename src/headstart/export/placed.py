@@ -1,7 +1,8 @@
-"""A saved model of masks as one torch module: uint8 RGB pixels of its frame in, scores of the classes at its grid out.
+"""A saved model of masks or boxes as one torch module: uint8 RGB pixels of its frame in, what its places say out.
 
 As in `graph.py`, normalisation, every map that the head reads, rounded as `predict` rounds it, and the head are inside.
-Enlarging to the picture is not: its size is the picture's own.
+What depends on the picture or has no fixed length is not: enlarging scores to the picture's pixels, and each thing
+answered once (`forms.py`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from headstart.export.graph import as_stored
+from headstart.finetune.box_head import BoxHead
 from headstart.finetune.decoded import Decoded
 from headstart.finetune.decoder import Linear
 from headstart.heads.pointwise import Pointwise
@@ -21,8 +23,9 @@ from headstart.trunk.module import Trunk
 from headstart.trunk.network import block_names
 
 
-class MaskGraph(nn.Module):
-    """uint8 (image, height, width, 3) of the model's frame -> float32 (image, class, row, column): logits."""
+class PlacedGraph(nn.Module):
+    """uint8 (image, height, width, 3) of the model's frame -> float32, of masks (image, class, row, column): logits; of
+    boxes (image, place, 4 + class), see `Places`."""
 
     def __init__(self, model: Placed) -> None:
         super().__init__()
@@ -55,15 +58,30 @@ class Closed(nn.Module):
         return found
 
 
+class Places(nn.Module):
+    """The head that finds things: maps -> (image, place, 4 + class): edges x1, y1, x2, y2 in px of the frame, then the
+    score of each class in 0..1."""
+
+    def __init__(self, head: BoxHead) -> None:
+        super().__init__()
+        self.layers, self.frame = head.module, head.frame
+
+    def forward(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
+        logits, boxes = self.layers(maps, self.frame)
+        return torch.cat([boxes, logits.sigmoid()], 2)
+
+
 def head_of(head: PlacedHead) -> nn.Module:
     """Raises TypeError for a head of another kind."""
+    if isinstance(head, BoxHead):
+        return Places(head)
     if isinstance(head, Decoded):
         return head.module
     if not isinstance(head, Pointwise):
-        raise TypeError(f"{type(head).__name__} is no head of masks")
+        raise TypeError(f"{type(head).__name__} is no head of masks or boxes")
     return Closed(head)
 
 
-def masks_graph(model: Placed) -> nn.Module:
+def placed_graph(model: Placed) -> nn.Module:
     """The model in evaluation mode, without gradients."""
-    return MaskGraph(model).eval().requires_grad_(False)
+    return PlacedGraph(model).eval().requires_grad_(False)
