@@ -50,7 +50,7 @@ WITH_TORCH = {
     "export/any_size.py",
     "export/graph.py",
     "export/heads.py",
-    "export/masks.py",
+    "export/placed.py",
     "export/native.py",
     "export/onnx.py",
     "export/sensitive.py",

@@ -71,6 +71,7 @@ def test_masks_are_those_that_lie_there(tmp_path: Path) -> None:
     table = segments(made(tmp_path))
     truth = mask_targets(table)
     assert table.columns == table.classes == truth.names == ("0", "1", "2")
+    assert "no file names the numbers in the masks: 0, 1, 2 are classes, none is void" in notes(tmp_path)
     assert list(table.names) == [f"images/{k}.png" for k in range(4)]
     for k in range(4):
         np.testing.assert_array_equal(truth.mask(k, SIZE), numbers(k))
@@ -190,6 +191,7 @@ def test_names_void_and_colours_of_a_file(tmp_path: Path) -> None:
     assert truth.names == ("road", "sea")
     np.testing.assert_array_equal(truth.mask(1), np.array([0, VOID, 1], np.uint8)[numbers(1)])
     assert "void, which neither teaches nor judges: 'Void'" in notes(tmp_path)
+    assert "no file names" not in notes(tmp_path)
 
 
 def test_a_palette_is_read_by_its_numbers_or_by_the_colours_that_a_file_names(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from headstart.story.export_placed import Expected, recorded
 from headstart.story.options import Options
 from headstart.story.placed_judge import evaluate
 from headstart.story.placed_publish import save
-from headstart.tasks.held_maps import cut_named
+from headstart.tasks.held_maps import cut_named, unjudged
 from headstart.tasks.known import PLACED
 from headstart.tasks.placed import stacked
 from scenes import EPOCHS, SIZE, SMALL, Fit, table_of
@@ -230,6 +230,26 @@ def test_a_stage_is_named_as_it_is_or_by_a_word() -> None:
     assert [cut_named(word, stages) for word in ("last", "all", "auto", "b")] == ["d", "a", "c", "b"]
     with pytest.raises(OptionError, match="--tune e is not allowed"):
         cut_named("e", stages)
+
+
+def test_a_tuning_that_nothing_can_judge_is_said_or_refused() -> None:
+    stages = ["a", "b", "c"]
+    assert unjudged("none", stages, 0) == ()
+    assert unjudged("b", stages, 5) == ()
+    assert "--tune b did nothing: too few images" in unjudged("b", stages, 0)[0]
+    for held in (0, 5):  # before anything is learned
+        with pytest.raises(OptionError, match="--tune 3 is not allowed"):
+            unjudged("3", stages, held)
+
+
+@pytest.mark.parametrize("task", PLACED)
+def test_a_fit_of_few_images_says_that_it_was_not_tuned(fitted: Fit, task: str) -> None:
+    found, _ = fitted(task)
+    views, how = placed.views_of(found.seen, found.options), placed.how_of(found.options, placed.QUIET)
+    tied = replace(views, groups=np.zeros(len(views), np.int64))  # of one group nothing is held out
+    taught = found.task.learn(tied, found.plan.train[:6], replace(how, tune="last", epochs=1))
+    assert "--tune last did nothing" in " ".join(taught.remarks)
+    assert taught.backbone is None
 
 
 def test_marks_of_different_lengths_are_filled_up() -> None:

@@ -47,6 +47,20 @@ def contents(table: Table) -> list[str]:
     return [content(row) for row in range(len(table))]
 
 
+@pytest.mark.parametrize("inner", ["masks", "annotations", "test_labels"])
+def test_masks_are_no_pictures_for_a_model_that_segments(four: Path, inner: str) -> None:
+    """As where they teach; a folder of nothing else was meant, and so was a file that is named."""
+    (four / inner).mkdir()
+    for one in "abcd":
+        (four / inner / f"{one}_mask.png").write_bytes(b"mask")
+    assert len(list_images([four])) == 8
+    found = list_images([four], masks=False)
+    assert contents(found) == PATHS
+    assert any("4 masks of pictures" in note for note in found.notes)
+    assert len(list_images([four / inner], masks=False)) == 4
+    assert len(list_images([four / inner / "a_mask.png"], masks=False)) == 1
+
+
 def test_lists_need_no_labels_where_none_are_used(four: Path) -> None:
     (four / "list.csv").write_text("file\n" + "".join(f"{p}\n" for p in [*PATHS, PATHS[0]]))
     (four / "list.txt").write_text("".join(f"{p}\n" for p in PATHS))

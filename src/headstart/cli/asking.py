@@ -69,11 +69,11 @@ def predict(given: argparse.Namespace) -> None:
             check_folder(folder, f"--{option}")
     from headstart.data.table import list_images
     from headstart.data.to_label import named
-
-    table = list_images(named(given.images, sys.stdin))
     from headstart.files.bundle import read_bundle
 
+    paths = named(given.images, sys.stdin)
     bundle = read_bundle(given.model)
+    table = list_images(paths, masks=bundle.manifest.get("task") != "segment")
     if bundle.manifest.get("task") in PLACED:
         from headstart.cli import placing
 

@@ -43,6 +43,7 @@ MOST = VOID  # classes: numbers of 8 bits, and 255 is void
 MOST_UNNAMED = 100  # different numbers without names: more are grey levels; ADE20K's 150 classes come with names
 NUMBER = re.compile(r"[0-9]{1,9}")
 MOST_BYTES = 1 << 20
+MOST_LISTED = 8  # numbers in a note
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,16 @@ def classes_seen(keys: Sequence[str], given: Classes | None, where: str) -> tupl
             f"class numbers; save masks with one number for each class, or name the classes with --classes"
         )
     names = tuple(map(str, numbers))
-    return Classes(names, {name: k for k, name in enumerate(names)}, (), "the masks"), ""
+    return Classes(names, {name: k for k, name in enumerate(names)}, (), "the masks"), _unnamed(
+        names, str(VOID) in keys
+    )
+
+
+def _unnamed(names: Sequence[str], with_void: bool) -> str:
+    """What is said where no file names numbers: none of them tells by itself that nothing is known of its pixels."""
+    listed = ", ".join(names) if len(names) <= MOST_LISTED else f"{names[0]} to {names[-1]}"
+    void = f"{VOID} is void" if with_void else "none is void"
+    return f"no file names the numbers in the masks: {listed} are classes, {void} (--classes names them, void ones too)"
 
 
 def _listed(colours: Sequence[str], most: int = 6) -> str:

@@ -74,6 +74,16 @@ def has_masks(pieces: Sequence[Piece]) -> bool:
     return len({piece.is_mask for piece in pieces}) == 2
 
 
+def without_masks(walk: Walk) -> list[str]:
+    """The pictures below a folder, in order; masks are told from them as where they teach. Raises DataError."""
+    pieces = pieces_of(walk)
+    masks = [piece.path for piece in pieces if piece.is_mask] if has_masks(pieces) else []
+    for path in masks:
+        walk.ignore("masks of pictures", path)
+    dropped = set(masks)
+    return [piece.path for piece in pieces if piece.path not in dropped]
+
+
 def key_of(root: Path, path: Path) -> Key:
     """What an annotation has in common with its picture."""
     piece = _piece(str(root), str(path))

@@ -236,12 +236,13 @@ def table_of(images: object, labels: object = None, task: str = "auto") -> Table
     return replace(_table(Found(rows, [], said, read.task, read.columns)), kind=read.kind)
 
 
-def list_images(paths: Sequence[str | Path]) -> Table:
+def list_images(paths: Sequence[str | Path], masks: bool = True) -> Table:
     """Images without labels: files, folders searched at any depth, and all that `read_table` takes, or zip files.
+    masks: whether masks in a folder are images too; not for a model that segments.
 
     A file named here is always kept; what is missing beside others is a row that cannot be read. Raises DataError.
     """
-    return _table(found_in(paths))
+    return _table(found_in(paths, masks))
 
 
 def _table(found: Found) -> Table:

@@ -15,6 +15,7 @@ from headstart.counted import counted
 from headstart.data.archives import read_zip
 from headstart.data.lines import SPACED, is_text
 from headstart.data.manifests import LISTS, read_csv, read_parquet
+from headstart.data.mask_layouts import without_masks
 from headstart.data.parquet import parquet_files, read_parquet_folder
 from headstart.data.sources import FileSource, Found, Row
 from headstart.data.tree import shown
@@ -34,14 +35,15 @@ class RefusedSource:
         raise ImageError(self.reason)
 
 
-def found_in(paths: Sequence[str | Path]) -> Found:
-    """The pictures in all that is named; a file named here is always kept. Raises DataError where there is none."""
+def found_in(paths: Sequence[str | Path], masks: bool = True) -> Found:
+    """The pictures in all that is named; a file named here is always kept. masks: whether those of a folder are
+    pictures too. Raises DataError where there is none."""
     rows: list[Row] = []
     notes: list[str] = []
     refused: list[str] = []
     for path in (os.fspath(path) for path in paths):
         try:
-            found = _found_at(path)
+            found = _found_at(path, masks)
         except DataError as error:
             source = RefusedSource(str(error)) if os.path.lexists(path) else FileSource(path)
             found = Found([Row(shown(path), source, "", "none")], [], "")
@@ -56,12 +58,12 @@ def found_in(paths: Sequence[str | Path]) -> Found:
     return Found(rows, notes, f"{counted(len(rows), 'image')} without labels")
 
 
-def _found_at(path: str) -> Found:
+def _found_at(path: str, masks: bool) -> Found:
     """The pictures in one thing that is named. Raises DataError where there is no such thing."""
     place, kind = Path(path), os.path.splitext(path)[1].lower()  # noqa: PTH122 (".zip" has no stem)
     if place.is_dir():
         inside = parquet_files(place)
-        return read_parquet_folder(place, inside, asked=None) if inside else _pictures_below(path)
+        return read_parquet_folder(place, inside, asked=None) if inside else _pictures_below(path, masks)
     if not os.path.lexists(path):
         raise DataError(f"{shown(path)} does not exist: name image files, folders, lists, Parquet or zip files")
     if kind == ".parquet":
@@ -73,10 +75,10 @@ def _found_at(path: str) -> Found:
     return Found([Row(shown(path), FileSource(path), "", "none")], [], "")
 
 
-def _pictures_below(folder: str) -> Found:
+def _pictures_below(folder: str, masks: bool) -> Found:
     walk = Walk(folder)
-    rows = [Row(shown(e.path), FileSource(e.path), "", "none") for e in walk.below(folder)]
-    return Found(rows, walk.passed_over(), "")
+    paths = [file.path for file in walk.below(folder)] if masks else without_masks(walk)
+    return Found([Row(shown(path), FileSource(path), "", "none") for path in paths], walk.passed_over(), "")
 
 
 def named(paths: Sequence[str], given: TextIO) -> list[str]:

@@ -39,6 +39,7 @@ ONE = {  # why a single thing was passed over
     "pipes and devices": "pipe or device",
     "links that lead in a circle": "link that leads in a circle",
     "masks that lie beside their pictures": "mask that lies beside its picture",
+    "masks of pictures": "mask of a picture",
     "files beside the class folders": "file beside the class folders",
     "files beside the split folders": "file beside the split folders",
     "folders beside the split folders": "folder beside the split folders",

@@ -73,7 +73,7 @@ class PlacedFit:
 
     def predict(self, X: Images) -> list[Said]:
         """What the model says of each image, in order. Raises DataError naming the first that cannot be read."""
-        table = list_images([X]) if isinstance(X, str | Path) else table_of(X)
+        table = list_images([X], masks=self.model.task.mask is None) if isinstance(X, str | Path) else table_of(X)
         found: list[Said] = []
         predict(self.model, table, found.append, self.compiled())
         bad = [said for said in found if said.answer is None]

@@ -85,7 +85,7 @@ def _table_of(bundle: Bundle, data: str | None) -> Table:
         except DataError:
             if not Path(data).exists():
                 raise
-            return list_images([data])
+            return list_images([data], masks=task != "segment")
     return own_images(bundle, read, CHECKED)[1]
 
 

@@ -22,7 +22,7 @@ from headstart.judge.box_score import MAP50, best_scores
 from headstart.judge.boxes import box_marks
 from headstart.judge.summaries import value
 from headstart.recipe import Setting
-from headstart.tasks.held_maps import checkpoint_of, cut_named, held_out, maps_by, taken
+from headstart.tasks.held_maps import checkpoint_of, cut_named, held_out, maps_by, taken, unjudged
 from headstart.tasks.placed import How, PlacedHead, Size, Taught, Views
 from headstart.tasks.task import Rule, Tried
 
@@ -123,6 +123,7 @@ def learn(views: Views, rows: Ints, how: How) -> Taught:
         raise DataError("no picture that teaches has a box: nothing can be learned")
     apart = held_out(views, rows, truth.strata, HELD_OUT, LEAST_HELD)
     held, teach = _Held(views, rows[apart], truth.take(apart), rows[~apart]), np.flatnonzero(~apart)
+    untuned = unjudged(how.tune, [layer.block.removesuffix("/map") for layer in views.layers], len(held.rows))
     lesson, pace, losses = _lesson(views, rows, how), _pace(how, len(teach)), list[Loss]()
     told = _telling(how, "train the head", losses)
     kept = checkpoint_of(views, rows[teach], how, _as_bytes(truth.take(teach)), "boxes")
@@ -131,7 +132,7 @@ def learn(views: Views, rows: Ints, how: How) -> Taught:
         head=head,
         rule=held.rule(head, truth.take(teach).matrix().mean(axis=0)),
         settings=_settings(pace, head, len(held.rows), len(losses)),
-        remarks=_remarks(apart, truth),
+        remarks=(*_remarks(apart, truth), *untuned),
         losses=tuple(losses),
     )
     if how.tune != "none" and len(held.rows):

@@ -76,6 +76,16 @@ def held_out(views: Views, rows: Ints, strata: Ints, share: float, least: int) -
     return hold_out(strata, groups, share, views.seed, keys)
 
 
+def unjudged(tune: str, places: Sequence[str], held: int) -> tuple[str, ...]:
+    """What is said, before anything is learned, of a tuning that was asked for where no images are held out to show
+    whether it pays. Raises OptionError for a word that means no stage."""
+    if tune == "none":
+        return ()
+    cut_named(tune, places)
+    said = f"--tune {tune} did nothing: too few images to hold some out, which would show whether it pays"
+    return () if held else (said,)
+
+
 def cut_named(tune: str, places: Sequence[str]) -> str:
     """The stage above whose map the network learns, of the stages that are read, from low to high. Raises OptionError
     for a word that means none."""

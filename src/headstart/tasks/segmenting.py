@@ -21,7 +21,7 @@ from headstart.heads.pointwise import Pointwise, fit_pointwise, read_pointwise
 from headstart.judge.segments import MIOU, segment_marks
 from headstart.judge.summaries import value
 from headstart.recipe import Setting
-from headstart.tasks.held_maps import checkpoint_of, cut_named, held_out, maps_by, taken
+from headstart.tasks.held_maps import checkpoint_of, cut_named, held_out, maps_by, taken, unjudged
 from headstart.tasks.placed import How, PlacedHead, Size, Taught, Views
 from headstart.tasks.task import Tried
 
@@ -88,10 +88,11 @@ def learn(views: Views, rows: Ints, how: How) -> Taught:
     """The best head for the images of these rows."""
     lesson = _lesson(views, rows)
     every = np.arange(len(rows))
+    untuned = unjudged(how.tune, [layer.block.removesuffix("/map") for layer in lesson.maps], len(lesson.held))
     if not len(lesson.held):
         head = lesson.closed(every)
         few = f"{counted(len(rows), 'image')}: too few to hold some out, so that the closed form is taken as it is"
-        return Taught(head, {}, settings=(_closed_setting(head),), remarks=(few,))
+        return Taught(head, {}, settings=(_closed_setting(head),), remarks=(few, *untuned))
     closed = lesson.closed(lesson.teach)
     found = {CLOSED: lesson.quality(closed)}
     decoder, losses = _decoder(lesson, closed, how)
