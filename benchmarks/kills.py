@@ -1,8 +1,10 @@
 """Kill a command at random moments, run it again, and compare with a run that nothing disturbed.
 
     python benchmarks/kills.py [--command fit add-to predict] [--kills 50] [--pairs 5] [--seed 0] [--images FOLDER]
-                               [--record NAME] [-- FIT OPTIONS]
+                               [--record NAME] [--task segment] [-- FIT OPTIONS]
     python benchmarks/kills.py --command fit --kills 20 --record kills_tuning -- --tune last --precision f32
+    python benchmarks/kills.py --command fit --task segment --kills 6 --pairs 1 --record kills_segment
+    python benchmarks/kills.py --command fit --task detect --kills 6 --pairs 1 --record kills_detect
 
 Each round begins at the same place: `fit` with an empty cache and no model; `add-to` with a model of half the images,
 their features in the cache, and no model at its own output; `predict` with a model and an older file of answers. The
@@ -16,7 +18,9 @@ Looked at: that the second run gives byte for byte the model or the answers of t
 but for the seconds; that what lies at the output after the kill is what lay there before or the whole new one; that no
 image with stored features goes through the network again; and that the images computed but not stored at the kill are
 at most one shard. `--pairs`: so many times two of the command are started at once, on one cache and one output; one of
-them may be refused there, and what they leave must be the same.
+them may be refused there, and what they leave must be the same. `--task segment` and `detect` take some pictures of
+camvid and bccd with a small network of drawn weights; of their kills a third falls in the training of the head. What is
+compared there leaves out the seconds that the head says of its training.
 """
 
 from __future__ import annotations
@@ -43,6 +47,11 @@ SHARD = 8  # images
 PER_CLASS, CLASSES = 40, 3  # images of EuroSAT
 COMMANDS = ("fit", "add-to", "predict")
 OLD = "what was there before"
+PLACED = {  # task -> options of its fits: each a few seconds long, on two cores
+    "segment": "--backbone mobilenetv3_small_050 --weights none --size 128 --epochs 6 --precision f32",
+    "detect": "--backbone mobilenetv3_small_050 --weights none --size 128 --epochs 6 --precision f32",
+}
+PLACED_IMAGES = 40  # of a part that teaches, a quarter of which of one that judges
 CONTEXT = multiprocessing.get_context("forkserver")
 
 
@@ -100,6 +109,11 @@ class Place:
         """Images in whole shards."""
         return sum(pq.read_metadata(shard).num_rows for shard in self.shards())
 
+    @property
+    def trains(self) -> bool:
+        """Whether a state of a training lies in the cache while it works."""
+        return "--tune" in self.arguments or "--task" in self.arguments
+
     def result(self) -> Any:
         """What must not depend on a kill: the answers; or checksums of the defining files, and the metrics without the
         seconds. None where there is nothing."""
@@ -107,7 +121,12 @@ class Place:
             return self.output.read_text() if self.output.exists() else None
         metrics = json.loads((self.output / "metrics.json").read_text())
         metrics.pop("seconds")
-        return {"checksums": json.loads((self.output / "checksums.json").read_text()), "metrics": metrics}
+        found = {"checksums": json.loads((self.output / "checksums.json").read_text()), "metrics": metrics}
+        manifest = json.loads((self.output / "headstart.json").read_text())
+        if manifest["head"].pop("seconds", None) is not None:
+            found["manifest"] = manifest
+            found["checksums"].pop("headstart.json")
+        return found
 
 
 @dataclass(frozen=True)
@@ -151,13 +170,13 @@ def run_whole(place: Place) -> tuple[int, float]:
 
 
 def killed(place: Place, n_shards: int, seconds: float, n_images: int, expected: Any, rng: random.Random) -> Killed:
-    tuned = "--tune" in place.arguments
+    in_training = "--tune" in place.arguments or (place.trains and rng.random() < 1 / 3)
     place.clear()
     before, had, shards = place.result(), place.stored(), len(place.shards())
     process, computed = place.start()
     start = time.perf_counter()
-    if tuned:
-        states, wait_for = place.cache / "tuning", rng.randrange(1, 4)
+    if in_training:
+        states, wait_for = place.cache / "tuning", 1 if "--task" in place.arguments else rng.randrange(1, 4)
         when = f"{wait_for} files of training, and up to 3 s"
         while process.is_alive() and len(list(states.glob("*.safetensors"))) < wait_for:
             time.sleep(0.01)
@@ -211,6 +230,23 @@ def sample(source: Path, target: Path) -> Path:
     return target
 
 
+def placed_sample(task: str, data: Path, target: Path) -> Path:
+    """Some pictures of camvid with their masks, or of bccd with their boxes, in parts."""
+    for part, n in (("train", PLACED_IMAGES), ("test", PLACED_IMAGES // 4)):
+        if task == "segment":
+            for inner in ("images", "masks"):
+                (target / part / inner).mkdir(parents=True)
+                for file in sorted((data / "camvid" / part / inner).iterdir())[:n]:
+                    shutil.copy(file, target / part / inner)
+            continue
+        (target / part).mkdir(parents=True)
+        names = (data / "bccd" / "ImageSets" / "Main" / f"{part}.txt").read_text().split()
+        for name in names[:n]:
+            shutil.copy(data / "bccd" / "JPEGImages" / f"{name}.jpg", target / part)
+            shutil.copy(data / "bccd" / "Annotations" / f"{name}.xml", target / part)
+    return target
+
+
 def place_of(command: str, work: Path, data: Path, options: Sequence[str]) -> Place:
     """Where the command works, after what it needs has been made."""
     cache, out, log = work / "cache", work / "out", work / "log"
@@ -261,7 +297,7 @@ def tables(found: Found) -> list[measure.Table]:
     return made
 
 
-def targets(found: Found, tuned: bool) -> list[measure.Target]:
+def targets(found: Found, tuned: bool, placed: bool) -> list[measure.Target]:
     kills, what, running = found.kills, found.command, [k for k in found.kills if k.was_running]
     wrong = sum(not (p.same and 0 in p.codes and not p.beside) for p in found.pairs)
     made = [
@@ -273,6 +309,9 @@ def targets(found: Found, tuned: bool) -> list[measure.Target]:
     ]
     if what == "predict":
         return made[:3]
+    if placed:
+        n = sum(k.tuning for k in running)
+        made.append(measure.Target(f"{what}: kills while a head learned", n, floor=len(kills) / 4))
     if tuned:
         n = sum(k.tuning for k in running)
         return [*made, measure.Target(f"{what}: kills while a network was tuned", n, floor=len(kills) / 2)]
@@ -292,6 +331,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--record", default="kills", help="name of the record")
     parser.add_argument("--images", type=Path, help="a folder with a folder per class (default: some of EuroSAT)")
+    parser.add_argument("--task", choices=("classify", *PLACED), default="classify")
     parser.add_argument("fit", nargs="*", help="options of `headstart fit`, after --")
     options = parser.parse_args()
     CONTEXT.set_forkserver_preload(
@@ -299,9 +339,13 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        data = options.images or sample(options.data / "eurosat_3000", work / "images")
+        if options.task in PLACED:
+            data = options.images or placed_sample(options.task, options.data, work / "images")
+            options.fit = ["--task", options.task, *PLACED[options.task].split(), *options.fit]
+        else:
+            data = options.images or sample(options.data / "eurosat_3000", work / "images")
         found = [tried(command, work / command, data, options) for command in options.command]
-    goals = [target for one in found for target in targets(one, "--tune" in options.fit)]
+    goals = [target for one in found for target in targets(one, "--tune" in options.fit, options.task in PLACED)]
     values = {
         one.command: {
             "rounds": [vars(k) for k in one.kills],
