@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +16,15 @@ from headstart.data.mask_drawing import mask_png, painted, palette
 from headstart.data.mask_files import numbers_of, values_of
 from headstart.data.masks import mask_targets
 from headstart.data.placing import VOID, tiles_of
-from headstart.data.table import read_table
+from headstart.data.table import list_images, read_table
 from headstart.data.tiles import stitched, tiled
+from headstart.files.bundle import read_bundle
+from headstart.heads.box_answers import once
+from headstart.ship.placed import Said, predict, unpack
+from headstart.ship.placed_tiles import predict_tiled
+from headstart.tasks.detection import DETECTION
+from headstart.tasks.known import PLACED
+from scenes import Fit
 
 TILE = (8, 10)
 
@@ -127,3 +136,80 @@ def test_a_painted_picture_has_its_classes_where_they_are() -> None:
     assert np.abs(seen[16:24, 26:34] - inside).max() < 20
     assert np.abs(seen[:6, :16] - 120).max() < 12
     assert np.abs(seen[:, 53:] - 120).max() < 12
+
+
+def test_boxes_of_tiles_are_each_thing_once() -> None:
+    """The better of two that are one thing; what a tile has cut is a part of the whole, however sure; kinds apart."""
+    rows = [
+        (0, 0, 40, 40, 0.8, 0),
+        (1, 1, 41, 41, 0.9, 0),
+        (0, 0, 20, 40, 0.95, 0),  # cut
+        (0, 0, 20, 40, 0.7, 1),  # cut, of another class
+        (60, 0, 80, 40, 0.6, 0),  # cut, and nothing covers it
+        (5, 5, 5, 9, 0.9, 0),  # of no area
+    ]
+    boxes = np.array(rows, dtype=np.float64)
+    partly = np.array([False, False, True, True, True, False])
+    assert once(boxes, partly).tolist() == [1, 3, 4]
+    assert once(boxes[:0], partly[:0]).tolist() == []
+
+
+def test_what_two_tiles_find_lies_where_it_is_in_the_picture() -> None:
+    """A thing in the overlap of two tiles, one that a tile has cut, one that the other tile alone sees."""
+    boxes, size, frame = np.array([[0, 0, 100, 80], [60, 0, 160, 80]]), (80, 160), (40, 50)  # tiles are twice the frame
+    things = np.array([[65, 20, 90, 40], [80, 50, 120, 70], [130, 0, 160, 30]])  # px of the picture
+    outputs = np.zeros((2, 5, 6), np.float32)
+    outputs[0, :2] = [(32.5, 10, 45, 20, 0.8, 0), (40, 25, 50, 35, 0.9, 1)]  # the second ends with the tile
+    outputs[1, :4] = [
+        (2.5, 10, 15, 20, 0.7, 0),
+        (10, 25, 30, 35, 0.6, 1),
+        (35, 0, 50, 15, 0.5, 0),
+        (0, 30, 9, 38, 0.1, 0),  # of a score that is neither shown nor counted
+    ]
+    rule = {"shown_from": (0.3, 0.3), "counted_from": (0.4, 0.4)}
+    found = DETECTION.joined(list(outputs), boxes, size, frame, rule)
+    assert found[:, 4].tolist() == pytest.approx([0.8, 0.6, 0.5])
+    np.testing.assert_allclose(found[:, :4], things)
+
+
+@pytest.mark.parametrize("task", PLACED)
+def test_pictures_are_answered_whole_from_their_tiles(fitted: Fit, scenes: Path, tmp_path: Path, task: str) -> None:
+    """Four pictures in two rows, one that cannot be read, and one that is no larger than a tile."""
+    model = unpack(read_bundle(fitted(task)[1]))
+    files = sorted((scenes / "test" / "images").iterdir())[:4]
+    pixels = [np.asarray(Image.open(file)) for file in files]
+    height, width = pixels[0].shape[:2]
+    whole = np.concatenate([np.concatenate(pixels[:2], axis=1), np.concatenate(pixels[2:], axis=1)])
+    Image.fromarray(whole).save(tmp_path / "whole.png")
+    (tmp_path / "none.png").write_bytes(b"none")
+    found: list[Said] = []
+    paths = [tmp_path / "whole.png", tmp_path / "none.png", files[0]]
+    predict_tiled(model, list_images(paths), max(height, width), found.append)
+    assert [said.row for said in found] == [0, 1, 2]
+    large, unread, small = found
+    assert unread.answer is None
+    assert unread.error
+    plain: list[Said] = []
+    predict(model, list_images(files), plain.append)
+    np.testing.assert_array_equal(small.answer, plain[0].answer)
+    assert large.size == (2 * height, 2 * width)
+    assert large.answer is not None
+    if task == "segment":
+        rows = [np.concatenate([one.answer for one in plain[k : k + 2]], axis=1) for k in (0, 2)]  # type: ignore[misc]
+        assert (np.concatenate(rows) == large.answer).mean() > 0.9  # neighbours say something of the edges
+    else:
+        assert (large.answer[:, 2:4] <= [2 * width, 2 * height]).all()
+        assert (large.answer[:, :2].max(axis=0) > [width, height]).all()
+
+
+@pytest.mark.parametrize("task", PLACED)
+def test_predict_takes_tiles(
+    fitted: Fit, scenes: Path, tmp_path: Path, run: Callable[..., tuple[int, str, str]], task: str
+) -> None:
+    folder, images = fitted(task)[1], scenes / "test" / "images"
+    code, text, errors = run("predict", folder, images, "--tiles", "64", "--json")
+    assert code == 0, errors
+    assert len(json.loads(text)) == 8
+    code, _, errors = run("predict", folder, images, "--tiles", "9")
+    assert code == 2
+    assert "--tiles 9: px of a tile's longer side, from 64 on" in errors

@@ -125,6 +125,13 @@ def _add_asking_commands(command: Callable[[str, str], argparse.ArgumentParser])
         help="write each image there with what spoke for its answer, and what against it; with masks or boxes on it",
     )
     predict.add_argument("--masks", metavar="FOLDER", help="write the mask of each image there (--task segment)")
+    predict.add_argument(
+        "--tiles",
+        type=_count,
+        metavar="PX",
+        help="cut pictures that are much larger into tiles whose longer side is so many px, about that of the pictures "
+        "that taught, and put masks or boxes together again",
+    )
     predict.add_argument("--top", type=int, default=3, metavar="K", help="best classes to list (default: 3)")
     predict.add_argument("--json", action="store_true", help="one JSON document on stdout")
 

@@ -79,6 +79,8 @@ def predict(given: argparse.Namespace) -> None:
 
         placing.predict(given, bundle, table)
         return
+    if given.tiles:
+        raise OptionError(f"--tiles is of a model of masks or boxes, and {given.model} is none: leave it out")
     if given.masks:
         raise OptionError(f"--masks is of a model that segments, and {given.model} gives no masks: leave it out")
     from headstart.ship.batch import answered

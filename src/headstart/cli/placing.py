@@ -185,6 +185,7 @@ def predict(given: argparse.Namespace, bundle: Bundle, table: Table) -> None:
     """What a saved model says of images: records, masks as files, pictures with the answer drawn on them."""
     from headstart.ship.placed import predict, record, unpack
     from headstart.ship.placed_files import Drawer, write_records
+    from headstart.ship.placed_tiles import predict_tiled
 
     model = unpack(bundle)
     _check_outputs(given, model)
@@ -200,7 +201,11 @@ def predict(given: argparse.Namespace, bundle: Bundle, table: Table) -> None:
             failed.append(f"{name}: {said.error}")
 
     with watching(tell) as watch:
-        notes = predict(model, table, done, progress=watch.bar("predict", len(table)))
+        bar = watch.bar("predict", len(table))
+        if given.tiles:
+            notes = predict_tiled(model, table, given.tiles, done, progress=bar)
+        else:
+            notes = predict(model, table, done, progress=bar)
     for note in notes:
         tell(f"note: {note}")
     _hand_over(given, model, records, len(failed), write_records)

@@ -20,6 +20,7 @@ from headstart.data import images
 from headstart.data.limits import DEFAULT_LIMITS
 from headstart.data.mask_text import drawn_in, mask_of
 from headstart.data.placing import Size, largest, tiles_of
+from headstart.data.preprocess import Preprocess
 from headstart.data.shapes import upright_size
 from headstart.data.sources import Source
 from headstart.data.table import Table
@@ -33,9 +34,10 @@ Whole = NDArray[np.uint8]
 
 
 class Decoded:
-    """The pictures that were decoded last, whole; safe on several threads."""
+    """The pictures that were decoded last, whole, by the rules of `preprocess`; safe on several threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, preprocess: Preprocess | None = None) -> None:
+        self._preprocess = preprocess
         self._kept: OrderedDict[int, Whole] = OrderedDict()
         self._lock = Lock()
 
@@ -45,7 +47,7 @@ class Decoded:
             found = self._kept.pop(number, None)
             if found is None:
                 data = source.read()
-                found = images.small(data, max(1, *upright_size(data)))
+                found = images.small(data, max(1, *upright_size(data)), DEFAULT_LIMITS, self._preprocess)
             self._kept[number] = found
             while len(self._kept) > 1 and sum(one.nbytes for one in self._kept.values()) > CACHED_BYTES:
                 self._kept.popitem(last=False)
@@ -79,13 +81,13 @@ class Tiled:
     sizes: NDArray[np.int64]
 
 
-def tiled(table: Table, tile: Size, overlap: float = 0.25) -> Tiled:
+def tiled(table: Table, tile: Size, overlap: float = 0.25, preprocess: Preprocess | None = None) -> Tiled:
     """Each picture that is larger than LARGE times a tile of (height, width) px cut into tiles; the others as they are.
 
     Tiles have the group of their picture, or its name; a mask is cut as its picture is. A picture that cannot be read
-    stays one row, and so does one whose mask cannot.
+    stays one row, and so does one whose mask cannot. preprocess: how a model sees pictures, for those of 16 bits.
     """
-    decoded = Decoded()
+    decoded = Decoded(preprocess)
     cut: list[tuple[int, NDArray[np.int64], list[str]]] = []
     sizes = np.zeros((len(table), 2), np.int64)
     for row, source in enumerate(table.sources):

@@ -78,6 +78,7 @@ class Paced:
         self.average = AveragedModel(module, multi_avg_fn=_averaging(pace.average), use_buffers=True)
         self.checkpoint = checkpoint
         self.step, self.spent, self.total, self.seen = 0, 0.0, 0.0, 0
+        self.passed: list[Passed] = []
         self.batches = max(1, n // pace.batch)
         self._restore(checkpoint.load() if checkpoint else None)
 
@@ -89,14 +90,18 @@ class Paced:
         return self.step / max(1, self.pace.epochs * self.batches)
 
     def run(self, learn: Learn, told: Callable[[Passed], None] = lambda passed: None) -> nn.Module:
-        """Train to the end; the module whose weights are the moving average."""
+        """Train to the end; the module whose weights are the moving average. Epochs that an earlier run has trained
+        are told again."""
+        for one in self.passed:
+            told(one)
         began = self.pace.clock() - self.spent
         while self.done < 1:
             epoch, batch = divmod(self.step, self.batches)
             self._learn(learn(self._drawn(epoch, batch), epoch, batch))
             self.spent = self.pace.clock() - began
             if batch == self.batches - 1 or self.done >= 1:
-                told(Passed(epoch + 1, self.total / max(1, self.seen), min(1.0, self.done)))
+                self.passed.append(Passed(epoch + 1, self.total / max(1, self.seen), min(1.0, self.done)))
+                told(self.passed[-1])
                 self.total, self.seen = 0.0, 0
             if self.checkpoint and self.checkpoint.due:
                 self.checkpoint.save(*self.state())
@@ -135,7 +140,9 @@ class Paced:
         for k, parameter in enumerate(self._parameters()):
             for name, value in self.optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer.{k}.{name}"] = torch.as_tensor(value)
-        return tensors, {"step": self.step, "spent": self.spent, "total": self.total, "seen": self.seen}
+        passed = [[one.number, one.loss, one.done] for one in self.passed]
+        record = {"step": self.step, "spent": self.spent, "total": self.total, "seen": self.seen, "passed": passed}
+        return tensors, record
 
     def _restore(self, found: tuple[Mapping[str, torch.Tensor], Mapping[str, Any]] | None) -> None:
         if found is None:
@@ -150,6 +157,7 @@ class Paced:
                 self.optimizer.state[parameter][name] = like.detach().copy_(value)
         self.step, self.spent = int(record["step"]), float(record["spent"])
         self.total, self.seen = float(record["total"]), int(record["seen"])
+        self.passed = [Passed(*one) for one in record.get("passed", ())]
 
     def _parameters(self) -> list[nn.Parameter]:
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]

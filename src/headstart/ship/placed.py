@@ -20,6 +20,7 @@ from headstart.data.shapes import upright_size
 from headstart.data.table import Table
 from headstart.errors import BundleError, HeadstartError, ImageError
 from headstart.files.bundle import HEAD, MODEL, Bundle
+from headstart.heads.material import Blocks
 from headstart.ship.package import NOTHING, WITHOUT_TOP, Tensors, check_finite, network_described, unusable
 from headstart.tasks.known import PLACED
 from headstart.tasks.placed import Answer, PlacedHead, PlacedTask, Size
@@ -138,8 +139,20 @@ def predict(
     progress: Callable[[int], None] = lambda n: None,
 ) -> tuple[str, ...]:
     """`done(said)` for each image of the table, in its order; how odd pictures were read, one line a kind."""
+    hand_on = in_order(done, progress)
+
+    def each(row: int, blocks: Blocks) -> None:
+        hand_on(said_of(model, row, table.read(row), blocks))
+
+    def failed(row: int, error: ImageError) -> None:
+        hand_on(Said(row, (0, 0), None, str(error)))
+
+    return streamed(model, table, each, failed, engine)
+
+
+def in_order(done: Callable[[Said], None], progress: Callable[[int], None]) -> Callable[[Said], None]:
+    """What takes answers in any order, and hands them on in that of their rows."""
     waiting: dict[int, Said] = {}
-    seen: dict[str, tuple[int, str]] = {}
     turn = 0
 
     def hand_on(said: Said) -> None:
@@ -150,40 +163,47 @@ def predict(
             done(waiting.pop(turn))
             turn += 1
 
+    return hand_on
+
+
+def streamed(
+    model: Placed,
+    table: Table,
+    each: Callable[[int, Blocks], None],
+    failed: Callable[[int, ImageError], None],
+    engine: Engine | None = None,
+) -> tuple[str, ...]:
+    """`each(row, block -> (1, feature))` of what can be read, in any order; how odd pictures were read."""
+    seen: dict[str, tuple[int, str]] = {}
+
     def deliver(rows: list[int], blocks: Mapping[str, Any]) -> None:
         for k, row in enumerate(rows):
-            own = {name: values[k : k + 1] for name, values in blocks.items()}
-            hand_on(said_of(model, row, table.read(row), own))
-
-    def failed(row: int, error: ImageError) -> None:
-        hand_on(Said(row, (0, 0), None, str(error)))
+            each(row, {name: values[k : k + 1] for name, values in blocks.items()})
 
     def remarked(row: int, remark: str) -> None:
         note(seen, str(table.names[row]), remark)
 
-    stream(
-        table,
-        model.backbone,
-        engine or compile_trunk(model.backbone, model.precision),
-        deliver,
-        failed,
-        False,
-        remarked,
-    )
+    engine = engine or compile_trunk(model.backbone, model.precision)
+    stream(table, model.backbone, engine, deliver, failed, False, remarked)
     return notes_of(seen)
 
 
-def said_of(model: Placed, row: int, source: bytes | NDArray[Any], blocks: Mapping[str, Any]) -> Said:
+def said_of(model: Placed, row: int, source: bytes | NDArray[Any], blocks: Blocks) -> Said:
     """What the model says of one image, of what the network says of it: block -> (1, feature). Raises BundleError where
     that is no number, ImageError where the size cannot be read."""
     size = upright_size(source)
-    output = model.head.outputs(blocks)[0]
+    return Said(row, size, model.task.answer(output_of(model, blocks), size, model.frame, model.rule))
+
+
+def output_of(model: Placed, blocks: Blocks) -> NDArray[np.float32]:
+    """What the head says of one image. Raises BundleError where that is no number."""
+    output: NDArray[np.float32] = model.head.outputs(blocks)[0]
     if np.isnan(output).any():
         raise BundleError(
             "the model answers with what is no number, since its weights are too large or damaged: copy it again from "
             "where it was made, or run `headstart fit` again"
         )
-    return Said(row, size, model.task.answer(output, size, model.frame, model.rule))
+    return output
 
 
 def record(model: Placed, name: str, said: Said) -> Record:

@@ -15,6 +15,7 @@ from headstart.data.deep import said
 from headstart.data.ranges import ranges_of
 from headstart.data.scarce import training_images
 from headstart.data.table import Table
+from headstart.data.truth import PLACED
 from headstart.errors import DataError, ImageError, OptionError, OutputError
 from headstart.finetune import spec
 from headstart.finetune.design import Bar, Design, Epoch, no_bar
@@ -77,9 +78,12 @@ def announce_maps(table: Table, backbone: Backbone, options: Options, watch: Wat
     views = f" in {1 + mirrored} views" if mirrored else ""
     line = f"feature maps of {len(table)} images{views}, {values} values each: {size / 1e9:.2f} GB in {place}"
     if needed > free:
+        less = "begin --head with gap, take --taps last without it, a smaller --size,"
+        if table.task in PLACED:
+            less = "take --augment none, a smaller --size,"
         raise OutputError(
-            f"{line}, and {needed / 1e9:.2f} GB are needed where {free / 1e9:.2f} GB are free: begin --head with gap, "
-            "take --taps last without it, a smaller --size, or another --cache"
+            f"{line}, and {needed / 1e9:.2f} GB are needed where {free / 1e9:.2f} GB are free: {less} or another "
+            "--cache"
         )
     watch.say(line)
 

@@ -16,6 +16,7 @@ from headstart.data.box_drawing import COLOURS, Drawn, with_boxes
 from headstart.data.boxes import box_targets
 from headstart.data.placing import frame_for
 from headstart.data.targets import Targets
+from headstart.heads.box_answers import once
 from headstart.heads.material import Ints
 from headstart.judge.box_score import MAP50, box_score
 from headstart.judge.boxes import MISSED, NONE, box_marks
@@ -30,6 +31,7 @@ from headstart.tasks.task import Record, Rule
 STRIDE = 32  # of the coarsest map that is read
 PIXELS = 960 * 736  # of the frame at most: small things need px, and time grows with them
 MOST_NAMED = 40  # boxes of a picture up to which each has its name
+EDGE = 0.01  # of a tile's side: a box that ends so near to where its tile does may go on beyond
 STRIDES = (8, 16, 32)  # of the maps that are read: the last of each
 
 
@@ -54,6 +56,23 @@ def stages(taps: Sequence[tuple[str, tuple[int, ...]]], size: Size) -> tuple[str
 def answer(output: NDArray[np.float32], size: Size, frame: Size, rule: Rule) -> Answer:
     """Boxes (n, 6) in px of the picture, from those in px of the frame; a score of 0 is none."""
     return boxes_in(output, size, frame)
+
+
+def joined(outputs: Sequence[NDArray[np.float32]], boxes: Ints, size: Size, frame: Size, rule: Rule) -> Answer:
+    """The boxes of all tiles that are sure enough to be shown or counted, each thing once."""
+    found, partly = [none()], [np.zeros(0, bool)]
+    for output, (left, top, right, bottom) in zip(outputs, boxes.tolist(), strict=True):
+        own = boxes_in(output, (bottom - top, right - left), frame)
+        own[:, :4] += [left, top, left, top]
+        near = EDGE * np.array([right - left, bottom - top] * 2)
+        ends, whole = np.array([left, top, right, bottom]), np.array([0, 0, size[1], size[0]])
+        found.append(own)
+        partly.append(((np.abs(own[:, :4] - ends) < near) & (ends != whole)).any(axis=1))
+    every, cut = np.concatenate(found), np.concatenate(partly)
+    kinds = every[:, 5].astype(int)
+    sure = every[:, 4] >= np.minimum(rule[SHOWN], rule[COUNTED])[kinds]
+    kept: Answer = every[sure]
+    return kept[once(kept, cut[sure])]
 
 
 def _numbers(rule: Rule, name: str, n: int) -> NDArray[np.float64]:
@@ -184,6 +203,7 @@ DETECTION = PlacedTask(
     stages=stages,
     learn=learn,
     answer=answer,
+    joined=joined,
     marks=marks,
     score=score,
     headline=measure_of(MAP50),

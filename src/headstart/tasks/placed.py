@@ -118,8 +118,10 @@ class PlacedTask:
     `targets(table, names)`: the truth; raises DataError. `frame(sizes (image, 2) that teach, --size or None)`: (height,
     width) of what the network sees. `stages(taps, frame)`: names of those whose maps are read, of (name, shape) of all.
     `learn(views, rows that teach, how)`: a head; what chose it are images of these rows that were held out.
-    `answer(output of one image, its size, frame, rule)`: see Answer. `marks(targets, row, answer, rule)`: columns of
-    one image, which are filled up with `fill` (column -> value, else 0) where those of others are longer.
+    `answer(output of one image, its size, frame, rule)`: see Answer. `joined(outputs of tiles, boxes (tile, 4) of them
+    in px, size of the picture, frame, rule)`: the answer for a picture that was cut.
+    `marks(targets, row, answer, rule)`: columns of one image, which are filled up with `fill` (column -> value, else 0)
+    where those of others are longer.
     `score(marks, names, groups, seed)`. `headline`: what comparisons are made in.
     `constant(targets that teach, targets, sizes)`: answers of a model that never looks, one an image, and its name.
     `record(names, answer, size, rule)`: what `predict` says of it beside `path` and `error`; `said(names, answer,
@@ -140,6 +142,7 @@ class PlacedTask:
     stages: Callable[[Sequence[tuple[str, tuple[int, ...]]], Size], tuple[str, ...]]
     learn: Callable[[Views, Ints, How], Taught]
     answer: Callable[[NDArray[np.float32], Size, Size, Rule], Answer]
+    joined: Callable[[Sequence[NDArray[np.float32]], Ints, Size, Size, Rule], Answer]
     marks: Callable[[Targets, int, Answer, Rule], Mapping[str, NDArray[Any]]]
     score: Callable[[Marks, Sequence[str], Ints, int], Score]
     headline: Measure

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from headstart.data.mask_drawing import mask_png, paint, palette
 from headstart.data.masks import mask_targets
-from headstart.data.placing import VOID, frame_for, numbers_in
+from headstart.data.placing import VOID, frame_for, numbers_in, values_in
 from headstart.data.targets import Targets
+from headstart.data.tiles import stitched
 from headstart.heads.material import Ints
 from headstart.judge.marks import Marks, Score
 from headstart.judge.segments import MIOU, ious, segment_marks, segment_score
@@ -48,6 +49,16 @@ def stages(taps: Sequence[tuple[str, tuple[int, ...]]], size: Size) -> tuple[str
 def answer(output: NDArray[np.float32], size: Size, frame: Size, rule: Rule) -> Answer:
     """Class numbers (height, width) from scores (class, height, width) at the cells of the frame."""
     return numbers_in(output, size)
+
+
+def joined(outputs: Sequence[NDArray[np.float32]], boxes: Ints, size: Size, frame: Size, rule: Rule) -> Answer:
+    """Scores of overlapping tiles are averaged, each by its distance from its tile's edge."""
+
+    def values_of(tile: int) -> NDArray[np.float32]:
+        left, top, right, bottom = boxes[tile].tolist()
+        return values_in(outputs[tile], (bottom - top, right - left))
+
+    return stitched(size, boxes, values_of)
 
 
 def marks(targets: Targets, row: int, found: Answer, rule: Rule) -> Mapping[str, NDArray[Any]]:
@@ -148,6 +159,7 @@ SEGMENTATION = PlacedTask(
     stages=stages,
     learn=learn,
     answer=answer,
+    joined=joined,
     marks=marks,
     score=score,
     headline=measure_of(MIOU),
