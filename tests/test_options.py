@@ -158,6 +158,7 @@ WRONG = [
     ("classify", "--seed 1", "unrecognized"),
     ("classify", "--cache x", "unrecognized"),
     ("predict MODEL", "--top 0", "1 or more"),
+    ("predict MODEL", "--tiles 0", "a whole number from 1"),
     ("predict MODEL", "-o f.txt", "must end in"),
     ("predict MODEL", f"--explain {sys.executable}", "is no folder"),
     ("predict MODEL", "--explain=", "--explain is empty"),
