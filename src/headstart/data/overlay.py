@@ -32,6 +32,8 @@ def overlay(
     picture = Image.open(io.BytesIO(images.preview(source, side, preprocess=preprocess))).convert("RGB")
     left, top, right, bottom = (round(edge) for edge in images.crop_box(*picture.size, preprocess))
     size = max(1, right - left), max(1, bottom - top)
+    x, y, across, down = images.place_in_frame(*picture.size, preprocess)
+    places = places[y : y + down, x : x + across]  # without borders
     coarse = Image.fromarray(places.astype(np.float32)).resize((GRID, GRID), Image.Resampling.BOX)
     smooth = np.asarray(coarse.resize(size, Image.Resampling.BICUBIC), np.float64)
     most = full or np.percentile(np.abs(smooth), STRONGEST) or 1

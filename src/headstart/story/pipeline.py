@@ -50,7 +50,7 @@ from headstart.story.opening import (
     features_of,
     method_of,
     open_network,
-    refuse_training,
+    refuse_others,
     session_of,
     short_side,
 )
@@ -59,6 +59,7 @@ from headstart.story.plan import Plan, make_plan
 from headstart.story.rank import Ranking, chosen, spent_in
 from headstart.story.trust import Trust, trust_of
 from headstart.story.unlike import unlike
+from headstart.story.view import Sight, sighted
 from headstart.tasks.known import TASKS, with_confidence, with_threshold
 from headstart.tasks.task import Head, Rule, Task
 from headstart.tasks.two_classes import asked_for, judged_by
@@ -85,6 +86,7 @@ class Seen:
     groups: npt.NDArray[np.int64]  # (image,)
     enlarged: bool
     ranking: Ranking | None = None  # of networks, where `--backbone auto` chose this one
+    sight: Sight | None = None  # of views, where they were tried
 
     def material(self, seed: int) -> Material:
         """Its features with their labels."""
@@ -181,10 +183,11 @@ def learn(
     clock, task = Clock(), with_threshold(task or TASKS[table.task], options.threshold)
     task = with_confidence(task, options.coverage, options.max_error, options.sets)
     check(options)
-    refuse_training(task, options)
+    refuse_others(task, options)
     table = task.prepare(labelled(table), options.min_images)
     task = aimed(task, table, options)
     options, ranking = chosen(task, table, options, watch, clock)
+    options, sight = sighted(task, table, options, watch, clock)
     with clock("open the network"), watch.step("open the network"):
         backbone, engine = open_network(table, options, say=watch.say, whole=task.whole, maps=task.maps)
     announce(table, watch)
@@ -192,8 +195,12 @@ def learn(
     with clock("read images, run the network"):
         table, features = features_of_enough(task, table, backbone, engine, options, watch)
     with clock("find duplicates"):
-        seen = replace(examine(task, table, backbone, engine, features), ranking=ranking)
-        splits, strata, spent = seen.table.splits, seen.targets.strata, spent_in(ranking)
+        seen = replace(examine(task, table, backbone, engine, features), ranking=ranking, sight=sight)
+        splits, strata, spent = (
+            seen.table.splits,
+            seen.targets.strata,
+            spent_in(ranking) | (sight.hashes if sight else frozenset()),
+        )
         plan = make_plan(splits, strata, seen.groups, features.hashes, options.seed, hold_out, spent)
     return taught(task, seen, plan, options, watch, clock)
 

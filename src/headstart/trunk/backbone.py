@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from headstart.data.images import Preprocess
+from headstart.data.preprocess import CROP_MODES, Preprocess
 from headstart.errors import BackboneError, HeadstartError, nearest
 from headstart.files import forms
 from headstart.files.bundle import CONFIG, MANIFEST, MODEL, Bundle, read_bundle
@@ -240,7 +240,7 @@ def made_by() -> dict[str, str]:
 def _of_a_model(folder: Path, weights: str, seed: int, say: Say, cache: str | None) -> Backbone:
     """The trunk of a model that headstart has saved, or of timm's own layout (config.json, model.safetensors).
 
-    Its input size and crop are the network's own again: the next task's images decide anew.
+    Its input size and view are the network's own again: the next task's images decide anew.
     """
     if not (folder / MANIFEST).exists():
         return _of_timms_layout(folder, weights, seed, say, cache)
@@ -266,7 +266,9 @@ def trunk_of(bundle: Bundle, cache: str | None = None) -> Backbone:
     height, width = described["input_size"][1:]
     return replace(
         backbone,
-        preprocess=replace(saved, size=(height, width), crop_fraction=described["crop_pct"]),
+        preprocess=replace(
+            saved, size=(height, width), crop_fraction=described["crop_pct"], resize=described["resize"], views=1
+        ),
         chain=(*(about.get("chain") or (about["weights_source"],)), link),
     )
 
@@ -376,7 +378,7 @@ def timm_config(backbone: Backbone, n_classes: int, classes: Sequence[str]) -> d
             "fixed_input_size": described["fixed_input_size"],
             "interpolation": preprocess.interpolation,
             "crop_pct": preprocess.crop_fraction,
-            "crop_mode": "center" if preprocess.resize == "shortest" else "squash",
+            "crop_mode": CROP_MODES[preprocess.resize],
             "mean": list(preprocess.mean),
             "std": list(preprocess.std),
             "classifier": described["classifier"],
