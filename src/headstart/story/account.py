@@ -9,7 +9,8 @@ from headstart.finetune.objective import CROSS_ENTROPY
 from headstart.finetune.record import ACCURACY, Compared, TuningRecord
 from headstart.finetune.trained_head import TrainedHead
 from headstart.judge.marks import Interval, ends
-from headstart.story.pipeline import Fitted, Growth
+from headstart.story.growth import Growth
+from headstart.story.pipeline import Fitted
 from headstart.trunk.engine import Engine
 from headstart.trunk.network import Backbone
 from headstart.trunk.weights import PACKAGES

@@ -87,6 +87,11 @@ def sighted(task: Task, table: Table, options: Options, watch: Watcher, clock: C
     return replace(options, view=found.chosen), found
 
 
+def spent_on(sight: Sight | None) -> frozenset[str]:
+    """Content hashes of the images that chose the view."""
+    return sight.hashes if sight else frozenset()
+
+
 def elongated(table: Table) -> bool:
     """Whether so many of the pictures that teach are so long that their middle is half of them or less."""
     sizes = shapes(table)
