@@ -190,7 +190,7 @@ def test_a_saved_model_sees_as_it_learned_and_says_so(model: Path, pictures: Pat
     how = load(model).backbone.preprocess
     assert (how.views, how.resize) == (2, "pad")
     recipe = {one["name"]: one for one in json.loads((model / "run.json").read_text())["recipe"]}
-    assert recipe["views"]["source"] == "set by --views 2"
+    assert recipe["views"]["source"] == "set by --views 2: twice the network's time"
     assert recipe["view"]["source"] == "set by --view pad"
     answer = run("predict", model, pictures / "moss" / "0.png", "--json")
     assert json.loads(answer.out)[0]["label"] == "moss"

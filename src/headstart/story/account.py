@@ -90,7 +90,13 @@ def view_settings(fitted: Fitted) -> list[recipe.Setting]:
         source = "as the network was trained" if how.crop_fraction < 1 else "small pictures are not cropped"
     found = [recipe.Setting("view", words, source)]
     if how.views > 1:
-        found.append(recipe.Setting("views", "the picture and its mirror image, features averaged", "set by --views 2"))
+        found.append(
+            recipe.Setting(
+                "views",
+                "the picture and its mirror image, features averaged",
+                "set by --views 2: twice the network's time",
+            )
+        )
     return found
 
 

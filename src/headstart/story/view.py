@@ -20,7 +20,7 @@ from headstart.data.table import Table
 from headstart.heads.material import Ints, Material
 from headstart.heads.spectrum import Doubles
 from headstart.heads.taps import LAST
-from headstart.story.opening import Options, Watcher, features_of, open_network, shapes
+from headstart.story.opening import Options, Watcher, features_of, open_network, stretched
 from headstart.story.options import SIGHTS
 from headstart.story.rank import marks_of, part_of
 from headstart.tasks.task import Task
@@ -94,10 +94,7 @@ def spent_on(sight: Sight | None) -> frozenset[str]:
 
 def elongated(table: Table) -> bool:
     """Whether so many of the pictures that teach are so long that their middle is half of them or less."""
-    sizes = shapes(table)
-    return bool(len(sizes)) and bool(
-        (sizes.max(axis=1) > recipe.ELONGATED * sizes.min(axis=1)).mean() >= recipe.ELONGATED_SHARE
-    )
+    return recipe.elongated(stretched(table))
 
 
 def compared(task: Task, table: Table, options: Options, watch: Watcher) -> Sight:
