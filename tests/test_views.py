@@ -94,6 +94,12 @@ def test_the_whole_picture_is_seen_in_its_own_shape(frieze: Table) -> None:
     assert (how.resize, how.size, how.crop_fraction) == ("squash", (32, 96), 1.0)
 
 
+def test_a_task_that_sees_pictures_whole_sees_the_ends_of_small_long_ones(frieze: Table, pictures: Path) -> None:
+    assert open_at_size(frieze, DRAWN, whole=True).preprocess.resize == "squash"
+    assert open_at_size(frieze, DRAWN).preprocess.resize == "shortest"
+    assert open_at_size(read_table(pictures), DRAWN, whole=True).preprocess.resize == "shortest"
+
+
 def test_ordinary_pictures_pay_nothing(pictures: Path) -> None:
     table = read_table(pictures)
     assert not elongated(table)

@@ -77,7 +77,7 @@ def view_settings(fitted: Fitted) -> list[recipe.Setting]:
     asked, how, sight = fitted.options.view, fitted.seen.backbone.preprocess, fitted.seen.sight
     words = {
         "shortest": "the middle" + (f", {how.crop_fraction:g} of the short side" if how.crop_fraction < 1 else ""),
-        "squash": "all of it, squeezed into the input",
+        "squash": "all of it, " + ("squeezed into a square" if how.size[0] == how.size[1] else "in the shape of most"),
         "pad": "all of it in its own shape, with borders",
     }[how.resize]
     if sight:
