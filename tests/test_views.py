@@ -134,6 +134,13 @@ def test_the_input_has_the_shape_of_the_pictures_up_to_four_to_one(
     assert in_their_shape(network, np.array(sizes)).preprocess.size == shape
 
 
+def test_no_side_of_the_input_is_longer_than_a_saved_model_may_have(network: Backbone) -> None:
+    from headstart.files.forms import MOST_SIDE
+
+    large = replace(network, preprocess=replace(network.preprocess, size=(640, 640)))
+    assert in_their_shape(large, np.array([(100, 400)])).preprocess.size == (320, MOST_SIDE)
+
+
 def test_a_network_of_one_size_keeps_it() -> None:
     vit = open_backbone("vit_tiny_patch16_224", "none")
     assert in_their_shape(vit, np.array([(100, 300)])).preprocess.size == (224, 224)

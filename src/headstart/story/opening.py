@@ -227,7 +227,8 @@ def in_their_shape(backbone: Backbone, sizes: npt.NDArray[np.int64]) -> Backbone
     within = np.maximum(sizes, -(-most // recipe.LONGEST)[:, None]) * max(height, width)
     if not len(sizes) or (least == most).all():
         return backbone
-    return backbone.resized(replace(backbone.preprocess, size=frame_for(within, recipe.STRIDE, height * width)))
+    down, across = frame_for(within, recipe.STRIDE, height * width)
+    return backbone.resized(replace(backbone.preprocess, size=(min(down, LARGEST), min(across, LARGEST))))
 
 
 def shapes(table: Table) -> npt.NDArray[np.int64]:
