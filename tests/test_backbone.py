@@ -16,8 +16,10 @@ from timm.data.imagenet_info import ImageNetInfo
 import curated
 from headstart.data import images
 from headstart.errors import BackboneError
+from headstart.trunk import weights as weight_files
 from headstart.trunk.backbone import (
     DEFAULT,
+    _weights_of,
     from_tensors,
     open_backbone,
     resolve,
@@ -204,6 +206,27 @@ def test_names_are_found_in_any_case_and_unknown_ones_get_the_nearest() -> None:
         with pytest.raises(BackboneError, match=near) as error:
             open_backbone(wrong, "none")
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("network", weight_files.installed())
+def test_every_name_of_a_network_whose_weights_are_here_finds_them(network: str) -> None:
+    """As timm writes it, as others do, with the tag of these weights, and as the hub calls it."""
+    bare = network.removeprefix("tf_")
+    names = {
+        f"{start}{one}{tag}"
+        for start in ("", "timm/", "hf-hub:timm/")
+        for one in (network, bare)
+        for tag in ("", ".in1k")
+    }
+    for name in names | {name.upper() for name in names}:
+        full = resolve(name)
+        assert full == network, name
+        assert _weights_of(full, "auto", said_nothing).kind == "package"
+    assert resolve("timm/resnet18.a1_in1k") == "resnet18.a1_in1k"
+
+
+def said_nothing(line: str) -> None:
+    raise AssertionError(line)
 
 
 def test_a_saved_trunk_comes_back_bit_for_bit(small: Backbone) -> None:

@@ -83,7 +83,14 @@ def kinds(loaded: Loaded) -> dict[str, Loaded]:
         "labels": with_head(loaded, "tag", rooted, {"thresholds": (0.4, 0.5, 0.6)}),
         "values": with_head(loaded, "regress", every, {"half_widths": (1.0, 2.0, np.inf)}),
         "trained": trained(loaded),
+        "mirrored": mirrored(with_head(loaded, "classify", every, {})),
     }
+
+
+def mirrored(model: Loaded) -> Loaded:
+    """The model that sees the mirror image of each picture too."""
+    backbone = model.backbone
+    return replace(model, backbone=replace(backbone, preprocess=replace(backbone.preprocess, views=2)))
 
 
 def trained(loaded: Loaded) -> Loaded:
@@ -111,7 +118,7 @@ def trained(loaded: Loaded) -> Loaded:
     return replace(loaded, backbone=backbone, task=task, head=head, rule={}, novelty=None, reference=None)
 
 
-KINDS = ("several layers", "last layer", "rooted", "labels", "values", "trained")
+KINDS = ("several layers", "last layer", "rooted", "labels", "values", "trained", "mirrored")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -203,6 +210,7 @@ def pixels_of(text: str, file: Path, preprocess: Preprocess) -> Pixels:
 SIZES = {
     "shortest": Preprocess((40, 56), 0.875, "bicubic", "shortest", (0.5,) * 3, (0.5,) * 3),
     "squash": Preprocess((64, 48), 1.0, "bilinear", "squash", (0.5,) * 3, (0.5,) * 3),
+    "pad": Preprocess((64, 47), 1.0, "bicubic", "pad", (0.485, 0.456, 0.406), (0.5,) * 3),
     "lanczos": Preprocess((33, 33), 1.0, "lanczos", "shortest", (0.5,) * 3, (0.5,) * 3, (("unsigned", 900.0, 4e4),)),
     "nearest": Preprocess((32, 32), 0.9, "nearest", "shortest", (0.5,) * 3, (0.5,) * 3),
 }

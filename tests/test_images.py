@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,26 @@ def test_crop_of_another_shape_keeps_the_aspect() -> None:
     row = load(ramp, tall).array[40, :, 0].astype(int)  # covers the centre 50 columns
     assert abs(row[0] - 75) <= 1
     assert abs(row[-1] - 124) <= 1
+
+
+@pytest.mark.parametrize("size", [(300, 100), (99, 300), (301, 97), (64, 64), (1, 500), (7, 5)])
+def test_with_borders_a_whole_picture_lies_in_the_middle_in_its_own_shape(size: tuple[int, int]) -> None:
+    wanted = Preprocess((64, 80), 1.0, "bilinear", "pad", (0.2, 0.4, 0.6), STD)
+    found = load(pixels(Image.new("RGB", size, (255, 255, 255))), wanted).array
+    inside = (found == 255).all(axis=2)
+    assert (found[~inside] == wanted.fill).all()
+    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+    assert inside[np.ix_(rows, columns)].all()
+    scale = min(80 / size[0], 64 / size[1])
+    assert abs(len(columns) - scale * size[0]) < 2  # the same on both sides: a px more, and no less than one
+    assert abs(len(rows) - scale * size[1]) < 2
+    assert (inside == inside[::-1, ::-1]).all()
+
+
+def test_with_borders_a_mirrored_picture_is_the_mirrored_input() -> None:
+    picture, wanted = pixels(colours(301, 97)), Preprocess((64, 80), 1.0, "bicubic", "pad", MEAN, STD)
+    here, there = (load(array, wanted).array.astype(int) for array in (picture, picture[:, ::-1]))
+    assert np.abs(here[:, ::-1] - there).max() <= 1
 
 
 @pytest.mark.parametrize("size", [(1, 5000), (5000, 1), (1, 1), (3, 2)])
@@ -442,7 +463,9 @@ def test_messy_files_keep_memory_bounded_and_stderr_empty(shared: Path) -> None:
 
 
 def test_preprocess_survives_json() -> None:
-    assert Preprocess.from_json(json.loads(json.dumps(PHOTO.to_json()))) == PHOTO
+    for one in (PHOTO, replace(PHOTO, views=2), replace(PHOTO, resize="pad", bands=(3, 2, 1))):
+        assert Preprocess.from_json(json.loads(json.dumps(one.to_json()))) == one
+    assert not {"views", "bands", "ranges"} & set(PHOTO.to_json())  # part of the key of what was stored before
 
 
 @pytest.mark.parametrize(
@@ -455,6 +478,7 @@ def test_preprocess_survives_json() -> None:
         {"crop_fraction": "x"},
         {"interpolation": "cubic"},
         {"resize": "stretch"},
+        {"views": 3},
         {"std": [0, 1, 1]},
         {"mean": [0.5]},
         {"mean": None},

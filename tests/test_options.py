@@ -35,6 +35,8 @@ NEEDS: dict[str, tuple[object, list[dict[str, str]]]] = {
     "lr": ("0.1", [TUNED]),
     "budget": ("9s", [TUNED]),
     "size": (64, [{}]),
+    "view": ("whole", [{}]),
+    "views": (2, [{}, HEAD]),
     "precision": ("f32", [{}]),
     "bands": ("4,3,2", [{}]),
     "threshold": (0.4, [{}]),
@@ -83,7 +85,8 @@ def test_every_option_is_in_the_table() -> None:
 def test_an_option_has_an_effect_or_is_refused(name: str, beside: dict[str, str]) -> None:
     value, needs = NEEDS[name]
     anywhere = {} in needs
-    against = (beside == TUNED and name in ("head", "layer", "taps")) or (beside == HEAD and name in ("tune", "taps"))
+    against = beside == TUNED and name in ("head", "layer", "taps", "views")
+    against |= beside == HEAD and name in ("tune", "taps")
     given = Options(**(beside | {name: value}))  # type: ignore[arg-type]
     if not against and (anywhere or beside in needs):
         check(given)
@@ -115,6 +118,10 @@ WRONG = [
     ("fit", "--taps some", "one of auto, last, all"),
     ("fit", "--precision f16", "one of auto, bf16, f32"),
     ("fit", "--size 3", "16 to 1024"),
+    ("fit", "--view hole", "did you mean whole"),
+    ("fit", "--views 3", "1, or 2"),
+    ("fit", "--views 2 --tune auto", "leave --views or --tune out"),
+    ("fit", "--views 2 --head flatten", "begin --head with gap"),
     ("fit", "--seed -1", "a whole number from 0"),
     ("fit", "--epochs 0 --tune auto", "1 to 10000"),
     ("fit", "--epochs 3", "add --tune auto or --head"),

@@ -27,6 +27,7 @@ function pass(from, length, lines, at, low, high, size, [kernel, reach]) {
 // uint8 RGB (height x width) of the size that the model takes: upright, cropped, resized across and then down.
 export function resized({ data, width, height }, { size: [h, w], crop_fraction, resize, interpolation }) {
   const kept = resize === "squash" ? 1 : crop_fraction, kernel = KERNELS[interpolation];
+  if (resize === "pad") throw new Error("a model of --view pad wants borders, which this program does not make");
   const scale = Math.max(Math.round(h / kept) / height, Math.round(w / kept) / width);
   const [across, down] = resize === "squash" ? [width, height] : [Math.min(width, w / scale), Math.min(height, h / scale)];
   const edges = [(width - across) / 2, (width + across) / 2, (height - down) / 2, (height + down) / 2];

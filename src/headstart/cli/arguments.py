@@ -18,7 +18,7 @@ from headstart.cli.reviewing import review_arguments
 from headstart.cli.serving import add_serve
 from headstart.cli.sharing import add_push
 from headstart.files.cells import printable
-from headstart.story.options import AUGMENTATIONS, PRECISIONS, TAPS, Options
+from headstart.story.options import AUGMENTATIONS, PRECISIONS, SIGHTS, TAPS, Options
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -89,7 +89,7 @@ def parser() -> argparse.ArgumentParser:
     _head_options(fit)
     answer_options(fit)
     _tuning_options(fit)
-    _network_options(fit, auto=True)
+    _view_options(_network_options(fit, auto=True))
 
     _add_asking_commands(command)
     _add_suggest(command)
@@ -215,7 +215,7 @@ def _add_looking_commands(command: Callable[[str, str], argparse.ArgumentParser]
         "--pool", default="avg", metavar="avg|max|none|flatten", help="how that layer is pooled (default: avg)"
     )
     features.add_argument("--model", metavar="MODEL", help="as a saved model sees them: what its head reads")
-    _network_options(features)
+    _view_options(_network_options(features))
 
     classify = command("classify", "say what a network trained on ImageNet sees in images: its own answer")
     classify.add_argument("images", nargs="+", metavar="IMAGES", help=IMAGES)
@@ -406,7 +406,7 @@ def _which_network(command: argparse._ArgumentGroup, auto: bool) -> None:
 
 def _network_options(
     parser: argparse.ArgumentParser, stores: bool = True, one: bool = True, auto: bool = False
-) -> None:
+) -> argparse._ArgumentGroup:
     """`stores`: the command keeps features, and draws at random; `one`: it takes one network, `auto`: or chooses it."""
     command = parser.add_argument_group("the network")
     if one:
@@ -433,3 +433,24 @@ def _network_options(
             "--seed", type=int, default=Options.seed, metavar="N", help="of every random draw (default: %(default)s)"
         )
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    return command
+
+
+def _view_options(network: argparse._ArgumentGroup) -> None:
+    """What the network sees of a picture."""
+    network.add_argument(
+        "--view",
+        default=Options.view,
+        metavar="|".join(SIGHTS),
+        help="what is seen of a picture: crop, its middle; whole, all of it, in an input of the shape that most have; "
+        "pad, all of it in a square with borders; auto: the middle, and of elongated pictures what left-out answers "
+        "prefer (default: %(default)s)",
+    )
+    network.add_argument(
+        "--views",
+        type=int,
+        default=Options.views,
+        metavar="1|2",
+        help="2: also its mirror image, features averaged; some right answers more, for twice the time of the network, "
+        "in use too; not where left and right differ in meaning (default: %(default)s)",
+    )

@@ -90,7 +90,11 @@ def load(source: bytes | NDArray[Any], preprocess: Preprocess, limits: Limits = 
 
 def _finished(picture: Image.Image, mode: str, remarked: str, preprocess: Preprocess) -> Pixels:
     box = crop_box(*picture.size, preprocess)
-    final = resized(picture, preprocess.size[::-1], FILTERS[preprocess.interpolation], box)
+    left, top, across, down = place_in_frame(*picture.size, preprocess)
+    final = resized(picture, (across, down), FILTERS[preprocess.interpolation], box)
+    if preprocess.resize == "pad":
+        inside, final = final, Image.new("RGB", preprocess.size[::-1], preprocess.fill)
+        final.paste(inside, (left, top))
     return Pixels(_array(final), mode, _array(thumbnail(picture, THUMBNAIL)), remarked)
 
 
@@ -214,17 +218,32 @@ def content_hash(source: bytes | NDArray[Any]) -> str:
 def _scale(width: int, height: int, preprocess: Preprocess) -> float:
     """Final px a picture px, for an upright picture of width x height px; the larger of the two where they differ."""
     part = preprocess.crop_fraction if preprocess.resize == "shortest" else 1.0
-    return max(round(preprocess.size[0] / part) / height, round(preprocess.size[1] / part) / width)
+    down, across = (round(s / part) / length for s, length in zip(preprocess.size, (height, width), strict=True))
+    return min(down, across) if preprocess.resize == "pad" else max(down, across)
 
 
 def crop_box(width: int, height: int, preprocess: Preprocess) -> tuple[float, float, float, float]:
     """(left, top, right, bottom) of the part that is kept, in px of the picture; only that part is ever resized."""
-    if preprocess.resize == "squash":
+    if preprocess.resize != "shortest":
         return (0, 0, width, height)
     scale = _scale(width, height, preprocess)
     across, down = min(width, preprocess.size[1] / scale), min(height, preprocess.size[0] / scale)
     left, top = (width - across) / 2, (height - down) / 2
     return (left, top, min(width, left + across), min(height, top + down))
+
+
+def place_in_frame(width: int, height: int, preprocess: Preprocess) -> tuple[int, int, int, int]:
+    """(left, top, width, height) in px of the part of the network's input that shows the picture: all of it, but for
+    "pad". What is left is the same on both sides, so that a mirrored picture lies as the picture does."""
+    down, across = preprocess.size
+    if preprocess.resize != "pad":
+        return (0, 0, across, down)
+    scale = _scale(width, height, preprocess)
+    left, top = (
+        min((side - 1) // 2, max(0, round((side - scale * length) / 2)))
+        for side, length in ((across, width), (down, height))
+    )
+    return (left, top, across - 2 * left, down - 2 * top)
 
 
 def _may_be_deep(source: bytes | NDArray[Any]) -> bool:

@@ -10,7 +10,9 @@ from typing import Any
 from headstart.errors import OptionError, nearest
 
 INTERPOLATIONS = ("bilinear", "bicubic", "lanczos", "nearest")
-RESIZES = ("shortest", "squash")
+RESIZES = ("shortest", "squash", "pad")
+CROP_MODES = {"shortest": "center", "squash": "squash", "pad": "border"}  # what timm calls them
+VIEWS = (1, 2)
 KINDS = ("unsigned", "signed", "float")  # of samples of more than 8 bits
 MOST_BANDS = 10_000  # hyperspectral cameras have some hundreds
 
@@ -21,9 +23,11 @@ class Preprocess:
 
     size: (height, width) in px. crop_fraction: part of the resized picture that the centre crop keeps, in (0, 1].
     resize: "shortest" scales until the picture just covers round(size / crop_fraction), then crops the centre;
-    "squash" scales both sides to size and crops nothing. mean, std: of RGB in 0..1, applied inside the network's graph.
+    "squash" scales both sides to size and crops nothing; "pad" scales the whole picture into size, in its own shape and
+    in the middle, and fills the rest with `fill`. mean, std: of RGB in 0..1, applied inside the network's graph.
 
-    The last two belong to the set, not to the weights. ranges: (kind of samples, black, white) of pictures of more than
+    The last three belong to the set, not to the weights. views: 1, or 2: the features of the picture and of its mirror
+    image are averaged, inside the network's graph too. ranges: (kind of samples, black, white) of pictures of more than
     8 bits, found from the images that teach (data/deep.py); a kind without one is shown by each picture's own range.
     bands: the bands of a TIFF that are red, green and blue, or the one that is grey, counted from 1; () for the usual.
     """
@@ -36,6 +40,7 @@ class Preprocess:
     std: tuple[float, float, float]
     ranges: tuple[tuple[str, float, float], ...] = ()
     bands: tuple[int, ...] = ()
+    views: int = 1
 
     def __post_init__(self) -> None:
         if not (len(self.size) == 2 and all(isinstance(s, int) and 1 <= s <= 4096 for s in self.size)):
@@ -53,8 +58,17 @@ class Preprocess:
                 raise OptionError(f"{name} {triple!r}: three finite numbers, for red, green and blue")
         if min(self.std) <= 0:
             raise OptionError(f"std {self.std!r}: each more than 0")
+        if self.views not in VIEWS:
+            raise OptionError(f"views {self.views!r}: 1, or 2 for the mirror image too")
         _check_ranges(self.ranges)
         check_bands(self.bands)
+
+    @property
+    def fill(self) -> tuple[int, int, int]:
+        """RGB of what "pad" puts around a picture: the mean, which is 0 to the network, as the padding of its own
+        convolutions is."""
+        red, green, blue = (min(255, max(0, round(255 * value))) for value in self.mean)
+        return red, green, blue
 
     def range_of(self, kind: str) -> tuple[float, float] | None:
         """(black, white) of the set's pictures of this kind of samples."""
@@ -64,15 +78,16 @@ class Preprocess:
         """Plain JSON values under the field names; what a set does not have is left out."""
         named = {f.name: getattr(self, f.name) for f in fields(self)}
         plain = {k: list(v) if isinstance(v, tuple) else v for k, v in named.items() if k != "ranges"}
-        if not self.bands:
-            del plain["bands"]
+        for name, usual in (("bands", []), ("views", 1)):
+            if plain[name] == usual:
+                del plain[name]
         return plain | ({"ranges": {kind: [low, high] for kind, low, high in self.ranges}} if self.ranges else {})
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Preprocess:
         """The inverse of to_json. Raises OptionError if a field is missing, unknown or nonsense."""
         names = {f.name for f in fields(cls)}
-        needed = names - {"ranges", "bands"}
+        needed = names - {"ranges", "bands", "views"}
         if not (isinstance(values, Mapping) and needed <= set(values) <= names):
             found = sorted(map(str, values)) if isinstance(values, Mapping) else type(values).__name__
             raise OptionError(f"preprocess has the fields {found}: needed are {sorted(needed)}")

@@ -31,7 +31,8 @@ class TransferClassifier(ClassifierMixin, Settings, BaseEstimator):  # type: ign
     "auto", "last" or "all". layer: the one layer to read. head: "auto", or layers in words ("gap, dense 128 relu"),
     trained with epochs, batch_size and optimizer ("adam", "adamw", "sgd"). tune: "none", "auto", "last", "all", a
     number of modules or a stage; augment, lr and budget are of that, as in `headstart fit --help`. size: side of the
-    network's input in px, None = from the images. precision: "auto", "bf16" or "f32". bands: those of a TIFF that are
+    network's input in px, None = from the images. view: what is seen of a picture, "crop", "whole", "pad" or "auto";
+    views: 2 = its mirror image too. precision: "auto", "bf16" or "f32". bands: those of a TIFF that are
     red, green and blue, "4,3,2". cache: folder of stored features. seed: of every random draw. coverage: of the sets
     of `predict_set`, None = 0.9. sets: "lac", as few classes as possible on average; "raps", more where the model is
     unsure; "classwise", the coverage holds for each class. max_error: the largest share of wrong answers among those

@@ -65,6 +65,8 @@ class Settings:
     lr: str | None = Options.lr
     budget: str | None = Options.budget
     size: int | None = Options.size
+    view: str = Options.view
+    views: int = Options.views
     precision: str = Options.precision
     bands: str | None = Options.bands
     cache: str | None = Options.cache

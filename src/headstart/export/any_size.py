@@ -32,14 +32,21 @@ class AnySize(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         down, across = (torch.arange(pixels.shape[axis], dtype=torch.float32) for axis in (1, 2))
-        boxes = box_of(down[-1] + 1, across[-1] + 1, self.preprocess)
+        height, width = down[-1] + 1, across[-1] + 1
+        boxes, borders = box_of(height, width, self.preprocess), borders_of(height, width, self.preprocess)
         rows, columns = (
-            weights(places, low, high, size, self.preprocess.interpolation)
-            for places, (low, high), size in zip((down, across), boxes, self.preprocess.size, strict=True)
+            weights(places, low, high, size, self.preprocess.interpolation, border)
+            for places, (low, high), size, border in zip(
+                (down, across), boxes, self.preprocess.size, borders, strict=True
+            )
         )
         x = pixels.permute(0, 3, 1, 2).float()
         x = whole(x @ columns.T)
         x = whole(rows @ x)
+        if self.preprocess.resize == "pad":
+            fill = torch.tensor(self.preprocess.fill, dtype=torch.float32)[:, None, None]
+            shown = rows.sum(dim=1)[:, None] * columns.sum(dim=1)[None]  # 1 inside, 0 on the borders
+            x = torch.where(shown > 0.5, x, fill)
         found: torch.Tensor = self.sized(x.permute(0, 2, 3, 1))
         return found
 
@@ -58,7 +65,7 @@ Range = tuple[torch.Tensor, torch.Tensor]
 def box_of(height: torch.Tensor, width: torch.Tensor, preprocess: Preprocess) -> tuple[Range, Range]:
     """((top, bottom), (left, right)) of the part that is kept, in px: `images.crop_box` on tensors."""
     zero = torch.zeros(())
-    if preprocess.resize == "squash":
+    if preprocess.resize != "shortest":
         return (zero, height), (zero, width)
     asked = [round(side / preprocess.crop_fraction) for side in preprocess.size]
     scale = torch.maximum(asked[0] / height, asked[1] / width)
@@ -70,16 +77,39 @@ def box_of(height: torch.Tensor, width: torch.Tensor, preprocess: Preprocess) ->
     return found[0], found[1]
 
 
+def borders_of(height: torch.Tensor, width: torch.Tensor, preprocess: Preprocess) -> list[torch.Tensor]:
+    """(top, left): px of the input on either side of the picture, `images.place_in_frame` on tensors."""
+    down, across = preprocess.size
+    if preprocess.resize != "pad":
+        return [torch.zeros(())] * 2
+    scale = torch.minimum(down / height, across / width)
+    return [
+        torch.round((side - scale * length) / 2).clamp(0, (side - 1) // 2)
+        for side, length in ((down, height), (across, width))
+    ]
+
+
 def on_grid(edge: torch.Tensor) -> torch.Tensor:
     return torch.round(edge * GRID) / GRID
 
 
-def weights(places: torch.Tensor, low: torch.Tensor, high: torch.Tensor, size: int, interpolation: str) -> torch.Tensor:
-    """(size, place): how much each place of a line of px counts in each px of the result; a row sums to 1."""
-    ratio = (high - low) / size
-    middle = low + (torch.arange(size, dtype=torch.float32) + 0.5) * ratio
+def weights(
+    places: torch.Tensor,
+    low: torch.Tensor,
+    high: torch.Tensor,
+    size: int,
+    interpolation: str,
+    border: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """(size, place): how much each place of a line of px counts in each px of the result; a row sums to 1, and to 0 on
+    the borders, so many px at either end."""
+    around = torch.zeros(()) if border is None else border
+    at = torch.arange(size, dtype=torch.float32)
+    ratio = (high - low) / (size - 2 * around)
+    middle = low + (at - around + 0.5) * ratio
     found = FILTERS[interpolation]((places[None] + 0.5 - middle[:, None]) / ratio.clamp(min=1.0))
-    return found / found.sum(dim=1, keepdim=True)
+    inside = ((at >= around) & (at < size - around))[:, None]
+    return torch.where(inside, found / found.sum(dim=1, keepdim=True), torch.zeros(()))
 
 
 def bilinear(x: torch.Tensor) -> torch.Tensor:

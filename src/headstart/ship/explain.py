@@ -9,6 +9,7 @@ std     w f (m_p - mean)^2 / sum((m - mean)^2)
 
 The weights are those of the answer less the mean over all answers: what speaks for it, and not for every class alike.
 What has no places (a token of the whole image, a layer after the pooling) is told as the share that is not shown.
+Where a model sees the mirror image too, the picture itself is explained, for the answer that both gave.
 """
 
 from __future__ import annotations
@@ -77,6 +78,10 @@ def explain(
     """An explanation for every image that can be read, in any order. asked: row -> the output to be explained, where it
     is not the model's own answer. Raises OptionError for a model without a linear head."""
     head = linear_head(model)
+    if model.backbone.preprocess.views > 1:
+        asked = _answers(model, table) if asked is None else asked
+        one = replace(model.backbone.preprocess, views=1)
+        model = replace(model, backbone=replace(model.backbone, preprocess=one))
     backbone, taps = _with_maps(model.backbone, head)
     reads = _reads(head, taps, model.backbone)
 
@@ -131,6 +136,19 @@ def _reads(head: Probe, taps: dict[str, Tap], backbone: Backbone) -> list[_Read]
 def _maps(taps: dict[str, Tap], values: dict[str, Floats]) -> dict[str, Doubles]:
     """layer -> (channel, place)."""
     return {name: values[f"{name}/map"].reshape(tap.shape[0], -1).astype(np.float64) for name, tap in taps.items()}
+
+
+def _answers(model: Loaded, table: Table) -> dict[int, int]:
+    """row -> the number of the model's answer, of the images that can be read."""
+    found: dict[int, int] = {}
+
+    def finished(rows: list[int], blocks: dict[str, Halves]) -> None:
+        for k, row in enumerate(rows):
+            found[row] = _answer(model, {name: block[k].astype(np.float32) for name, block in blocks.items()})
+
+    engine = compile_trunk(model.backbone, model.precision)
+    stream(table, model.backbone, engine, finished, lambda row, error: None, exact=True)
+    return found
 
 
 def _answer(model: Loaded, features: dict[str, Floats]) -> int:

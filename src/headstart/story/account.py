@@ -9,7 +9,8 @@ from headstart.finetune.objective import CROSS_ENTROPY
 from headstart.finetune.record import ACCURACY, Compared, TuningRecord
 from headstart.finetune.trained_head import TrainedHead
 from headstart.judge.marks import Interval, ends
-from headstart.story.pipeline import Fitted, Growth
+from headstart.story.growth import Growth
+from headstart.story.pipeline import Fitted
 from headstart.trunk.engine import Engine
 from headstart.trunk.network import Backbone
 from headstart.trunk.weights import PACKAGES
@@ -21,7 +22,7 @@ TAPS = {"last": "the last layer", "plain": "the last layer", "all": "all stages"
 def settings(fitted: Fitted) -> list[recipe.Setting]:
     """The recipe's decisions with their sources."""
     seen, plan = fitted.seen, fitted.plan
-    side = seen.backbone.preprocess.size[0]
+    height, width = seen.backbone.preprocess.size
     score = fitted.verdict.score
     folds, repeats = score.folds or 1, score.repeats or 1
     judged = {
@@ -47,7 +48,8 @@ def settings(fitted: Fitted) -> list[recipe.Setting]:
     )
     return [
         *ranking_settings(fitted),
-        recipe.Setting("input size", f"{side} px", size_source),
+        recipe.Setting("input size", f"{height} px" if height == width else f"{height} x {width} px", size_source),
+        *view_settings(fitted),
         recipe.Setting(
             "precision",
             seen.engine.precision,
@@ -68,6 +70,34 @@ def ranking_settings(fitted: Fitted) -> list[recipe.Setting]:
     rows = ", ".join(f"{row.name} {_written(row.score, found.percent)}" for row in found.rows)
     source = f"{found.why.partition(': ')[2]}; left-out {found.measure.replace('_', ' ')} of those images: {rows}"
     return [recipe.Setting("network", f"{found.chosen.name} by --backbone auto", source)]
+
+
+def view_settings(fitted: Fitted) -> list[recipe.Setting]:
+    """What the network saw of each picture, and why."""
+    asked, how, sight = fitted.options.view, fitted.seen.backbone.preprocess, fitted.seen.sight
+    words = {
+        "shortest": "the middle" + (f", {how.crop_fraction:g} of the short side" if how.crop_fraction < 1 else ""),
+        "squash": "all of it, " + ("squeezed into a square" if how.size[0] == how.size[1] else "in the shape of most"),
+        "pad": "all of it in its own shape, with borders",
+    }[how.resize]
+    if sight:
+        source = sight.why.partition(": ")[2]
+    elif asked != "auto":
+        source = f"set by --view {asked}"
+    elif how.resize == "squash":
+        source = "the whole picture, as this task or this network wants it"
+    else:
+        source = "as the network was trained" if how.crop_fraction < 1 else "small pictures are not cropped"
+    found = [recipe.Setting("view", words, source)]
+    if how.views > 1:
+        found.append(
+            recipe.Setting(
+                "views",
+                "the picture and its mirror image, features averaged",
+                "set by --views 2: twice the network's time",
+            )
+        )
+    return found
 
 
 def _head_settings(fitted: Fitted) -> list[recipe.Setting]:

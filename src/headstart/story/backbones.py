@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from headstart.data.preprocess import CROP_MODES
 from headstart.errors import BackboneError, OptionError, OutputError, nearest
 from headstart.trunk import catalog, hub, weights
 from headstart.trunk.backbone import open_backbone, resolve
@@ -178,7 +179,7 @@ def export_weights(name: str, file: str | Path) -> Record:
             "std": list(steps.std),
             "interpolation": steps.interpolation,
             "crop_pct": steps.crop_fraction,
-            "crop_mode": "center" if steps.resize == "shortest" else "squash",
+            "crop_mode": CROP_MODES[steps.resize],
         },
     )
     weights.write_carried(place, backbone.module.state_dict(), about)

@@ -29,7 +29,11 @@ def opened_for(table: Table, options: Options, model: str | None, watch: Watcher
     head reads. Raises OptionError for both at once, BundleError."""
     if model is None:
         return open_at_size(table, options, say=watch.say), options.precision
-    given = [name for name in ("backbone", "weights", "size", "bands") if getattr(options, name) != DEFAULTS[name]]
+    given = [
+        name
+        for name in ("backbone", "weights", "size", "view", "views", "bands")
+        if getattr(options, name) != DEFAULTS[name]
+    ]
     if given:
         raise OptionError(f"--model {model} brings its own network and size: leave --{given[0]} out")
     loaded = unpack(read_bundle(model))

@@ -22,8 +22,9 @@ from headstart.files.bundle import Bundle, read_with
 from headstart.judge.marks import Marks
 from headstart.ship.package import Loaded, unpack
 from headstart.story import evidence
+from headstart.story.growth import Growth
 from headstart.story.opening import QUIET, Options, Watcher, aimed, features_of, read_at
-from headstart.story.pipeline import Clock, Fitted, Growth, Seen, announce, examine, labelled, prove, taught
+from headstart.story.pipeline import Clock, Fitted, Seen, announce, examine, labelled, prove, taught
 from headstart.story.plan import Plan, make_plan
 from headstart.story.replacing import check_grows
 from headstart.tasks.known import TASKS, with_confidence

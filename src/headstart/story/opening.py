@@ -8,12 +8,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from headstart import recipe
 from headstart.data import images
 from headstart.data.deep import said
+from headstart.data.placing import frame_for
 from headstart.data.ranges import ranges_of
 from headstart.data.scarce import training_images
+from headstart.data.shapes import upright_size
 from headstart.data.table import Table
 from headstart.data.truth import PLACED
 from headstart.errors import DataError, ImageError, OptionError, OutputError
@@ -35,6 +38,8 @@ from headstart.trunk.network import Backbone, block_names, possible_sizes, tap_a
 from headstart.trunk.store import IN_MEMORY, Store, cache_root
 
 SIZE_SAMPLE = 64  # image headers looked at to choose the input size: their median short side is known to a few percent
+
+RESIZES = {"crop": "shortest", "whole": "squash", "pad": "pad"}  # what --view makes of a picture
 
 Say = Callable[[str], None]
 Maps = Callable[[tuple[str, ...]], tuple[str, ...]]  # stages of a network -> those whose maps are read
@@ -88,8 +93,14 @@ def announce_maps(table: Table, backbone: Backbone, options: Options, watch: Wat
     watch.say(line)
 
 
-def refuse_training(task: Task, options: Options) -> None:
-    """Raises OptionError where something is to be trained step by step that this task only solves in closed form."""
+def refuse_others(task: Task, options: Options) -> None:
+    """Raises OptionError where something is to be trained step by step that this task only solves in closed form, or
+    pictures are seen in a way that it cannot use."""
+    if options.views > 1 and task.maps is not no_maps:
+        raise OptionError(
+            f"--views {options.views} averages a picture and its mirror image, and --task {task.name} looks at places "
+            "of the picture: leave it out"
+        )
     if task.objective is not None:
         return
     for name, value, default in (("tune", options.tune, "none"), ("head", options.head, "auto")):
@@ -194,26 +205,66 @@ def at_side(backbone: Backbone, side: int, crop_fraction: float) -> Backbone:
 
 
 def sized(backbone: Backbone, table: Table, options: Options, whole: bool = False) -> Backbone:
-    """The backbone with the input size that the recipe or the user gives, and the range of pictures of more than 8
-    bits: by the images that teach."""
+    """The backbone with the input size and the view that the recipe or the user gives, and the range of pictures of
+    more than 8 bits: by the images that teach."""
     side, crop = recipe.input_side(short_side(table), backbone.native_size, len(table.teaching))
     bands = bands_of(options.bands)
-    own = replace(backbone.preprocess, ranges=ranges_of(table, bands), bands=bands)
-    if whole and crop:
+    own = replace(backbone.preprocess, ranges=ranges_of(table, bands), bands=bands, views=options.views)
+    if options.view in RESIZES:
+        own, crop = replace(own, resize=RESIZES[options.view]), crop and options.view == "crop"
+    elif whole and crop:
         # a photograph is squashed to the training size (docs/measurements.md, whole-pictures)
         own, side, crop = replace(own, resize="squash"), backbone.native_size, False
+    elif whole and recipe.elongated(stretched(table)):
+        own = replace(own, resize="squash")
     backbone = replace(backbone, preprocess=own)
     crop_fraction = own.crop_fraction if crop else 1.0
     if options.size is not None:
-        return at_side(backbone, options.size, crop_fraction)
-    return backbone.resized(replace(own, size=(side, side), crop_fraction=crop_fraction))
+        found = at_side(backbone, options.size, crop_fraction)
+    else:
+        found = backbone.resized(replace(own, size=(side, side), crop_fraction=crop_fraction))
+    return in_their_shape(found, shapes(table)) if options.view == "whole" else found
+
+
+def in_their_shape(backbone: Backbone, sizes: npt.NDArray[np.int64]) -> Backbone:
+    """The backbone with an input of as many pixels in the shape of pictures of these sizes (image, 2): so that whole
+    pictures are squeezed little (docs/measurements.md, views). One that takes squares alone keeps its own."""
+    least, most = sizes.min(axis=1, initial=LARGEST), sizes.max(axis=1, initial=0)
+    height, width = backbone.preprocess.size
+    within = np.maximum(sizes, -(-most // recipe.LONGEST)[:, None]) * max(height, width)
+    if not len(sizes) or (least == most).all():
+        return backbone
+    down, across = frame_for(within, recipe.STRIDE, height * width)
+    return backbone.resized(replace(backbone.preprocess, size=(min(down, LARGEST), min(across, LARGEST))))
+
+
+def shapes(table: Table) -> npt.NDArray[np.int64]:
+    """(image, 2): height, width in px of some upright images that teach, by their headers."""
+    found = []
+    for row in some_rows(table):
+        try:
+            found.append(upright_size(table.read(int(row))))
+        except ImageError:
+            continue
+    return np.array(found, np.int64).reshape(-1, 2)
+
+
+def stretched(table: Table) -> list[float]:
+    """Of each of those images its long side in short sides."""
+    return [max(size) / min(size) for size in shapes(table).tolist() if min(size)]
+
+
+def some_rows(table: Table) -> npt.NDArray[np.intp]:
+    """Rows that teach, evenly over all of them."""
+    rows = table.teaching
+    return rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), SIZE_SAMPLE)).astype(int))]
 
 
 def short_side(table: Table) -> float:
     """Median short side in px of some images that teach, by their headers; that of a photograph if none can be
     read."""
-    sides, rows = [], table.teaching
-    for row in rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), SIZE_SAMPLE)).astype(int))]:
+    sides = []
+    for row in some_rows(table):
         try:
             sides.append(min(images.size_of(table.read(int(row)))))
         except ImageError:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from headstart import recipe
-from headstart.data.preprocess import check_bands
+from headstart.data.preprocess import VIEWS, check_bands
 from headstart.errors import OptionError, nearest
 from headstart.finetune import spec
 
@@ -22,6 +22,7 @@ PRECISIONS = ("auto", "bf16", "f32")  # trunk.engine.PRECISIONS
 POOLINGS = ("avg", "max", "none", "flatten")  # trunk.layers.POOLINGS
 SETS = ("lac", "raps", "classwise")  # tasks.confidence.SETS
 AIMS = ("accuracy", "balanced")
+SIGHTS = ("auto", "crop", "whole", "pad")  # what is seen of a picture: story.opening.sized
 AUGMENTATIONS = ("photo", "aerial", "medical", "document", "none")  # data.augment.KINDS
 SMALLEST, LARGEST = 16, 1024  # px of the input
 LEAST_ALARMS, MOST_ALARMS = 0.001, 0.5  # the former asks for 999 good pictures at least
@@ -45,6 +46,8 @@ class Options:
     lr: str | None = None  # peak learning rate of tuning, or "find"; None: recipe.tuning
     budget: str | None = None  # of time for tuning: 90s, 10m, 2h; None: as the recipe says
     size: int | None = None  # px; None: recipe.input_side
+    view: str = "auto"  # what is seen of a picture: its middle ("crop"), or all of it ("whole", "pad"); story.view
+    views: int = 1  # or 2: the features of a picture and of its mirror image, averaged
     precision: str = "auto"  # or "bf16", "f32"
     bands: str | None = None  # of a TIFF: those that are red, green and blue, from 1, such as "4,3,2"; None: as it says
     threshold: float | None = None  # from which a label is given; None: the best for each by left-out answers (F1)
@@ -68,6 +71,8 @@ def check(options: Options, trained: bool = False) -> None:
     _one_of("augment", options.augment, AUGMENTATIONS)
     _one_of("aim", options.aim, AIMS)
     _one_of("sets", options.sets, SETS)
+    _one_of("view", options.view, SIGHTS)
+    _check_views(options)
     recipe.training(1, options.epochs, options.batch_size, options.optimizer)
     if options.head != "auto":
         spec.parse(options.head)
@@ -132,6 +137,20 @@ def _check_together(options: Options, trained: bool) -> None:
         raise OptionError("--tune learns in the network itself: leave out --head, --layer and --taps")
     if options.taps != "auto" and (options.layer or own_head):
         raise OptionError(f"--taps {options.taps} says what --layer and --head say otherwise: leave it out")
+
+
+def _check_views(options: Options) -> None:
+    """Raises OptionError for a number of views that cannot be, or where a picture and its mirror image cannot be
+    averaged."""
+    if options.views not in VIEWS:
+        raise OptionError(f"views {options.views} are not allowed: 1, or 2 for the mirror image too")
+    if options.views > 1 and options.tune != "none":
+        raise OptionError("--views 2 is of a frozen network, and --tune trains it: leave --views or --tune out")
+    if options.views > 1 and options.head != "auto" and spec.pooling(spec.parse(options.head)) == "none":
+        raise OptionError(
+            "--views 2 averages a picture and its mirror image, whose maps do not lie on each other: begin --head with "
+            "gap or gmp, or leave --views out"
+        )
 
 
 def auto_words(backbone: str) -> str | None:

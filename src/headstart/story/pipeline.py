@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,7 @@ from headstart.heads.taps import LAST, plain
 from headstart.heads.without import Shared
 from headstart.judge.crossing import CurvePoint
 from headstart.judge.labels import Suspect
-from headstart.judge.marks import Interval, Score
+from headstart.judge.marks import Score
 from headstart.judge.shortcut import Told
 from headstart.ship.package import Loaded, unpack
 from headstart.ship.predict import Predictions, predict_with_features
@@ -40,6 +40,7 @@ from headstart.story.by_group import ByGroup, by_group
 from headstart.story.careful import careful
 from headstart.story.clock import Clock
 from headstart.story.given_away import given_away
+from headstart.story.growth import Growth
 from headstart.story.opening import (
     QUIET,
     Options,
@@ -50,7 +51,7 @@ from headstart.story.opening import (
     features_of,
     method_of,
     open_network,
-    refuse_training,
+    refuse_others,
     session_of,
     short_side,
 )
@@ -59,6 +60,7 @@ from headstart.story.plan import Plan, make_plan
 from headstart.story.rank import Ranking, chosen, spent_in
 from headstart.story.trust import Trust, trust_of
 from headstart.story.unlike import unlike
+from headstart.story.view import Sight, sighted, spent_on
 from headstart.tasks.known import TASKS, with_confidence, with_threshold
 from headstart.tasks.task import Head, Rule, Task
 from headstart.tasks.two_classes import asked_for, judged_by
@@ -85,6 +87,7 @@ class Seen:
     groups: npt.NDArray[np.int64]  # (image,)
     enlarged: bool
     ranking: Ranking | None = None  # of networks, where `--backbone auto` chose this one
+    sight: Sight | None = None  # of views, where they were tried
 
     def material(self, seed: int) -> Material:
         """Its features with their labels."""
@@ -111,30 +114,6 @@ class Learned:
     def rule(self) -> Rule:
         """What turns the head's outputs into decisions."""
         return evidence.rule_of(self.method.task, self.material, self.plan.train, self.head)
-
-
-@dataclass(frozen=True)
-class Growth:
-    """What was added to the model of this name: `images` and `new_names` (of classes, labels); `before` and `after`:
-    the headline on `n` of its own images that judge it, and the paired `difference`."""
-
-    model: str
-    images: int
-    new_names: tuple[str, ...]
-    n: int
-    before: Interval
-    after: Interval
-    difference: Interval
-
-    def to_json(self) -> dict[str, Any]:
-        """As metrics.json has it."""
-        old = {"n": self.n, "before": self.before, "after": self.after, "difference": self.difference}
-        return {
-            "model": self.model,
-            "images": self.images,
-            "new_classes": list(self.new_names),
-            "old_classes": old,
-        }
 
 
 @dataclass(frozen=True)
@@ -181,10 +160,11 @@ def learn(
     clock, task = Clock(), with_threshold(task or TASKS[table.task], options.threshold)
     task = with_confidence(task, options.coverage, options.max_error, options.sets)
     check(options)
-    refuse_training(task, options)
+    refuse_others(task, options)
     table = task.prepare(labelled(table), options.min_images)
     task = aimed(task, table, options)
     options, ranking = chosen(task, table, options, watch, clock)
+    options, sight = sighted(task, table, options, watch, clock)
     with clock("open the network"), watch.step("open the network"):
         backbone, engine = open_network(table, options, say=watch.say, whole=task.whole, maps=task.maps)
     announce(table, watch)
@@ -192,8 +172,8 @@ def learn(
     with clock("read images, run the network"):
         table, features = features_of_enough(task, table, backbone, engine, options, watch)
     with clock("find duplicates"):
-        seen = replace(examine(task, table, backbone, engine, features), ranking=ranking)
-        splits, strata, spent = seen.table.splits, seen.targets.strata, spent_in(ranking)
+        seen = replace(examine(task, table, backbone, engine, features), ranking=ranking, sight=sight)
+        splits, strata, spent = seen.table.splits, seen.targets.strata, spent_in(ranking) | spent_on(sight)
         plan = make_plan(splits, strata, seen.groups, features.hashes, options.seed, hold_out, spent)
     return taught(task, seen, plan, options, watch, clock)
 

@@ -320,7 +320,7 @@ def never_looking(task: PlacedTask, seen: Seen, plan: Plan, rows: Ints, marks: M
 
 # of Options: what a task whose answers lie in the picture has no use for
 OTHERS = ("taps", "layer", "head", "batch_size", "optimizer", "lr", "threshold", "coverage", "sets")
-OTHERS += ("max_error", "aim", "cost", "positive", "false_alarms", "min_images")
+OTHERS += ("view", "views", "max_error", "aim", "cost", "positive", "false_alarms", "min_images")
 
 
 def refuse_others(name: str, options: Options) -> None:

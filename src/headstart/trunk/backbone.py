@@ -7,6 +7,7 @@ weights and the releases that made it: then neither torch nor timm is imported. 
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from headstart.data.images import Preprocess
+from headstart.data.preprocess import CROP_MODES, Preprocess
 from headstart.errors import BackboneError, HeadstartError, nearest
 from headstart.files import forms
 from headstart.files.bundle import CONFIG, MANIFEST, MODEL, Bundle, read_bundle
@@ -36,6 +37,7 @@ from headstart.trunk.weights import Weights
 DEFAULT = "tf_efficientnet_lite0"
 ALIASES = catalog.aliases()  # what Keras, torchvision and the tutorials call a network -> timm's name
 MAKERS = ("maker", "module", "layers")  # the modules of this room that make what is kept
+ON_THE_HUB = re.compile("^(hf[-_]hub:)?timm/")  # how timm's networks are called there
 Say = Callable[[str], object]
 
 
@@ -43,16 +45,20 @@ def resolve(name: str) -> str:
     """timm's name for a network, whatever the letter case; Keras's and torchvision's names and the catalog's too.
 
     timm's own names come first, except efficientnet_lite0...: the weights are published under tf_efficientnet_lite0.
-    Raises BackboneError with the nearest names.
+    So do timm/resnet18.a1_in1k and hf-hub:timm/..., as the hub calls them. The tag of weights that a package brings is
+    left out: they are those of the name alone. Raises BackboneError with the nearest names.
     """
-    architecture, dot, tag = name.lower().partition(".")
+    architecture, dot, tag = ON_THE_HUB.sub("", name.lower()).partition(".")
     known = {n.lower(): n for n in _timms_names()}
     alias = ALIASES.get(catalog.squeezed(architecture))
     found = alias if architecture.startswith("efficientnet_lite") else known.get(architecture, alias)
     if found is None:
         near = nearest(architecture, [*known.values(), *ALIASES])
         raise BackboneError(f"unknown backbone {name[:80]!r}{near}: any of timm's {len(known)} networks will do")
-    return f"{found.partition('.')[0]}.{tag}" if dot else found
+    bare = found.partition(".")[0]
+    if tag == weight_files.PACKAGED and bare in weight_files.PACKAGES:
+        return bare
+    return f"{bare}.{tag}" if dot else found
 
 
 def _timms_names() -> list[str]:
@@ -240,7 +246,7 @@ def made_by() -> dict[str, str]:
 def _of_a_model(folder: Path, weights: str, seed: int, say: Say, cache: str | None) -> Backbone:
     """The trunk of a model that headstart has saved, or of timm's own layout (config.json, model.safetensors).
 
-    Its input size and crop are the network's own again: the next task's images decide anew.
+    Its input size and view are the network's own again: the next task's images decide anew.
     """
     if not (folder / MANIFEST).exists():
         return _of_timms_layout(folder, weights, seed, say, cache)
@@ -266,7 +272,9 @@ def trunk_of(bundle: Bundle, cache: str | None = None) -> Backbone:
     height, width = described["input_size"][1:]
     return replace(
         backbone,
-        preprocess=replace(saved, size=(height, width), crop_fraction=described["crop_pct"]),
+        preprocess=replace(
+            saved, size=(height, width), crop_fraction=described["crop_pct"], resize=described["resize"], views=1
+        ),
         chain=(*(about.get("chain") or (about["weights_source"],)), link),
     )
 
@@ -376,7 +384,7 @@ def timm_config(backbone: Backbone, n_classes: int, classes: Sequence[str]) -> d
             "fixed_input_size": described["fixed_input_size"],
             "interpolation": preprocess.interpolation,
             "crop_pct": preprocess.crop_fraction,
-            "crop_mode": "center" if preprocess.resize == "shortest" else "squash",
+            "crop_mode": CROP_MODES[preprocess.resize],
             "mean": list(preprocess.mean),
             "std": list(preprocess.std),
             "classifier": described["classifier"],

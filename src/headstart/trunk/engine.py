@@ -290,6 +290,7 @@ def graph_key(backbone: Backbone, batch: int) -> dict[str, Any]:
         "pooled": backbone.last_is_pooled,
         "mean, std": [list(backbone.preprocess.mean), list(backbone.preprocess.std)],
         "shape": [batch, *backbone.preprocess.size, 3],
+        **({"views": backbone.preprocess.views} if backbone.preprocess.views > 1 else {}),
         "openvino": openvino.__version__,
         **made_by(),
     }

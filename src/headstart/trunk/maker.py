@@ -17,7 +17,7 @@ import timm
 import torch
 from torch import nn
 
-from headstart.data.images import Preprocess
+from headstart.data.preprocess import CROP_MODES, Preprocess
 from headstart.errors import BackboneError
 from headstart.files import forms
 from headstart.files.cells import printable
@@ -109,6 +109,7 @@ def _described(network: Any, tops: tuple[str, ...]) -> dict[str, Any]:
         "input_size": [int(side) for side in cfg["input_size"]],
         "fixed_input_size": bool(cfg.get("fixed_input_size")),
         "crop_pct": float(cfg["crop_pct"]),
+        "resize": _resize(cfg),
         "classifier": cfg["classifier"] if isinstance(cfg["classifier"], str) else list(cfg["classifier"]),
         "first_conv": cfg["first_conv"] if isinstance(cfg["first_conv"], str) else list(cfg["first_conv"]),
         "tag": str(cfg.get("tag") or ""),
@@ -213,10 +214,14 @@ def _preprocess(cfg: Mapping[str, Any], is_package: bool) -> Preprocess:
         size=(int(cfg["input_size"][1]), int(cfg["input_size"][2])),
         crop_fraction=float(cfg["crop_pct"]),
         interpolation=cfg["interpolation"] if cfg["interpolation"] in known else "bicubic",
-        resize="squash" if cfg.get("crop_mode") == "squash" else "shortest",
+        resize=_resize(cfg),
         mean=tuple(map(float, mean)),  # type: ignore[arg-type]
         std=tuple(map(float, std)),  # type: ignore[arg-type]
     )
+
+
+def _resize(cfg: Mapping[str, Any]) -> str:
+    return next((ours for ours, timms in CROP_MODES.items() if timms == cfg.get("crop_mode")), "shortest")
 
 
 def _n_parameters(module: nn.Module) -> int:

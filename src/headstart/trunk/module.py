@@ -17,7 +17,9 @@ from headstart.trunk.layers import INPUT, LAST, LAST_MAP, LOGITS, Tap, Tapped, h
 class Trunk(nn.Module):
     """uint8 pixels (image, height, width, 3) -> one float32 (image, feature) per block; see `block_names`.
 
-    Normalisation is inside, so that every engine and export gets the same pixels; pooling is in float32.
+    Normalisation is inside, so that every engine and export gets the same pixels; pooling is in float32. Of two views
+    (`Preprocess.views`) each image and its mirror image go through the network together, as a batch of twice as many,
+    and what each tap says of the two is averaged.
     """
 
     def __init__(self, backbone: Tapped) -> None:
@@ -27,6 +29,7 @@ class Trunk(nn.Module):
         self.taps = backbone.taps
         self.ends = backbone.ends
         self.last_is_pooled = backbone.last_is_pooled
+        self.views = backbone.preprocess.views
         mean, std = backbone.preprocess.mean, backbone.preprocess.std
         self.mean: torch.Tensor
         self.std: torch.Tensor
@@ -35,6 +38,13 @@ class Trunk(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
         x = (pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std
+        if self.views == 1:
+            return self._blocks(x)
+        both = self._blocks(torch.cat([x, x.flip(3)]))
+        return tuple(block.reshape(2, -1, block.shape[1]).mean(0) for block in both)
+
+    def _blocks(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Of normalised images (image, channel, height, width)."""
         pooled: dict[str, tuple[torch.Tensor, ...]] = {}
 
         def pool_at(tap: Tap) -> Callable[[nn.Module, Any, torch.Tensor], None]:

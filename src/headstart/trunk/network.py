@@ -220,6 +220,11 @@ def tap_at(backbone: Backbone, layer: str, pooling: str = "avg") -> Tap:
     """
     if pooling not in POOLINGS:
         raise OptionError(f"pooling {pooling!r} is not known: one of {', '.join(POOLINGS)}")
+    if POOLINGS[pooling] == "map" and backbone.preprocess.views > 1:
+        raise OptionError(
+            "views 2 averages a picture and its mirror image, whose maps do not lie on each other: leave --views away, "
+            f"or pool {layer} by avg or max"
+        )
     size, names = backbone.preprocess.size, tuple(tap.name for tap in backbone.taps)
 
     def find(module: Any) -> tuple[str, tuple[int, ...] | None]:

