@@ -182,14 +182,15 @@ def at_side(backbone: Backbone, side: int, crop_fraction: float) -> Backbone:
         raise OptionError(f"size {side} px is not allowed: {SMALLEST} to {LARGEST}")
     found = backbone.resized(replace(backbone.preprocess, size=(side, side), crop_fraction=crop_fraction))
     if found.preprocess.size != (side, side):
-        raise OptionError(f"size {side} px is not possible with {backbone.name}: {possible_sizes(backbone)}")
+        raise OptionError(f"size {side} px is not possible with {backbone.name}: {possible_sizes(backbone, side)}")
     return found
 
 
 def sized(backbone: Backbone, table: Table, options: Options, whole: bool = False) -> Backbone:
     """The backbone with the input size that the recipe or the user gives, and the range of pictures of more than 8
     bits: by the images that teach."""
-    side, crop = recipe.input_side(short_side(table), backbone.native_size, len(table.teaching))
+    patch = backbone.tokens.patch if backbone.tokens else 0
+    side, crop = recipe.input_side(short_side(table), backbone.native_size, len(table.teaching), patch)
     bands = bands_of(options.bands)
     own = replace(backbone.preprocess, ranges=ranges_of(table, bands), bands=bands)
     if whole and crop:
