@@ -36,7 +36,13 @@ from headstart.trunk.weights import Weights
 # Its real ImageNet weights install as an ordinary package; 336 images/s on 2 CPU cores (methods.md 9).
 DEFAULT = "tf_efficientnet_lite0"
 ALIASES = catalog.aliases()  # what Keras, torchvision and the tutorials call a network -> timm's name
-MAKERS = ("maker.py", "module.py", "layers.py", "tokens.py", "catalog.csv")  # of this room, by which is made what is kept
+MAKERS = (
+    "maker.py",
+    "module.py",
+    "layers.py",
+    "tokens.py",
+    "catalog.csv",
+)  # of this room, by which is made what is kept
 Say = Callable[[str], object]
 
 
