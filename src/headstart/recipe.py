@@ -33,8 +33,8 @@ def input_side(short_side: float, native: int, n_images: int, patch: int = 0) ->
     2019); above 20,000 images at the training size itself, where the time counts more (docs/measurements.md,
     input-side).
 
-    `patch`: of a transformer, in px, 0 for other networks. It is read at its own size, whatever the pictures: at another
-    the positions of its patches are resampled, and what that costs was not measured here.
+    `patch`: of a transformer, in px, 0 for other networks. It is read at its own size, whatever the pictures: at
+    another the positions of its patches are resampled, and what that costs was not measured here.
     """
     if patch:
         return max(patch, round(native / patch) * patch), short_side >= PHOTOGRAPH

@@ -10,6 +10,7 @@ from headstart.finetune.record import ACCURACY, Compared, TuningRecord
 from headstart.finetune.trained_head import TrainedHead
 from headstart.judge.marks import Interval, ends
 from headstart.story.pipeline import Fitted, Growth
+from headstart.trunk import catalog
 from headstart.trunk.engine import Engine
 from headstart.trunk.network import Backbone
 from headstart.trunk.weights import PACKAGES
@@ -232,11 +233,13 @@ def network_told(backbone: Backbone, engine: Engine, taps: tuple[str, ...], tune
     source = backbone.weights_source
     package = source.removeprefix("package ")
     words = f"ImageNet, from the package {package}" if package in PACKAGES.values() else source
+    terms = [] if backbone.random else catalog.terms(backbone.name, backbone.licence)
     return report.Network(
         name=backbone.name,
         weights=words,
         pretrained=source != "random weights",
         licence=backbone.licence,
+        terms="".join(terms),
         parameters=backbone.n_parameters,
         size=backbone.preprocess.size,
         engine=engine.name,

@@ -168,8 +168,8 @@ def open_framed(
     tokens = backbone.tokens
     if tokens is not None and options.tune != "none":
         raise OptionError(
-            f"--tune {options.tune} is not possible with {backbone.name} for --task {task.name}: a transformer's maps are "
-            "made of tokens that the network does not work on from; leave it out, or take a convolutional network"
+            f"--tune {options.tune} is not possible with {backbone.name} for --task {task.name}: a transformer's maps "
+            "are made of tokens, and it does not work on from them; leave it out, or take a convolutional network"
         )
     frame = task.frame(sizes_that_teach(table), options.size, tokens.patch if tokens else None)
     seen = replace(backbone.preprocess, size=frame, resize="squash", crop_fraction=1.0, bands=bands_of(options.bands))

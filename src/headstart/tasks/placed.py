@@ -116,7 +116,8 @@ class PlacedTask:
 
     `name`: as `--task` says it. `kinds`: of its heads, as the manifest calls them.
     `targets(table, names)`: the truth; raises DataError. `frame(sizes (image, 2) that teach, --size or None,
-    patch or None)`: (height, width) of what the network sees, in multiples of a transformer's patch. `stages(taps, frame)`: names of those whose maps are read, of (name, shape) of all.
+    patch or None)`: (height, width) of what the network sees, in multiples of a transformer's patch. `stages(taps,
+    frame)`: names of those whose maps are read, of (name, shape) of all.
     `learn(views, rows that teach, how)`: a head; what chose it are images of these rows that were held out.
     `answer(output of one image, its size, frame, rule)`: see Answer. `marks(targets, row, answer, rule)`: columns of
     one image, which are filled up with `fill` (column -> value, else 0) where those of others are longer.

@@ -5,9 +5,9 @@ parameters in millions; `depth` counts the layers with weights on the longest pa
 mean accuracy, in percent, of the fine-tuned network over 11 data sets (methods.md 3.3). An empty cell: not known.
 
 `frozen` is the accuracy on ImageNet of what was trained without its classes, as it is: DINOv2 with a linear head, by
-its authors; DINOv3 likewise, by others at 512 px (github.com/yberreby/dinov3-in1k-probes); CLIP likewise (Radford et al.
-2021, table 10); SigLIP 2 (Tschannen et al. 2025, table 1) and Perception Encoder (Bolya et al. 2025, and its page) by
-texts alone, without a head, which is less than a linear head reaches.
+its authors; DINOv3 likewise, by others at 512 px (github.com/yberreby/dinov3-in1k-probes); CLIP likewise (Radford et
+al. 2021, table 10); SigLIP 2 (Tschannen et al. 2025, table 1) and Perception Encoder (Bolya et al. 2025, and its page)
+by texts alone, without a head, which is less than a linear head reaches.
 
 `read_at` is the side at which pictures are read where the user sets none, if that is not the input size of the weights:
 DINOv2 ends its training at 518 px, and its authors judge frozen features at 224 (Oquab et al. 2023, section 7.1).

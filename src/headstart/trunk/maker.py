@@ -23,9 +23,9 @@ from headstart.files import forms
 from headstart.files.cells import printable
 from headstart.trunk import catalog
 from headstart.trunk import weights as weight_files
+from headstart.trunk.catalog import UNKNOWN
 from headstart.trunk.layers import LAST, Tap
 from headstart.trunk.module import shapes
-from headstart.trunk.catalog import UNKNOWN
 from headstart.trunk.network import Backbone, Made, Network
 from headstart.trunk.tokens import depths, tokens_in
 from headstart.trunk.weights import Weights

@@ -220,8 +220,8 @@ def block_widths(backbone: Backbone) -> tuple[int, ...]:
 
 
 def tap_at(backbone: Backbone, layer: str, pooling: str = "avg") -> Tap:
-    """A layer by its name (see `find_layer`), pooled as "avg", "max", "token" (the class token), "none" or "flatten", at
-    the present input size; or a block of the backbone's own taps, such as "blocks.5/token".
+    """A layer by its name (see `find_layer`), pooled as "avg", "max", "token" (the class token), "none" or "flatten",
+    at the present input size; or a block of the backbone's own taps, such as "blocks.5/token".
 
     Raises OptionError for an unknown layer or pooling, and where a layer gives no single activation.
     """

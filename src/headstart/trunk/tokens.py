@@ -4,9 +4,9 @@ A transformer cuts its input into square patches. Each is a token, row by row; b
 picture: the class token, and registers, which the network keeps notes in (Darcet et al. 2024). Only the patches have a
 place, so that means and maps leave the others out.
 
-Where a patch lies the network knows from a grid of learned vectors, or of angles. For another size of input that grid is
-resampled once, bicubic, as timm does it for `img_size`: at the network's own size nothing changes by a bit. The weights
-that are saved are those of its own grid.
+Where a patch lies the network knows from a grid of learned vectors, or of angles. For another size of input that grid
+is resampled once, bicubic, as timm does it for `img_size`: at the network's own size nothing changes by a bit. The
+weights that are saved are those of its own grid.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ QUARTERS = 4  # depths that are read: of DINOv2's dense heads (Oquab et al. 2023
 
 @dataclass(frozen=True)
 class Tokens:
-    """`patch`: its side in px. `prefix`: tokens before those of the patches; `has_class`: the first of them is the class
-    token. `norm`: the module that the last block's tokens go through; "" where it changes nothing. `class_is_last`:
-    the class token behind it is what the network's own classifier reads."""
+    """`patch`: its side in px. `prefix`: tokens before those of the patches; `has_class`: the first of them is the
+    class token. `norm`: the module that the last block's tokens go through; "" where it changes nothing.
+    `class_is_last`: the class token behind it is what the network's own classifier reads."""
 
     patch: int
     prefix: int
