@@ -15,14 +15,17 @@ from timm.models import eva, vision_transformer
 import curated
 from headstart import recipe
 from headstart.errors import OptionError
+from headstart.finetune.tunable import Tail, tunable
 from headstart.story.opening import at_side
 from headstart.trunk import catalog
+from headstart.trunk.cut import find_cuts
 from headstart.trunk.engine import OpenVinoEngine
 from headstart.trunk.layers import LAST, LAST_MAP
 from headstart.trunk.maker import backbone_of
 from headstart.trunk.module import Trunk
 from headstart.trunk.network import RANDOM, Backbone, block_names, tap_at, whole_maps
 from headstart.trunk.tokens import Tokens, at_size, depths, tokens_in
+from test_networks import normalised
 
 NARROW: dict[str, Any] = {"embed_dim": 48, "depth": 4, "num_heads": 3}
 # timm's name -> (px of its own, another size of input, tokens before the patches)
@@ -181,6 +184,28 @@ def test_the_copy_for_another_size_shares_its_weights() -> None:
     assert at_size(network, (70, 70)) is network
     assert tuple(network.patch_embed.img_size) == (70, 70)
     assert at.training == network.training
+
+
+@pytest.mark.parametrize("name", ["vit_small_patch14_dinov2", "vit_small_patch16_dinov3"])
+def test_at_another_size_it_is_cut_and_what_learned_there_is_in_its_own_weights(name: str) -> None:
+    backbone = resized(of(name), KINDS[name][1])
+    pixels = curated.pictures(3, backbone.preprocess.size)
+    x = normalised(backbone, pixels)
+    cuts = find_cuts(backbone)
+    whole = at_size(backbone.module, backbone.preprocess.size)
+    trunk, rest = cuts.split("blocks.1")
+    with torch.inference_mode():
+        assert torch.allclose(rest(trunk(x)), whole(x), atol=1e-5)
+    tail = Tail(backbone, tunable(backbone, "last"), 2)
+    with torch.no_grad():
+        for p in (p for _, some in tail.groups(0.8)[1:] for p in some):
+            p.add_(0.01)
+        learned = tail.eval().body(cuts.between("input", tunable(backbone, "last").cut)(x)).numpy()
+    tuned = tail.tuned(backbone, "blocks.2")
+    assert np.allclose(blocks_of(tuned, pixels)[LAST], learned, atol=1e-5)
+    assert not np.allclose(blocks_of(backbone, pixels)[LAST], learned, atol=1e-3)
+    shapes = {key: value.shape for key, value in backbone.module.state_dict().items()}
+    assert {key: value.shape for key, value in tuned.module.state_dict().items()} == shapes
 
 
 def test_networks_without_such_tokens_have_none() -> None:
