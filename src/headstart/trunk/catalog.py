@@ -29,7 +29,11 @@ OPEN_LICENCES = ("apache-2.0", "bsd-3-clause", "mit", "cc-by-4.0")  # use, chang
 # Licences that forbid commercial use without "nc" or "noncommercial" in their name.
 RESEARCH_LICENCES = ("apple-amlr", "seer-license")
 UNKNOWN = "unknown"  # the licence of weights that do not say it
-MEMORY = 3  # times the weights: the file read, the network filled from it, and the engine's copy
+# timm's modules whose networks take every multiple of their patches (tokens.py); those of two class tokens do not
+TRANSFORMERS = ("vision_transformer", "deit", "eva")
+# Bytes that a process takes which opens a network for the first time: torch, timm and OpenVINO, and as many times the
+# weights: the file read, the network filled from it, the graph and the engine's copy (benchmarks/results/larger.md).
+START, MEMORY = 900 * 2**20, 4
 
 
 @dataclass(frozen=True)
@@ -204,8 +208,8 @@ def published(name: str) -> Published:
     network = name if tag else first_choice(architecture) or f"{architecture}.{default.tag}"
     cfg: Any = timm.get_pretrained_cfg(network)
     size = int(cfg.input_size[-1])
-    entry = entry_of(network)
-    free = entry is not None and entry.patch is not None
+    made_in = timm.model_entrypoint(architecture).__module__.rpartition(".")[2]
+    other_sizes = made_in in TRANSFORMERS and "distilled" not in architecture
     return Published(
         network=network,
         repository=str(cfg.hf_hub_id or ""),
@@ -213,7 +217,7 @@ def published(name: str) -> Published:
         url=str(cfg.url or ""),
         licence=str(cfg.license or UNKNOWN),
         input_size=size,
-        fixed_size=size if cfg.fixed_input_size and not free else None,
+        fixed_size=size if cfg.fixed_input_size and not other_sizes else None,
     )
 
 
@@ -241,8 +245,8 @@ def notices(about: Published, weight_bytes: int | None) -> list[str]:
     lines += terms(network, licence)
     if about.fixed_size:
         lines.append(f"{network} takes images of {about.fixed_size} x {about.fixed_size} pixels only")
-    needed, free = MEMORY * (weight_bytes or 0), available_memory()
-    if free is not None and needed > free:
+    needed, free = START + MEMORY * (weight_bytes or 0), available_memory()
+    if free is not None and weight_bytes and needed > free:
         lines.append(
             f"{network} needs about {needed / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} GiB are available here"
         )
