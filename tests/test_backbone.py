@@ -107,11 +107,8 @@ def test_taps_are_the_stages_of_a_plain_forward_pass(name: str, widths: list[int
     check_against_a_plain_forward_pass(backbone)
 
 
-@pytest.mark.parametrize(
-    ("name", "widths"),
-    [("vit_tiny_patch16_224", [192] * 12), ("swin_tiny_patch4_window7_224", [96, 192, 384, 768])],
-)
-def test_a_network_with_a_size_built_in_keeps_it(name: str, widths: list[int]) -> None:
+def test_a_network_with_a_size_built_in_keeps_it() -> None:
+    name, widths = "swin_tiny_patch4_window7_224", [96, 192, 384, 768]
     backbone = open_backbone(name, "none")
     wanted = replace(backbone.preprocess, size=(96, 96), crop_fraction=1.0)
     backbone = backbone.resized(wanted)

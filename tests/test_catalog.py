@@ -159,8 +159,9 @@ def test_what_is_said_before_a_download(monkeypatch: pytest.MonkeyPatch) -> None
     assert "forbids commercial use" in said("convnextv2_atto")
     assert "forbids commercial use" in said("convnext_tiny.eupe_lvd1689m")
     assert "read its terms" in said("vit_small_patch16_dinov3")
-    assert "224 x 224 pixels only" in said("vit_base_patch16_224")
-    monkeypatch.setattr(catalog, "available_memory", lambda: 3000)
+    assert "224 x 224 pixels only" in said("swin_tiny_patch4_window7_224")
+    assert said("vit_base_patch16_224") == ""
+    monkeypatch.setattr(catalog, "available_memory", lambda: catalog.START + 4000)
     assert said("resnet18", 1000) == ""
     assert "memory" in said("resnet18", 1001)
     monkeypatch.setattr(catalog, "available_memory", lambda: None)

@@ -355,14 +355,14 @@ def test_an_unknown_layer_or_pooling_gets_the_nearest(vgg: tuple[Backbone, Any])
     with pytest.raises(OptionError, match="block5_pool") as error:
         tap_at(vgg[0], "block5_pol")
     assert "\n" not in str(error.value)
-    with pytest.raises(OptionError, match="avg, max, none, flatten"):
+    with pytest.raises(OptionError, match="avg, max, token, none, flatten"):
         tap_at(vgg[0], "block5_pool", "sum")
 
 
 @pytest.mark.parametrize("name", ["resnet18", "densenet121", "inception_v3"])
 def test_the_smallest_side_that_is_said_is_the_smallest(name: str) -> None:
     network = curated.network_of(name)  # at its native size
-    least = int(possible_sizes(backbone_of(network, name, "a test")).split()[2])
+    least = int(possible_sizes(backbone_of(network, name, "a test"), 1).split()[2])
 
     def runs(side: int) -> bool:
         try:
@@ -377,5 +377,5 @@ def test_the_smallest_side_that_is_said_is_the_smallest(name: str) -> None:
 
 
 def test_a_network_with_its_size_built_in_says_so() -> None:
-    network = timm.create_model("vit_tiny_patch16_224")
-    assert possible_sizes(backbone_of(network, "vit_tiny_patch16_224", "a test")) == "it takes 224 px only"
+    network = timm.create_model("swin_tiny_patch4_window7_224")
+    assert possible_sizes(backbone_of(network, "swin_tiny_patch4_window7_224", "a test"), 96) == "it takes 224 px only"

@@ -67,9 +67,13 @@ def check_taps(backbone: Backbone, pixels: Bytes) -> list[Rows]:
         last = features.mean((2, 3)) if pooled else network.forward_head(features, pre_logits=True)
     expected = []
     for tap in backbone.taps:
-        activation = kept[tap.name].double().numpy()
+        with torch.inference_mode():
+            read = network.get_submodule(tap.through)(kept[tap.name]) if tap.through else kept[tap.name]
+        activation = read.double().numpy()
+        places = activation[:, tap.prefix :]
         positions = tuple(a for a in range(1, activation.ndim) if a != tap.channel_axis % activation.ndim)
-        expected += [activation.mean(positions), activation.std(positions)]
+        means = {"mean": places.mean(positions), "std": places.std(positions)}
+        expected += [activation[:, 0] if pool == "token" else means[pool] for pool in tap.pools]
     blocks = through(backbone, pixels)
     assert tuple(b.shape[1] for b in blocks) == block_widths(backbone)
     sizes = [*(float(kept[t.name].abs().max()) for t in backbone.taps for _ in t.pools), float(last.abs().max())]

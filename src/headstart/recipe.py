@@ -25,14 +25,19 @@ class Setting:
     source: str
 
 
-def input_side(short_side: float, native: int, n_images: int) -> tuple[int, bool]:
+def input_side(short_side: float, native: int, n_images: int, patch: int = 0) -> tuple[int, bool]:
     """(side in px of the network's input, crop the borders) for pictures of this median short side.
 
     Small pictures are enlarged, few of the smallest more, and nothing is cropped from them. Photographs are read above
     the training size: a network trained on random crops expects objects larger than they are (FixRes, Touvron et al.
     2019); above 20,000 images at the training size itself, where the time counts more (docs/measurements.md,
     input-side).
+
+    `patch`: of a transformer, in px, 0 for other networks. It is read at its own size, whatever the pictures: at
+    another the positions of its patches are resampled, and what that costs was not measured here.
     """
+    if patch:
+        return max(patch, round(native / patch) * patch), short_side >= PHOTOGRAPH
     scale = native / 224
     if short_side <= 40 and n_images <= SMALL:
         return _even(192 * scale), False

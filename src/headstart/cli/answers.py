@@ -22,6 +22,8 @@ from headstart.story.evidence import called
 from headstart.story.given_away import shortcut_line
 from headstart.story.look import shift_lines
 from headstart.story.options import Options
+from headstart.trunk import catalog
+from headstart.trunk.network import RANDOM
 
 if TYPE_CHECKING:
     from headstart.heads.apart import Apart
@@ -317,6 +319,8 @@ def model_lines(bundle: Bundle) -> list[str]:
         entry("classes", f"{len(classes)}: {', '.join(classes[:10])}{more}"),
         entry("network", f"{backbone['name']} ({backbone['weights_source']})"),
     ]
+    if backbone["weights_source"] != RANDOM and (licence := backbone["licence"]):
+        lines.append(entry("licence", "".join(catalog.terms(backbone["name"], licence)) or licence))
     if headline:
         source, first = headline.get("source", ""), next(name for name in headline if name != "n")
         lines.append(entry(_name(first), f"{_interval(headline[first], first)}  n = {headline['n']:,}  ({source})"))

@@ -287,10 +287,11 @@ def _network(data: ReportData) -> list[tuple[str, str]]:
     net = data.network
     if net is None:
         return []
+    licence = f"{net.licence.replace('unknown', 'not known')}{f': {net.terms}' if net.terms else ''}"
     lines = [
         ("Backbone", net.name),
         ("Weights", net.weights if net.pretrained else "random (none loaded)"),
-        ("Licence of the weights", net.licence.replace("unknown", "not known") if net.pretrained else ""),
+        ("Licence of the weights", licence if net.pretrained else ""),
         ("Parameters", numbers.millions(net.parameters) if net.parameters else ""),
         ("Input", f"{net.size[0]} \u00d7 {net.size[1]} px" if all(net.size) else ""),
         ("Engine", net.engine),

@@ -40,7 +40,7 @@ Doubles = npt.NDArray[np.float64]
 ALIKE = 0.02  # share of their length by which pooled features may differ from the mean of the last map (float16)
 # A mean that is so small beside its map has places that cancel; its square root would blow them up.
 CANCELS = 1e-3
-MEAN, STD = "mean", "std"
+MEAN, STD, TOKEN = "mean", "std", "token"
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,9 @@ def _with_maps(backbone: Backbone, head: Probe) -> tuple[Backbone, dict[str, Tap
     wanted = {part.block.rpartition("/")[0] for part in head.parts}
     read, taps = [], {}
     for tap in (tap for tap in backbone.taps if tap.name in wanted):
-        if set(tap.pools) <= {MEAN, STD}:
-            taps[tap.name] = replace(tap, pools=("map",), shape=tap_at(backbone, tap.name, "none").shape)
+        if set(tap.pools) <= {MEAN, STD, TOKEN}:
+            pools = (*(pool for pool in tap.pools if pool == TOKEN), "map")
+            taps[tap.name] = replace(tap, pools=pools, shape=tap_at(backbone, tap.name, "none").shape)
         read.append(taps.get(tap.name, tap))
     last = any(part.block == LAST for part in head.parts)
     if last and (tap := tap_at(backbone, LAST_MAP, "none")).channels == backbone.last_channels:
@@ -128,7 +129,8 @@ def _reads(head: Probe, taps: dict[str, Tap], backbone: Backbone) -> list[_Read]
         layer, _, pool = part.block.rpartition("/")
         layer, pool = (LAST_MAP, MEAN) if part.block == LAST else (layer, pool)
         end = start + widths[part.block]
-        found.append(_Read(part.block, slice(start, end), layer if layer in taps else None, pool))
+        placed = layer in taps and pool != TOKEN  # the class token has no place
+        found.append(_Read(part.block, slice(start, end), layer if placed else None, pool))
         start = end
     return found
 

@@ -144,8 +144,9 @@ def _layer(backbone: Backbone, head: Head) -> dict[str, str] | None:
     )
     if tap is None:
         return None
-    pooling = next(asked for asked, gives in POOLINGS.items() if gives == tap.pools[0])
-    return {"name": tap.name, "module": tap.module, "pooling": pooling}
+    pooling = next((asked for asked, gives in POOLINGS.items() if gives == tap.pools[0]), None)
+    own = tap.through or pooling is None  # a block of the network's own taps, which its name says whole
+    return {"name": tap.blocks[0] if own else tap.name, "module": tap.module, "pooling": pooling or "avg"}
 
 
 def _read_layer(backbone: Backbone, described: dict[str, Any], layer: dict[str, str] | None) -> Backbone:

@@ -11,6 +11,7 @@ from headstart.finetune.trained_head import TrainedHead
 from headstart.judge.marks import Interval, ends
 from headstart.story.growth import Growth
 from headstart.story.pipeline import Fitted
+from headstart.trunk import catalog
 from headstart.trunk.engine import Engine
 from headstart.trunk.network import Backbone
 from headstart.trunk.weights import PACKAGES
@@ -262,11 +263,13 @@ def network_told(backbone: Backbone, engine: Engine, taps: tuple[str, ...], tune
     source = backbone.weights_source
     package = source.removeprefix("package ")
     words = f"ImageNet, from the package {package}" if package in PACKAGES.values() else source
+    terms = [] if backbone.random else catalog.terms(backbone.name, backbone.licence)
     return report.Network(
         name=backbone.name,
         weights=words,
         pretrained=source != "random weights",
         licence=backbone.licence,
+        terms="".join(terms),
         parameters=backbone.n_parameters,
         size=backbone.preprocess.size,
         engine=engine.name,

@@ -14,7 +14,7 @@ from headstart.trunk.backbone import open_backbone, resolve
 
 Record = dict[str, Any]
 COLUMNS = catalog.COLUMNS
-BEST_FIRST = ("top1", "top5", "prior", "here")  # sorted from the highest
+BEST_FIRST = ("top1", "top5", "frozen", "prior", "here")  # sorted from the highest
 WIDTH = 120  # columns of text
 # heading -> the record's column, how its cell is written
 SHOWN: dict[str, tuple[str, Callable[[Record], str]]] = {
@@ -22,14 +22,14 @@ SHOWN: dict[str, tuple[str, Callable[[Record], str]]] = {
     "network": ("network", lambda r: r["network"]),
     "Mpar": ("parameters_millions", lambda r: _number(r["parameters_millions"])),
     "GMAC": ("gmacs", lambda r: _number(r["gmacs"], 1 if (r["gmacs"] or 0) >= 10 else 2)),
-    "px": ("input_size", lambda r: f"{r['input_size']}{'*' if r['fixed_size'] else ''}"),
-    "top1": ("top1", lambda r: _number(r["top1"])),
+    "px": ("input_size", lambda r: f"{r['read_at'] or r['input_size']}{'*' if r['fixed_size'] else ''}"),
+    "top1": ("top1", lambda r: _number(r["top1"]) or (f"{_number(r['frozen'])}f" if r["frozen"] else "")),
     "top5": ("top5", lambda r: _number(r["top5"])),
     "deep": ("depth", lambda r: "" if r["depth"] is None else str(r["depth"])),
     "tune": ("prior", lambda r: _number(r["prior"])),
     "licence": (
         "licence",
-        lambda r: r["licence"].removesuffix("-license") + ("!" if r["non_commercial"] or r["gated"] else ""),
+        lambda r: r["licence"].removesuffix("-license") + ("!" if _bound(r) else ""),
     ),
     "here": ("here", lambda r: r["here"]),
 }
@@ -120,9 +120,16 @@ def lines(records: list[Record], sort: str | None = None) -> list[str]:
         notes.append(f"sorted by {sort}, {'the highest' if sort in BEST_FIRST else 'the lowest'} first")
     if any(r["fixed_size"] for r in records):
         notes.append("* this input size only")
-    if any(r["non_commercial"] or r["gated"] for r in records):
-        notes.append("! no commercial use, or terms to accept first")
+    if any(r["frozen"] for r in records):
+        notes.append("f trained without those classes: frozen, with a linear head, or by texts alone")
+    if any(map(_bound, records)):
+        notes.append("! no commercial use, or terms of its own: read them first")
     return [*rows, "", *notes]
+
+
+def _bound(record: Record) -> bool:
+    """Whether the licence asks for more than the usual open ones."""
+    return bool(record["gated"] or catalog.terms(record["network"], record["licence"]))
 
 
 def _number(value: float | None, digits: int = 1) -> str:

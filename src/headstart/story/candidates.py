@@ -28,13 +28,13 @@ class Candidate:
 
     @property
     def prior(self) -> float:
-        """Accuracy on ImageNet in percent: of all that is known before the images are looked at it says most
-        (methods.md 3.3); 0 where it is not known."""
-        return (self.entry.top1 if self.entry else None) or 0.0
+        """Accuracy on ImageNet in percent, of what was trained without its classes as it is: of all that is known
+        before the images are looked at it says most (methods.md 3.3); 0 where it is not known."""
+        return (self.entry.top1 or self.entry.frozen if self.entry else None) or 0.0
 
     def gmacs(self, side: int) -> float | None:
         """Billion multiplications an image at an input of this side in px; None where the catalog has none."""
-        return None if self.entry is None else self.entry.gmacs * (side / self.entry.input_size) ** 2
+        return None if self.entry is None else self.entry.gmacs * (side / self.entry.side) ** 2
 
 
 def named(words: str) -> tuple[Candidate, ...]:

@@ -200,14 +200,15 @@ def at_side(backbone: Backbone, side: int, crop_fraction: float) -> Backbone:
         raise OptionError(f"size {side} px is not allowed: {SMALLEST} to {LARGEST}")
     found = backbone.resized(replace(backbone.preprocess, size=(side, side), crop_fraction=crop_fraction))
     if found.preprocess.size != (side, side):
-        raise OptionError(f"size {side} px is not possible with {backbone.name}: {possible_sizes(backbone)}")
+        raise OptionError(f"size {side} px is not possible with {backbone.name}: {possible_sizes(backbone, side)}")
     return found
 
 
 def sized(backbone: Backbone, table: Table, options: Options, whole: bool = False) -> Backbone:
     """The backbone with the input size and the view that the recipe or the user gives, and the range of pictures of
     more than 8 bits: by the images that teach."""
-    side, crop = recipe.input_side(short_side(table), backbone.native_size, len(table.teaching))
+    patch = backbone.tokens.patch if backbone.tokens else 0
+    side, crop = recipe.input_side(short_side(table), backbone.native_size, len(table.teaching), patch)
     bands = bands_of(options.bands)
     own = replace(backbone.preprocess, ranges=ranges_of(table, bands), bands=bands, views=options.views)
     if options.view in RESIZES:
@@ -234,8 +235,10 @@ def in_their_shape(backbone: Backbone, sizes: npt.NDArray[np.int64]) -> Backbone
     within = np.maximum(sizes, -(-most // recipe.LONGEST)[:, None]) * max(height, width)
     if not len(sizes) or (least == most).all():
         return backbone
-    down, across = frame_for(within, recipe.STRIDE, height * width)
-    return backbone.resized(replace(backbone.preprocess, size=(min(down, LARGEST), min(across, LARGEST))))
+    step = backbone.tokens.patch if backbone.tokens else recipe.STRIDE
+    most_px = LARGEST // step * step
+    down, across = frame_for(within, step, height * width)
+    return backbone.resized(replace(backbone.preprocess, size=(min(down, most_px), min(across, most_px))))
 
 
 def shapes(table: Table) -> npt.NDArray[np.int64]:

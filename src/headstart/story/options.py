@@ -19,7 +19,7 @@ from headstart.finetune import spec
 BACKBONE = "tf_efficientnet_lite0"  # trunk.backbone.DEFAULT
 TAPS = ("auto", "last", "all")  # heads.taps.TAPS
 PRECISIONS = ("auto", "bf16", "f32")  # trunk.engine.PRECISIONS
-POOLINGS = ("avg", "max", "none", "flatten")  # trunk.layers.POOLINGS
+POOLINGS = ("avg", "max", "token", "none", "flatten")  # trunk.layers.POOLINGS
 SETS = ("lac", "raps", "classwise")  # tasks.confidence.SETS
 AIMS = ("accuracy", "balanced")
 SIGHTS = ("auto", "crop", "whole", "pad")  # what is seen of a picture: story.opening.sized

@@ -165,7 +165,13 @@ def open_framed(
 ) -> tuple[Backbone, Engine]:
     """The backbone that sees whole pictures in the frame for these, read at the maps that the task's heads take."""
     backbone = open_backbone(options.backbone, options.weights, options.seed, watch.say, options.cache)
-    frame = task.frame(sizes_that_teach(table), options.size)
+    tokens = backbone.tokens
+    if tokens is not None and options.tune != "none":
+        raise OptionError(
+            f"--tune {options.tune} is not possible with {backbone.name} for --task {task.name}: a transformer's maps "
+            "are made of tokens, and it does not work on from them; leave it out, or take a convolutional network"
+        )
+    frame = task.frame(sizes_that_teach(table), options.size, tokens.patch if tokens else None)
     seen = replace(backbone.preprocess, size=frame, resize="squash", crop_fraction=1.0, bands=bands_of(options.bands))
     backbone = backbone.resized(seen)
     if backbone.preprocess.size != frame:

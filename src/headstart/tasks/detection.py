@@ -35,12 +35,13 @@ EDGE = 0.01  # of a tile's side: a box that ends so near to where its tile does 
 STRIDES = (8, 16, 32)  # of the maps that are read: the last of each
 
 
-def frame(sizes: Ints, side: int | None) -> Size:
-    """The shape and size of the pictures that teach, of PIXELS at most; `side`: of its longer side instead."""
+def frame(sizes: Ints, side: int | None, patch: int | None = None) -> Size:
+    """The shape and size of the pictures that teach, of PIXELS at most; `side`: of its longer side instead. `patch`:
+    what the sides are multiples of, in px, where that is not STRIDE."""
     if side is not None:
         longer = sizes.max(axis=1, keepdims=True)
-        return frame_for(np.round(sizes * (side / longer)), STRIDE, side * side)
-    return frame_for(sizes, STRIDE, PIXELS)
+        return frame_for(np.round(sizes * (side / longer)), patch or STRIDE, side * side)
+    return frame_for(sizes, patch or STRIDE, PIXELS)
 
 
 def stages(taps: Sequence[tuple[str, tuple[int, ...]]], size: Size) -> tuple[str, ...]:

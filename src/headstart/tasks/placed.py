@@ -115,8 +115,9 @@ class PlacedTask:
     """One kind of answer that lies in the picture.
 
     `name`: as `--task` says it. `kinds`: of its heads, as the manifest calls them.
-    `targets(table, names)`: the truth; raises DataError. `frame(sizes (image, 2) that teach, --size or None)`: (height,
-    width) of what the network sees. `stages(taps, frame)`: names of those whose maps are read, of (name, shape) of all.
+    `targets(table, names)`: the truth; raises DataError. `frame(sizes (image, 2) that teach, --size or None,
+    patch or None)`: (height, width) of what the network sees, in multiples of a transformer's patch. `stages(taps,
+    frame)`: names of those whose maps are read, of (name, shape) of all.
     `learn(views, rows that teach, how)`: a head; what chose it are images of these rows that were held out.
     `answer(output of one image, its size, frame, rule)`: see Answer. `joined(outputs of tiles, boxes (tile, 4) of them
     in px, size of the picture, frame, rule)`: the answer for a picture that was cut.
@@ -138,7 +139,7 @@ class PlacedTask:
     name: str
     kinds: tuple[str, ...]
     targets: Callable[[Table, tuple[str, ...]], Targets]
-    frame: Callable[[Ints, int | None], Size]
+    frame: Callable[[Ints, int | None, int | None], Size]
     stages: Callable[[Sequence[tuple[str, tuple[int, ...]]], Size], tuple[str, ...]]
     learn: Callable[[Views, Ints, How], Taught]
     answer: Callable[[NDArray[np.float32], Size, Size, Rule], Answer]

@@ -32,11 +32,12 @@ FINEST = 4  # stride of the finest map that is read: that of stride 2 takes half
 SHOWN_SHARE = 0.005  # of a picture, from which a class is named in words
 
 
-def frame(sizes: Ints, side: int | None) -> Size:
-    """The shape of the pictures that teach, of PIXELS at most; `side`: of its longer side instead."""
+def frame(sizes: Ints, side: int | None, patch: int | None = None) -> Size:
+    """The shape of the pictures that teach, of PIXELS at most; `side`: of its longer side instead. `patch`: what the
+    sides are multiples of, in px, where that is not STRIDE."""
     if side is None:
-        return frame_for(np.round(sizes * LARGER), STRIDE, PIXELS)
-    return frame_for(np.round(sizes * (side / sizes.max(axis=1, keepdims=True))), STRIDE, side * side)
+        return frame_for(np.round(sizes * LARGER), patch or STRIDE, PIXELS)
+    return frame_for(np.round(sizes * (side / sizes.max(axis=1, keepdims=True))), patch or STRIDE, side * side)
 
 
 def stages(taps: Sequence[tuple[str, tuple[int, ...]]], size: Size) -> tuple[str, ...]:

@@ -28,7 +28,8 @@ from headstart.files.cells import printable
 from headstart.files.reading import read_regular
 from headstart.trunk import catalog, hub
 from headstart.trunk import weights as weight_files
-from headstart.trunk.network import RANDOM, UNKNOWN, Backbone, Made, Network, Source, Tensors
+from headstart.trunk.catalog import UNKNOWN
+from headstart.trunk.network import RANDOM, Backbone, Made, Network, Source, Tensors
 from headstart.trunk.shelf import Shelf
 from headstart.trunk.store import cache_root
 from headstart.trunk.weights import Weights
@@ -36,8 +37,14 @@ from headstart.trunk.weights import Weights
 # Its real ImageNet weights install as an ordinary package; 336 images/s on 2 CPU cores (methods.md 9).
 DEFAULT = "tf_efficientnet_lite0"
 ALIASES = catalog.aliases()  # what Keras, torchvision and the tutorials call a network -> timm's name
-MAKERS = ("maker", "module", "layers")  # the modules of this room that make what is kept
 ON_THE_HUB = re.compile("^(hf[-_]hub:)?timm/")  # how timm's networks are called there
+MAKERS = (
+    "maker.py",
+    "module.py",
+    "layers.py",
+    "tokens.py",
+    "catalog.csv",
+)  # of this room, by which is made what is kept
 Say = Callable[[str], object]
 
 
@@ -93,8 +100,18 @@ def open_backbone(
         return _of_a_model(Path(name), weights, seed, say, cache)
     if Path(name).is_file():
         raise BackboneError(f"{name} is a file: name its network with --backbone, and give the file with --weights")
-    full = resolve(name)
-    return _opened(full, _weights_of(full, weights, say), seed, say, cache)
+    full, told = resolve(name), list[str]()
+
+    def tell(line: str) -> None:
+        told.append(line)
+        say(line)
+
+    where = _weights_of(full, weights, tell)
+    backbone = _opened(full, where, seed, tell, cache)
+    for line in [] if backbone.random else catalog.terms(where.network or full, backbone.licence):
+        if line not in told:  # before a download it was said already
+            say(line)
+    return backbone
 
 
 def _weights_of(full: str, weights: str, say: Say) -> Weights:
@@ -239,7 +256,7 @@ def made_by() -> dict[str, str]:
     """The releases and the code that what is kept depends on: `network.MADE_BY`."""
     digest = hashlib.blake2b(digest_size=16)
     for name in MAKERS:
-        digest.update(Path(__file__).with_name(f"{name}.py").read_bytes())
+        digest.update(Path(__file__).with_name(name).read_bytes())
     return {"torch": metadata.version("torch"), "timm": metadata.version("timm"), "code": digest.hexdigest()}
 
 
@@ -253,7 +270,10 @@ def _of_a_model(folder: Path, weights: str, seed: int, say: Say, cache: str | No
     bundle = read_bundle(folder)
     if weights != "auto":
         return open_backbone(resolve(bundle.manifest["backbone"]["name"]), weights, seed, say, cache)
-    return trunk_of(bundle, cache)
+    backbone = trunk_of(bundle, cache)
+    for line in [] if backbone.random else catalog.terms(backbone.name, backbone.licence):
+        say(line)
+    return backbone
 
 
 def trunk_of(bundle: Bundle, cache: str | None = None) -> Backbone:

@@ -3,6 +3,14 @@
 `catalog.csv` has one row a set of weights. Sizes in pixels, accuracies on ImageNet's validation images in percent,
 parameters in millions; `depth` counts the layers with weights on the longest path (`trunk.cut.depth`); `prior` is the
 mean accuracy, in percent, of the fine-tuned network over 11 data sets (methods.md 3.3). An empty cell: not known.
+
+`frozen` is the accuracy on ImageNet of what was trained without its classes, as it is: DINOv2 with a linear head, by
+its authors; DINOv3 likewise, by others at 512 px (github.com/yberreby/dinov3-in1k-probes); CLIP likewise (Radford et
+al. 2021, table 10); SigLIP 2 (Tschannen et al. 2025, table 1) and Perception Encoder (Bolya et al. 2025, and its page)
+by texts alone, without a head, which is less than a linear head reaches.
+
+`read_at` is the side at which pictures are read where the user sets none, if that is not the input size of the weights:
+DINOv2 ends its training at 518 px, and its authors judge frozen features at 224 (Oquab et al. 2023, section 7.1).
 """
 
 from __future__ import annotations
@@ -20,7 +28,12 @@ CSV = Path(__file__).with_name("catalog.csv")
 OPEN_LICENCES = ("apache-2.0", "bsd-3-clause", "mit", "cc-by-4.0")  # use, change and sell; no terms of one's own
 # Licences that forbid commercial use without "nc" or "noncommercial" in their name.
 RESEARCH_LICENCES = ("apple-amlr", "seer-license")
-MEMORY = 3  # times the weights: the file read, the network filled from it, and the engine's copy
+UNKNOWN = "unknown"  # the licence of weights that do not say it
+# timm's modules whose networks take every multiple of their patches (tokens.py); those of two class tokens do not
+TRANSFORMERS = ("vision_transformer", "deit", "eva")
+# Bytes that a process takes which opens a network for the first time: torch, timm and OpenVINO, and as many times the
+# weights: the file read, the network filled from it, the graph and the engine's copy (benchmarks/results/larger.md).
+START, MEMORY = 900 * 2**20, 4
 
 
 @dataclass(frozen=True)
@@ -31,10 +44,13 @@ class Entry:
     network: str  # timm's architecture and tag
     family: str
     input_size: int  # px
+    read_at: int | None  # px, None: at `input_size`
+    patch: int | None  # px, of a transformer that takes every multiple of it
     top1: float | None  # %
     top5: float | None  # %
+    frozen: float | None  # %
     parameters_millions: float
-    gmacs: float  # at `input_size`
+    gmacs: float  # at `side`; products of attention are counted
     depth: int | None
     prior: float | None  # %
     licence: str
@@ -45,6 +61,11 @@ class Entry:
     @property
     def architecture(self) -> str:
         return self.network.partition(".")[0]
+
+    @property
+    def side(self) -> int:
+        """px, of the input where the user sets none and the pictures ask for nothing else."""
+        return self.read_at or self.input_size
 
 
 @cache
@@ -73,6 +94,13 @@ def first_choice(architecture: str) -> str | None:
     return next((entry.network for entry in entries() if entry.architecture == architecture), None)
 
 
+def side_read_at(name: str, input_size: int) -> int:
+    """The side in px at which the pictures of weights for `input_size` px are read where nothing else is asked for.
+    `name`: timm's, with a tag or without."""
+    entry = entry_of(name) or entry_of(first_choice(name.partition(".")[0]) or "")
+    return entry.side if entry and entry.input_size == input_size else input_size
+
+
 def squeezed(name: str) -> str:
     """A name as aliases are compared: letters and digits alone, lower case."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
@@ -96,10 +124,25 @@ OTHERS = {
     **{f"Swin_{k[0]}": f"swin_{k}_patch4_window7_224" for k in ("tiny", "small", "base")},
     "ViT": "vit_base_patch16_224",
     "DINOv2": "vit_small_patch14_dinov2",
+    **{f"DINOv2{k[0]}": f"vit_{k}_patch14_dinov2" for k in ("small", "base", "large")},
+    **{f"DINOv2_{k[0]}_reg": f"vit_{k}_patch14_reg4_dinov2" for k in ("small", "base", "large")},
+    **{f"DINOv2_vit{k[0]}14": f"vit_{k}_patch14_dinov2" for k in ("small", "base", "large")},
+    **{f"DINOv2_vit{k[0]}14_reg": f"vit_{k}_patch14_reg4_dinov2" for k in ("small", "base", "large")},
     "DINOv3": "vit_small_patch16_dinov3",
+    **{f"DINOv3{k[0]}": f"vit_{k}_patch16_dinov3" for k in ("small", "base", "large")},
+    **{f"DINOv3_vit{k[0]}16": f"vit_{k}_patch16_dinov3" for k in ("small", "base", "large")},
+    **{f"DINOv3_ConvNeXt_{k}": f"convnext_{k}.dinov3_lvd1689m" for k in ("tiny", "small", "base", "large")},
+    **{f"DINOv3_ConvNeXt_{k[0]}": f"convnext_{k}.dinov3_lvd1689m" for k in ("tiny", "small", "base", "large")},
     "CLIP": "vit_base_patch16_clip_224",
     "SigLIP": "vit_base_patch16_siglip_224",
-    "SigLIP2": "vit_base_patch16_siglip_224",
+    **{f"SigLIP2{k}": "vit_base_patch16_siglip_224" for k in ("", "B", "B16", "B16_224")},
+    **{f"SigLIP2_B16_{k}": f"vit_base_patch16_siglip_{k}.v2_webli" for k in (256, 384, 512)},
+    "PE": "vit_pe_core_small_patch16_384",
+    "PE_Core": "vit_pe_core_small_patch16_384",
+    **{f"PE_Core_{k[0]}": f"vit_pe_core_{k}_patch16_384" for k in ("tiny", "small")},
+    **{f"PE_Core_{k[0]}16_384": f"vit_pe_core_{k}_patch16_384" for k in ("tiny", "small")},
+    **{f"PE_Core_{k}": "vit_pe_core_base_patch16_224" for k in ("B", "B16_224")},
+    **{f"PE_Core_{k}": "vit_pe_core_large_patch14_336" for k in ("L", "L14_336")},
 }
 
 
@@ -124,6 +167,15 @@ def aliases() -> dict[str, str]:
 
 def non_commercial(licence: str) -> bool:
     return bool(re.search(r"(^|[^a-z])nc([^a-z]|$)|non-?commercial", licence)) or licence in RESEARCH_LICENCES
+
+
+def terms(network: str, licence: str) -> list[str]:
+    """What is to be known of a licence that is not open, in one line; none where it is open or not known."""
+    if non_commercial(licence):
+        return [f"the licence of {network}, {licence}, forbids commercial use"]
+    if not licence or licence in OPEN_LICENCES or licence == UNKNOWN:
+        return []
+    return [f"the licence of {network} is {licence}: read its terms before you use what comes of it"]
 
 
 @dataclass(frozen=True)
@@ -156,14 +208,16 @@ def published(name: str) -> Published:
     network = name if tag else first_choice(architecture) or f"{architecture}.{default.tag}"
     cfg: Any = timm.get_pretrained_cfg(network)
     size = int(cfg.input_size[-1])
+    made_in = timm.model_entrypoint(architecture).__module__.rpartition(".")[2]
+    other_sizes = made_in in TRANSFORMERS and "distilled" not in architecture
     return Published(
         network=network,
         repository=str(cfg.hf_hub_id or ""),
         filename=cfg.hf_hub_filename,
         url=str(cfg.url or ""),
-        licence=str(cfg.license or "unknown"),
+        licence=str(cfg.license or UNKNOWN),
         input_size=size,
-        fixed_size=size if cfg.fixed_input_size else None,
+        fixed_size=size if cfg.fixed_input_size and not other_sizes else None,
     )
 
 
@@ -188,14 +242,11 @@ def notices(about: Published, weight_bytes: int | None) -> list[str]:
     lines = []
     if entry and entry.gated:
         lines.append(f"{network} is gated: the hub gives it to accounts that have accepted its terms")
-    if non_commercial(licence):
-        lines.append(f"the licence of {network}, {licence}, forbids commercial use")
-    elif licence not in OPEN_LICENCES:
-        lines.append(f"the licence of {network} is {licence}: read its terms before you use what comes of it")
+    lines += terms(network, licence)
     if about.fixed_size:
         lines.append(f"{network} takes images of {about.fixed_size} x {about.fixed_size} pixels only")
-    needed, free = MEMORY * (weight_bytes or 0), available_memory()
-    if free is not None and needed > free:
+    needed, free = START + MEMORY * (weight_bytes or 0), available_memory()
+    if free is not None and weight_bytes and needed > free:
         lines.append(
             f"{network} needs about {needed / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} GiB are available here"
         )

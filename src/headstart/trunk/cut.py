@@ -19,6 +19,7 @@ from headstart.errors import BackboneError, OptionError, nearest
 from headstart.trunk.layers import INPUT, find_layer
 from headstart.trunk.maker import untraceable
 from headstart.trunk.network import Backbone
+from headstart.trunk.tokens import at_size
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Cuts:
 
 def find_cuts(backbone: Backbone) -> Cuts:
     """Every cut point of a network. Raises BackboneError where torch.fx cannot trace it."""
-    network: Any = backbone.module
+    network: Any = at_size(backbone.module, backbone.preprocess.size)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

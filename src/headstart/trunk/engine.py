@@ -280,7 +280,7 @@ class TorchEngine:
 def graph_key(backbone: Backbone, batch: int) -> dict[str, Any]:
     """All that the graph of a trunk depends on. A saved model and the network that it was made from have the same, as
     long as neither the network's own top is read nor a layer that may lie in it."""
-    usual = backbone.ends == (LAST,) and all(tap.pools == ("mean", "std") for tap in backbone.taps)
+    usual = backbone.ends == (LAST,) and all(tap.pools[-2:] == ("mean", "std") for tap in backbone.taps)
     return {
         "architecture": backbone.name.partition(".")[0],
         "weights": backbone.weights_hash,

@@ -26,16 +26,19 @@ LAST_MAP = "last_map"  # the last feature map, before pooling
 INPUT = "input"  # normalised pixels: the cut before everything, where the tail is the whole network
 LOGITS = "logits"  # what the network's own classifier says
 # what a user asks for -> what a tap gives. `none` and `flatten` are the same numbers: a stored row has one axis.
-POOLINGS = {"avg": "mean", "max": "max", "none": "map", "flatten": "map"}
+POOLINGS = {"avg": "mean", "max": "max", "token": "token", "none": "map", "flatten": "map"}
 _HOOKING = Lock()
 
 
 @dataclass(frozen=True)
 class Tap:
-    """A named activation. `pools`: what is given of it: "mean", "std", "max" over the positions, or "map", all of it.
+    """A named activation. `pools`: what is given of it: "mean", "std", "max" over the positions, "map", all of them, or
+    "token", the class token.
 
-    A map is (channel, height, width) flattened in this order, (channel, position, 1) for tokens, (channel,) after
-    pooling; `shape` is known where "map" is asked for.
+    A map is (channel, height, width) flattened in this order, (channel, position, 1) for tokens whose places are not
+    known, (channel,) after pooling; `shape` is known where "map" is asked for. `prefix`: tokens before those of the
+    patches, which are no positions; the class token is the first of them. `through`: a module that the activation goes
+    through before it is read, "" for none.
     """
 
     name: str  # what the block is called
@@ -44,6 +47,8 @@ class Tap:
     pools: tuple[str, ...] = ("mean", "std")
     module: str = ""  # the module whose output it is; LAST_MAP and LAST are no modules
     shape: tuple[int, ...] = ()
+    prefix: int = 0
+    through: str = ""
 
     @property
     def blocks(self) -> tuple[str, ...]:
@@ -58,8 +63,10 @@ class Tap:
         x = x.float()
         if self.channel_axis == -1 and x.ndim > 2:
             x = x.movedim(-1, 1)
+        found = {"token": x[:, :, 0]} if "token" in self.pools else {}
+        if self.prefix:
+            x = x[:, :, self.prefix :]
         axes = tuple(range(2, x.ndim))
-        found = {}
         if "map" in self.pools:
             found["map"] = x.flatten(1).clone()  # a later layer that works in place would change it
         if not axes:

@@ -21,10 +21,13 @@ from headstart.data.preprocess import CROP_MODES, Preprocess
 from headstart.errors import BackboneError
 from headstart.files import forms
 from headstart.files.cells import printable
+from headstart.trunk import catalog
 from headstart.trunk import weights as weight_files
+from headstart.trunk.catalog import UNKNOWN
 from headstart.trunk.layers import LAST, Tap
 from headstart.trunk.module import shapes
-from headstart.trunk.network import UNKNOWN, Backbone, Made, Network
+from headstart.trunk.network import Backbone, Made, Network
+from headstart.trunk.tokens import depths, tokens_in
 from headstart.trunk.weights import Weights
 
 
@@ -97,7 +100,7 @@ def backbone_of(network: Any, name: str, source: str, licence: str = "") -> Back
         n_parameters=sum(p.numel() for k, p in network.named_parameters() if not k.startswith(tops)),
         licence=licence or str(cfg.get("license") or UNKNOWN),
         classifier=str(cfg["classifier"]) if isinstance(network.get_classifier(), nn.Linear) and not pooled else "",
-        native_size=int(cfg["input_size"][-1]),
+        native_size=catalog.side_read_at(name, int(cfg["input_size"][-1])),
         n_classes=int(getattr(network, "num_classes", 0)),
     )
 
@@ -105,7 +108,9 @@ def backbone_of(network: Any, name: str, source: str, licence: str = "") -> Back
 def _described(network: Any, tops: tuple[str, ...]) -> dict[str, Any]:
     """What is asked later of timm's description, as JSON; `tops`: how the names of tensors above the trunk begin."""
     cfg: Mapping[str, Any] = network.pretrained_cfg
+    tokens = tokens_in(network)
     return {
+        "tokens": None if tokens is None else tokens.to_json(),
         "input_size": [int(side) for side in cfg["input_size"]],
         "fixed_input_size": bool(cfg.get("fixed_input_size")),
         "crop_pct": float(cfg["crop_pct"]),
@@ -189,8 +194,10 @@ def _taps(network: Any, cfg: Mapping[str, Any]) -> tuple[tuple[Tap, ...], int]:
     """(one tap a stage, features of the pre-logits).
 
     A stage is a child of the network's list of stages, else a module that timm's `feature_info` names. What gives no
-    single activation there (HRNet's parallel branches) is no tap.
+    single activation there (HRNet's parallel branches) is no tap. Of a transformer (`tokens.py`) it is a quarter.
     """
+    if tokens_in(network) is not None:
+        return _taps_of_tokens(network, cfg)
     info = getattr(network, "feature_info", None) or []
     channels = {str(i["module"]): int(i["num_chs"]) for i in getattr(info, "info", info)}
     names = list(channels)
@@ -204,6 +211,21 @@ def _taps(network: Any, cfg: Mapping[str, Any]) -> tuple[tuple[Tap, ...], int]:
         last_axis = len(shape) == 3 or (len(shape) == 4 and shape[-1] == channels.get(name) != shape[1])
         axis = -1 if last_axis else 1
         taps.append(Tap(name, shape[axis], axis, module=name))
+    return tuple(taps), found[LAST][-1]
+
+
+def _taps_of_tokens(network: Any, cfg: Mapping[str, Any]) -> tuple[tuple[Tap, ...], int]:
+    """Of a transformer the last block of each quarter: its class token, and its patches' mean and deviation, as the
+    network's last LayerNorm gives them (as DINOv2's own linear heads read them: Oquab et al. 2023, section 7.1)."""
+    tokens = tokens_in(network)
+    assert tokens is not None
+    names = [f"blocks.{k}" for k in depths(len(network.blocks))]
+    found = shapes(network, names, tuple(cfg["input_size"][1:]))
+    taps = []
+    for name in names:
+        own = tokens.has_class and not (tokens.class_is_last and name == names[-1])
+        pools = (*(["token"] if own else []), "mean", "std")
+        taps.append(Tap(name, found[name][-1], -1, pools, name, prefix=tokens.prefix, through=tokens.norm))
     return tuple(taps), found[LAST][-1]
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from headstart.files import forks
 from headstart.trunk.layers import INPUT, LAST, LAST_MAP, LOGITS, Tap, Tapped, hooked
+from headstart.trunk.tokens import at_size
 
 
 class Trunk(nn.Module):
@@ -25,7 +26,7 @@ class Trunk(nn.Module):
     def __init__(self, backbone: Tapped) -> None:
         super().__init__()
         forks.torch_runs()
-        self.network: Any = backbone.module
+        self.network: Any = at_size(backbone.module, backbone.preprocess.size)
         self.taps = backbone.taps
         self.ends = backbone.ends
         self.last_is_pooled = backbone.last_is_pooled
@@ -49,7 +50,7 @@ class Trunk(nn.Module):
 
         def pool_at(tap: Tap) -> Callable[[nn.Module, Any, torch.Tensor], None]:
             # Pooled at once: a later layer that works in place would change what was kept.
-            return lambda module, inputs, output: pooled.update({tap.name: tap.read(output)})
+            return lambda module, inputs, output: pooled.update({tap.name: tap.read(self._through(tap, output))})
 
         with hooked(self.network, [(tap.module, pool_at(tap)) for tap in self.taps]):
             features = self.network.forward_features(x)
@@ -65,6 +66,9 @@ class Trunk(nn.Module):
                 if tap.module in values:
                     pooled[tap.name] = tap.read(values[tap.module]())
         return (*(block for tap in self.taps for block in pooled[tap.name]), *ends)
+
+    def _through(self, tap: Tap, activation: torch.Tensor) -> torch.Tensor:
+        return self.network.get_submodule(tap.through)(activation) if tap.through else activation
 
     def _end(self, name: str, features: torch.Tensor) -> torch.Tensor:
         if name == LOGITS:
@@ -96,7 +100,7 @@ def shapes(network: Any, names: Iterable[str], size: tuple[int, int]) -> dict[st
     A module that gives no single tensor, or is not used, is left out.
     """
     forks.torch_runs()
-    found: dict[str, tuple[int, ...]] = {}
+    network, found = at_size(network, size), dict[str, tuple[int, ...]]()
 
     def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:

@@ -21,9 +21,9 @@ from headstart.files.forks import Lock
 from headstart.trunk.layers import LAST, LOGITS, POOLINGS, Tap
 from headstart.trunk.shelf import Shelf
 from headstart.trunk.store import cache_root
+from headstart.trunk.tokens import Tokens, tokens_of
 
 RANDOM = "random weights"
-UNKNOWN = "unknown"  # the licence of weights that do not say it
 MADE_BY = ("torch", "timm", "code")  # of a key: the releases and the code that made it
 Tensors = Mapping[str, npt.NDArray[np.generic]]
 
@@ -137,6 +137,11 @@ class Backbone:
         return self.network.module
 
     @property
+    def tokens(self) -> Tokens | None:
+        """What its tokens are, of a transformer that takes other sizes than its own."""
+        return tokens_of(self.network.described)
+
+    @property
     def random(self) -> bool:
         """Whether nothing was learned before: the weights were drawn."""
         return self.weights_source == RANDOM
@@ -168,7 +173,8 @@ class Backbone:
     def resized(self, preprocess: Preprocess) -> Backbone:
         """The same network with other preprocessing (input size, crop).
 
-        A network that cannot take that size (ViT and Swin have theirs built in) keeps its present one.
+        A network that cannot take that size keeps its present one: Swin has its own built in, and a transformer takes
+        multiples of its patches.
         """
         found = replace(self, preprocess=preprocess)
         return found if _runs(found) else replace(found, preprocess=replace(preprocess, size=self.preprocess.size))
@@ -214,7 +220,8 @@ def block_widths(backbone: Backbone) -> tuple[int, ...]:
 
 
 def tap_at(backbone: Backbone, layer: str, pooling: str = "avg") -> Tap:
-    """A layer by its name (see `find_layer`), pooled as "avg", "max", "none" or "flatten", at the present input size.
+    """A layer by its name (see `find_layer`), pooled as "avg", "max", "token" (the class token), "none" or "flatten",
+    at the present input size; or a block of the backbone's own taps, such as "blocks.5/token".
 
     Raises OptionError for an unknown layer or pooling, and where a layer gives no single activation.
     """
@@ -226,6 +233,9 @@ def tap_at(backbone: Backbone, layer: str, pooling: str = "avg") -> Tap:
             f"or pool {layer} by avg or max"
         )
     size, names = backbone.preprocess.size, tuple(tap.name for tap in backbone.taps)
+    for own in backbone.taps:
+        if layer in own.blocks:
+            return replace(own, pools=(layer.rpartition("/")[2],))
 
     def find(module: Any) -> tuple[str, tuple[int, ...] | None]:
         from headstart.trunk.layers import find_layer
@@ -237,12 +247,23 @@ def tap_at(backbone: Backbone, layer: str, pooling: str = "avg") -> Tap:
     module, shape = backbone.network.known(f"layer {layer} at {size[0]} x {size[1]}", find)
     if shape is None:
         raise OptionError(f"layer {layer!r} of {backbone.name} gives no single activation: choose another")
+    return _tap_of(backbone, layer, pooling, module, tuple(shape))
+
+
+def _tap_of(backbone: Backbone, layer: str, pooling: str, module: str, shape: tuple[int, ...]) -> Tap:
+    """The tap of a layer whose output has this shape for one image."""
+    tokens, size = backbone.tokens, backbone.preprocess.size
     known = {tap.module: tap.channel_axis for tap in backbone.taps}
     last = len(shape) == 3 or (len(shape) == 4 and -1 in known.values())  # tokens; maps of Swin and its like
     axis = known.get(module, -1 if last else 1)
-    places = [side for k, side in enumerate(shape) if k not in (0, axis % len(shape))]
+    if tokens is not None and len(shape) == 3 and shape[1] == tokens.count(size):
+        prefix, places = tokens.prefix, [*tokens.grid(size)]
+    else:
+        prefix, places = 0, [side for k, side in enumerate(shape) if k not in (0, axis % len(shape))]
+    if pooling == "token" and not (tokens is not None and tokens.has_class and prefix):
+        raise OptionError(f"layer {layer!r} of {backbone.name} has no class token: take --pool avg")
     map_shape = (shape[axis], *places, *([1] if len(places) == 1 else []))
-    return Tap(layer, shape[axis], axis, (POOLINGS[pooling],), module, map_shape)
+    return Tap(layer, shape[axis], axis, (POOLINGS[pooling],), module, map_shape, prefix)
 
 
 def whole_maps(backbone: Backbone, stages: Collection[str]) -> Backbone:
@@ -272,6 +293,8 @@ def _runs(backbone: Backbone) -> bool:
     described, size = backbone.network.described, backbone.preprocess.size
     if list(size) == list(described["input_size"][1:]):
         return True
+    if backbone.tokens is not None:
+        return backbone.tokens.fits(size)
     if described["fixed_input_size"]:
         return False
 
@@ -283,9 +306,12 @@ def _runs(backbone: Backbone) -> bool:
     return bool(backbone.network.known(f"runs at {size[0]} x {size[1]}", find, any_weights=True))
 
 
-def possible_sizes(backbone: Backbone) -> str:
-    """The sides that a network takes, in words for an error."""
-    own = backbone.preprocess.size[0]
+def possible_sizes(backbone: Backbone, side: int) -> str:
+    """The sides that a network takes where it does not take this one, in words for an error."""
+    own, tokens = backbone.preprocess.size[0], backbone.tokens
+    if tokens is not None:
+        near = " or ".join(map(str, tokens.nearest(side)))
+        return f"its patches are {tokens.patch} px, and the side is a multiple of that: {near}"
 
     def takes(side: int) -> bool:
         return _runs(replace(backbone, preprocess=replace(backbone.preprocess, size=(side, side))))
