@@ -28,6 +28,7 @@ from headstart.files.cells import printable
 from headstart.files.reading import read_regular
 from headstart.trunk import catalog, hub
 from headstart.trunk import weights as weight_files
+from headstart.trunk import pair as pairs
 from headstart.trunk.network import RANDOM, UNKNOWN, Backbone, Made, Network, Source, Tensors
 from headstart.trunk.shelf import Shelf
 from headstart.trunk.store import cache_root
@@ -36,7 +37,7 @@ from headstart.trunk.weights import Weights
 # Its real ImageNet weights install as an ordinary package; 336 images/s on 2 CPU cores (methods.md 9).
 DEFAULT = "tf_efficientnet_lite0"
 ALIASES = catalog.aliases()  # what Keras, torchvision and the tutorials call a network -> timm's name
-MAKERS = ("maker", "module", "layers")  # the modules of this room that make what is kept
+MAKERS = ("maker", "module", "layers", "two")  # the modules of this room that make what is kept
 ON_THE_HUB = re.compile("^(hf[-_]hub:)?timm/")  # how timm's networks are called there
 Say = Callable[[str], object]
 
@@ -48,6 +49,8 @@ def resolve(name: str) -> str:
     So do timm/resnet18.a1_in1k and hf-hub:timm/..., as the hub calls them. The tag of weights that a package brings is
     left out: they are those of the name alone. Raises BackboneError with the nearest names.
     """
+    if both := catalog.side_by_side(name):
+        return _resolved(name, both)
     architecture, dot, tag = ON_THE_HUB.sub("", name.lower()).partition(".")
     known = {n.lower(): n for n in _timms_names()}
     alias = ALIASES.get(catalog.squeezed(architecture))
@@ -59,6 +62,16 @@ def resolve(name: str) -> str:
     if tag == weight_files.PACKAGED and bare in weight_files.PACKAGES:
         return bare
     return f"{bare}.{tag}" if dot else found
+
+
+def _resolved(name: str, both: tuple[str, ...]) -> str:
+    """timm's names of two networks side by side. Raises BackboneError for more than two, and for one twice."""
+    if len(both) > 2:
+        raise BackboneError(f"{name[:80]!r} names {len(both)} networks: two can run side by side, A+B")
+    first, second = map(resolve, both)
+    if first == second:
+        raise BackboneError(f"{name[:80]!r} names {first} twice: name two different networks, or one alone")
+    return f"{first}{catalog.BETWEEN}{second}"
 
 
 def _timms_names() -> list[str]:
@@ -82,7 +95,8 @@ def open_backbone(
     say: Say = lambda line: None,
     cache: str | None = None,
 ) -> Backbone:
-    """The network of this name without its top; or that of a saved model, where `name` is its folder.
+    """The network of this name without its top; or that of a saved model, where `name` is its folder; or two networks
+    as one, A+B (`pair.py`), with published or random weights.
 
     `weights`: "auto" (installed package, else the hub), "none" (random, drawn from `seed`), or a .safetensors or .pth
     file. `cache`: the folder of what was found out before, see `store.cache_root`.
@@ -94,6 +108,10 @@ def open_backbone(
     if Path(name).is_file():
         raise BackboneError(f"{name} is a file: name its network with --backbone, and give the file with --weights")
     full = resolve(name)
+    if both := catalog.side_by_side(full):
+        if weights not in ("auto", "none"):
+            raise BackboneError(f"--weights {weights} is of one network, and {name} are two: leave it out, or name one")
+        return pairs.paired(*(open_backbone(one, weights, seed, say, cache) for one in both))
     return _opened(full, _weights_of(full, weights, say), seed, say, cache)
 
 
@@ -326,7 +344,13 @@ def from_tensors(
 
     Raises BackboneError.
     """
-    architecture = resolve(name).split(".")[0]
+    full = resolve(name)
+    if both := catalog.side_by_side(full):
+        *parts, scaling = pairs.split(full, pairs.part_names(*both), tensors)
+        some = (from_tensors(*part, preprocess, source, licence, cache) for part in zip(both, parts, strict=True))
+        found = pairs.paired(*some, scaling)
+        return replace(found, preprocess=preprocess, weights_source=source, licence=licence)
+    architecture = full.split(".")[0]
     shelf, key = Shelf(cache_root(cache)), _key_of_tensors(name, weight_files.fingerprint(tensors))
 
     given, known, backbone = _OfTensors(name, architecture, tensors), shelf.fact(key), None
@@ -372,7 +396,10 @@ def own_labels(backbone: Backbone) -> list[tuple[str, str]]:
 
 
 def timm_config(backbone: Backbone, n_classes: int, classes: Sequence[str]) -> dict[str, Any]:
-    """config.json in timm's layout: `timm.create_model("local-dir:FOLDER", pretrained=True)` needs nothing else."""
+    """config.json in timm's layout: `timm.create_model("local-dir:FOLDER", pretrained=True)` needs nothing else. Of two
+    networks side by side it says that timm has no such network."""
+    if catalog.side_by_side(backbone.name):
+        return {"note": f"{backbone.name}: two networks side by side, which timm does not have; headstart reads them"}
     preprocess, described = backbone.preprocess, backbone.network.described
     return {
         "architecture": backbone.name.split(".")[0],

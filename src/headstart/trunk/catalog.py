@@ -20,6 +20,7 @@ CSV = Path(__file__).with_name("catalog.csv")
 OPEN_LICENCES = ("apache-2.0", "bsd-3-clause", "mit", "cc-by-4.0")  # use, change and sell; no terms of one's own
 # Licences that forbid commercial use without "nc" or "noncommercial" in their name.
 RESEARCH_LICENCES = ("apple-amlr", "seer-license")
+BETWEEN = "+"  # the names of two networks that run side by side
 MEMORY = 3  # times the weights: the file read, the network filled from it, and the engine's copy
 
 
@@ -101,6 +102,12 @@ OTHERS = {
     "SigLIP": "vit_base_patch16_siglip_224",
     "SigLIP2": "vit_base_patch16_siglip_224",
 }
+
+
+def side_by_side(name: str) -> tuple[str, ...]:
+    """Of A+B the names of both; () for one network, and where there is a file or folder of that name."""
+    names = tuple(word.strip() for word in name.split(BETWEEN))
+    return names if len(names) > 1 and not Path(name).exists() else ()
 
 
 COLUMNS = (*(f.name for f in fields(Entry)), "here")  # of the list of networks
