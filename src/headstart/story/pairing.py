@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from headstart.counted import counted
+from headstart.counted import count, counted
 from headstart.data.duplicates import find_duplicates, tie_groups
 from headstart.data.table import Table
 from headstart.heads.material import Ints, Material
@@ -68,10 +68,11 @@ class Pairing:
     @property
     def why(self) -> str:
         """Which is kept, by what, in one line."""
-        change = f"better by {self.gain:.3f}" if self.gain > 0 else f"worse by {-self.gain:.3f}"
+        change = f"better by {self.gain:.3f}" if self.gain > 0 else f"worse by {abs(self.gain):.3f}"
         found = (
             f"in the {self.measure} of left-out answers for {counted(len(self.hashes), 'image')} that teach, both are "
-            f"{change} than {self.first} alone (standard error {self.error:.3f})"
+            f"{change} than {self.first} alone (standard error {self.error:.3f}); {count(self.n_forward)} passes of an "
+            "image"
         )
         if self.kept:
             return f"networks {self.first} and {self.second}, both run on each image ({self.cost}): {found}"

@@ -27,8 +27,8 @@ from headstart.files.bundle import CONFIG, MANIFEST, MODEL, Bundle, read_bundle
 from headstart.files.cells import printable
 from headstart.files.reading import read_regular
 from headstart.trunk import catalog, hub
-from headstart.trunk import weights as weight_files
 from headstart.trunk import pair as pairs
+from headstart.trunk import weights as weight_files
 from headstart.trunk.network import RANDOM, UNKNOWN, Backbone, Made, Network, Source, Tensors
 from headstart.trunk.shelf import Shelf
 from headstart.trunk.store import cache_root
@@ -111,7 +111,8 @@ def open_backbone(
     if both := catalog.side_by_side(full):
         if weights not in ("auto", "none"):
             raise BackboneError(f"--weights {weights} is of one network, and {name} are two: leave it out, or name one")
-        return pairs.paired(*(open_backbone(one, weights, seed, say, cache) for one in both))
+        first, second = (open_backbone(one, weights, seed, say, cache) for one in both)
+        return pairs.paired(first, second)
     return _opened(full, _weights_of(full, weights, say), seed, say, cache)
 
 
@@ -346,9 +347,12 @@ def from_tensors(
     """
     full = resolve(name)
     if both := catalog.side_by_side(full):
-        *parts, scaling = pairs.split(full, pairs.part_names(*both), tensors)
-        some = (from_tensors(*part, preprocess, source, licence, cache) for part in zip(both, parts, strict=True))
-        found = pairs.paired(*some, scaling)
+        one, other = both
+        *parts, scaling = pairs.split(full, pairs.part_names(one, other), tensors)
+        first, second = (
+            from_tensors(*part, preprocess, source, licence, cache) for part in zip(both, parts, strict=True)
+        )
+        found = pairs.paired(first, second, scaling)
         return replace(found, preprocess=preprocess, weights_source=source, licence=licence)
     architecture = full.split(".")[0]
     shelf, key = Shelf(cache_root(cache)), _key_of_tensors(name, weight_files.fingerprint(tensors))

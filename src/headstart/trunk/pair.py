@@ -109,7 +109,9 @@ def split(name: str, names: tuple[str, str], tensors: Tensors) -> tuple[Tensors,
     first, second = ({k[len(n) + 1 :]: t for k, t in tensors.items() if k.startswith(f"{n}.")} for n in names)
     kept = {key: tensors.get(key) for key in ("scale", "shift")}
     if any(t is None or t.shape != (3,) or t.dtype.kind != "f" or not np.isfinite(t).all() for t in kept.values()):
-        raise BackboneError(f"the saved tensors do not fit {name}: scale and shift of the second network are no numbers")
+        raise BackboneError(
+            f"the saved tensors do not fit {name}: scale and shift of the second network are no numbers"
+        )
     if strange := sorted(k for k in tensors if k not in kept and not k.startswith(tuple(f"{n}." for n in names))):
         raise BackboneError(f"the saved tensors do not fit {name}: {strange[0][:80]!r} is of neither network")
     scale, shift = (tuple(map(float, np.asarray(t, np.float32))) for t in kept.values())
