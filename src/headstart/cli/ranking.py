@@ -99,7 +99,7 @@ def _together(found: Ranking) -> str:
     verdict = "more than one standard error" if pair.wins else "no more than one standard error"
     return (
         f"{pair.first} and {pair.second} side by side: {value:+.1f} ({low:+.1f} to {high:+.1f}) beside the best alone, "
-        f"{verdict}; a model holds one network, so this only says what a second would add."
+        f"{verdict}; headstart fit --backbone A+B weighs that again, and runs both where it wins."
     )
 
 

@@ -24,6 +24,7 @@ from headstart.errors import OptionError
 from headstart.heads.sums import Rows, stretch
 
 LAST = "pre_logits"  # the block that the network's own classifier reads (trunk.backbone.LAST)
+OF = ":"  # between a network and its stage, where there are two (trunk.layers.OF)
 TAPS = ("auto", "last", "all")
 CHUNK = 4096  # rows prepared at a time
 # Images above which features are prepared whenever they are read and not kept: 50,000 of the default backbone would be
@@ -138,9 +139,13 @@ def value_sets(taps: str, blocks: tuple[str, ...]) -> tuple[TapSet, ...]:
 
 
 def lower(blocks: tuple[str, ...]) -> TapSet:
-    """Mean and standard deviation of the lower half of the stages, each block at unit length."""
-    stages = list(dict.fromkeys(stage for block in blocks if (stage := block.rpartition("/")[0])))
-    kept = stages[: (len(stages) + 1) // 2]
+    """Mean and standard deviation of the lower half of the stages, of each of two networks, each block at unit
+    length."""
+    of_each: dict[str, dict[str, None]] = {}
+    for block in blocks:
+        if stage := block.rpartition("/")[0]:
+            of_each.setdefault(stage.rpartition(OF)[0], {})[stage] = None
+    kept = {stage for stages in of_each.values() for stage in list(stages)[: (len(stages) + 1) // 2]}
     return TapSet("lower", tuple(Part(block, False, True) for block in blocks if block.rpartition("/")[0] in kept))
 
 

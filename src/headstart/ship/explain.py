@@ -15,6 +15,7 @@ Where a model sees the mirror image too, the picture itself is explained, for th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -116,9 +117,10 @@ def _with_maps(backbone: Backbone, head: Probe) -> tuple[Backbone, dict[str, Tap
             taps[tap.name] = replace(tap, pools=pools, shape=tap_at(backbone, tap.name, "none").shape)
         read.append(taps.get(tap.name, tap))
     last = any(part.block == LAST for part in head.parts)
-    if last and (tap := tap_at(backbone, LAST_MAP, "none")).channels == backbone.last_channels:
-        taps[LAST_MAP] = tap
-        read.append(tap)
+    with suppress(OptionError):  # two networks side by side have no last map
+        if last and (tap := tap_at(backbone, LAST_MAP, "none")).channels == backbone.last_channels:
+            taps[LAST_MAP] = tap
+            read.append(tap)
     return replace(backbone, taps=tuple(read), ends=(LAST,) if last else ()), taps
 
 

@@ -36,6 +36,7 @@ from headstart.tasks.aims import as_saved
 from headstart.tasks.known import TASKS
 from headstart.tasks.task import Head, Rule, Task
 from headstart.trunk.backbone import from_tensors, timm_config, timm_tensors
+from headstart.trunk.catalog import side_by_side
 from headstart.trunk.layers import LAST, POOLINGS
 from headstart.trunk.network import Backbone, block_names, block_widths, tap_at, whole_maps
 from headstart.trunk.weights import BROKEN
@@ -86,7 +87,8 @@ def pack(
         "calibration": {"method": "none" if isinstance(head, TrainedHead) else task.calibration},
     }
     tops = names if task.own is None else ()
-    return manifest, timm_config(backbone, len(tops), tops) | _for_transformers(task), tensors
+    config = timm_config(backbone, len(tops), tops)
+    return manifest, config if side_by_side(backbone.name) else config | _for_transformers(task), tensors
 
 
 def network_described(backbone: Backbone) -> dict[str, Any]:

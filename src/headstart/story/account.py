@@ -49,6 +49,7 @@ def settings(fitted: Fitted) -> list[recipe.Setting]:
     )
     return [
         *ranking_settings(fitted),
+        *pairing_settings(fitted),
         recipe.Setting("input size", f"{height} px" if height == width else f"{height} x {width} px", size_source),
         *view_settings(fitted),
         recipe.Setting(
@@ -71,6 +72,16 @@ def ranking_settings(fitted: Fitted) -> list[recipe.Setting]:
     rows = ", ".join(f"{row.name} {_written(row.score, found.percent)}" for row in found.rows)
     source = f"{found.why.partition(': ')[2]}; left-out {found.measure.replace('_', ' ')} of those images: {rows}"
     return [recipe.Setting("network", f"{found.chosen.name} by --backbone auto", source)]
+
+
+def pairing_settings(fitted: Fitted) -> list[recipe.Setting]:
+    """Whether the second network of `--backbone A+B` was kept, and why."""
+    found = fitted.seen.pairing
+    if found is None:
+        return []
+    words = f"{found.first} and {found.second}, side by side" if found.kept else f"{found.first} alone"
+    cost = f"; {found.cost}" if found.kept else ""
+    return [recipe.Setting("networks", words, f"{found.why.partition(': ')[2]}{cost}")]
 
 
 def view_settings(fitted: Fitted) -> list[recipe.Setting]:

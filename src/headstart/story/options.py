@@ -14,6 +14,7 @@ from headstart import recipe
 from headstart.data.preprocess import VIEWS, check_bands
 from headstart.errors import OptionError, nearest
 from headstart.finetune import spec
+from headstart.trunk.catalog import side_by_side
 
 # Names that heavy rooms know: tests/test_options.py compares them.
 BACKBONE = "tf_efficientnet_lite0"  # trunk.backbone.DEFAULT
@@ -33,7 +34,7 @@ LEAST_COVERAGE, MOST_COVERAGE = 0.5, 0.999  # of sets: the latter asks for 999 i
 class Options:
     """What the user may set; every other setting comes from the recipe."""
 
-    backbone: str = BACKBONE  # or auto, auto:NAME,NAME: story.rank chooses
+    backbone: str = BACKBONE  # or auto, auto:NAME,NAME: story.rank chooses; A+B: both, see story.pairing
     weights: str = "auto"  # or "none", or a file
     taps: str = "auto"  # or "last", "all"
     layer: str | None = None  # the one layer to read; None: as `taps` says
@@ -98,6 +99,7 @@ def check(options: Options, trained: bool = False) -> None:
         if getattr(options, name) == "":
             raise OptionError(f"--{name} is empty: give a name, or leave it out")
     _check_auto(options)
+    _check_side_by_side(options, trained)
     _check_together(options, trained)
 
 
@@ -109,6 +111,22 @@ def _check_auto(options: Options) -> None:
                 raise OptionError(
                     f"--{name} is of one network, and --backbone auto chooses among several: leave it out"
                 )
+
+
+def _check_side_by_side(options: Options, trained: bool) -> None:
+    """Raises OptionError for what is of one network where two run side by side."""
+    if not side_by_side(options.backbone):
+        return
+    if trained:
+        raise OptionError(f"--backbone {options.backbone} is two networks, whose maps do not join: name one of them")
+    plain = Options()
+    for name in ("weights", "layer", "head", "tune"):
+        value = getattr(options, name)
+        if value != getattr(plain, name) and (name, value) != ("weights", "none"):
+            raise OptionError(
+                f"--{name} {value} is of one network, and --backbone {options.backbone} is two: leave it out, or name "
+                "one of them"
+            )
 
 
 def _check_together(options: Options, trained: bool) -> None:

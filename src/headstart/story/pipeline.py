@@ -56,6 +56,8 @@ from headstart.story.opening import (
     short_side,
 )
 from headstart.story.options import check
+from headstart.story.pairing import Pairing, weighed
+from headstart.story.pairing import spent_in as spent_on_a_second
 from headstart.story.plan import Plan, make_plan
 from headstart.story.rank import Ranking, chosen, spent_in
 from headstart.story.trust import Trust, trust_of
@@ -88,6 +90,7 @@ class Seen:
     enlarged: bool
     ranking: Ranking | None = None  # of networks, where `--backbone auto` chose this one
     sight: Sight | None = None  # of views, where they were tried
+    pairing: Pairing | None = None  # of a second network, where there was one
 
     def material(self, seed: int) -> Material:
         """Its features with their labels."""
@@ -165,6 +168,7 @@ def learn(
     task = aimed(task, table, options)
     options, ranking = chosen(task, table, options, watch, clock)
     options, sight = sighted(task, table, options, watch, clock)
+    options, pairing = weighed(task, table, options, watch, clock)
     with clock("open the network"), watch.step("open the network"):
         backbone, engine = open_network(table, options, say=watch.say, whole=task.whole, maps=task.maps)
     announce(table, watch)
@@ -172,8 +176,10 @@ def learn(
     with clock("read images, run the network"):
         table, features = features_of_enough(task, table, backbone, engine, options, watch)
     with clock("find duplicates"):
-        seen = replace(examine(task, table, backbone, engine, features), ranking=ranking, sight=sight)
-        splits, strata, spent = seen.table.splits, seen.targets.strata, spent_in(ranking) | spent_on(sight)
+        seen = examine(task, table, backbone, engine, features)
+        seen = replace(seen, ranking=ranking, sight=sight, pairing=pairing)
+        splits, strata = seen.table.splits, seen.targets.strata
+        spent = spent_in(ranking) | spent_on(sight) | spent_on_a_second(pairing)
         plan = make_plan(splits, strata, seen.groups, features.hashes, options.seed, hold_out, spent)
     return taught(task, seen, plan, options, watch, clock)
 

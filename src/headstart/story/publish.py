@@ -79,6 +79,7 @@ def metrics(fitted: Fitted, sure: report.Confidence | None) -> dict[str, Any]:
         "added": None if fitted.growth is None else fitted.growth.to_json(),
         "ranking": None if fitted.seen.ranking is None else fitted.seen.ranking.to_json(private=False),
         "view": None if fitted.seen.sight is None else fitted.seen.sight.to_json(),
+        "second_network": None if fitted.seen.pairing is None else fitted.seen.pairing.to_json(),
         "tuning": None if fitted.tuning is None else fitted.tuning.to_json(),
         "training": [asdict(epoch) for epoch in epochs_of(fitted)],
         "set_aside": [{"path": name, "reason": reason} for name, reason in fitted.seen.features.set_aside],

@@ -27,6 +27,7 @@ from headstart.files.bundle import CONFIG, MANIFEST, MODEL, Bundle, read_bundle
 from headstart.files.cells import printable
 from headstart.files.reading import read_regular
 from headstart.trunk import catalog, hub
+from headstart.trunk import pair as pairs
 from headstart.trunk import weights as weight_files
 from headstart.trunk.catalog import UNKNOWN
 from headstart.trunk.network import RANDOM, Backbone, Made, Network, Source, Tensors
@@ -43,6 +44,7 @@ MAKERS = (
     "module.py",
     "layers.py",
     "tokens.py",
+    "two.py",
     "catalog.csv",
 )  # of this room, by which is made what is kept
 Say = Callable[[str], object]
@@ -55,6 +57,8 @@ def resolve(name: str) -> str:
     So do timm/resnet18.a1_in1k and hf-hub:timm/..., as the hub calls them. The tag of weights that a package brings is
     left out: they are those of the name alone. Raises BackboneError with the nearest names.
     """
+    if both := catalog.side_by_side(name):
+        return _resolved(name, both)
     architecture, dot, tag = ON_THE_HUB.sub("", name.lower()).partition(".")
     known = {n.lower(): n for n in _timms_names()}
     alias = ALIASES.get(catalog.squeezed(architecture))
@@ -66,6 +70,16 @@ def resolve(name: str) -> str:
     if tag == weight_files.PACKAGED and bare in weight_files.PACKAGES:
         return bare
     return f"{bare}.{tag}" if dot else found
+
+
+def _resolved(name: str, both: tuple[str, ...]) -> str:
+    """timm's names of two networks side by side. Raises BackboneError for more than two, and for one twice."""
+    if len(both) > 2:
+        raise BackboneError(f"{name[:80]!r} names {len(both)} networks: two can run side by side, A+B")
+    first, second = map(resolve, both)
+    if first == second:
+        raise BackboneError(f"{name[:80]!r} names {first} twice: name two different networks, or one alone")
+    return f"{first}{catalog.BETWEEN}{second}"
 
 
 def _timms_names() -> list[str]:
@@ -89,7 +103,8 @@ def open_backbone(
     say: Say = lambda line: None,
     cache: str | None = None,
 ) -> Backbone:
-    """The network of this name without its top; or that of a saved model, where `name` is its folder.
+    """The network of this name without its top; or that of a saved model, where `name` is its folder; or two networks
+    as one, A+B (`pair.py`), with published or random weights.
 
     `weights`: "auto" (installed package, else the hub), "none" (random, drawn from `seed`), or a .safetensors or .pth
     file. `cache`: the folder of what was found out before, see `store.cache_root`.
@@ -101,6 +116,11 @@ def open_backbone(
     if Path(name).is_file():
         raise BackboneError(f"{name} is a file: name its network with --backbone, and give the file with --weights")
     full, told = resolve(name), list[str]()
+    if both := catalog.side_by_side(full):
+        if weights not in ("auto", "none"):
+            raise BackboneError(f"--weights {weights} is of one network, and {name} are two: leave it out, or name one")
+        first, second = (open_backbone(one, weights, seed, say, cache) for one in both)
+        return pairs.paired(first, second)
 
     def tell(line: str) -> None:
         told.append(line)
@@ -346,7 +366,16 @@ def from_tensors(
 
     Raises BackboneError.
     """
-    architecture = resolve(name).split(".")[0]
+    full = resolve(name)
+    if both := catalog.side_by_side(full):
+        one, other = both
+        *parts, scaling = pairs.split(full, pairs.part_names(one, other), tensors)
+        first, second = (
+            from_tensors(*part, preprocess, source, licence, cache) for part in zip(both, parts, strict=True)
+        )
+        found = pairs.paired(first, second, scaling)
+        return replace(found, preprocess=preprocess, weights_source=source, licence=licence)
+    architecture = full.split(".")[0]
     shelf, key = Shelf(cache_root(cache)), _key_of_tensors(name, weight_files.fingerprint(tensors))
 
     given, known, backbone = _OfTensors(name, architecture, tensors), shelf.fact(key), None
@@ -392,7 +421,10 @@ def own_labels(backbone: Backbone) -> list[tuple[str, str]]:
 
 
 def timm_config(backbone: Backbone, n_classes: int, classes: Sequence[str]) -> dict[str, Any]:
-    """config.json in timm's layout: `timm.create_model("local-dir:FOLDER", pretrained=True)` needs nothing else."""
+    """config.json in timm's layout: `timm.create_model("local-dir:FOLDER", pretrained=True)` needs nothing else. Of two
+    networks side by side it says that timm has no such network."""
+    if catalog.side_by_side(backbone.name):
+        return {"note": f"{backbone.name}: two networks side by side, which timm does not have; headstart reads them"}
     preprocess, described = backbone.preprocess, backbone.network.described
     return {
         "architecture": backbone.name.split(".")[0],

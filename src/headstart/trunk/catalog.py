@@ -34,6 +34,7 @@ TRANSFORMERS = ("vision_transformer", "deit", "eva")
 # Bytes that a process takes which opens a network for the first time: torch, timm and OpenVINO, and as many times the
 # weights: the file read, the network filled from it, the graph and the engine's copy (benchmarks/results/larger.md).
 START, MEMORY = 900 * 2**20, 4
+BETWEEN = "+"  # the names of two networks that run side by side
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,12 @@ OTHERS = {
     **{f"PE_Core_{k}": "vit_pe_core_base_patch16_224" for k in ("B", "B16_224")},
     **{f"PE_Core_{k}": "vit_pe_core_large_patch14_336" for k in ("L", "L14_336")},
 }
+
+
+def side_by_side(name: str) -> tuple[str, ...]:
+    """Of A+B the names of both; () for one network, and where there is a file or folder of that name."""
+    names = tuple(word.strip() for word in name.split(BETWEEN))
+    return names if len(names) > 1 and not Path(name).exists() else ()
 
 
 COLUMNS = (*(f.name for f in fields(Entry)), "here")  # of the list of networks

@@ -16,6 +16,7 @@ import torch
 from torch import fx, nn
 
 from headstart.errors import BackboneError, OptionError, nearest
+from headstart.trunk.catalog import side_by_side
 from headstart.trunk.layers import INPUT, find_layer
 from headstart.trunk.maker import untraceable
 from headstart.trunk.network import Backbone
@@ -71,7 +72,11 @@ class Cuts:
 
 
 def find_cuts(backbone: Backbone) -> Cuts:
-    """Every cut point of a network. Raises BackboneError where torch.fx cannot trace it."""
+    """Every cut point of a network. Raises BackboneError where torch.fx cannot trace it, and for two side by side."""
+    if side_by_side(backbone.name):
+        raise BackboneError(
+            f"{backbone.name} is two networks side by side, which are not cut or tuned: name one of them"
+        )
     network: Any = at_size(backbone.module, backbone.preprocess.size)
     try:
         with warnings.catch_warnings():

@@ -27,6 +27,7 @@ INPUT = "input"  # normalised pixels: the cut before everything, where the tail 
 LOGITS = "logits"  # what the network's own classifier says
 # what a user asks for -> what a tap gives. `none` and `flatten` are the same numbers: a stored row has one axis.
 POOLINGS = {"avg": "mean", "max": "max", "token": "token", "none": "map", "flatten": "map"}
+OF = ":"  # between a network and its tap, where there are two networks: trunk.pair
 _HOOKING = Lock()
 
 
@@ -120,7 +121,7 @@ def find_layer(network: nn.Module, name: str, taps: tuple[str, ...]) -> str:
     known = {n.lower(): n for n, _ in network.named_modules() if n}
     keras = {n.lower(): module for n, module in keras_names(network).items()}
     own = {LAST: LAST, LAST_MAP: LAST_MAP, INPUT: INPUT}
-    wanted = name.lower()
+    wanted = name.lower().replace(OF, ".")
     for names in (own, known, keras):
         if wanted in names:
             return names[wanted]

@@ -1,0 +1,164 @@
+"""Whether a second network beside the first earns its cost: `--backbone A+B`.
+
+Some of the images that teach go through A alone and through both, and left-out answers decide: A alone is the model,
+unless the loss of both is lower by more than one standard error of the paired difference. All that went through the
+network stays in the store, where the fit of whichever is kept finds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from headstart.counted import count, counted
+from headstart.data.duplicates import find_duplicates, tie_groups
+from headstart.data.table import Table
+from headstart.heads.material import Ints, Material
+from headstart.heads.taps import LAST
+from headstart.judge.intervals import Z
+from headstart.judge.marks import Marks, ends
+from headstart.story.candidates import entry_for
+from headstart.story.opening import Options, Watcher, features_of, open_network
+from headstart.story.rank import marks_of, part_of
+from headstart.story.view import paired
+from headstart.tasks.task import Task
+from headstart.trunk.backbone import resolve
+from headstart.trunk.catalog import side_by_side
+from headstart.trunk.network import Backbone, block_names
+
+Clock = Callable[[str], AbstractContextManager[None]]  # measures a stage of this name
+LOSS = "loss"  # a column of marks, (image,): of classes the log-loss
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """What a second network adds. `measure`: what was compared; `gain`: by how much both are better in it than the
+    first alone, with its standard error; `alone`, `both`: millions of parameters, and billion multiplications an image
+    where the catalog has them. hashes: content hashes of the images that chose, which judge nothing afterwards.
+    n_forward: passes of an image that this took, of one network or of both."""
+
+    first: str
+    second: str
+    measure: str
+    gain: float
+    error: float
+    parameters: tuple[int, int]  # of the first, of both
+    gmacs: tuple[float, float] | None
+    hashes: frozenset[str]
+    n_forward: int
+
+    @property
+    def kept(self) -> bool:
+        """Whether both are better than the first alone by more than one standard error."""
+        return self.gain > self.error
+
+    @property
+    def cost(self) -> str:
+        """What running both takes, beside the first alone."""
+        one, both = (f"{n / 1e6:.1f}" for n in self.parameters)
+        said = f"{both} million parameters instead of {one}"
+        if self.gmacs:
+            said += ", {1:.2f} billion multiplications an image instead of {0:.2f}".format(*self.gmacs)
+        return said
+
+    @property
+    def why(self) -> str:
+        """Which is kept, by what, in one line."""
+        change = f"better by {self.gain:.3f}" if self.gain > 0 else f"worse by {abs(self.gain):.3f}"
+        found = (
+            f"in the {self.measure} of left-out answers for {counted(len(self.hashes), 'image')} that teach, both are "
+            f"{change} than {self.first} alone (standard error {self.error:.3f}); {count(self.n_forward)} passes of an "
+            "image"
+        )
+        if self.kept:
+            return f"networks {self.first} and {self.second}, both run on each image ({self.cost}): {found}"
+        return f"network {self.first} alone, {self.second} is left out: {found}"
+
+    def to_json(self) -> dict[str, Any]:
+        """As metrics.json has it."""
+        left_out = ("hashes", "n_forward")
+        plain = {key: value for key, value in asdict(self).items() if key not in left_out}
+        return {"kept": self.kept, "images": len(self.hashes), "passes": self.n_forward, **plain}
+
+
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """What a network, or two, say of some images."""
+
+    table: Table
+    backbone: Backbone
+    material: Material
+    marks: Marks
+    n_forward: int
+
+
+def weighed(task: Task, table: Table, options: Options, watch: Watcher, clock: Clock) -> tuple[Options, Pairing | None]:
+    """The options with both of `--backbone A+B` or with A alone, and why; as they are where one network is named.
+    Raises HeadstartError."""
+    if not side_by_side(options.backbone):
+        return options, None
+    with clock("weigh two networks"):
+        options = replace(options, backbone=resolve(options.backbone))
+        found = compared(task, table, options, watch)
+    watch.say(found.why)
+    return (options if found.kept else replace(options, backbone=found.first)), found
+
+
+def spent_in(pairing: Pairing | None) -> frozenset[str]:
+    """Content hashes of the images that chose: they judge nothing."""
+    return pairing.hashes if pairing else frozenset()
+
+
+def compared(task: Task, table: Table, options: Options, watch: Watcher) -> Pairing:
+    """The first alone and both, on the same images that teach."""
+    first, second = side_by_side(options.backbone)
+    teaching = table.take(table.teaching)
+    some = teaching.take(np.sort(part_of(task, teaching, options.seed).rows))
+    alone = _looked(task, some, replace(options, backbone=first), watch)
+    groups = alone.material.groups
+    both = _looked(task, alone.table, options, watch, groups)
+    measure, gain, error = gained(task, alone.material, alone.marks, both.marks)
+    side = both.backbone.preprocess.size[0]
+    macs = [entry.gmacs * (side / entry.input_size) ** 2 for n in (first, second) if (entry := entry_for(n))]
+    return Pairing(
+        first,
+        second,
+        measure,
+        gain,
+        error,
+        (alone.backbone.n_parameters, both.backbone.n_parameters),
+        (round(macs[0], 3), round(sum(macs), 3)) if len(macs) == 2 else None,
+        frozenset(alone.material.keys),
+        alone.n_forward + both.n_forward,
+    )
+
+
+def _looked(task: Task, table: Table, options: Options, watch: Watcher, groups: Ints | None = None) -> _Look:
+    """`groups`: copies, which are left out together; None: those that its features show."""
+    backbone, engine = open_network(table, options, say=watch.say, whole=task.whole)
+    features = features_of(table, backbone, engine, options, watch.bar(backbone.name, len(table)))
+    table = table.take(features.kept)
+    if groups is None:
+        same = find_duplicates(features.hashes, features.blocks[LAST], features.thumbnails)
+        groups = tie_groups(len(table), same, table.groups)
+    targets = task.targets(table, table.classes)
+    material = Material(features.blocks, targets, groups, features.hashes, options.seed)
+    marks = marks_of(task, material, task.sets(options.taps, block_names(backbone)))
+    return _Look(table, backbone, material, marks, features.n_forward)
+
+
+def gained(task: Task, material: Material, alone: Marks, both: Marks) -> tuple[str, float, float]:
+    """(what is compared, by how much both are better in it, standard error): the loss, where answers have one."""
+    if LOSS in alone.columns:
+        lower = alone[LOSS] - both[LOSS]
+        known = np.isfinite(lower)
+        return "log-loss" if task.name == "classify" else "loss", *paired(lower[known], material.groups[known])
+    measure = task.judging.compared_in(material.targets)
+    groups = material.groups if len(alone) == len(material) else None
+    value, low, high = ends(measure.gain(both, alone, groups)["difference"])
+    sign = 1 if measure.higher_is_better else -1
+    return measure.name.replace("_", " "), sign * value, (high - low) / (2 * Z)
