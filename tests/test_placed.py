@@ -7,17 +7,21 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from conftest import TINY
+from headstart.cli.placing import summary
 from headstart.data.table import Table, list_images, read_table
 from headstart.errors import OptionError
 from headstart.files.bundle import read_bundle
+from headstart.heads.maps import Layer
+from headstart.heads.material import Blocks
 from headstart.ship import placed as shipped
 from headstart.ship.placed import Placed, Said
 from headstart.story import placed
@@ -26,7 +30,7 @@ from headstart.story.placed_judge import evaluate
 from headstart.story.placed_publish import save
 from headstart.tasks.held_maps import cut_named
 from headstart.tasks.known import PLACED
-from headstart.tasks.placed import stacked
+from headstart.tasks.placed import PlacedHead, stacked
 from scenes import EPOCHS, SIZE, SMALL, Fit, table_of
 
 
@@ -51,6 +55,41 @@ def test_a_saved_model_is_judged_as_the_fit_was(fitted: Fit, scenes: Path, task:
     score, _, unread = evaluate(model, table.take(table.splits == "test"))
     assert not unread
     assert score.estimates == found.score.estimates
+
+
+@dataclass(frozen=True)
+class Opposite:
+    """Says the opposite of another head."""
+
+    head: PlacedHead
+
+    @property
+    def maps(self) -> tuple[Layer, ...]:
+        return self.head.maps
+
+    def outputs(self, blocks: Blocks) -> np.ndarray:
+        return -self.head.outputs(blocks)
+
+
+@pytest.mark.parametrize("folds", [False, True])
+@pytest.mark.parametrize("task", PLACED)
+def test_a_tuned_model_stands_beside_the_frozen_one_on_the_same_images(
+    fitted: Fit, scenes: Path, monkeypatch: pytest.MonkeyPatch, task: str, folds: bool
+) -> None:
+    """The same answers differ by nothing; worse ones by what they are worse."""
+    first, _ = fitted(task)
+    worse = replace(first.taught, head=cast(Any, Opposite(first.taught.head)))
+    for other in (first.taught, worse):
+        taught = replace(first.taught, frozen=other)
+        plan = replace(first.plan, judge=None, train=first.rows) if folds else first.plan
+        monkeypatch.setattr(placed, "make_plan", lambda *given, plan=plan, **more: plan)
+        again = replace(PLACED[task], learn=lambda *given, taught=taught: taught)
+        found = placed.fit(again, table_of(scenes, task), SMALL)
+        pair = next(one for one in found.against if one.kind == "frozen")
+        gain = found.score.value(PLACED[task].headline.name) - pair.score.value(PLACED[task].headline.name)
+        assert pair.difference["difference"]["value"] == pytest.approx(gain)
+        assert (gain > 0.1) == (other is not first.taught)
+        assert "tuning changed it by" in "\n".join(summary(found, scenes, 1.0))
 
 
 @pytest.mark.parametrize("task", PLACED)

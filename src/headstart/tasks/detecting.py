@@ -172,7 +172,7 @@ def _tuned(found: Taught, lesson: Any, teach: Ints, held: _Held, how: How) -> Ta
     if not better:
         return replace(found, tried=tried)
     rule, whole = held.rule(tuned.head, np.asarray(found.rule[MEAN]), blocks), (*found.losses, *losses)
-    return replace(found, head=tuned.head, rule=rule, tried=tried, losses=whole, backbone=tuned.backbone)
+    return replace(found, head=tuned.head, rule=rule, tried=tried, losses=whole, backbone=tuned.backbone, frozen=found)
 
 
 def read(

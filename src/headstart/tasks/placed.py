@@ -87,7 +87,8 @@ class How:
 
 @dataclass(frozen=True, eq=False)
 class Taught:
-    """A head, what turns its outputs into answers, and how it came to be. `backbone`: of a network that was tuned."""
+    """A head, what turns its outputs into answers, and how it came to be. `backbone`: of a network that was tuned;
+    `frozen`: what was learned on the network as it was, beside it."""
 
     head: PlacedHead
     rule: Rule
@@ -96,6 +97,7 @@ class Taught:
     remarks: tuple[str, ...] = ()
     losses: tuple[tuple[float, float | None], ...] = ()
     backbone: Any = None
+    frozen: Taught | None = None
 
 
 class Read(Protocol):

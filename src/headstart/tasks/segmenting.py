@@ -99,15 +99,15 @@ def learn(views: Views, rows: Ints, how: How) -> Taught:
     best = max(found, key=found.__getitem__)
     kept: PlacedHead = decoder if best == DECODER else lesson.closed(every)
     settings = [_closed_setting(closed), _decoder_setting(decoder, how)]
-    backbone = None
+    backbone = frozen = None
     if how.tune != "none":
         tuned, named, again = _tuned(lesson, decoder, how)
         found[named] = lesson.quality(again, maps_by(tuned, views, lesson.rows[lesson.held]))
         if found[named] > max(v for name, v in found.items() if name != named):
-            best, kept, backbone = named, again, tuned
+            best, kept, backbone, frozen = named, again, tuned, Taught(kept, {})
     tried = tuple(Tried(name, 1 - iou, iou, name == best) for name, iou in found.items())
     said = f"highest mean IoU of {counted(len(lesson.held), 'held-out image')}"
-    return Taught(kept, {}, tried, (Setting("kept", best, said), *settings), (), losses, backbone)
+    return Taught(kept, {}, tried, (Setting("kept", best, said), *settings), (), losses, backbone, frozen)
 
 
 def _lesson(views: Views, rows: Ints) -> _Lesson:
