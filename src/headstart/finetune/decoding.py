@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,7 @@ from headstart.heads.pointwise import MaskOf, Rng
 POINTS = 4096  # pixels of an image and step: 6 % of the time of a step
 JACCARD = 1.0  # weight of the soft Jaccard index beside cross-entropy: both are about 1 at the start
 Batch = tuple[list[torch.Tensor], torch.Tensor, torch.Tensor, torch.Tensor]  # maps, places, classes, worth
+Points = tuple[npt.NDArray[np.float32], Ints, npt.NDArray[np.float32]]  # places, classes, worth of one image
 Groups = list[tuple[float, list[nn.Parameter]]]  # share of the peak rate, parameters
 Fetch = Callable[[Ints, Ints, Rng], list[torch.Tensor]]  # rows, views -> maps, each (image, channel, height, width)
 Clock = Callable[[], float]
@@ -128,9 +129,21 @@ def loss_of(logits: torch.Tensor, at: torch.Tensor, classes: torch.Tensor, worth
     return F.nll_loss(logs, y) + JACCARD * (1 - both[there] / whole[there]).mean()
 
 
+class Lesson(Protocol):
+    """What `learn` learns from: rows that teach, each in one of `n_views` views; `batch(rows, views, rng)`."""
+
+    @property
+    def rows(self) -> Ints: ...
+
+    @property
+    def n_views(self) -> int: ...
+
+    def batch(self, rows: Ints, views: Ints, rng: Rng) -> Batch: ...
+
+
 @dataclass(eq=False)
 class Teaching:
-    """What a module learns from: `fetch`: maps of rows and views; `masks` (row, height, width); `rows` that teach;
+    """Stored maps and masks: `fetch`: maps of rows and views; `masks` (row, height, width); `rows` that teach;
     `n_views`: 2 where mirrored maps are at hand. Raises DataError where there is nothing to learn from."""
 
     fetch: Fetch
@@ -147,18 +160,29 @@ class Teaching:
         """Of these rows: the mask is mirrored where the view is."""
         drawn = []
         for row, view in zip(rows, views, strict=True):
-            place, kinds, worth = points_in(self.masks[row], self.n_classes, rng)
-            y, x = np.divmod(place, self.masks.shape[2])
-            at = np.stack([(2 * x + 1) / self.masks.shape[2] - 1, (2 * y + 1) / self.masks.shape[1] - 1], axis=1)
-            drawn.append(((at * [-1 if view else 1, 1]).astype(np.float32), kinds, worth))
-        at, kinds, worth = (torch.from_numpy(np.stack(part)) for part in zip(*drawn, strict=True))
-        return self.fetch(rows, views, rng), at, kinds, worth
+            at, kinds, worth = points_at(self.masks[row], self.n_classes, rng)
+            drawn.append((at * np.array([-1 if view else 1, 1], np.float32), kinds, worth))
+        return as_batch(self.fetch(rows, views, rng), drawn)
+
+
+def points_at(mask: npt.NDArray[np.uint8], n_classes: int, rng: Rng) -> Points:
+    """As `points_in`, the places as x and y from -1 to 1, (POINTS, 2)."""
+    place, kinds, worth = points_in(mask, n_classes, rng)
+    y, x = np.divmod(place, mask.shape[1])
+    at = np.stack([(2 * x + 1) / mask.shape[1] - 1, (2 * y + 1) / mask.shape[0] - 1], axis=1)
+    return at.astype(np.float32), kinds, worth
+
+
+def as_batch(maps: list[torch.Tensor], points: Sequence[Points]) -> Batch:
+    """Of maps and the points of each image."""
+    at, kinds, worth = (torch.from_numpy(np.stack(part)) for part in zip(*points, strict=True))
+    return maps, at, kinds, worth
 
 
 def learn(  # noqa: PLR0913 - what learns, from what, how; the rest is who watches and where it goes on
     module: nn.Module,
     groups: Groups,
-    teaching: Teaching,
+    teaching: Lesson,
     how: Decoding,
     *,
     seed: int = 0,
@@ -208,7 +232,7 @@ def one_cycle_at(share: float, warm_up: float) -> float:
     return 0.5 + 0.5 * math.cos(math.pi * (share - warm_up) / (1 - warm_up))
 
 
-def _batches(teaching: Teaching, how: Decoding, seed: int, skip: int) -> Iterator[Callable[[], Batch]]:
+def _batches(teaching: Lesson, how: Decoding, seed: int, skip: int) -> Iterator[Callable[[], Batch]]:
     """Without end: in each epoch every row once, in an order of its own, as it is or mirrored, without the first
     `skip`."""
     per_epoch = math.ceil(len(teaching.rows) / how.batch)

@@ -259,6 +259,7 @@ def how_of(options: Options, watch: Watcher) -> How:
         budget=seconds_of(options.budget),
         epochs=options.epochs,
         flips=FLIPS[options.augment],
+        augment=options.augment,
         device=accelerator() or "cpu",
         folder=cache_root(options.cache),
         bar=watch.bar,
@@ -297,8 +298,7 @@ def judged(
     all teach, each by a model that the others taught. `frozen`: the images as the frozen network sees them."""
     if plan.judge is not None:
         marks = marks_of(task, seen, taught, plan.judge, watch.bar("judge", len(plan.judge)))
-        before = None if taught.frozen is None else marks_of(task, frozen, taught.frozen, plan.judge)
-        return plan.judge, marks, before
+        return plan.judge, marks, marks_of(task, frozen, taught.frozen, plan.judge) if taught.frozen else None
     train, groups = plan.train, seen.groups[plan.train]
     n = min(FOLDS, len(np.unique(groups)))
     if n < 2:

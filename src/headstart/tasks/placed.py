@@ -73,11 +73,12 @@ class Views:
 @dataclass(frozen=True)
 class How:
     """What the user says of learning. `budget`: s, None as the recipe says; `epochs`: likewise; `tune`: as the option
-    has it; `flips`: views that pictures may be turned into beside themselves, (across, down); `folder`: for what a
-    killed training goes on from."""
+    has it; `flips`: views that pictures may be turned into beside themselves, (across, down); `augment`: the kind of
+    pictures, as the option has it; `folder`: for what a killed training goes on from."""
 
     tune: str = "none"
     flips: tuple[tuple[bool, bool], ...] = ((True, False),)
+    augment: str = "photo"
     budget: float | None = None
     epochs: int | None = None
     device: str = "cpu"

@@ -3,8 +3,8 @@ is kept, images that teach and were held out decide."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from headstart.counted import counted
 from headstart.data.masks import MaskTruth
 from headstart.data.placing import numbers_in
 from headstart.data.targets import Targets
+from headstart.data.zoomed import Zoom
 from headstart.finetune.decoded import Decoded, read_decoded
 from headstart.heads.maps import Layer
 from headstart.heads.material import Blocks, Ints, rows_of
@@ -24,11 +25,17 @@ from headstart.recipe import Setting
 from headstart.tasks.held_maps import checkpoint_of, cut_named, held_out, maps_by, taken
 from headstart.tasks.placed import How, PlacedHead, Size, Taught, Views
 from headstart.tasks.task import Tried
+from headstart.trunk.layers import INPUT
 
 KINDS = ("pointwise", "decoder")
 HELD_OUT = 0.15  # of the images that teach: they choose the head
 LEAST_HELD = 4  # images: fewer choose nothing, and the closed form is taken
 STEPS = 850  # of a decoder, of 4 images each, where neither --budget nor --epochs says how long: camvid, 170 CPU s
+TUNE_STEPS = 1800  # of the network with its decoder
+SHARE = 0.8  # of each side of the frame that a view has: a third less work a step
+# --augment -> least and largest scale of things in a view; most change of its light
+SCALES = {"photo": (0.8, 1.6), "aerial": (0.8, 1.6), "medical": (0.8, 1.25), "document": (0.8, 1.25)}
+LIGHT = {"photo": 0.3, "aerial": 0.2, "medical": 0.1, "document": 0.15}
 LEAST_EPOCHS, MOST_EPOCHS = 4, 60
 CLOSED, DECODER = "ridge at each place, in closed form", "a decoder on the frozen network's maps"
 
@@ -127,18 +134,18 @@ def _material(lesson: _Lesson, how: How, at: Ints) -> Any:
     return Material(tuple(views), lesson.maps, lambda k: lesson.mask(int(at[k])), np.arange(len(rows)), n)
 
 
-def _decoding(how: How, n: int) -> Any:
+def _decoding(how: How, n: int, steps: int) -> Any:
     from headstart.finetune.decoding import Decoding
 
     if how.budget is not None:
         return Decoding(seconds=how.budget)
-    return Decoding(epochs=how.epochs or int(np.clip(round(STEPS * 4 / max(1, n)), LEAST_EPOCHS, MOST_EPOCHS)))
+    return Decoding(epochs=how.epochs or int(np.clip(round(steps * 4 / max(1, n)), LEAST_EPOCHS, MOST_EPOCHS)))
 
 
 def _decoder(lesson: _Lesson, closed: Pointwise, how: How) -> tuple[Decoded, tuple[tuple[float, float | None], ...]]:
     from headstart.finetune.segmenter import fit_decoder
 
-    material, decoding = _material(lesson, how, lesson.teach), _decoding(how, len(lesson.teach))
+    material, decoding = _material(lesson, how, lesson.teach), _decoding(how, len(lesson.teach), STEPS)
     kept = lesson.checkpoint(how, "decoder")
     head, learned = fit_decoder(material, closed, decoding, seed=lesson.views.seed, checkpoint=kept, bar=how.bar)
     return head, tuple((loss, None) for loss in learned.losses)
@@ -146,22 +153,33 @@ def _decoder(lesson: _Lesson, closed: Pointwise, how: How) -> tuple[Decoded, tup
 
 def _tuned(lesson: _Lesson, decoder: Decoded, how: How) -> tuple[Any, str, Decoded]:
     """(network, what it is called, head)."""
-    from headstart.finetune.segmenter import tune_segmenter
+    from headstart.finetune.segment_tuning import Pictures, tune_segmenter
 
-    material = _material(lesson, how, lesson.teach)
-    cut = cut_named(how.tune, [layer.block.removesuffix("/map") for layer in lesson.maps])
-    decoding = _decoding(how, len(lesson.teach))
+    views, rows = lesson.views, lesson.rows[lesson.teach]
+    cut = cut_named(how.tune, [INPUT, *(layer.block.removesuffix("/map") for layer in lesson.maps)], share=1.0)
+    zoom = zoom_of(how.augment, views.frame, lesson.maps)
     found = tune_segmenter(
-        lesson.views.backbone,
-        material,
+        views.backbone,
+        _material(lesson, replace(how, flips=()), lesson.teach),
+        Pictures(lambda some: views.pixels(rows[some]), zoom, how.flips),
         decoder,
         cut,
-        decoding,
-        seed=lesson.views.seed,
+        _decoding(how, len(rows), TUNE_STEPS),
+        seed=views.seed,
         checkpoint=lesson.checkpoint(how, f"above {cut}"),
         bar=how.bar,
     )
-    return found.backbone, f"the network tuned above {cut}, with its decoder", found.head
+    above = "from its pixels on" if cut == INPUT else f"above {cut}"
+    return found.backbone, f"the network tuned {above}, with its decoder", found.head
+
+
+def zoom_of(kind: str, frame: Size, maps: Sequence[Layer]) -> Zoom:
+    """Views of pictures of a kind (--augment): a part of the frame, in multiples of the coarsest map's cells."""
+    if kind == "none":
+        return Zoom(frame)
+    cells = min((layer.shape[1:] for layer in maps), key=lambda grid: grid[0] * grid[1])
+    height, width = (whole // n * max(1, round(SHARE * n)) for whole, n in zip(frame, cells, strict=True))
+    return Zoom((height, width), SCALES[kind], LIGHT[kind])
 
 
 def _closed_setting(head: Pointwise) -> Setting:
