@@ -115,7 +115,7 @@ def test_a_training_that_was_killed_goes_on_and_ends_the_same(
 
 
 def test_a_budget_ends_with_a_finished_schedule(seen: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    from headstart.finetune import decoding
+    from headstart.finetune import decoding, paced
     from headstart.finetune.segmenter import fit_decoder
 
     now, rates = [0.0], list[float]()
@@ -124,8 +124,8 @@ def test_a_budget_ends_with_a_finished_schedule(seen: dict[str, Any], monkeypatc
         now[0] += 1.0
         return now[0]
 
-    cycle = decoding.one_cycle_at
-    monkeypatch.setattr(decoding, "one_cycle_at", lambda *given: rates.append(cycle(*given)) or rates[-1])
+    cycle = paced.share
+    monkeypatch.setattr(paced, "share", lambda *given: rates.append(cycle(*given)) or rates[-1])
     _, learned = fit_decoder(seen["material"], None, decoding.Decoding(seconds=20.0, batch=4), width=8, clock=clock)
     assert learned.seconds >= 20
     assert len(rates) == 20

@@ -143,7 +143,7 @@ def tune_segmenter(  # noqa: PLR0913 - what is tuned, on what, how; the rest is 
         Views(pictures, material.masks(), material.rows, material.n_classes, backbone),
         how,
         seed=seed,
-        frozen_statistics=(module.below, module.parts),
+        frozen_statistics=nn.ModuleList([module.below, module.parts]),
         clock=clock,
         checkpoint=checkpoint,
         bar=bar,
