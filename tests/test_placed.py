@@ -28,6 +28,7 @@ from headstart.story import placed
 from headstart.story.options import Options
 from headstart.story.placed_judge import evaluate
 from headstart.story.placed_publish import save
+from headstart.tasks import segmenting
 from headstart.tasks.held_maps import cut_named
 from headstart.tasks.known import PLACED
 from headstart.tasks.placed import PlacedHead, stacked
@@ -90,6 +91,27 @@ def test_a_tuned_model_stands_beside_the_frozen_one_on_the_same_images(
         assert pair.difference["difference"]["value"] == pytest.approx(gain)
         assert (gain > 0.1) == (other is not first.taught)
         assert "tuning changed it by" in "\n".join(summary(found, scenes, 1.0))
+
+
+def test_a_network_tuned_for_masks_is_saved_as_it_was_judged_with_the_frozen_one_beside_it(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quality = segmenting._Lesson.quality  # the tuned network shall win, however little it learned
+    monkeypatch.setattr(
+        segmenting._Lesson, "quality", lambda own, head, blocks=None: quality(own, head) if blocks is None else 2.0
+    )
+    table = table_of(scenes, "segment")
+    found = placed.fit(PLACED["segment"], table, replace(SMALL, tune="auto", augment="photo", epochs=1))
+    assert found.taught.tried[-1].chosen
+    assert "from its pixels on" in found.taught.tried[-1].name
+    assert [one.kind for one in found.against] == ["constant", "frozen"]
+    assert found.taught.frozen is not None
+    assert len(found.taught.losses) == len(found.taught.frozen.losses) + 1
+    save(found, tmp_path / "model", "scenes", "headstart fit scenes")
+    model = shipped.unpack(read_bundle(tmp_path / "model"))
+    score, _, _ = evaluate(model, table.take(table.splits == "test"))
+    assert score.estimates == found.score.estimates
+    assert "frozen" in json.loads((tmp_path / "model" / "metrics.json").read_text())["baselines"]
 
 
 @pytest.mark.parametrize("task", PLACED)

@@ -37,6 +37,7 @@ SHARE = 0.8  # of each side of the frame that a view has: a third less work a st
 SCALES = {"photo": (0.8, 1.6), "aerial": (0.8, 1.6), "medical": (0.8, 1.25), "document": (0.8, 1.25)}
 LIGHT = {"photo": 0.3, "aerial": 0.2, "medical": 0.1, "document": 0.15}
 LEAST_EPOCHS, MOST_EPOCHS = 4, 60
+Losses = tuple[tuple[float, float | None], ...]  # of the epochs: of training, of held-out images where known
 CLOSED, DECODER = "ridge at each place, in closed form", "a decoder on the frozen network's maps"
 
 
@@ -106,15 +107,31 @@ def learn(views: Views, rows: Ints, how: How) -> Taught:
     best = max(found, key=found.__getitem__)
     kept: PlacedHead = decoder if best == DECODER else lesson.closed(every)
     settings = [_closed_setting(closed), _decoder_setting(decoder, how)]
-    backbone = frozen = None
-    if how.tune != "none":
-        tuned, named, again = _tuned(lesson, decoder, how)
-        found[named] = lesson.quality(again, maps_by(tuned, views, lesson.rows[lesson.held]))
-        if found[named] > max(v for name, v in found.items() if name != named):
-            best, kept, backbone, frozen = named, again, tuned, Taught(kept, {})
+    frozen = _told(lesson, found, kept, settings, losses)
+    return frozen if how.tune == "none" else _tuned(lesson, frozen, found, decoder, how)
+
+
+def _told(
+    lesson: _Lesson, found: Mapping[str, float], head: PlacedHead, settings: Sequence[Setting], losses: Losses
+) -> Taught:
+    """The head that is kept: the best of those `found`, by the mean IoU of the held-out images."""
+    best = max(found, key=found.__getitem__)
     tried = tuple(Tried(name, 1 - iou, iou, name == best) for name, iou in found.items())
     said = f"highest mean IoU of {counted(len(lesson.held), 'held-out image')}"
-    return Taught(kept, {}, tried, (Setting("kept", best, said), *settings), (), losses, backbone, frozen)
+    return Taught(head, {}, tried, (Setting("kept", best, said), *settings), (), losses)
+
+
+def _tuned(lesson: _Lesson, frozen: Taught, found: Mapping[str, float], decoder: Decoded, how: How) -> Taught:
+    """The network tuned with its decoder, where the held-out images show it to be better; else what was there before,
+    with what was tried."""
+    tuned, named, setting = _tune(lesson, decoder, how)
+    iou = lesson.quality(tuned.head, maps_by(tuned.backbone, lesson.views, lesson.rows[lesson.held]))
+    settings, every = (*frozen.settings[1:], setting), {**found, named: iou}
+    if iou <= max(found.values()):
+        return _told(lesson, every, frozen.head, settings, frozen.losses)
+    losses = (*frozen.losses, *((loss, None) for loss in tuned.learned.losses))
+    taught = _told(lesson, every, tuned.head, settings, losses)
+    return replace(taught, backbone=tuned.backbone, frozen=frozen)
 
 
 def _lesson(views: Views, rows: Ints) -> _Lesson:
@@ -142,7 +159,7 @@ def _decoding(how: How, n: int, steps: int) -> Any:
     return Decoding(epochs=how.epochs or int(np.clip(round(steps * 4 / max(1, n)), LEAST_EPOCHS, MOST_EPOCHS)))
 
 
-def _decoder(lesson: _Lesson, closed: Pointwise, how: How) -> tuple[Decoded, tuple[tuple[float, float | None], ...]]:
+def _decoder(lesson: _Lesson, closed: Pointwise, how: How) -> tuple[Decoded, Losses]:
     from headstart.finetune.segmenter import fit_decoder
 
     material, decoding = _material(lesson, how, lesson.teach), _decoding(how, len(lesson.teach), STEPS)
@@ -151,8 +168,8 @@ def _decoder(lesson: _Lesson, closed: Pointwise, how: How) -> tuple[Decoded, tup
     return head, tuple((loss, None) for loss in learned.losses)
 
 
-def _tuned(lesson: _Lesson, decoder: Decoded, how: How) -> tuple[Any, str, Decoded]:
-    """(network, what it is called, head)."""
+def _tune(lesson: _Lesson, decoder: Decoded, how: How) -> tuple[Any, str, Setting]:
+    """(what was tuned, what it is called, how it learned)."""
     from headstart.finetune.segment_tuning import Pictures, tune_segmenter
 
     views, rows = lesson.views, lesson.rows[lesson.teach]
@@ -170,7 +187,9 @@ def _tuned(lesson: _Lesson, decoder: Decoded, how: How) -> tuple[Any, str, Decod
         bar=how.bar,
     )
     above = "from its pixels on" if cut == INPUT else f"above {cut}"
-    return found.backbone, f"the network tuned {above}, with its decoder", found.head
+    shown = f"views of {zoom.size[1]} x {zoom.size[0]} px at {zoom.scale[0]:g} to {zoom.scale[1]:g} times the size"
+    setting = Setting("tuning", f"{above}, {_how_long(found.head, how)}", f"{shown}, drawn anew at each step")
+    return found, f"the network tuned {above}, with its decoder", setting
 
 
 def zoom_of(kind: str, frame: Size, maps: Sequence[Layer]) -> Zoom:
@@ -189,8 +208,12 @@ def _closed_setting(head: Pointwise) -> Setting:
 
 def _decoder_setting(head: Decoded, how: How) -> Setting:
     n = sum(int(np.prod(t.shape)) for t in head.tensors().values())
-    said = f"{head.seconds:.0f} s, set by --budget" if how.budget is not None else f"{head.epochs:.3g} epochs"
-    return Setting("decoder", f"a pyramid of {n:,} numbers, {said}", "Lin et al. 2017; starts from the closed form")
+    told = f"a pyramid of {n:,} numbers, {_how_long(head, how)}"
+    return Setting("decoder", told, "Lin et al. 2017; starts from the closed form")
+
+
+def _how_long(head: Decoded, how: How) -> str:
+    return f"{head.seconds:.0f} s, set by --budget" if how.budget is not None else f"{head.epochs:.3g} epochs"
 
 
 def read(
