@@ -212,7 +212,7 @@ def test_a_view_of_the_whole_frame_gives_the_maps_of_the_store(seen: dict[str, A
     live = head.outputs(material.views[0])
     for cut in (INPUT, backbone.taps[2].name):
         with torch.inference_mode():
-            found = Whole(*parts_at(backbone, material, cut), head.module).eval()([x]).numpy()
+            found = Whole(*parts_at(backbone, material.maps, cut), head.module).eval()([x]).numpy()
         np.testing.assert_allclose(found, live, atol=1e-5 * max(1.0, np.abs(live).max()))
 
 
@@ -241,6 +241,19 @@ def test_a_cut_that_is_none_of_the_maps_is_refused(seen: dict[str, Any], head: D
     for cut in ("blocks.9", seen["backbone"].taps[-1].name):
         with pytest.raises(OptionError, match="tune above"):
             tune_segmenter(seen["backbone"], seen["material"], pictures(seen), head, cut, Decoding(epochs=1))
+
+
+def test_a_network_whose_stages_give_no_maps_is_not_tuned(seen: dict[str, Any]) -> None:
+    from headstart.finetune.segment_tuning import check_tunable
+    from headstart.trunk.backbone import open_backbone
+    from headstart.trunk.network import whole_maps
+
+    check_tunable(seen["backbone"], seen["material"].maps)
+    backbone = open_backbone("test_vit", weights="none")
+    backbone = whole_maps(backbone, [tap.name for tap in backbone.taps])
+    maps = [Layer(f"{tap.name}/map", tap.shape) for tap in backbone.taps]  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="gives no map"):
+        check_tunable(backbone, maps)
 
 
 def test_a_start_on_other_maps_and_no_images_are_refused(seen: dict[str, Any]) -> None:

@@ -283,6 +283,14 @@ def test_other_commands_say_that_they_do_not_take_such_a_model(
     assert "rank does not take --task segment" in errors
 
 
+def test_where_nothing_can_be_tuned_is_said_before_anything_is_learned(
+    scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segmenting, "_decoder", lambda *given: pytest.fail("a decoder was trained"))
+    with pytest.raises(OptionError, match="one of auto, last, all, or a place"):
+        placed.fit(PLACED["segment"], table_of(scenes, "segment"), replace(SMALL, tune="blocks.9", epochs=1))
+
+
 def test_a_stage_is_named_as_it_is_or_by_a_word() -> None:
     stages = ["a", "b", "c", "d", "e"]
     assert [cut_named(word, stages) for word in ("last", "all", "auto", "b")] == ["d", "a", "c", "b"]

@@ -28,6 +28,7 @@ from headstart.finetune.decoder import Decoder, parts_between
 from headstart.finetune.decoding import Batch, Clock, Decoding, Groups, Learned, as_batch, learn, points_at
 from headstart.finetune.design import Bar, no_bar
 from headstart.finetune.segmenter import Material, decoder_groups, head_of
+from headstart.heads.maps import Layer
 from headstart.heads.material import Ints
 from headstart.heads.pointwise import Rng
 from headstart.trunk.cut import find_cuts
@@ -133,7 +134,7 @@ def tune_segmenter(  # noqa: PLR0913 - what is tuned, on what, how; the rest is 
     be taken apart at its stages, BackboneError where it cannot be followed.
     """
     network = copy.deepcopy(backbone.module).requires_grad_(False)
-    below, parts = parts_at(_at_size(backbone.around(network), pictures.zoom.size), material, cut)
+    below, parts = parts_at(_at_size(backbone.around(network), pictures.zoom.size), material.maps, cut)
     decoder = copy.deepcopy(head.module).requires_grad_(True)
     module = Whole(below, parts, decoder)
     groups = decoder_groups(decoder, how, LEARNED_BEFORE if head.epochs else 1.0) + _trunk_groups(parts)
@@ -152,9 +153,24 @@ def tune_segmenter(  # noqa: PLR0913 - what is tuned, on what, how; the rest is 
     return Segmenter(tuned, head_of(kept.decoder, material, head.width, learned), cut, learned)
 
 
-def parts_at(backbone: Backbone, material: Material, cut: str) -> tuple[list[nn.Module], list[nn.Module]]:
+def check_tunable(backbone: Backbone, maps: Sequence[Layer]) -> None:
+    """Raises OptionError where a stage's output is no map, as that of a transformer is none."""
+    height, width = backbone.preprocess.size
+    x = torch.zeros(1, 3, height, width)
+    with torch.inference_mode():
+        for part, layer in zip(parts_at(backbone, maps, INPUT)[1], maps, strict=True):
+            x = part(x)
+            if tuple(x.shape[1:]) != layer.shape:
+                stage = layer.block.removesuffix("/map")
+                raise OptionError(
+                    f"--tune is not possible with {backbone.name}, whose {stage} gives no map: leave it out, or take a "
+                    "convolutional network"
+                )
+
+
+def parts_at(backbone: Backbone, maps: Sequence[Layer], cut: str) -> tuple[list[nn.Module], list[nn.Module]]:
     """(parts below the cut, parts above), each from one map to the next, the first from the pixels."""
-    places = [INPUT, *(layer.block.removesuffix("/map") for layer in material.maps)]
+    places = [INPUT, *(layer.block.removesuffix("/map") for layer in maps)]
     if cut not in places[:-1]:
         raise OptionError(f"tune above {cut!r} is not possible: one of {', '.join(places[:-1])}")
     names = {tap.name: tap.module for tap in backbone.taps}

@@ -95,6 +95,7 @@ class _Lesson:
 def learn(views: Views, rows: Ints, how: How) -> Taught:
     """The best head for the images of these rows."""
     lesson = _lesson(views, rows)
+    cut = None if how.tune == "none" else _cut(lesson, how)
     every = np.arange(len(rows))
     if not len(lesson.held):
         head = lesson.closed(every)
@@ -108,7 +109,7 @@ def learn(views: Views, rows: Ints, how: How) -> Taught:
     kept: PlacedHead = decoder if best == DECODER else lesson.closed(every)
     settings = [_closed_setting(closed), _decoder_setting(decoder, how)]
     frozen = _told(lesson, found, kept, settings, losses)
-    return frozen if how.tune == "none" else _tuned(lesson, frozen, found, decoder, how)
+    return frozen if cut is None else _tuned(lesson, frozen, found, decoder, cut, how)
 
 
 def _told(
@@ -121,10 +122,10 @@ def _told(
     return Taught(head, {}, tried, (Setting("kept", best, said), *settings), (), losses)
 
 
-def _tuned(lesson: _Lesson, frozen: Taught, found: Mapping[str, float], decoder: Decoded, how: How) -> Taught:
+def _tuned(lesson: _Lesson, frozen: Taught, found: Mapping[str, float], decoder: Decoded, cut: str, how: How) -> Taught:
     """The network tuned with its decoder, where the held-out images show it to be better; else what was there before,
     with what was tried."""
-    tuned, named, setting = _tune(lesson, decoder, how)
+    tuned, named, setting = _tune(lesson, decoder, cut, how)
     iou = lesson.quality(tuned.head, maps_by(tuned.backbone, lesson.views, lesson.rows[lesson.held]))
     settings, every = (*frozen.settings[1:], setting), {**found, named: iou}
     if iou <= max(found.values()):
@@ -168,12 +169,20 @@ def _decoder(lesson: _Lesson, closed: Pointwise, how: How) -> tuple[Decoded, Los
     return head, tuple((loss, None) for loss in learned.losses)
 
 
-def _tune(lesson: _Lesson, decoder: Decoded, how: How) -> tuple[Any, str, Setting]:
+def _cut(lesson: _Lesson, how: How) -> str:
+    """Above which place the network is to learn, known to be possible before anything has learned."""
+    from headstart.finetune.segment_tuning import check_tunable
+
+    cut = cut_named(how.tune, [INPUT, *(layer.block.removesuffix("/map") for layer in lesson.maps)], share=1.0)
+    check_tunable(lesson.views.backbone, lesson.maps)
+    return cut
+
+
+def _tune(lesson: _Lesson, decoder: Decoded, cut: str, how: How) -> tuple[Any, str, Setting]:
     """(what was tuned, what it is called, how it learned)."""
     from headstart.finetune.segment_tuning import Pictures, tune_segmenter
 
     views, rows = lesson.views, lesson.rows[lesson.teach]
-    cut = cut_named(how.tune, [INPUT, *(layer.block.removesuffix("/map") for layer in lesson.maps)], share=1.0)
     zoom = zoom_of(how.augment, views.frame, lesson.maps)
     found = tune_segmenter(
         views.backbone,
