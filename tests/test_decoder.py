@@ -93,6 +93,8 @@ def test_a_training_that_was_killed_goes_on_and_ends_the_same(
     seen: dict[str, Any], head: Decoded, tmp_path: Path, steps: int
 ) -> None:
     from headstart.finetune.checkpoint import Checkpoint
+    from headstart.finetune.decoding import Decoding
+    from headstart.finetune.segmenter import fit_decoder
 
     class KilledError(Exception):
         pass
@@ -111,7 +113,11 @@ def test_a_training_that_was_killed_goes_on_and_ends_the_same(
         fitted(seen, checkpoint=Checkpoint(tmp_path, {}, every=0), bar=bar)
     done = fitted(seen, checkpoint=Checkpoint(tmp_path, {}, every=0))
     assert all(np.array_equal(head.state[name], done.state[name]) for name in head.state)
-    assert fitted(seen, checkpoint=Checkpoint(tmp_path, {}, every=0)).epochs == head.epochs  # and is not done again
+    kept, how = Checkpoint(tmp_path, {}, every=0), Decoding(epochs=2, batch=4)
+    _, again = fit_decoder(seen["material"], seen["closed"], how, width=8, checkpoint=kept)  # is not done again
+    _, whole = fit_decoder(seen["material"], seen["closed"], how, width=8)
+    assert again.epochs == whole.epochs == 2
+    assert again.losses == whole.losses
 
 
 def test_a_budget_ends_with_a_finished_schedule(seen: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
