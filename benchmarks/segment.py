@@ -1,6 +1,6 @@
 """What each pixel shows, on camvid: closed form, decoder, tuned and from scratch, on the same 70 pictures.
 
-    python benchmarks/segment.py [--cache FOLDER] [--keep FOLDER] [--cpu] [--seconds 180] [--tune-seconds 900]
+    python benchmarks/segment.py [--cache FOLDER] [--keep FOLDER] [--cpu] [--seconds 180] [--tune-seconds 400]
 
 The 130 training pictures (480 x 360) teach, the 35 of `val` choose between what was learned, the 70 of `test` judge.
 The pictures are read at 480 x 640 px; 11 classes, void left out. `--keep`: where trained networks lie, so that a run
@@ -216,7 +216,7 @@ def arguments() -> Any:
     parser.add_argument("--cpu", action="store_true", help="seconds are CPU seconds / 2")
     parser.add_argument("--wall", type=float, default=0.0, help="s that a training takes at most with --cpu")
     parser.add_argument("--seconds", type=float, default=180.0, help="of the decoder, and of the network from scratch")
-    parser.add_argument("--tune-seconds", type=float, default=900.0)
+    parser.add_argument("--tune-seconds", type=float, default=400.0)
     parser.add_argument("--frame", type=int, nargs=2, default=(480, 640), help="px, height and width")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="train these; and judge them")
     return parser.parse_args()

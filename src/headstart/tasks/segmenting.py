@@ -30,8 +30,9 @@ from headstart.trunk.layers import INPUT
 KINDS = ("pointwise", "decoder")
 HELD_OUT = 0.15  # of the images that teach: they choose the head
 LEAST_HELD = 4  # images: fewer choose nothing, and the closed form is taken
-STEPS = 850  # of a decoder, of 4 images each, where neither --budget nor --epochs says how long: camvid, 170 CPU s
-TUNE_STEPS = 1800  # of the network with its decoder
+# of a decoder, and of the network tuned with it, of 4 images each, where neither --budget nor --epochs says how long:
+# camvid, 170 CPU s, and 780 more at 0.23 a view
+STEPS = 850
 SHARE = 0.8  # of each side of the frame that a view has: a third less work a step
 # --augment -> least and largest scale of things in a view; most change of its light
 SCALES = {"photo": (0.8, 1.6), "aerial": (0.8, 1.6), "medical": (0.8, 1.25), "document": (0.8, 1.25)}
@@ -152,18 +153,18 @@ def _material(lesson: _Lesson, how: How, at: Ints) -> Any:
     return Material(tuple(views), lesson.maps, lambda k: lesson.mask(int(at[k])), np.arange(len(rows)), n)
 
 
-def _decoding(how: How, n: int, steps: int) -> Any:
+def _decoding(how: How, n: int) -> Any:
     from headstart.finetune.decoding import Decoding
 
     if how.budget is not None:
         return Decoding(seconds=how.budget)
-    return Decoding(epochs=how.epochs or int(np.clip(round(steps * 4 / max(1, n)), LEAST_EPOCHS, MOST_EPOCHS)))
+    return Decoding(epochs=how.epochs or int(np.clip(round(STEPS * 4 / max(1, n)), LEAST_EPOCHS, MOST_EPOCHS)))
 
 
 def _decoder(lesson: _Lesson, closed: Pointwise, how: How) -> tuple[Decoded, Losses]:
     from headstart.finetune.segmenter import fit_decoder
 
-    material, decoding = _material(lesson, how, lesson.teach), _decoding(how, len(lesson.teach), STEPS)
+    material, decoding = _material(lesson, how, lesson.teach), _decoding(how, len(lesson.teach))
     kept = lesson.checkpoint(how, "decoder")
     head, learned = fit_decoder(material, closed, decoding, seed=lesson.views.seed, checkpoint=kept, bar=how.bar)
     return head, tuple((loss, None) for loss in learned.losses)
@@ -190,7 +191,7 @@ def _tune(lesson: _Lesson, decoder: Decoded, cut: str, how: How) -> tuple[Any, s
         Pictures(lambda some: views.pixels(rows[some]), zoom, how.flips),
         decoder,
         cut,
-        _decoding(how, len(rows), TUNE_STEPS),
+        _decoding(how, len(rows)),
         seed=views.seed,
         checkpoint=lesson.checkpoint(how, f"above {cut}"),
         bar=how.bar,
