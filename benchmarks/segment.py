@@ -1,6 +1,6 @@
 """What each pixel shows, on camvid: closed form, decoder, tuned and from scratch, on the same 70 pictures.
 
-    python benchmarks/segment.py [--cache FOLDER] [--keep FOLDER] [--cpu] [--seconds 180] [--tune-seconds 450]
+    python benchmarks/segment.py [--cache FOLDER] [--keep FOLDER] [--cpu] [--seconds 180] [--tune-seconds 400]
 
 The 130 training pictures (480 x 360) teach, the 35 of `val` choose between what was learned, the 70 of `test` judge.
 The pictures are read at 480 x 640 px; 11 classes, void left out. `--keep`: where trained networks lie, so that a run
@@ -27,16 +27,18 @@ from safetensors.numpy import load_file, save_file
 
 from headstart.data.placing import VOID
 from headstart.data.table import table_of
+from headstart.finetune.checkpoint import Checkpoint
 from headstart.finetune.decoded import Decoded, read_decoded
 from headstart.finetune.decoder import Above, Decoder, parts_between
 from headstart.finetune.decoding import Decoding, Teaching, learn, masks_at
-from headstart.finetune.segmenter import FINE, Material, fit_decoder, started_decoder, tune_segmenter
+from headstart.finetune.segment_tuning import Pictures, tune_segmenter
+from headstart.finetune.segmenter import FINE, Material, fit_decoder, started_decoder
 from headstart.heads.maps import Layer
 from headstart.heads.pointwise import Pointwise, enlarged, fit_pointwise, read_pointwise
 from headstart.judge.marks import Marks, Score
 from headstart.judge.segments import MIOU, segment_marks, segment_score
 from headstart.judge.summaries import paired
-from headstart.tasks.segmenting import read
+from headstart.tasks.segmenting import read, zoom_of
 from headstart.trunk.backbone import open_backbone
 from headstart.trunk.cut import find_cuts
 from headstart.trunk.engine import compile_trunk
@@ -49,7 +51,6 @@ from headstart.trunk.weights import fingerprint
 NAMES = "sky building pole road pavement tree sign fence car pedestrian bicyclist".split()  # noqa: SIM905
 NOT_KNOWN = 11  # in its masks
 STAGES = tuple(f"blocks.{k}" for k in range(1, 7))
-CUT = "blocks.2"  # tuned above
 WIDTH = 64
 CEILINGS = (("closed", 60.0), ("decoder", 360.0))  # CPU s
 PARTS = ("closed", "decoder", "tuned", "scratch")
@@ -146,7 +147,10 @@ def decoder(options: Any, material: Material, closed: Pointwise) -> Any:
 
 def tuned(options: Any, backbone: Backbone, material: Material, start: Decoded) -> Any:
     clock, spent = timed(options, options.tune_seconds)
-    found = tune_segmenter(backbone, material, start, CUT, Decoding(seconds=options.tune_seconds), clock=clock)
+    pixels, zoom = np.stack(pixels_of(options, "train")), zoom_of("photo", options.frame, material.maps)
+    pictures, how = Pictures(pixels.__getitem__, zoom, ((True, False),)), Decoding(seconds=options.tune_seconds)
+    checkpoint = Checkpoint(options.keep, {"tuned": options.tune_seconds}) if options.keep else None
+    found = tune_segmenter(backbone, material, pictures, start, INPUT, how, clock=clock, checkpoint=checkpoint)
     trunk = {f"trunk.{name}": value for name, value in found.backbone.network.tensors().items()}
     return trunk | found.head.tensors(), found.head.described(), Spent(*spent(), found.learned.epochs)
 
@@ -212,7 +216,7 @@ def arguments() -> Any:
     parser.add_argument("--cpu", action="store_true", help="seconds are CPU seconds / 2")
     parser.add_argument("--wall", type=float, default=0.0, help="s that a training takes at most with --cpu")
     parser.add_argument("--seconds", type=float, default=180.0, help="of the decoder, and of the network from scratch")
-    parser.add_argument("--tune-seconds", type=float, default=450.0)
+    parser.add_argument("--tune-seconds", type=float, default=400.0)
     parser.add_argument("--frame", type=int, nargs=2, default=(480, 640), help="px, height and width")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="train these; and judge them")
     return parser.parse_args()

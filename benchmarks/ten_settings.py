@@ -122,9 +122,10 @@ def right(found: dict[str, Any]) -> NDArray[np.bool_]:
 
 
 def publish(options: Any, values: dict[str, Any]) -> None:
-    rows, gains = [], {arm: [] for arm in ARMS}
+    rows, gains = list[list[str]](), {arm: list[Any]() for arm in ARMS}
     for name, arms in values.items():
-        base, cells = arms["default"], [name, str(len(base["hits"])), str(len(base["hits"][0]))]
+        base = arms["default"]
+        cells = [name, str(len(base["hits"])), str(len(base["hits"][0]))]
         for arm, found in arms.items():
             by_draw = [np.mean([c == "1" for c in hits]) for hits in found["hits"]]
             cells += [f"{np.mean(by_draw):.2%}", f"{np.median(found['seconds']):.0f}"]

@@ -71,6 +71,7 @@ WITH_TORCH = {
     "finetune/pace.py",
     "finetune/paced.py",
     "finetune/pilot.py",
+    "finetune/segment_tuning.py",
     "finetune/segmenter.py",
     "finetune/training.py",
     "finetune/tunable.py",

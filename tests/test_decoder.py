@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 from headstart.data.placing import VOID
+from headstart.data.zoomed import Zoom
 from headstart.errors import DataError, OptionError
 from headstart.finetune.decoded import Decoded, read_decoded
 from headstart.heads.maps import Layer
 from headstart.heads.pointwise import Pointwise, fit_pointwise
+from headstart.trunk.layers import INPUT
 
 N, SIZE = 8, (64, 96)
 
@@ -91,6 +93,8 @@ def test_a_training_that_was_killed_goes_on_and_ends_the_same(
     seen: dict[str, Any], head: Decoded, tmp_path: Path, steps: int
 ) -> None:
     from headstart.finetune.checkpoint import Checkpoint
+    from headstart.finetune.decoding import Decoding
+    from headstart.finetune.segmenter import fit_decoder
 
     class KilledError(Exception):
         pass
@@ -109,11 +113,15 @@ def test_a_training_that_was_killed_goes_on_and_ends_the_same(
         fitted(seen, checkpoint=Checkpoint(tmp_path, {}, every=0), bar=bar)
     done = fitted(seen, checkpoint=Checkpoint(tmp_path, {}, every=0))
     assert all(np.array_equal(head.state[name], done.state[name]) for name in head.state)
-    assert fitted(seen, checkpoint=Checkpoint(tmp_path, {}, every=0)).epochs == head.epochs  # and is not done again
+    kept, how = Checkpoint(tmp_path, {}, every=0), Decoding(epochs=2, batch=4)
+    _, again = fit_decoder(seen["material"], seen["closed"], how, width=8, checkpoint=kept)  # is not done again
+    _, whole = fit_decoder(seen["material"], seen["closed"], how, width=8)
+    assert again.epochs == whole.epochs == 2
+    assert again.losses == whole.losses
 
 
 def test_a_budget_ends_with_a_finished_schedule(seen: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    from headstart.finetune import decoding
+    from headstart.finetune import decoding, paced
     from headstart.finetune.segmenter import fit_decoder
 
     now, rates = [0.0], list[float]()
@@ -122,8 +130,8 @@ def test_a_budget_ends_with_a_finished_schedule(seen: dict[str, Any], monkeypatc
         now[0] += 1.0
         return now[0]
 
-    cycle = decoding.one_cycle_at
-    monkeypatch.setattr(decoding, "one_cycle_at", lambda *given: rates.append(cycle(*given)) or rates[-1])
+    cycle = paced.share
+    monkeypatch.setattr(paced, "share", lambda *given: rates.append(cycle(*given)) or rates[-1])
     _, learned = fit_decoder(seen["material"], None, decoding.Decoding(seconds=20.0, batch=4), width=8, clock=clock)
     assert learned.seconds >= 20
     assert len(rates) == 20
@@ -157,11 +165,12 @@ def test_stored_maps_below_any_cut_give_what_the_picture_gives(seen: dict[str, A
 
 def test_tuning_moves_what_lies_above_the_cut_alone(seen: dict[str, Any], head: Decoded) -> None:
     from headstart.finetune.decoding import Decoding
-    from headstart.finetune.segmenter import tune_segmenter
+    from headstart.finetune.segment_tuning import tune_segmenter
 
     backbone, material = seen["backbone"], seen["material"]
     before = {name: np.array(value) for name, value in backbone.network.tensors().items()}
-    found = tune_segmenter(backbone, material, head, backbone.taps[1].name, Decoding(epochs=2, batch=4))
+    how = Decoding(epochs=2, batch=4)
+    found = tune_segmenter(backbone, material, pictures(seen), head, backbone.taps[1].name, how)
     after = found.backbone.network.tensors()
     moved = {name.rpartition(".")[0] for name in before if not np.array_equal(before[name], after[name])}
     assert moved
@@ -172,13 +181,85 @@ def test_tuning_moves_what_lies_above_the_cut_alone(seen: dict[str, Any], head: 
     assert not np.array_equal(found.head.state["out.weight"], head.state["out.weight"])
 
 
+def pictures(seen: dict[str, Any], size: tuple[int, int] = (32, 64)) -> Any:
+    from headstart.finetune.segment_tuning import Pictures
+
+    return Pictures(seen["pixels"].__getitem__, Zoom(size, (0.8, 1.6), 0.3), ((True, False),))
+
+
+def test_from_the_pixels_on_everything_learns_and_the_same_seed_gives_the_same_bits(
+    seen: dict[str, Any], head: Decoded
+) -> None:
+    from headstart.finetune.decoding import Decoding
+    from headstart.finetune.segment_tuning import tune_segmenter
+
+    def tuned(seed: int) -> Any:
+        how = Decoding(epochs=1, batch=4)
+        return tune_segmenter(seen["backbone"], seen["material"], pictures(seen), head, INPUT, how, seed=seed)
+
+    first, again, other = tuned(0), tuned(0), tuned(1)
+    before, after = (dict(one.network.tensors()) for one in (seen["backbone"], first.backbone))
+    moved = {name.rpartition(".")[0] for name in before if not np.array_equal(before[name], after[name])}
+    read = [tap.name for tap in seen["backbone"].taps]
+    assert {"conv_stem", *read} == {next((b for b in read if name.startswith(f"{b}.")), "conv_stem") for name in moved}
+    assert first.backbone.weights_hash == again.backbone.weights_hash != other.backbone.weights_hash
+
+
+def test_a_view_of_the_whole_frame_gives_the_maps_of_the_store(seen: dict[str, Any], head: Decoded) -> None:
+    """Where views change nothing, what learns reads what the head reads when it answers."""
+    import torch
+
+    from headstart.finetune.segment_tuning import Pictures, Views, Whole, parts_at
+
+    material, backbone = seen["material"], seen["backbone"]
+    plain = Pictures(seen["pixels"].__getitem__, Zoom(SIZE))
+    views = Views(plain, material.masks(), material.rows, 2, backbone)
+    (x,), *_ = views.batch(material.rows, np.zeros(N, int), np.random.default_rng(0))
+    live = head.outputs(material.views[0])
+    for cut in (INPUT, backbone.taps[2].name):
+        with torch.inference_mode():
+            found = Whole(*parts_at(backbone, material.maps, cut), head.module).eval()([x]).numpy()
+        np.testing.assert_allclose(found, live, atol=1e-5 * max(1.0, np.abs(live).max()))
+
+
+def test_points_of_a_flipped_view_lie_where_its_picture_shows_them(seen: dict[str, Any]) -> None:
+    from headstart.finetune.segment_tuning import Pictures, Views
+
+    cells = np.kron(np.random.default_rng(1).integers(0, 2, (2, 4, 6)), np.ones((16, 16), int)).astype(np.uint8)
+    coloured = np.stack([cells * 200] * 3, axis=-1)
+    turned = Pictures(coloured.__getitem__, Zoom((32, 48), (0.5, 3.0)), ((True, False), (True, True)))
+    views = Views(turned, cells, np.arange(2), 2, seen["backbone"])
+    assert views.n_views == 3
+    for view in range(3):
+        (x,), at, classes, _ = views.batch(np.arange(2), np.full(2, view), np.random.default_rng(view))
+        assert tuple(x.shape) == (2, 3, 32, 48)
+        for k in range(2):
+            row, column = (((at[k, :, axis].numpy() + 1) / 2 * n).astype(int) for axis, n in ((1, 32), (0, 48)))
+            shown = (x[k, 0] > x[k, 0].mean()).numpy()[row, column]
+            inside = np.abs(x[k, 0].numpy() - x[k, 0].numpy().mean())[row, column] > 0.3  # not on an edge
+            assert (shown == (classes[k].numpy() == 1))[inside].mean() > 0.95
+
+
 def test_a_cut_that_is_none_of_the_maps_is_refused(seen: dict[str, Any], head: Decoded) -> None:
     from headstart.finetune.decoding import Decoding
-    from headstart.finetune.segmenter import tune_segmenter
+    from headstart.finetune.segment_tuning import tune_segmenter
 
     for cut in ("blocks.9", seen["backbone"].taps[-1].name):
         with pytest.raises(OptionError, match="tune above"):
-            tune_segmenter(seen["backbone"], seen["material"], head, cut, Decoding(epochs=1))
+            tune_segmenter(seen["backbone"], seen["material"], pictures(seen), head, cut, Decoding(epochs=1))
+
+
+def test_a_network_whose_stages_give_no_maps_is_not_tuned(seen: dict[str, Any]) -> None:
+    from headstart.finetune.segment_tuning import check_tunable
+    from headstart.trunk.backbone import open_backbone
+    from headstart.trunk.network import whole_maps
+
+    check_tunable(seen["backbone"], seen["material"].maps)
+    backbone = open_backbone("test_vit", weights="none")
+    backbone = whole_maps(backbone, [tap.name for tap in backbone.taps])
+    maps = [Layer(f"{tap.name}/map", tap.shape) for tap in backbone.taps]  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="gives no map"):
+        check_tunable(backbone, maps)
 
 
 def test_a_start_on_other_maps_and_no_images_are_refused(seen: dict[str, Any]) -> None:

@@ -7,14 +7,16 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from conftest import TINY
+from headstart.cli.placing import summary
 from headstart.data.placing import numbers_in
 from headstart.data.table import Table, list_images, read_table
 from headstart.errors import HeadstartError, OptionError
@@ -22,6 +24,8 @@ from headstart.export.agreement import Ran
 from headstart.export.formats import format_of
 from headstart.export.forms import FORMS, boxes_that_differ
 from headstart.files.bundle import read_bundle
+from headstart.heads.maps import Layer
+from headstart.heads.material import Blocks
 from headstart.ship import placed as shipped
 from headstart.ship.placed import Placed, Said
 from headstart.story import placed
@@ -29,9 +33,10 @@ from headstart.story.export_placed import Expected, recorded
 from headstart.story.options import Options
 from headstart.story.placed_judge import evaluate
 from headstart.story.placed_publish import save
+from headstart.tasks import segmenting
 from headstart.tasks.held_maps import cut_named, unjudged
 from headstart.tasks.known import PLACED
-from headstart.tasks.placed import stacked
+from headstart.tasks.placed import PlacedHead, stacked
 from scenes import EPOCHS, SIZE, SMALL, Fit, table_of
 
 
@@ -56,6 +61,62 @@ def test_a_saved_model_is_judged_as_the_fit_was(fitted: Fit, scenes: Path, task:
     score, _, unread = evaluate(model, table.take(table.splits == "test"))
     assert not unread
     assert score.estimates == found.score.estimates
+
+
+@dataclass(frozen=True)
+class Opposite:
+    """Says the opposite of another head."""
+
+    head: PlacedHead
+
+    @property
+    def maps(self) -> tuple[Layer, ...]:
+        return self.head.maps
+
+    def outputs(self, blocks: Blocks) -> np.ndarray:
+        return -self.head.outputs(blocks)
+
+
+@pytest.mark.parametrize("folds", [False, True])
+@pytest.mark.parametrize("task", PLACED)
+def test_a_tuned_model_stands_beside_the_frozen_one_on_the_same_images(
+    fitted: Fit, scenes: Path, monkeypatch: pytest.MonkeyPatch, task: str, folds: bool
+) -> None:
+    """The same answers differ by nothing; worse ones by what they are worse."""
+    first, _ = fitted(task)
+    worse = replace(first.taught, head=cast(Any, Opposite(first.taught.head)))
+    for other in (first.taught, worse):
+        taught = replace(first.taught, frozen=other)
+        plan = replace(first.plan, judge=None, train=first.rows) if folds else first.plan
+        monkeypatch.setattr(placed, "make_plan", lambda *given, plan=plan, **more: plan)
+        again = replace(PLACED[task], learn=lambda *given, taught=taught: taught)
+        found = placed.fit(again, table_of(scenes, task), SMALL)
+        pair = next(one for one in found.against if one.kind == "frozen")
+        gain = found.score.value(PLACED[task].headline.name) - pair.score.value(PLACED[task].headline.name)
+        assert pair.difference["difference"]["value"] == pytest.approx(gain)
+        assert (gain > 0.1) == (other is not first.taught)
+        assert "tuning changed it by" in "\n".join(summary(found, scenes, 1.0))
+
+
+def test_a_network_tuned_for_masks_is_saved_as_it_was_judged_with_the_frozen_one_beside_it(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quality = segmenting._Lesson.quality  # the tuned network shall win, however little it learned
+    monkeypatch.setattr(
+        segmenting._Lesson, "quality", lambda own, head, blocks=None: quality(own, head) if blocks is None else 2.0
+    )
+    table = table_of(scenes, "segment")
+    found = placed.fit(PLACED["segment"], table, replace(SMALL, tune="auto", augment="photo", epochs=1))
+    assert found.taught.tried[-1].chosen
+    assert "from its pixels on" in found.taught.tried[-1].name
+    assert [one.kind for one in found.against] == ["constant", "frozen"]
+    assert found.taught.frozen is not None
+    assert len(found.taught.losses) == len(found.taught.frozen.losses) + 1
+    save(found, tmp_path / "model", "scenes", "headstart fit scenes")
+    model = shipped.unpack(read_bundle(tmp_path / "model"))
+    score, _, _ = evaluate(model, table.take(table.splits == "test"))
+    assert score.estimates == found.score.estimates
+    assert "frozen" in json.loads((tmp_path / "model" / "metrics.json").read_text())["baselines"]
 
 
 @pytest.mark.parametrize("task", PLACED)
@@ -225,6 +286,14 @@ def test_other_commands_say_that_they_do_not_take_such_a_model(
     assert "rank does not take --task segment" in errors
 
 
+def test_where_nothing_can_be_tuned_is_said_before_anything_is_learned(
+    scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segmenting, "_decoder", lambda *given: pytest.fail("a decoder was trained"))
+    with pytest.raises(OptionError, match="one of auto, last, all, or a place"):
+        placed.fit(PLACED["segment"], table_of(scenes, "segment"), replace(SMALL, tune="blocks.9", epochs=1))
+
+
 def test_a_stage_is_named_as_it_is_or_by_a_word() -> None:
     stages = ["a", "b", "c", "d", "e"]
     assert [cut_named(word, stages) for word in ("last", "all", "auto", "b")] == ["d", "a", "c", "b"]
@@ -233,13 +302,9 @@ def test_a_stage_is_named_as_it_is_or_by_a_word() -> None:
 
 
 def test_a_tuning_that_nothing_can_judge_is_said_or_refused() -> None:
-    stages = ["a", "b", "c"]
-    assert unjudged("none", stages, 0) == ()
-    assert unjudged("b", stages, 5) == ()
-    assert "--tune b did nothing: too few images" in unjudged("b", stages, 0)[0]
-    for held in (0, 5):  # before anything is learned
-        with pytest.raises(OptionError, match="--tune 3 is not allowed"):
-            unjudged("3", stages, held)
+    assert unjudged("none", 0) == ()
+    assert unjudged("b", 5) == ()
+    assert "--tune b did nothing: too few images" in unjudged("b", 0)[0]
 
 
 @pytest.mark.parametrize("task", PLACED)
@@ -250,6 +315,8 @@ def test_a_fit_of_few_images_says_that_it_was_not_tuned(fitted: Fit, task: str) 
     taught = found.task.learn(tied, found.plan.train[:6], replace(how, tune="last", epochs=1))
     assert "--tune last did nothing" in " ".join(taught.remarks)
     assert taught.backbone is None
+    with pytest.raises(OptionError, match="--tune 3 is not allowed"):  # before anything is learned
+        found.task.learn(tied, found.plan.train[:6], replace(how, tune="3", epochs=1))
 
 
 def test_marks_of_different_lengths_are_filled_up() -> None:

@@ -69,6 +69,7 @@ def summary(fitted: Fitted, folder: Path, seconds: float) -> list[str]:
     for one in fitted.against:
         called = task.constant_name if one.kind == "constant" else one.kind
         lines.append(entry(called, f"{_told(name, one.score[name])}  n = {one.score.n:,}"))
+        lines += [entry("", _gained(one.difference["difference"]))] if one.kind == "frozen" else []
     aside = len(fitted.seen.features.set_aside)
     if aside:
         lines.append(entry("set aside", f"{counted(aside, 'unreadable file')} (set_aside.csv)"))
@@ -88,6 +89,15 @@ def _told(name: str, found: Interval) -> str:
     if name in NUMBERS:
         return f"{found['value']:6.3g}  [{found['low']:.3g}, {found['high']:.3g}]"
     return f"{found['value']:6.1%}  [{found['low']:.1%}, {found['high']:.1%}]"
+
+
+def _gained(difference: Interval) -> str:
+    """What tuning changed on the same images, in points of the headline, which is a share."""
+    gain, low, high = (difference[end] for end in ("value", "low", "high"))
+    if gain is None or low is None or high is None:
+        return "what tuning gained is not determined by these images"
+    shown = "" if low > 0 else ": a loss" if high < 0 else ": no gain is shown"
+    return f"tuning changed it by {100 * gain:+.1f} points  [{100 * low:+.1f}, {100 * high:+.1f}]{shown}"
 
 
 def inspect(given: argparse.Namespace, table: Table, options: Options) -> dict[str, int]:

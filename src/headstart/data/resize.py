@@ -12,6 +12,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 FILTERS = {
@@ -56,6 +58,11 @@ def _read(low: float, high: float, size: int, length: int, support: float) -> tu
     """The first px, and the one after the last, that a pass from low..high to `size` reads, and one either side."""
     reach = support * max(1.0, (high - low) / size) + 1
     return max(0, math.floor(low - reach)), min(length, math.ceil(high + reach))
+
+
+def part_of(pixels: NDArray[np.uint8], size: tuple[int, int], box: Box) -> NDArray[np.uint8]:
+    """The same of an array (height, width, 3), bilinear."""
+    return np.asarray(resized(Image.fromarray(pixels), size, Image.Resampling.BILINEAR, box))
 
 
 def thumbnail(picture: Image.Image, side: int) -> Image.Image:

@@ -4,32 +4,30 @@ A step reads some images' maps, of the picture as it is or mirrored (each a pass
 is not the mirrored picture's), and asks the logits at some pixels, read bilinearly, at the mask's own fineness: thin
 things are thinner than a cell. The pixels are drawn as the closed form draws them, of each class about the root of how
 many there are, so that cross-entropy weighs classes by their frequency to the power -1/2; a soft Jaccard index (Rahman
-and Wang 2016), in which each pixel counts for those it stands for, is added. The rate follows one cycle of the time, or
-of the steps, that the training has, so that it ends with a finished schedule.
+and Wang 2016), in which each pixel counts for those it stands for, is added. The schedule is that of `paced.py`.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812, its usual name
-from torch.optim.swa_utils import AveragedModel
 
 from headstart.data.placing import VOID
 from headstart.errors import DataError
 from headstart.finetune.arithmetic import BF16, CHANNELS_LAST, memory_kept, numbers, prepare
-from headstart.finetune.checkpoint import Checkpoint, State, named, under
+from headstart.finetune.checkpoint import Checkpoint
 from headstart.finetune.design import Arithmetic, Bar, no_bar
+from headstart.finetune.paced import Clock, Pace, Paced
 from headstart.heads.maps import Layer
 from headstart.heads.material import Blocks, Ints
 from headstart.heads.pointwise import MaskOf, Rng
@@ -37,9 +35,9 @@ from headstart.heads.pointwise import MaskOf, Rng
 POINTS = 4096  # pixels of an image and step: 6 % of the time of a step
 JACCARD = 1.0  # weight of the soft Jaccard index beside cross-entropy: both are about 1 at the start
 Batch = tuple[list[torch.Tensor], torch.Tensor, torch.Tensor, torch.Tensor]  # maps, places, classes, worth
+Points = tuple[npt.NDArray[np.float32], Ints, npt.NDArray[np.float32]]  # places, classes, worth of one image
 Groups = list[tuple[float, list[nn.Parameter]]]  # share of the peak rate, parameters
 Fetch = Callable[[Ints, Ints, Rng], list[torch.Tensor]]  # rows, views -> maps, each (image, channel, height, width)
-Clock = Callable[[], float]
 
 
 @dataclass(frozen=True)
@@ -56,6 +54,19 @@ class Decoding:
     average: float = 0.99  # decay of the moving average of the weights, a step, once there were many
     linear: float = 0.1  # share of the rate for the part that starts from the closed form
     bf16: bool = True  # where the processor has it
+
+    def pace(self, clock: Clock) -> Pace:
+        return Pace(
+            epochs=self.epochs or 1,
+            seconds=self.seconds,
+            clock=clock,
+            batch=self.batch,
+            rate=self.rate,
+            warm_up=self.warm_up,
+            weight_decay=self.weight_decay,
+            average=self.average,
+            clip=math.inf,
+        )
 
     @property
     def arithmetic(self) -> Arithmetic:
@@ -128,9 +139,21 @@ def loss_of(logits: torch.Tensor, at: torch.Tensor, classes: torch.Tensor, worth
     return F.nll_loss(logs, y) + JACCARD * (1 - both[there] / whole[there]).mean()
 
 
+class Lesson(Protocol):
+    """What `learn` learns from: rows that teach, each in one of `n_views` views; `batch(rows, views, rng)`."""
+
+    @property
+    def rows(self) -> Ints: ...
+
+    @property
+    def n_views(self) -> int: ...
+
+    def batch(self, rows: Ints, views: Ints, rng: Rng) -> Batch: ...
+
+
 @dataclass(eq=False)
 class Teaching:
-    """What a module learns from: `fetch`: maps of rows and views; `masks` (row, height, width); `rows` that teach;
+    """Stored maps and masks: `fetch`: maps of rows and views; `masks` (row, height, width); `rows` that teach;
     `n_views`: 2 where mirrored maps are at hand. Raises DataError where there is nothing to learn from."""
 
     fetch: Fetch
@@ -147,22 +170,33 @@ class Teaching:
         """Of these rows: the mask is mirrored where the view is."""
         drawn = []
         for row, view in zip(rows, views, strict=True):
-            place, kinds, worth = points_in(self.masks[row], self.n_classes, rng)
-            y, x = np.divmod(place, self.masks.shape[2])
-            at = np.stack([(2 * x + 1) / self.masks.shape[2] - 1, (2 * y + 1) / self.masks.shape[1] - 1], axis=1)
-            drawn.append(((at * [-1 if view else 1, 1]).astype(np.float32), kinds, worth))
-        at, kinds, worth = (torch.from_numpy(np.stack(part)) for part in zip(*drawn, strict=True))
-        return self.fetch(rows, views, rng), at, kinds, worth
+            at, kinds, worth = points_at(self.masks[row], self.n_classes, rng)
+            drawn.append((at * np.array([-1 if view else 1, 1], np.float32), kinds, worth))
+        return as_batch(self.fetch(rows, views, rng), drawn)
+
+
+def points_at(mask: npt.NDArray[np.uint8], n_classes: int, rng: Rng) -> Points:
+    """As `points_in`, the places as x and y from -1 to 1, (POINTS, 2)."""
+    place, kinds, worth = points_in(mask, n_classes, rng)
+    y, x = np.divmod(place, mask.shape[1])
+    at = np.stack([(2 * x + 1) / mask.shape[1] - 1, (2 * y + 1) / mask.shape[0] - 1], axis=1)
+    return at.astype(np.float32), kinds, worth
+
+
+def as_batch(maps: list[torch.Tensor], points: Sequence[Points]) -> Batch:
+    """Of maps and the points of each image."""
+    at, kinds, worth = (torch.from_numpy(np.stack(part)) for part in zip(*points, strict=True))
+    return maps, at, kinds, worth
 
 
 def learn(  # noqa: PLR0913 - what learns, from what, how; the rest is who watches and where it goes on
     module: nn.Module,
     groups: Groups,
-    teaching: Teaching,
+    teaching: Lesson,
     how: Decoding,
     *,
     seed: int = 0,
-    frozen_statistics: Sequence[nn.Module] = (),
+    frozen_statistics: nn.Module | None = None,
     clock: Clock = time.monotonic,
     checkpoint: Checkpoint | None = None,
     bar: Bar = no_bar,
@@ -170,157 +204,65 @@ def learn(  # noqa: PLR0913 - what learns, from what, how; the rest is who watch
     """The module with the moving average of its weights, in evaluation mode, and what became of it.
 
     With `epochs` the same seed gives the same bits on the same machine; with `seconds` of `clock` as many steps as
-    there is time for. `frozen_statistics`: parts whose BatchNorm keeps its statistics. A training that was killed goes
+    there is time for. `frozen_statistics`: a part whose BatchNorm keeps its statistics. A training that was killed goes
     on from its checkpoint. Raises DataError where the loss is no number.
     """
-    with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng(devices=[]))
-        stack.enter_context(memory_kept())
-        pool = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="fetch"))
-        torch.default_generator.manual_seed(seed)  # of dropout
-        run = _Run(module, groups, how, tuple(frozen_statistics))
-        saved = checkpoint.load() if checkpoint else None
-        if saved is not None:
-            run.restore(saved)
-        per_epoch = math.ceil(len(teaching.rows) / how.batch)
-        run.to_the_end(_batches(teaching, how, seed, run.step), per_epoch, pool, clock, checkpoint, bar)
-    kept = run.average.module.eval().requires_grad_(False)
-    return kept, Learned(run.step / per_epoch, run.elapsed, tuple(run.losses))
+    prepared = prepare(module, how.arithmetic)
+    paced = Paced(
+        prepared,
+        how.pace(clock),
+        len(teaching.rows),
+        seed=seed,
+        groups=groups,
+        frozen=frozen_statistics,
+        checkpoint=checkpoint,
+    )
+    move = _moving(bar("training", 1000))
+    with memory_kept(), ThreadPoolExecutor(1, thread_name_prefix="fetch") as pool:
+        ahead = _Ahead(teaching, paced, pool)
+
+        def step(some: npt.NDArray[np.integer], epoch: int, batch: int) -> torch.Tensor:
+            move(paced.done)
+            maps, at, classes, worth = ahead.taken(paced.step)
+            with numbers(how.arithmetic, "cpu"):
+                logits = prepared(maps)
+            loss = loss_of(logits, at, classes, worth)
+            if not math.isfinite(float(loss.detach())):
+                raise DataError("the decoder did not learn: its loss is no number; try a lower rate, or --tune none")
+            return loss
+
+        kept = paced.run(step)
+    move(1.0)
+    return kept, Learned(paced.step / paced.batches, paced.spent, tuple(one.loss for one in paced.passed))
 
 
-def moving(most: float) -> Callable[[Any, Any, Any], None]:
-    """A moving average whose decay rises with the steps to `most`, so that it forgets where it began, however short the
-    training; numbers that count are taken as they are."""
+def _moving(done: Callable[[int], None]) -> Callable[[float], None]:
+    """Moves a bar of a thousand parts to a share."""
+    shown = [0]
 
-    @torch.no_grad()
-    def move(averaged: Any, current: Any, steps: Any) -> None:
-        decay = min(most, (1 + int(steps)) / (10 + int(steps)))
-        for own, other in zip(averaged, current, strict=True):
-            own.lerp_(other, 1 - decay) if own.is_floating_point() else own.copy_(other)
+    def move(share: float) -> None:
+        now = min(1000, int(1000 * share))
+        done(now - shown[0])
+        shown[0] = now
 
     return move
 
 
-def one_cycle_at(share: float, warm_up: float) -> float:
-    """Share of the peak rate when so much of a training is over: a straight rise, then half a cosine (Smith 2018)."""
-    if share < warm_up:
-        return (share + 1e-3) / (warm_up + 1e-3)
-    return 0.5 + 0.5 * math.cos(math.pi * (share - warm_up) / (1 - warm_up))
+class _Ahead:
+    """Batches by the number of their step, each row in one of its views: the next is made while one is learned from."""
 
+    def __init__(self, teaching: Lesson, paced: Paced, pool: ThreadPoolExecutor) -> None:
+        self.teaching, self.paced, self.pool = teaching, paced, pool
+        self.coming: tuple[int, Future[Batch]] | None = None
 
-def _batches(teaching: Teaching, how: Decoding, seed: int, skip: int) -> Iterator[Callable[[], Batch]]:
-    """Without end: in each epoch every row once, in an order of its own, as it is or mirrored, without the first
-    `skip`."""
-    per_epoch = math.ceil(len(teaching.rows) / how.batch)
-    epoch, first = divmod(skip, per_epoch)
-    while True:
-        rng = np.random.default_rng((seed, epoch))
-        order, views = rng.permutation(teaching.rows), rng.integers(0, teaching.n_views, len(teaching.rows))
-        for k in range(first, per_epoch):
-            here = slice(k * how.batch, (k + 1) * how.batch)
-            own = np.random.default_rng((seed, epoch, k))
-            yield lambda rows=order[here], of=views[here], own=own: teaching.batch(rows, of, own)  # type: ignore[misc]
-        epoch, first = epoch + 1, 0
+    def taken(self, step: int) -> Batch:
+        number, future = self.coming or (step, self.pool.submit(self._made, step))
+        assert number == step
+        found = future.result()
+        self.coming = step + 1, self.pool.submit(self._made, step + 1)
+        return found
 
-
-class _Run:
-    """A training: the module, its optimiser and moving average, and where it is."""
-
-    def __init__(self, module: nn.Module, groups: Groups, how: Decoding, frozen: tuple[nn.Module, ...]) -> None:
-        self.how, self.frozen = how, frozen
-        self.module = prepare(module, how.arithmetic)
-        settings = []
-        for share, parameters in groups:
-            for flat, decay in ((False, how.weight_decay), (True, 0.0)):
-                some = [p for p in parameters if p.requires_grad and (p.ndim <= 1) == flat]
-                settings += [{"params": some, "weight_decay": decay, "peak": how.rate * share}] if some else []
-        self.optimizer = torch.optim.AdamW(settings, how.rate, fused=True)
-        self.average = AveragedModel(self.module, multi_avg_fn=moving(how.average), use_buffers=True)
-        self.step, self.elapsed, self.total = 0, 0.0, 0.0
-        self.losses: list[float] = []
-
-    def to_the_end(
-        self,
-        batches: Iterator[Callable[[], Batch]],
-        per_epoch: int,
-        pool: ThreadPoolExecutor,
-        clock: Clock,
-        checkpoint: Checkpoint | None,
-        bar: Bar,
-    ) -> None:
-        """Steps until the time, or the epochs, are over."""
-        self.module.train()
-        for part in self.frozen:
-            for layer in part.modules():
-                if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-                    layer.eval()
-        done = bar("training", 1000)
-        shown, start, before = 0, clock(), self.elapsed
-        coming = pool.submit(next(batches))
-        while (share := self._share(per_epoch)) < 1:
-            batch, coming = coming.result(), pool.submit(next(batches))
-            self._learn(batch, share)
-            self.elapsed = before + clock() - start
-            if self.step % per_epoch == 0:
-                self.losses.append(self.total / per_epoch)
-                self.total = 0.0
-            if checkpoint and checkpoint.due:
-                checkpoint.save(*self.state())
-            now = min(1000, int(1000 * self._share(per_epoch)))
-            done(now - shown)
-            shown = now
-        coming.cancel()
-        if checkpoint:
-            checkpoint.save(*self.state())
-        if checkpoint:  # of a training that has ended: it is not done again
-            checkpoint.save(*self.state())
-
-    def _share(self, per_epoch: int) -> float:
-        """How much of the training is over."""
-        if self.how.epochs is not None:
-            return self.step / (self.how.epochs * per_epoch)
-        assert self.how.seconds is not None
-        return self.elapsed / self.how.seconds
-
-    def _learn(self, batch: Batch, share: float) -> None:
-        cycle = one_cycle_at(share, self.how.warm_up)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["peak"] * cycle
-        maps, at, classes, worth = batch
-        self.optimizer.zero_grad(set_to_none=True)
-        with numbers(self.how.arithmetic, "cpu"):
-            logits = self.module(maps)
-        loss = loss_of(logits, at, classes, worth)
-        if not math.isfinite(float(loss.detach())):
-            raise DataError("the decoder did not learn: its loss is no number; try a lower rate, or --tune none")
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        self.step += 1
-        self.total += float(loss.detach())
-        self.average.update_parameters(self.module)
-
-    def state(self) -> State:
-        """All that it needs to go on, bit for bit."""
-        tensors = named("module", self.module.state_dict()) | named("average", self.average.state_dict())
-        tensors["random"] = torch.get_rng_state()
-        for k, parameter in enumerate(self._parameters()):
-            for name, value in self.optimizer.state.get(parameter, {}).items():
-                tensors[f"optimizer.{k}.{name}"] = torch.as_tensor(value)
-        record = {"step": self.step, "elapsed": self.elapsed, "total": self.total, "losses": self.losses}
-        return tensors, record
-
-    def restore(self, saved: State) -> None:
-        tensors, record = saved
-        self.step, self.elapsed = int(record["step"]), float(record["elapsed"])
-        self.total, self.losses = float(record["total"]), [*record["losses"]]
-        self.module.load_state_dict(under("module", tensors))
-        self.average.load_state_dict(under("average", tensors))
-        for k, parameter in enumerate(self._parameters()):
-            for name, value in under(f"optimizer.{k}", tensors).items():
-                # in the memory order of the parameter: another would round differently in its last bit
-                like = torch.empty_like(parameter) if value.shape == parameter.shape else torch.empty_like(value)
-                self.optimizer.state[parameter][name] = like.detach().copy_(value)
-        torch.set_rng_state(tensors["random"])
-
-    def _parameters(self) -> list[nn.Parameter]:
-        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+    def _made(self, step: int) -> Batch:
+        rng = np.random.default_rng((self.paced.seed, *divmod(step, self.paced.batches)))
+        rows = self.teaching.rows[self.paced.drawn(step)]
+        return self.teaching.batch(rows, rng.integers(0, self.teaching.n_views, len(rows)), rng)

@@ -1,7 +1,7 @@
 """A training that ends when its time does: the learning rate falls by what is spent, of seconds or of steps.
 
-What a step learns from is the caller's: `learn` fetches its examples and says how wrong the module is. So heads on maps
-of any task share the schedule, the moving average and the state that a killed training goes on from.
+What a step learns from is the caller's: `learn` fetches its examples and says how wrong the module is. So heads and
+networks of any task share the schedule, the moving average and the state that a killed training goes on from.
 """
 
 from __future__ import annotations
@@ -79,6 +79,7 @@ class Paced:
         self.checkpoint = checkpoint
         self.step, self.spent, self.total, self.seen = 0, 0.0, 0.0, 0
         self.passed: list[Passed] = []
+        self._random: torch.Tensor | None = None  # state of torch's generator
         self.batches = max(1, n // pace.batch)
         self._restore(checkpoint.load() if checkpoint else None)
 
@@ -94,10 +95,21 @@ class Paced:
         are told again."""
         for one in self.passed:
             told(one)
+        with torch.random.fork_rng(devices=[]):  # of dropout
+            torch.default_generator.manual_seed(self.seed)
+            if self._random is not None:
+                torch.set_rng_state(self._random)
+            self._to_the_end(learn, told)
+            if self.checkpoint:
+                self.checkpoint.save(*self.state())
+        return self.average.module.eval().requires_grad_(False)
+
+    def _to_the_end(self, learn: Learn, told: Callable[[Passed], None]) -> None:
         began = self.pace.clock() - self.spent
         while self.done < 1:
             epoch, batch = divmod(self.step, self.batches)
-            self._learn(learn(self._drawn(epoch, batch), epoch, batch))
+            self.ready()
+            self._learn(learn(self.drawn(self.step), epoch, batch))
             self.spent = self.pace.clock() - began
             if batch == self.batches - 1 or self.done >= 1:
                 self.passed.append(Passed(epoch + 1, self.total / max(1, self.seen), min(1.0, self.done)))
@@ -105,9 +117,6 @@ class Paced:
                 self.total, self.seen = 0.0, 0
             if self.checkpoint and self.checkpoint.due:
                 self.checkpoint.save(*self.state())
-        if self.checkpoint:
-            self.checkpoint.save(*self.state())
-        return self.average.module.eval().requires_grad_(False)
 
     def ready(self) -> None:
         """In training mode, but for the statistics that stay."""
@@ -116,10 +125,10 @@ class Paced:
             if isinstance(layer, nn.modules.batchnorm._BatchNorm):
                 layer.eval()
 
-    def _drawn(self, epoch: int, batch: int) -> Ints:
-        """The examples of a batch: each once an epoch, those left over by whole batches in a later one."""
+    def drawn(self, step: int) -> Ints:
+        """The examples of a step: each once an epoch, those left over by whole batches in a later one."""
+        epoch, batch = divmod(step, self.batches)
         order = np.random.default_rng((self.seed, epoch)).permutation(self.n)
-        self.ready()
         return order[batch * self.pace.batch : (batch + 1) * self.pace.batch]
 
     def _learn(self, loss: torch.Tensor) -> None:
@@ -142,7 +151,7 @@ class Paced:
                 tensors[f"optimizer.{k}.{name}"] = torch.as_tensor(value)
         passed = [[one.number, one.loss, one.done] for one in self.passed]
         record = {"step": self.step, "spent": self.spent, "total": self.total, "seen": self.seen, "passed": passed}
-        return tensors, record
+        return tensors | {"random": torch.get_rng_state()}, record
 
     def _restore(self, found: tuple[Mapping[str, torch.Tensor], Mapping[str, Any]] | None) -> None:
         if found is None:
@@ -158,6 +167,7 @@ class Paced:
         self.step, self.spent = int(record["step"]), float(record["spent"])
         self.total, self.seen = float(record["total"]), int(record["seen"])
         self.passed = [Passed(*one) for one in record.get("passed", ())]
+        self._random = tensors["random"]
 
     def _parameters(self) -> list[nn.Parameter]:
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]

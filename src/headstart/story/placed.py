@@ -6,7 +6,7 @@ table -> frame -> maps (one pass) -> copies -> who teaches, who judges -> a head
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -129,13 +129,15 @@ def prove(learned: Learned, watch: Watcher = QUIET) -> Fitted:
     taught, clock = learned.taught, Clock(learned.seconds)
     with clock("judge"):
         seen = seen_by(frozen, taught, options, watch)
-        rows, marks = judged(task, seen, frozen, plan, taught, options, watch)
+        rows, marks, before = judged(task, seen, frozen, plan, taught, options, watch)
         score = task.score(marks, seen.targets.names, seen.groups[rows], options.seed)
         validation = None
         if plan.validation is not None:
             found = marks_of(task, seen, taught, plan.validation)
             validation = task.score(found, seen.targets.names, seen.groups[plan.validation], options.seed)
-        against = (never_looking(task, seen, plan, rows, marks, taught.rule, options.seed),)
+        others = {"constant": never_looking(task, seen, plan, rows, taught.rule)}
+        others |= {} if before is None else {"frozen": before}
+        against = tuple(held_against(kind, task, seen, rows, marks, other, options) for kind, other in others.items())
     return Fitted(task, seen, plan, taught, rows, marks, score, validation, against, clock.seconds, options)
 
 
@@ -263,6 +265,7 @@ def how_of(options: Options, watch: Watcher) -> How:
         budget=seconds_of(options.budget),
         epochs=options.epochs,
         flips=FLIPS[options.augment],
+        augment=options.augment,
         device=accelerator() or "cpu",
         folder=cache_root(options.cache),
         bar=watch.bar,
@@ -278,11 +281,17 @@ def answers(task: PlacedTask, seen: Seen, taught: Taught, rows: Ints) -> Iterato
         yield task.answer(found, (int(seen.sizes[row, 0]), int(seen.sizes[row, 1])), frame, taught.rule)
 
 
+def each_marked(task: PlacedTask, seen: Seen, taught: Taught, rows: Ints) -> Iterator[Mapping[str, NDArray[Any]]]:
+    """The marks of these rows, one after the other."""
+    for row, answer in zip(rows, answers(task, seen, taught, rows), strict=True):
+        yield task.marks(seen.targets, int(row), answer, taught.rule)
+
+
 def marks_of(task: PlacedTask, seen: Seen, taught: Taught, rows: Ints, step: Any = None) -> Marks:
     """The marks of these rows."""
     each = []
-    for row, answer in zip(rows, answers(task, seen, taught, rows), strict=True):
-        each.append(task.marks(seen.targets, int(row), answer, taught.rule))
+    for one in each_marked(task, seen, taught, rows):
+        each.append(one)
         if step is not None:
             step(1)
     return stacked(each, task.fill)
@@ -290,11 +299,12 @@ def marks_of(task: PlacedTask, seen: Seen, taught: Taught, rows: Ints, step: Any
 
 def judged(
     task: PlacedTask, seen: Seen, frozen: Seen, plan: Plan, taught: Taught, options: Options, watch: Watcher
-) -> tuple[Ints, Marks]:
-    """(rows, marks) of the images that judge; where all teach, each by a model that the others taught. `frozen`: the
-    images as the frozen network sees them."""
+) -> tuple[Ints, Marks, Marks | None]:
+    """(rows, marks, marks of the frozen network's answers where a tuned one was kept) of the images that judge; where
+    all teach, each by a model that the others taught. `frozen`: the images as the frozen network sees them."""
     if plan.judge is not None:
-        return plan.judge, marks_of(task, seen, taught, plan.judge, watch.bar("judge", len(plan.judge)))
+        marks = marks_of(task, seen, taught, plan.judge, watch.bar("judge", len(plan.judge)))
+        return plan.judge, marks, marks_of(task, frozen, taught.frozen, plan.judge) if taught.frozen else None
     train, groups = plan.train, seen.groups[plan.train]
     n = min(FOLDS, len(np.unique(groups)))
     if n < 2:
@@ -303,25 +313,36 @@ def judged(
         seen.targets.strata[train], groups, n, options.seed, [seen.features.hashes[r] for r in train]
     )
     each: list[Any] = [None] * len(train)
+    before: list[Any] = [None] * len(train)
     step, quiet = watch.bar("judge", len(train)), how_of(options, QUIET)
     views = views_of(frozen, options)
     for f in range(n):
         found = task.learn(views, train[fold != f], replace(quiet, budget=quiet.budget and quiet.budget / n))
         held = np.flatnonzero(fold == f)
         mine = seen_by(frozen, found, options)
-        for k, answer in zip(held, answers(task, mine, found, train[held]), strict=True):
-            each[k] = task.marks(seen.targets, int(train[k]), answer, found.rule)
+        for k, one in zip(held, each_marked(task, mine, found, train[held]), strict=True):
+            each[k] = before[k] = one
             step(1)
-    return train, stacked(each, task.fill)
+        if found.frozen is not None:
+            for k, one in zip(held, each_marked(task, frozen, found.frozen, train[held]), strict=True):
+                before[k] = one
+    tuned = any(own is not other for own, other in zip(each, before, strict=True))
+    return train, stacked(each, task.fill), stacked(before, task.fill) if tuned else None
 
 
-def never_looking(task: PlacedTask, seen: Seen, plan: Plan, rows: Ints, marks: Marks, rule: Rule, seed: int) -> Against:
-    """A model that never looks, on the same images."""
+def never_looking(task: PlacedTask, seen: Seen, plan: Plan, rows: Ints, rule: Rule) -> Marks:
+    """Of a model that never looks, on the same images."""
     said = task.constant(seen.targets.take(plan.train), seen.targets.take(rows), seen.sizes[rows])
     each = [task.marks(seen.targets, int(row), answer, rule) for row, answer in zip(rows, said, strict=True)]
-    found = stacked(each, task.fill)
-    score = task.score(found, seen.targets.names, seen.groups[rows], seed)
-    return Against("constant", score, task.headline.gain(marks, found, seen.groups[rows]))
+    return stacked(each, task.fill)
+
+
+def held_against(
+    kind: str, task: PlacedTask, seen: Seen, rows: Ints, marks: Marks, others: Marks, options: Options
+) -> Against:
+    """The model beside another one, by the marks of both on the same images."""
+    score = task.score(others, seen.targets.names, seen.groups[rows], options.seed)
+    return Against(kind, score, task.headline.gain(marks, others, seen.groups[rows]))
 
 
 # of Options: what a task whose answers lie in the picture has no use for

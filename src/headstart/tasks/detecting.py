@@ -123,7 +123,9 @@ def learn(views: Views, rows: Ints, how: How) -> Taught:
         raise DataError("no picture that teaches has a box: nothing can be learned")
     apart = held_out(views, rows, truth.strata, HELD_OUT, LEAST_HELD)
     held, teach = _Held(views, rows[apart], truth.take(apart), rows[~apart]), np.flatnonzero(~apart)
-    untuned = unjudged(how.tune, [layer.block.removesuffix("/map") for layer in views.layers], len(held.rows))
+    if how.tune != "none":
+        cut_named(how.tune, [layer.block.removesuffix("/map") for layer in views.layers])  # a wrong word is said first
+    untuned = unjudged(how.tune, len(held.rows))
     lesson, pace, losses = _lesson(views, rows, how), _pace(how, len(teach)), list[Loss]()
     told = _telling(how, "train the head", losses)
     kept = checkpoint_of(views, rows[teach], how, _as_bytes(truth.take(teach)), "boxes")
@@ -179,7 +181,7 @@ def _tuned(found: Taught, lesson: Any, teach: Ints, held: _Held, how: How) -> Ta
     if not better:
         return replace(found, tried=tried)
     rule, whole = held.rule(tuned.head, np.asarray(found.rule[MEAN]), blocks), (*found.losses, *losses)
-    return replace(found, head=tuned.head, rule=rule, tried=tried, losses=whole, backbone=tuned.backbone)
+    return replace(found, head=tuned.head, rule=rule, tried=tried, losses=whole, backbone=tuned.backbone, frozen=found)
 
 
 def read(

@@ -61,7 +61,7 @@ def checkpoint_of(views: Views, rows: Ints, how: How, truth: Iterable[bytes], wh
         "network": [b.name, b.weights_hash, b.preprocess.to_json()],
         "maps": [[layer.block, *layer.shape] for layer in views.layers],
         "images and truth": [digest.hexdigest(), *views.targets.names],
-        "how": [how.tune, how.budget, how.epochs, how.flips, how.device, views.seed],
+        "how": [how.tune, how.budget, how.epochs, how.flips, how.augment, how.device, views.seed],
         "made by": made_by(),
     }
     return Checkpoint(Path(how.folder), about)
@@ -76,29 +76,25 @@ def held_out(views: Views, rows: Ints, strata: Ints, share: float, least: int) -
     return hold_out(strata, groups, share, views.seed, keys)
 
 
-def unjudged(tune: str, places: Sequence[str], held: int) -> tuple[str, ...]:
-    """What is said, before anything is learned, of a tuning that was asked for where no images are held out to show
-    whether it pays. Raises OptionError for a word that means no stage."""
-    if tune == "none":
-        return ()
-    cut_named(tune, places)
+def unjudged(tune: str, held: int) -> tuple[str, ...]:
+    """What is said of a tuning that was asked for where no images are held out to show whether it pays."""
     said = f"--tune {tune} did nothing: too few images to hold some out, which would show whether it pays"
-    return () if held else (said,)
+    return () if held or tune == "none" else (said,)
 
 
-def cut_named(tune: str, places: Sequence[str]) -> str:
-    """The stage above whose map the network learns, of the stages that are read, from low to high. Raises OptionError
-    for a word that means none."""
+def cut_named(tune: str, places: Sequence[str], share: float = AUTO) -> str:
+    """The place above whose map the network learns, of those that are read, from low to high; `share` of them, from the
+    top, learn where nobody says otherwise. Raises OptionError for a word that means none."""
     below = list(places[:-1])
     if tune == "last":
         return below[-1]
     if tune == "all":
         return below[0]
     if tune == "auto":
-        return below[int(len(below) * (1 - AUTO))]
+        return below[int(len(below) * (1 - share))]
     if tune in below:
         return tune
     raise OptionError(
-        f"--tune {tune} is not allowed here{nearest(tune, [*WORDS, *below])}: one of {', '.join(WORDS)}, or a stage "
+        f"--tune {tune} is not allowed here{nearest(tune, [*WORDS, *below])}: one of {', '.join(WORDS)}, or a place "
         f"above whose map the network learns, {', '.join(below)}"
     )

@@ -73,11 +73,12 @@ class Views:
 @dataclass(frozen=True)
 class How:
     """What the user says of learning. `budget`: s, None as the recipe says; `epochs`: likewise; `tune`: as the option
-    has it; `flips`: views that pictures may be turned into beside themselves, (across, down); `folder`: for what a
-    killed training goes on from."""
+    has it; `flips`: views that pictures may be turned into beside themselves, (across, down); `augment`: the kind of
+    pictures, as the option has it; `folder`: for what a killed training goes on from."""
 
     tune: str = "none"
     flips: tuple[tuple[bool, bool], ...] = ((True, False),)
+    augment: str = "photo"
     budget: float | None = None
     epochs: int | None = None
     device: str = "cpu"
@@ -87,7 +88,8 @@ class How:
 
 @dataclass(frozen=True, eq=False)
 class Taught:
-    """A head, what turns its outputs into answers, and how it came to be. `backbone`: of a network that was tuned."""
+    """A head, what turns its outputs into answers, and how it came to be. `backbone`: of a network that was tuned;
+    `frozen`: what was learned on the network as it was, beside it."""
 
     head: PlacedHead
     rule: Rule
@@ -96,6 +98,7 @@ class Taught:
     remarks: tuple[str, ...] = ()
     losses: tuple[tuple[float, float | None], ...] = ()
     backbone: Any = None
+    frozen: Taught | None = None
 
 
 class Read(Protocol):
