@@ -259,7 +259,13 @@ OPTIONS = record(
     dict.fromkeys(("backbone", "weights", "taps", "head", "optimizer", "tune", "augment", "precision"), name)
     | dict.fromkeys(("layer", "lr", "budget", "cache"), or_null(name))
     | dict.fromkeys(("epochs", "batch_size", "size"), or_null(whole(1)))
-    | {"aim": name, "cost": or_null(name), "positive": or_null(name), "sets": one_of("lac", "raps", "classwise")}
+    | {
+        "aim": name,
+        "cost": or_null(name),
+        "positive": or_null(name),
+        "target": or_null(name),
+        "sets": one_of("lac", "raps", "classwise"),
+    }
     | dict.fromkeys(("coverage", "max_error", "false_alarms"), or_null(number(0, 1)))
     | {"seed": whole(0)},
 )

@@ -23,9 +23,10 @@ import numpy.typing as npt
 from headstart.errors import OptionError
 from headstart.heads.sums import Rows, stretch
 
+OF = ":"  # between a network and its stage, where two run side by side (trunk.layers.OF)
 LAST = "pre_logits"  # the block that the network's own classifier reads (trunk.backbone.LAST)
 OF = ":"  # between a network and its stage, where there are two (trunk.layers.OF)
-TAPS = ("auto", "last", "all")
+TAPS = ("auto", "last", "all", "late")
 CHUNK = 4096  # rows prepared at a time
 # Images above which features are prepared whenever they are read and not kept: 50,000 of the default backbone would be
 # 570 MB beside the features themselves, and preparing them again takes about an eighth of the product that they are for
@@ -121,11 +122,15 @@ class Taken:
 
 
 def tap_sets(taps: str, blocks: tuple[str, ...]) -> tuple[TapSet, ...]:
-    """The sets that a choice of `--taps` allows: `auto` tries `last` and `all`. Raises OptionError."""
+    """The sets that a choice of `--taps` allows: `auto` tries `last` and `all`; `late` the last layer and the upper
+    half of the stages: some .3 points less on pictures of the same kind, 0 to 3 more on others (docs/measurements.md,
+    late-taps). Raises OptionError."""
     if taps not in TAPS:
         raise OptionError(f"taps {taps!r} is not known: one of {', '.join(TAPS)}")
     if taps == "last":
         return (plain(),)
+    if taps == "late":
+        return (last(), late(blocks))
     every = TapSet("all", tuple(Part(block, root=False, unit=True) for block in blocks))
     return (every,) if taps == "all" else (last(), every)
 
@@ -147,6 +152,18 @@ def lower(blocks: tuple[str, ...]) -> TapSet:
             of_each.setdefault(stage.rpartition(OF)[0], {})[stage] = None
     kept = {stage for stages in of_each.values() for stage in list(stages)[: (len(stages) + 1) // 2]}
     return TapSet("lower", tuple(Part(block, False, True) for block in blocks if block.rpartition("/")[0] in kept))
+
+
+def late(blocks: tuple[str, ...]) -> TapSet:
+    """The pre-logits, and mean and standard deviation of the stages that `lower` leaves; of two networks of those of
+    each."""
+    networks = dict.fromkeys(block.rpartition(OF)[0] for block in blocks if "/" in block)
+    below = {
+        part.block
+        for network in networks
+        for part in lower(tuple(b for b in blocks if "/" in b and b.rpartition(OF)[0] == network)).parts
+    }
+    return TapSet("late", tuple(Part(block, False, True) for block in blocks if block not in below))
 
 
 def last() -> TapSet:

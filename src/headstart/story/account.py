@@ -17,7 +17,7 @@ from headstart.trunk.network import Backbone
 from headstart.trunk.weights import PACKAGES
 
 HEADS = {"ridge": "ridge", "lda": "shrunk LDA", "logistic": "logistic regression"}
-TAPS = {"last": "the last layer", "plain": "the last layer", "all": "all stages"}
+TAPS = {"last": "the last layer", "plain": "the last layer", "all": "all stages", "late": "the upper stages"}
 
 
 def settings(fitted: Fitted) -> list[recipe.Setting]:
@@ -61,6 +61,7 @@ def settings(fitted: Fitted) -> list[recipe.Setting]:
         ),
         recipe.Setting("judged by", *judged),
         *_head_settings(fitted),
+        *([] if fitted.target is None else [fitted.target.setting()]),
     ]
 
 

@@ -87,6 +87,10 @@ def _open(bundle: Bundle, options: Options) -> Old:
             f"{bundle.folder} decides by costs of its own classes: run headstart fit --cost on all images together"
         )
     known = {k: v for k, v in bundle.run["options"].items() if k in vars(Options())}
+    if known.get("target"):
+        raise OptionError(
+            f"{bundle.folder} was fitted to a place of use: run headstart fit --target on all images together"
+        )
     own = replace(Options(**known), backbone=str(bundle.folder), weights="auto", cache=options.cache, seed=options.seed)
     own = replace(own, tune="none", lr=None, budget=None)  # a tuned network is the one that is frozen now
     found = bundle.metrics

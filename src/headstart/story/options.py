@@ -18,7 +18,7 @@ from headstart.trunk.catalog import side_by_side
 
 # Names that heavy rooms know: tests/test_options.py compares them.
 BACKBONE = "tf_efficientnet_lite0"  # trunk.backbone.DEFAULT
-TAPS = ("auto", "last", "all")  # heads.taps.TAPS
+TAPS = ("auto", "last", "all", "late")  # heads.taps.TAPS
 PRECISIONS = ("auto", "bf16", "f32")  # trunk.engine.PRECISIONS
 POOLINGS = ("avg", "max", "token", "none", "flatten")  # trunk.layers.POOLINGS
 SETS = ("lac", "raps", "classwise")  # tasks.confidence.SETS
@@ -36,7 +36,7 @@ class Options:
 
     backbone: str = BACKBONE  # or auto, auto:NAME,NAME: story.rank chooses; A+B: both, see story.pairing
     weights: str = "auto"  # or "none", or a file
-    taps: str = "auto"  # or "last", "all"
+    taps: str = "auto"  # or "last", "all", "late"
     layer: str | None = None  # the one layer to read; None: as `taps` says
     head: str = "auto"  # or layers in words, as finetune.spec reads them
     epochs: int | None = None  # of a head of one's own layers, as the next two; None: recipe.training
@@ -59,6 +59,7 @@ class Options:
     cost: str | None = None  # CSV file of what each mistake costs; None: all the same
     positive: str | None = None  # of two classes the one that is looked for; None: judge.two_classes.looked_for
     false_alarms: float | None = None  # share of good pictures that are called odd; None: heads.oddity.RATE
+    target: str | None = None  # unlabelled pictures of the place of use
     min_images: int | None = None  # classes with fewer training images are left out; None: they are refused
     cache: str | None = None  # folder; None: HEADSTART_CACHE or the platform's
     seed: int = 0
@@ -95,7 +96,7 @@ def check(options: Options, trained: bool = False) -> None:
         )
     if options.size is not None and not SMALLEST <= options.size <= LARGEST:
         raise OptionError(f"size {options.size} px is not allowed: {SMALLEST} to {LARGEST}")
-    for name in ("backbone", "weights", "layer", "tune", "cost", "positive"):
+    for name in ("backbone", "weights", "layer", "tune", "cost", "positive", "target"):
         if getattr(options, name) == "":
             raise OptionError(f"--{name} is empty: give a name, or leave it out")
     _check_auto(options)

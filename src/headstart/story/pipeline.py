@@ -60,6 +60,8 @@ from headstart.story.pairing import Pairing, weighed
 from headstart.story.pairing import spent_in as spent_on_a_second
 from headstart.story.plan import Plan, make_plan
 from headstart.story.rank import Ranking, chosen, spent_in
+from headstart.story.target import TAPS as LATE
+from headstart.story.target import Target, moved, refuse_target, target_of
 from headstart.story.trust import Trust, trust_of
 from headstart.story.unlike import unlike
 from headstart.story.view import Sight, sighted, spent_on
@@ -112,6 +114,7 @@ class Learned:
     frozen: Material
     tuned: Tuned | None = None
     shared: Shared | None = None  # what is known of the training images' features, for those who judge
+    target: Target | None = None  # pictures of the place of use
 
     @property
     def rule(self) -> Rule:
@@ -144,6 +147,7 @@ class Fitted:
     groups: ByGroup | None = None
     shortcut: Told | None = None
     novelty: Novelty | None = None
+    target: Target | None = None  # pictures of the place of use, to which the head is moved after it was judged
 
     @property
     def tuned(self) -> bool:
@@ -164,6 +168,7 @@ def learn(
     task = with_confidence(task, options.coverage, options.max_error, options.sets)
     check(options)
     refuse_others(task, options)
+    refuse_target(task, options)
     table = task.prepare(labelled(table), options.min_images)
     task = aimed(task, table, options)
     options, ranking = chosen(task, table, options, watch, clock)
@@ -191,9 +196,12 @@ def taught(task: Task, seen: Seen, plan: Plan, options: Options, watch: Watcher,
         material = seen.material(options.seed)
         method = method_of(task, seen.backbone, options, len(plan.train))
         if options.tune == "none":
+            target = target_of(material, plan.train, seen.backbone, seen.engine, options, watch)
+            if target is not None and target.differs:
+                method = replace(method, sets=task.sets(LATE, tuple(material.blocks)))
             shared = evidence.shared_of(material, plan, method)
             head = evidence.final_head(material, plan, method, watch.bar, shared)
-            return Learned(seen, plan, head, method, material, options, clock.seconds, material, shared=shared)
+            return Learned(seen, plan, head, method, material, options, clock.seconds, material, None, shared, target)
     return _tuned(seen, plan, material, method, options, watch, clock)
 
 
@@ -258,12 +266,15 @@ def prove(learned: Learned, watch: Watcher = QUIET) -> Fitted:
         baselines = _baselines(seen, plan, bare, verdict, learned, watch)
     with clock("learning curve"), watch.step("learning curve"):
         curve = evidence.curve(bare, plan, head, method, learned.shared)
+    final, target = moved(learned.target, head, material, plan.train)
+    if target is not None and target.differs:
+        watch.say(f"note: {target.said()}")
     return Fitted(
         seen,
         plan,
-        head,
+        final,
         verdict,
-        view if task.own is None else None,
+        (final if view is head else view) if task.own is None else None,
         view_verdict,
         validation,
         baselines,
@@ -279,6 +290,7 @@ def prove(learned: Learned, watch: Watcher = QUIET) -> Fitted:
         groups=groups,
         shortcut=given_away(seen.table, plan.train, seen.groups, options.seed),
         novelty=novelty,
+        target=target,
     )
 
 

@@ -80,6 +80,7 @@ def metrics(fitted: Fitted, sure: report.Confidence | None) -> dict[str, Any]:
         "ranking": None if fitted.seen.ranking is None else fitted.seen.ranking.to_json(private=False),
         "view": None if fitted.seen.sight is None else fitted.seen.sight.to_json(),
         "second_network": None if fitted.seen.pairing is None else fitted.seen.pairing.to_json(),
+        "place_of_use": None if fitted.target is None else fitted.target.to_json(),
         "tuning": None if fitted.tuning is None else fitted.tuning.to_json(),
         "training": [asdict(epoch) for epoch in epochs_of(fitted)],
         "set_aside": [{"path": name, "reason": reason} for name, reason in fitted.seen.features.set_aside],
@@ -186,7 +187,7 @@ def _taught(fitted: Fitted) -> tuple[Task, Material, Ints, Head, Rule]:
 
 def public(options: dict[str, Any]) -> dict[str, Any]:
     """Options without the private places in them: a model is handed on."""
-    paths = {name: Path(str(options[name])).name for name in ("weights", "backbone") if options[name]}
+    paths = {name: Path(str(options[name])).name for name in ("weights", "backbone", "target", "cost") if options[name]}
     return options | paths | {"cache": None}
 
 

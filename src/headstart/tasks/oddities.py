@@ -86,8 +86,8 @@ def middle(stages: tuple[str, ...]) -> tuple[str, ...]:
 def sets_for(taps: str, blocks: tuple[str, ...]) -> tuple[TapSet, ...]:
     """The whole picture, by the means of all stages and the last layer; then its patches, where maps are read. `last`:
     the last layer alone."""
-    tap_sets(taps, blocks)  # a wrong word is refused
-    read = [block for block in blocks if block == LAST or (taps != "last" and block.endswith(MEAN))]
+    known = {part.block for one in tap_sets(taps, blocks) for part in one.parts}  # a wrong word is refused
+    read = [block for block in blocks if block == LAST or (block in known and block.endswith(MEAN))]
     whole = TapSet("whole", tuple(Part(block, root=False, unit=True) for block in read))
     maps = tuple(Part(block, root=False, unit=False) for block in blocks if block.endswith(MAP))
     return (whole, TapSet("patches", maps)) if maps and taps != "last" else (whole,)

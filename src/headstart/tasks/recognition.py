@@ -67,7 +67,7 @@ def check(targets: Targets, rows: Ints) -> None:
 
 def sets_for(taps: str, blocks: tuple[str, ...]) -> tuple[TapSet, ...]:
     """All layers: on faces every metric does better with them than with the last alone. `last`: that one."""
-    return (last(),) if taps == "last" else tap_sets("all" if taps == "auto" else taps, blocks)
+    return (last(),) if taps == "last" else tap_sets("all" if taps == "auto" else taps, blocks)[-1:]
 
 
 def solve(
