@@ -63,7 +63,7 @@ class Sight:
         """Which one, by what, in one line."""
         tried = ", ".join(
             f"{row.view} {row.log_loss:.3f}"
-            + (f" ({row.gain:+.3f} better, standard error {row.error:.3f})" if row.view != MIDDLE else "")
+            + (f" (gain {row.gain:+.3f}, standard error {row.error:.3f})" if row.view != MIDDLE else "")
             for row in self.rows
         )
         return (
