@@ -6,8 +6,8 @@
 Cosine: the smallest of four pictures' rows, all blocks side by side, between OpenVINO and eager float32. Each network
 runs in a process of its own, twice: the first one makes and compiles it, the second reads what was compiled and takes
 the time. Memory is of the second: the whole process, and what a pass adds to it, two requests of four pictures in
-flight; and of the first one the whole. Times are of
-the same pictures, beside whatever else the machine does; CPU seconds suffer less from that.
+flight; and of the first one the whole. Times stand beside whatever else the machine does; CPU seconds suffer less from
+that. The record is written after each network, and `--add` keeps what it has of others.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ import numpy as np
 
 NETWORKS = (
     "vit_small_patch14_dinov2:224",
-    "vit_small_patch14_reg4_dinov2:518",
+    "vit_pe_core_tiny_patch16_384:384",
+    "vit_base_patch16_siglip_224:224",
     "vit_small_patch16_dinov3:256",
     "convnext_tiny.dinov3_lvd1689m:320",
-    "vit_pe_core_tiny_patch16_384:384",
+    "vit_small_patch14_reg4_dinov2:518",
     "vit_pe_core_small_patch16_384:384",
-    "vit_base_patch16_siglip_224:224",
 )
 COSINES = {"f32": 0.99999, "bf16": 0.999}
 HEADER = ("network", "px", "precision", "cosine", "images/s", "CPU s an image", "weights MB")
@@ -105,30 +105,31 @@ def child(word: str, precision: str, what: str, cache: str) -> dict[str, float]:
 def main() -> None:
     parser = measure.arguments(__doc__)
     parser.add_argument("networks", nargs="*", help="NAME:SIDE, all by default")
+    parser.add_argument("--add", action="store_true", help="to what the record has of other networks")
     parser.add_argument("--one", nargs=4, metavar=("NAME", "SIDE", "PRECISION", "WHAT"), help="of one process")
     options = parser.parse_args()
     if options.one:
         name, side, precision, what = options.one
         sys.stdout.write(json.dumps(one(name, int(side), precision, what == "compared")) + "\n")
         return
-    rows, raw, least = [], {}, dict.fromkeys(COSINES, 1.0)
+    record = options.results / "larger.json"
+    raw: dict[str, dict[str, dict[str, float]]] = json.loads(record.read_text())["values"] if options.add else {}
     with tempfile.TemporaryDirectory() as cache:
         for word in options.networks or NETWORKS:
             for precision in COSINES:
                 first, found = (child(word, precision, what, cache) for what in ("compared", "timed"))
-                least[precision] = min(least[precision], first["cosine"])
                 raw[f"{word} {precision}"] = {"first": first, "again": found}
-                rows.append(row(word, precision, first, found))
-                sys.stderr.write(" | ".join(rows[-1]) + "\n")
+            rows = [row(*key.split(), **values) for key, values in raw.items()]
+            least = {p: min(v["first"]["cosine"] for k, v in raw.items() if k.endswith(p)) for p in COSINES}
             targets = [measure.Target(f"cosine {name}", least[name], floor=floor) for name, floor in COSINES.items()]
             measure.publish(options, __doc__, [measure.Table("Larger networks", HEADER, rows)], targets, raw)
 
 
-def row(word: str, precision: str, first: dict[str, float], found: dict[str, float]) -> list[str]:
+def row(word: str, precision: str, first: dict[str, float], again: dict[str, float]) -> list[str]:
     name, _, side = word.rpartition(":")
-    sizes = [found["ready"] + found["pass"], first["peak"], found["pass"]]
-    paces = [f"{first['cosine']:.7f}", f"{found['rate']:.1f}", f"{found['cpu']:.3f}", f"{found['weights'] / 1e6:.0f}"]
-    return [name, side, precision, *paces, *(f"{s / 2**20:.0f}" for s in sizes), f"{2 * found['features'] / 1e3:.1f}"]
+    sizes = [again["ready"] + again["pass"], first["peak"], again["pass"]]
+    paces = [f"{first['cosine']:.7f}", f"{again['rate']:.1f}", f"{again['cpu']:.3f}", f"{again['weights'] / 1e6:.0f}"]
+    return [name, side, precision, *paces, *(f"{s / 2**20:.0f}" for s in sizes), f"{2 * again['features'] / 1e3:.1f}"]
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -149,6 +149,27 @@ def test_a_wrong_size_is_refused_in_one_line(pictures: Path, tmp_path: Path, run
     assert "Traceback" not in said.err
 
 
+def test_a_model_whose_size_was_changed_by_hand_is_refused(
+    saved: dict[str, Path], pictures: Path, tmp_path: Path, run: Run
+) -> None:
+    folder = changed(saved["all"], tmp_path / "m", preprocess=lambda steps: steps | {"size": [100, 100]})
+    said = run("predict", folder, pictures)
+    assert said.code == 1
+    assert "does not take an input of 100 x 100 px: its patches are 14 px" in said.err
+
+
+def changed(model: Path, folder: Path, **fields: Callable[[Any], Any]) -> Path:
+    """A copy of a model whose manifest says something else, with the checksum that belongs to it."""
+    shutil.copytree(model, folder)
+    manifest = json.loads((folder / MANIFEST).read_text())
+    content = json.dumps(manifest | {name: change(manifest[name]) for name, change in fields.items()}).encode()
+    (folder / MANIFEST).write_bytes(content)
+    sums = json.loads((folder / CHECKSUMS).read_text())
+    sums[MANIFEST] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (folder / CHECKSUMS).write_text(json.dumps(sums))
+    return folder
+
+
 # Licences
 
 
@@ -185,15 +206,8 @@ def test_a_licence_goes_with_the_model_and_its_terms_are_said(
     if not told:
         assert "read its terms" not in card
         assert "forbids" not in card
-    folder = tmp_path / "m"
-    shutil.copytree(saved["all"], folder)
-    manifest = json.loads((folder / MANIFEST).read_text())
-    manifest["backbone"] |= {"licence": licence, "weights_source": "hub timm/somebody.s_own"}
-    content = json.dumps(manifest).encode()
-    (folder / MANIFEST).write_bytes(content)
-    sums = json.loads((folder / CHECKSUMS).read_text())
-    sums[MANIFEST] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    (folder / CHECKSUMS).write_text(json.dumps(sums))
+    own = {"licence": licence, "weights_source": "hub timm/somebody.s_own"}
+    folder = changed(saved["all"], tmp_path / "m", backbone=lambda said: said | own)
     lines = run("report", folder).out
     assert licence in lines
     assert told in lines

@@ -385,6 +385,11 @@ def from_tensors(
         from headstart.trunk import maker
 
         backbone = _noted(maker.backbone_of(given.module(), name, source), key, shelf)
+    (height, width), tokens = preprocess.size, backbone.tokens
+    if tokens is not None and not tokens.fits((height, width)):
+        raise BackboneError(
+            f"{name} does not take an input of {height} x {width} px: its patches are {tokens.patch} px"
+        )
     return replace(backbone, preprocess=preprocess, weights_source=source, licence=licence)
 
 
