@@ -94,6 +94,12 @@ def test_the_whole_picture_is_seen_in_its_own_shape(frieze: Table) -> None:
     assert (how.resize, how.size, how.crop_fraction) == ("squash", (32, 96), 1.0)
 
 
+def test_a_task_that_sees_pictures_whole_sees_the_ends_of_small_long_ones(frieze: Table, pictures: Path) -> None:
+    assert open_at_size(frieze, DRAWN, whole=True).preprocess.resize == "squash"
+    assert open_at_size(frieze, DRAWN).preprocess.resize == "shortest"
+    assert open_at_size(read_table(pictures), DRAWN, whole=True).preprocess.resize == "shortest"
+
+
 def test_ordinary_pictures_pay_nothing(pictures: Path) -> None:
     table = read_table(pictures)
     assert not elongated(table)
@@ -126,6 +132,13 @@ def test_the_input_has_the_shape_of_the_pictures_up_to_four_to_one(
     network: Backbone, sizes: list[tuple[int, int]], shape: tuple[int, int]
 ) -> None:
     assert in_their_shape(network, np.array(sizes)).preprocess.size == shape
+
+
+def test_no_side_of_the_input_is_longer_than_a_saved_model_may_have(network: Backbone) -> None:
+    from headstart.files.forms import MOST_SIDE
+
+    large = replace(network, preprocess=replace(network.preprocess, size=(640, 640)))
+    assert in_their_shape(large, np.array([(100, 400)])).preprocess.size == (320, MOST_SIDE)
 
 
 def test_a_network_of_one_size_keeps_it() -> None:
@@ -190,7 +203,7 @@ def test_a_saved_model_sees_as_it_learned_and_says_so(model: Path, pictures: Pat
     how = load(model).backbone.preprocess
     assert (how.views, how.resize) == (2, "pad")
     recipe = {one["name"]: one for one in json.loads((model / "run.json").read_text())["recipe"]}
-    assert recipe["views"]["source"] == "set by --views 2"
+    assert recipe["views"]["source"] == "set by --views 2: twice the network's time"
     assert recipe["view"]["source"] == "set by --view pad"
     answer = run("predict", model, pictures / "moss" / "0.png", "--json")
     assert json.loads(answer.out)[0]["label"] == "moss"

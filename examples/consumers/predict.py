@@ -28,14 +28,13 @@ for file in files:  # upright, on white, the middle at the model's size: first a
     above = ImageOps.exif_transpose(Image.open(file)).convert("RGBA")
     picture = Image.alpha_composite(Image.new("RGBA", above.size, "white"), above).convert("RGB")
     full, size, how = np.array(picture.size), np.array(asked["size"][::-1]), asked["interpolation"].upper()
-    scale = (np.round(size / asked["crop_fraction"]) / full).max() if asked["resize"] == "shortest" else size / full
-    reach, border = np.minimum(full, size / scale) / 2, np.zeros(2, int)
-    if asked["resize"] == "pad":  # all of it in its own shape, with borders
-        border = np.clip(np.round((size - (size / full).min() * full) / 2), 0, (size - 1) // 2).astype(int)
-    (left, top), (right, bottom), (width, height) = full / 2 - reach, full / 2 + reach, (size - 2 * border).tolist()
+    cut = (np.round(size / asked["crop_fraction"]) / full).max()
+    scale = {"shortest": cut, "squash": size / full, "pad": (size / full).min()}[asked["resize"]]
+    reach, border = np.minimum(full, size / scale) / 2, ((size - scale * full) / 2).round().clip(0, (size - 1) // 2)
+    (left, top), (right, bottom), (width, height) = full / 2 - reach, full / 2 + reach, (size - 2 * border).astype(int)
     picture = picture.resize((width, picture.height), Image.Resampling[how], (left, 0, right, picture.height))
     picture = picture.resize((width, height), Image.Resampling[how], (0, top, width, bottom))
-    picture = ImageOps.expand(picture, tuple(border.tolist()), tuple(round(255 * value) for value in asked["mean"]))
+    picture = ImageOps.expand(picture, tuple(map(int, border)), tuple(round(255 * value) for value in asked["mean"]))
     p, rule = np.asarray(run(np.asarray(picture)[None])[0]).reshape(-1), about["rule"]
     worth = -p @ np.reshape(rule["costs"], (len(p), -1)) if "costs" in rule else p * rule.get("weights", 1)
     print(file, about["names"][worth.argmax()], f"{p[worth.argmax()]:.6f}", sep="\t")

@@ -57,8 +57,14 @@ def _even(side: float) -> int:
 # one of 3:2, 49 % of a film's frame of 16:9 (docs/measurements.md, views).
 ELONGATED = 1.6  # long side in short sides
 ELONGATED_SHARE = 0.25  # of the images: then it is worth two more passes over a part of them
+
 LONGEST = 4  # long side of the input in short ones: what is longer is squeezed
 VIEW_IMAGES, VIEW_EACH = 300, 4  # images on which views are compared, and of each class at least
+
+
+def elongated(shapes: Sequence[float]) -> bool:
+    """Of pictures' long sides in short sides: whether the middle of so many of them is half of them or less."""
+    return bool(shapes) and sum(shape > ELONGATED for shape in shapes) >= ELONGATED_SHARE * len(shapes)
 
 
 def heads(n_images: int, n_classes: int) -> tuple[str, ...]:

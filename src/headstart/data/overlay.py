@@ -32,9 +32,8 @@ def overlay(
     picture = Image.open(io.BytesIO(images.preview(source, side, preprocess=preprocess))).convert("RGB")
     left, top, right, bottom = (round(edge) for edge in images.crop_box(*picture.size, preprocess))
     size = max(1, right - left), max(1, bottom - top)
-    x, y, across, down = images.place_in_frame(*picture.size, preprocess)
-    places = places[y : y + down, x : x + across]  # without borders
-    coarse = Image.fromarray(places.astype(np.float32)).resize((GRID, GRID), Image.Resampling.BOX)
+    shown = _shown(places, *picture.size, preprocess).astype(np.float32)
+    coarse = Image.fromarray(shown).resize((GRID, GRID), Image.Resampling.BOX)
     smooth = np.asarray(coarse.resize(size, Image.Resampling.BICUBIC), np.float64)
     most = full or np.percentile(np.abs(smooth), STRONGEST) or 1
     strength = np.clip(np.abs(smooth) / most, 0, 1)[:, :, None] * OPAQUE
@@ -43,6 +42,15 @@ def overlay(
     view = np.asarray(picture, np.float64)[top : top + size[1], left : left + size[0]]
     pixels[top : top + size[1], left : left + size[0]] = view * (1 - strength) + colour * strength
     return as_jpeg(pixels.round().astype(np.uint8))
+
+
+def _shown(places: npt.NDArray[np.float64], width: int, height: int, preprocess: Preprocess) -> npt.NDArray[np.float64]:
+    """The places (height, width), of the input or of a grid on it, that show the picture: without borders."""
+    left, top, across, down = images.place_in_frame(width, height, preprocess)
+    tall, wide = (length / side for length, side in zip(places.shape, preprocess.size, strict=True))
+    row, column = round(top * tall), round(left * wide)
+    under, behind = max(row + 1, round((top + down) * tall)), max(column + 1, round((left + across) * wide))
+    return places[row:under, column:behind]
 
 
 def as_jpeg(pixels: npt.NDArray[np.uint8], quality: int = 90) -> bytes:

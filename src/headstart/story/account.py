@@ -88,7 +88,7 @@ def view_settings(fitted: Fitted) -> list[recipe.Setting]:
     asked, how, sight = fitted.options.view, fitted.seen.backbone.preprocess, fitted.seen.sight
     words = {
         "shortest": "the middle" + (f", {how.crop_fraction:g} of the short side" if how.crop_fraction < 1 else ""),
-        "squash": "all of it, squeezed into the input",
+        "squash": "all of it, " + ("squeezed into a square" if how.size[0] == how.size[1] else "in the shape of most"),
         "pad": "all of it in its own shape, with borders",
     }[how.resize]
     if sight:
@@ -101,7 +101,13 @@ def view_settings(fitted: Fitted) -> list[recipe.Setting]:
         source = "as the network was trained" if how.crop_fraction < 1 else "small pictures are not cropped"
     found = [recipe.Setting("view", words, source)]
     if how.views > 1:
-        found.append(recipe.Setting("views", "the picture and its mirror image, features averaged", "set by --views 2"))
+        found.append(
+            recipe.Setting(
+                "views",
+                "the picture and its mirror image, features averaged",
+                "set by --views 2: twice the network's time",
+            )
+        )
     return found
 
 

@@ -214,6 +214,8 @@ def sized(backbone: Backbone, table: Table, options: Options, whole: bool = Fals
     elif whole and crop:
         # a photograph is squashed to the training size (docs/measurements.md, whole-pictures)
         own, side, crop = replace(own, resize="squash"), backbone.native_size, False
+    elif whole and recipe.elongated(stretched(table)):
+        own = replace(own, resize="squash")
     backbone = replace(backbone, preprocess=own)
     crop_fraction = own.crop_fraction if crop else 1.0
     if options.size is not None:
@@ -231,7 +233,8 @@ def in_their_shape(backbone: Backbone, sizes: npt.NDArray[np.int64]) -> Backbone
     within = np.maximum(sizes, -(-most // recipe.LONGEST)[:, None]) * max(height, width)
     if not len(sizes) or (least == most).all():
         return backbone
-    return backbone.resized(replace(backbone.preprocess, size=frame_for(within, recipe.STRIDE, height * width)))
+    down, across = frame_for(within, recipe.STRIDE, height * width)
+    return backbone.resized(replace(backbone.preprocess, size=(min(down, LARGEST), min(across, LARGEST))))
 
 
 def shapes(table: Table) -> npt.NDArray[np.int64]:
@@ -243,6 +246,11 @@ def shapes(table: Table) -> npt.NDArray[np.int64]:
         except ImageError:
             continue
     return np.array(found, np.int64).reshape(-1, 2)
+
+
+def stretched(table: Table) -> list[float]:
+    """Of each of those images its long side in short sides."""
+    return [max(size) / min(size) for size in shapes(table).tolist() if min(size)]
 
 
 def some_rows(table: Table) -> npt.NDArray[np.intp]:

@@ -90,7 +90,13 @@ class _Opened:
 
     @property
     def gmacs(self) -> float | None:
-        return self.candidate.gmacs(self.backbone.preprocess.size[0])
+        return self.candidate.gmacs(_side(self.backbone))
+
+
+def _side(backbone: Backbone) -> int:
+    """px of the square that has as many as the input."""
+    height, width = backbone.preprocess.size
+    return round((height * width) ** 0.5)
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,7 +242,7 @@ def _open(race: _Race, one: Candidate) -> _Opened:
 def _guess(race: _Race, one: Candidate, known: _Opened) -> float:
     """Seconds of a pass by a network that was not opened, from its multiplications and another one's pace; 0 where they
     are not known."""
-    side = known.backbone.preprocess.size[0]
+    side = _side(known.backbone)
     mine, other = one.gmacs(side), known.candidate.gmacs(side)
     return len(race.table) / known.speed * mine / other if mine and other else 0.0
 

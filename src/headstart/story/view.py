@@ -20,7 +20,7 @@ from headstart.data.table import Table
 from headstart.heads.material import Ints, Material
 from headstart.heads.spectrum import Doubles
 from headstart.heads.taps import LAST
-from headstart.story.opening import Options, Watcher, features_of, open_network, shapes
+from headstart.story.opening import Options, Watcher, features_of, open_network, stretched
 from headstart.story.options import SIGHTS
 from headstart.story.rank import marks_of, part_of
 from headstart.tasks.task import Task
@@ -62,7 +62,8 @@ class Sight:
     def why(self) -> str:
         """Which one, by what, in one line."""
         tried = ", ".join(
-            f"{row.view} {row.log_loss:.3f}" + (f" (standard error {row.error:.3f})" if row.view != MIDDLE else "")
+            f"{row.view} {row.log_loss:.3f}"
+            + (f" (gain {row.gain:+.3f}, standard error {row.error:.3f})" if row.view != MIDDLE else "")
             for row in self.rows
         )
         return (
@@ -94,10 +95,7 @@ def spent_on(sight: Sight | None) -> frozenset[str]:
 
 def elongated(table: Table) -> bool:
     """Whether so many of the pictures that teach are so long that their middle is half of them or less."""
-    sizes = shapes(table)
-    return bool(len(sizes)) and bool(
-        (sizes.max(axis=1) > recipe.ELONGATED * sizes.min(axis=1)).mean() >= recipe.ELONGATED_SHARE
-    )
+    return recipe.elongated(stretched(table))
 
 
 def compared(task: Task, table: Table, options: Options, watch: Watcher) -> Sight:
