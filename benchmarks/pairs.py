@@ -8,9 +8,9 @@ head of a whole fit on the images that did not teach; `kept`: what left-out answ
 the fit has the accuracy of A+B or of A. Seconds: of the passes over the images that teach and judge, where they were
 not in the cache.
 
-How the last layers are joined, on the features of A and of B, each at its own size: `evened`, each at a mean absolute value of 1, which is
-what A+B gives; `raw`, as they are; `apart`, as two blocks, each of unit length; `and alone`: the sets of each network
-alone among the candidates too.
+How the last layers are joined, on the features of A and of B, each at its own size: `evened`, each at a mean absolute
+value of 1, as A+B does it at the size of A; `raw`, as they are; `apart`, as two blocks, each of unit length; `and alone`:
+the sets of each network alone among the candidates too.
 """
 
 from __future__ import annotations
