@@ -8,9 +8,9 @@ head of a whole fit on the images that did not teach; `kept`: what left-out answ
 the fit has the accuracy of A+B or of A. Seconds: of the passes over the images that teach and judge, where they were
 not in the cache.
 
-How the last layers are joined, on the features of A and of B: `evened`, each at a mean absolute value of 1, which is
-what A+B gives; `raw`, as they are; `apart`, as two blocks, each of unit length; `and alone`: the sets of each network
-alone among the candidates too.
+How the last layers are joined, on the features of A and of B, each at its own size: `evened`, each at a mean absolute
+value of 1, as A+B does it at the size of A; `raw`, as they are; `apart`, as two blocks, each of unit length; `and alone`:
+the sets of each network alone among the candidates too.
 """
 
 from __future__ import annotations
@@ -108,12 +108,13 @@ def accuracy_of(material: Material, plan: Plan, sets: tuple[TapSet, ...]) -> flo
     return 100 * float(verdict.marks["right"].mean())
 
 
-def joined(first: Material, second: Material, how: str) -> tuple[Material, tuple[TapSet, ...]]:
+def joined(first: Material, second: Material, how: str, times: float) -> tuple[Material, tuple[TapSet, ...]]:
     """The features of both as one material, and the sets that heads read."""
     blocks = {
         f"{name}{OF}{key}": b for name, m in zip("AB", (first, second), strict=True) for key, b in m.blocks.items()
     }
     lasts = [np.asarray(m.blocks[LAST], np.float32) for m in (first, second)]
+    lasts[1] = times * lasts[1]
     stages = tuple(key for key in blocks if not key.endswith(LAST))
     if how == "apart":
         both = tuple(f"{name}{OF}{LAST}" for name in "AB")
@@ -133,7 +134,7 @@ def joined(first: Material, second: Material, how: str) -> tuple[Material, tuple
     return replace(first, blocks=blocks), sets
 
 
-def measured(table: Table, cache: str, draw: int) -> Draw:
+def measured(table: Table, cache: str, draw: int, times: float) -> Draw:
     """Each way on the same images."""
     options = Options(cache=cache, seed=draw)
     found = {way: one(table, replace(options, backbone=name)) for way, name in WAYS.items()}
@@ -146,12 +147,14 @@ def measured(table: Table, cache: str, draw: int) -> Draw:
         chosen.kept,
         chosen.gain,
         chosen.error,
-        {how: accuracy_of(*joined_for(first, second, how, plan)) for how in JOINED},
+        {how: accuracy_of(*joined_for(first, second, how, plan, times)) for how in JOINED},
     )
 
 
-def joined_for(first: Material, second: Material, how: str, plan: Plan) -> tuple[Material, Plan, tuple[TapSet, ...]]:
-    material, sets = joined(first, second, how)
+def joined_for(
+    first: Material, second: Material, how: str, plan: Plan, times: float
+) -> tuple[Material, Plan, tuple[TapSet, ...]]:
+    material, sets = joined(first, second, how, times)
     return material, plan, sets
 
 
@@ -169,13 +172,17 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=2)
     parser.add_argument("--only", nargs="+", help="names of settings")
     parser.add_argument("--cache", type=Path, help="where features stay (default: nowhere)")
+    parser.add_argument("--times", type=float, default=1.0, help="the last layer of B is so many times as large")
     options = parser.parse_args()
     rows, others, targets, values = [], [], [], {}
     with tempfile.TemporaryDirectory() as scratch:
         for name, table_of in settings(options.data).items():
             if options.only and name not in options.only:
                 continue
-            draws = [measured(table_of(draw), str(options.cache or scratch), draw) for draw in range(options.draws)]
+            draws = [
+                measured(table_of(draw), str(options.cache or scratch), draw, options.times)
+                for draw in range(options.draws)
+            ]
             rows.append(row_of(name, draws))
             others.append([name, *(f"{np.mean([d.joined[how] for d in draws]):.2f}" for how in JOINED)])
             print(rows[-1], others[-1], flush=True)

@@ -81,6 +81,7 @@ WITH_TORCH = {
     "trunk/cut.py",
     "trunk/maker.py",
     "trunk/module.py",
+    "trunk/two.py",
 }
 UNSAFE = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 NAMELESS = {"utils", "util", "helpers", "helper", "base", "common", "constants", "misc"}

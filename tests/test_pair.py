@@ -188,12 +188,15 @@ def test_weights_of_a_file_are_of_one_network(tmp_path: Path) -> None:
         open_backbone(BOTH, str(tmp_path / "weights.safetensors"))
 
 
-@pytest.mark.parametrize(
-    "given", [{"weights": "w.pth"}, {"layer": "last_map"}, {"head": "gap, dense 4"}, {"tune": "auto"}, {"tune": "last"}]
-)
+@pytest.mark.parametrize("given", [{"weights": "w.pth"}, {"layer": "last_map"}, {"head": "gap, dense 4"}])
 def test_what_is_of_one_network_is_refused_for_two(given: dict[str, Any]) -> None:
     with pytest.raises(HeadstartError, match=f"{next(iter(given))}.* is of one network"):
         check(replace(DRAWN, **{"weights": "none", **given}))
+
+
+def test_two_networks_are_not_tuned() -> None:
+    with pytest.raises(OptionError, match="which are not tuned"):
+        check(replace(DRAWN, tune="last"))
 
 
 def test_tasks_that_look_at_places_take_one_network() -> None:

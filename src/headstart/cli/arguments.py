@@ -223,7 +223,7 @@ def _add_looking_commands(command: Callable[[str, str], argparse.ArgumentParser]
     classify.add_argument("--top", type=int, default=5, metavar="K", help="best classes to list (default: 5)")
     _network_options(classify, stores=False)
 
-    backbones = command("backbones", "list the networks there are, fetch weights, or carry them to another machine")
+    backbones = command("backbones", "list networks, any two of which run as A+B; fetch or carry their weights")
     backbones.add_argument("--search", metavar="TEXT", help="every network with weights that has this in its name")
     backbones.add_argument("--sort", metavar="COLUMN", help="top1, top5, parameters_millions, gmacs, depth, prior ...")
     doing = backbones.add_mutually_exclusive_group()
@@ -394,7 +394,7 @@ def _which_network(command: argparse._ArgumentGroup, auto: bool) -> None:
         "--backbone",
         default=Options.backbone,
         metavar="NAME|MODEL|auto" if auto else "NAME|MODEL",
-        help=f"a network (see headstart backbones), or the folder of a saved model{also} (default: {Options.backbone})",
+        help=f"a network (see headstart backbones), two as A+B, or a saved model{also} (default: {Options.backbone})",
     )
     command.add_argument(
         "--weights",

@@ -136,12 +136,20 @@ def _number(value: float | None, digits: int = 1) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
 
+def one_of(name: str, option: str) -> str:
+    """timm's name of one network. Raises OptionError for two side by side, BackboneError for none."""
+    full = resolve(name)
+    if both := catalog.side_by_side(full):
+        raise OptionError(f"{option} takes one network, and {name} is two: first {both[0]}, then {both[1]}")
+    return full
+
+
 def download(name: str, say: Callable[[str], object]) -> Record:
     """Put the weights that a name means on this machine; `say` is told size, licence and warnings before.
 
     Raises BackboneError.
     """
-    full = resolve(name)
+    full = one_of(name, "--download")
     if "." not in full and (path := weights.packaged(full)):
         say(f"{full} is here already: its weights are an installed package")
         return {"network": full, "path": str(path), "bytes": path.stat().st_size, "fetched": False}
@@ -172,7 +180,7 @@ def export_weights(name: str, file: str | Path) -> Record:
         raise OptionError(f"{place} does not end in .safetensors: give such a name to --export-weights")
     if not place.parent.is_dir():
         raise OutputError(f"the folder of {place} does not exist: make it first")
-    backbone = open_backbone(name)
+    backbone = open_backbone(one_of(name, "--export-weights"))
     architecture = backbone.name.partition(".")[0]
     tag = "" if backbone.weights_source.startswith("package") else backbone.network.described["tag"]
     steps = backbone.preprocess

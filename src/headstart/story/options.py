@@ -120,8 +120,10 @@ def _check_side_by_side(options: Options, trained: bool) -> None:
         return
     if trained:
         raise OptionError(f"--backbone {options.backbone} is two networks, whose maps do not join: name one of them")
+    if options.tune != "none":
+        raise OptionError(f"--backbone {options.backbone} is two networks, which are not tuned: name one of them")
     plain = Options()
-    for name in ("weights", "layer", "head", "tune"):
+    for name in ("weights", "layer", "head"):
         value = getattr(options, name)
         if value != getattr(plain, name) and (name, value) != ("weights", "none"):
             raise OptionError(
