@@ -64,8 +64,15 @@ def regressor(measured: tuple[Any, Any]) -> TransferRegressor:
 def test_settings_are_the_options_of_a_fit() -> None:
     """Written twice, since scikit-learn reads them from the signature: same names, types, defaults and order."""
     options = {field.name: (field.type, field.default) for field in fields(Options)}
-    of_lists = {"threshold", "min_images", "coverage", "sets", "max_error", "aim", "cost", "positive", "false_alarms"}
-    of_one = (["coverage", "sets", "max_error", "aim", "cost", "positive"], ["threshold"], [], ["false_alarms"], [])
+    of_lists = {"threshold", "min_images", "coverage", "sets", "max_error", "aim", "cost", "positive", "target"}
+    of_lists |= {"false_alarms"}
+    of_one = (
+        ["coverage", "sets", "max_error", "aim", "cost", "positive", "target"],
+        ["threshold"],
+        [],
+        ["false_alarms"],
+        [],
+    )
     for kind, more in zip(ALL, of_one, strict=True):
         given = [p for p in inspect.signature(kind).parameters.values() if p.name != "good"]  # as `read_table` has it
         assert [p.name for p in given] == [name for name in options if name not in of_lists] + more

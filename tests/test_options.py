@@ -46,6 +46,7 @@ NEEDS: dict[str, tuple[object, list[dict[str, str]]]] = {
     "aim": ("balanced", [{}]),
     "cost": ("costs.csv", [{}]),
     "positive": ("tumour", [{}]),
+    "target": ("there", [{}]),
     "false_alarms": (0.01, [{}]),
     "min_images": (3, [{}]),
     "cache": ("here", [{}]),
@@ -85,8 +86,8 @@ def test_every_option_is_in_the_table() -> None:
 def test_an_option_has_an_effect_or_is_refused(name: str, beside: dict[str, str]) -> None:
     value, needs = NEEDS[name]
     anywhere = {} in needs
-    against = beside == TUNED and name in ("head", "layer", "taps", "views")
-    against |= beside == HEAD and name in ("tune", "taps")
+    against = beside == TUNED and name in ("head", "layer", "taps", "views", "target")
+    against |= beside == HEAD and name in ("tune", "taps", "target")
     given = Options(**(beside | {name: value}))  # type: ignore[arg-type]
     if not against and (anywhere or beside in needs):
         check(given)
@@ -224,7 +225,7 @@ def test_every_option_with_a_value_that_can_be_wrong_is_tried() -> None:
     """Paths and names are known to be wrong only where they are looked up; the others have a row above."""
     free = {"--output", "--backbone", "--layer", "--tune", "--cache", "--weights", "--search", "--download"}
     free |= {"--backbones", "--cost", "--add-to", "--import-weights", "--label", "--remove", "--positive", "--good"}
-    free |= {"--data", "--model", "--host", "--token-file"}
+    free |= {"--target", "--data", "--model", "--host", "--token-file"}
     action = next(a for a in parser()._actions if isinstance(a, argparse._SubParsersAction))
     tried = {word for _, given, _ in WRONG for word in given.replace("=", " ").split() if word.startswith("--")}
     for command in action.choices.values():

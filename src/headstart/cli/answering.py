@@ -85,9 +85,3 @@ def answer_options(command: argparse.ArgumentParser) -> None:
         help="a CSV file of what each mistake costs: a row for each true class, a column for each answer; the answer "
         "is the one whose expected cost is smallest (one class an image; default: all mistakes are alike)",
     )
-    fit.add_argument(
-        "--target",
-        metavar="PICTURES",
-        help="pictures without labels of the place of use, which hold the classes in about the same shares: where they "
-        "are of another kind than those that teach, the model is fitted to them (one class an image; default: none)",
-    )

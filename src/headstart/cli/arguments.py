@@ -15,10 +15,11 @@ from headstart.cli.answering import add_truth, answer_options
 from headstart.cli.console import ClosedOutputError, writing
 from headstart.cli.exporting import export_arguments
 from headstart.cli.reviewing import review_arguments
+from headstart.cli.seeing import target_option, view_options
 from headstart.cli.serving import add_serve
 from headstart.cli.sharing import add_push
 from headstart.files.cells import printable
-from headstart.story.options import AUGMENTATIONS, PRECISIONS, SIGHTS, TAPS, Options
+from headstart.story.options import AUGMENTATIONS, PRECISIONS, TAPS, Options
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -89,7 +90,9 @@ def parser() -> argparse.ArgumentParser:
     _head_options(fit)
     answer_options(fit)
     _tuning_options(fit)
-    _view_options(_network_options(fit, auto=True))
+    network = _network_options(fit, auto=True)
+    view_options(network)
+    target_option(network)
 
     _add_asking_commands(command)
     _add_suggest(command)
@@ -215,7 +218,7 @@ def _add_looking_commands(command: Callable[[str, str], argparse.ArgumentParser]
         "--pool", default="avg", metavar="avg|max|none|flatten", help="how that layer is pooled (default: avg)"
     )
     features.add_argument("--model", metavar="MODEL", help="as a saved model sees them: what its head reads")
-    _view_options(_network_options(features))
+    view_options(_network_options(features))
 
     classify = command("classify", "say what a network trained on ImageNet sees in images: its own answer")
     classify.add_argument("images", nargs="+", metavar="IMAGES", help=IMAGES)
@@ -434,23 +437,3 @@ def _network_options(
         )
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     return command
-
-
-def _view_options(network: argparse._ArgumentGroup) -> None:
-    """What the network sees of a picture."""
-    network.add_argument(
-        "--view",
-        default=Options.view,
-        metavar="|".join(SIGHTS),
-        help="what is seen of a picture: crop, its middle; whole, all of it, in an input of the shape that most have; "
-        "pad, all of it in a square with borders; auto: the middle, and of elongated pictures what left-out answers "
-        "prefer (default: %(default)s)",
-    )
-    network.add_argument(
-        "--views",
-        type=int,
-        default=Options.views,
-        metavar="1|2",
-        help="2: also its mirror image, features averaged; some right answers more, for twice the time of the network, "
-        "in use too; not where left and right differ in meaning (default: %(default)s)",
-    )

@@ -28,9 +28,9 @@ class TransferClassifier(ClassifierMixin, Settings, BaseEstimator):  # type: ign
     """A frozen pre-trained network with a head fitted to your images: one class an image.
 
     backbone: any timm network, or the folder of a saved model. weights: "auto", "none" (random) or a file. taps:
-    "auto", "last" or "all". layer: the one layer to read. head: "auto", or layers in words ("gap, dense 128 relu"),
-    trained with epochs, batch_size and optimizer ("adam", "adamw", "sgd"). tune: "none", "auto", "last", "all", a
-    number of modules or a stage; augment, lr and budget are of that, as in `headstart fit --help`. size: side of the
+    "auto", "last", "all" or "late". layer: the one layer to read. head: "auto", or layers in words ("gap, dense 128
+    relu"), trained with epochs, batch_size and optimizer ("adam", "adamw", "sgd"). tune: "none", "auto", "last", "all",
+    a number of modules or a stage; augment, lr and budget are of that, as in `headstart fit --help`. size: side of the
     network's input in px, None = from the images. view: what is seen of a picture, "crop", "whole", "pad" or "auto";
     views: 2 = its mirror image too. precision: "auto", "bf16" or "f32". bands: those of a TIFF that are
     red, green and blue, "4,3,2". cache: folder of stored features. seed: of every random draw. coverage: of the sets
@@ -39,6 +39,7 @@ class TransferClassifier(ClassifierMixin, Settings, BaseEstimator):  # type: ign
     that are sure enough, with 95 % confidence (`abstains`); None: all are sure enough. aim: "accuracy", or "balanced":
     answers serve the mean recall of the classes. cost: a CSV file of what each mistake costs, a row a true class, a
     column an answer. positive: of two classes the one that scores are of, None = by name, else the rarer.
+    target: pictures without labels of the place of use, to which the model is fitted where they are of another kind.
 
     Images are given as a folder or manifest (a path), or as a sequence or column of paths, Pillow images or arrays
     (height, width[, channel]) with labels; numbers (a, b, c) are one picture where c is 1, 3 or 4, else grey ones.
@@ -57,6 +58,7 @@ class TransferClassifier(ClassifierMixin, Settings, BaseEstimator):  # type: ign
     aim: str = Options.aim
     cost: str | None = Options.cost
     positive: str | None = Options.positive
+    target: str | None = Options.target
 
     def fit(self, X: Images, y: Given | None = None) -> Self:
         """Learn from X (and y (image,), unless X is a folder or manifest). Raises HeadstartError.

@@ -22,6 +22,7 @@ from headstart.story import pipeline, publish
 from headstart.story.careful import careful
 from headstart.story.options import Options
 from headstart.story.replacing import check_replaceable
+from headstart.story.target import moved
 from headstart.story.unlike import unlike
 from headstart.tasks.aims import as_saved
 from headstart.tasks.known import TASKS
@@ -170,7 +171,8 @@ def learned(task: Task, table: Table, options: Options, hold_out: bool) -> Fit:
     novelty = unlike(task, what[0], what[1].train, found.head, bool(found.tuned and found.tuned.backbone))
     rule = careful(found.rule, *what, found.head, method)
     kind = seen.table.kind
-    model = Loaded(None, seen.backbone, method.task, found.head, names, rule, precision, kind, novelty=novelty)
+    head, _ = moved(found.target, found.head, what[0], what[1].train)
+    model = Loaded(None, seen.backbone, method.task, head, names, rule, precision, kind, novelty=novelty)
     fit = Fit(model, seen.engine, found)
     fit.set_aside = seen.features.set_aside
     return fit

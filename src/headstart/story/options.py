@@ -101,6 +101,7 @@ def check(options: Options, trained: bool = False) -> None:
             raise OptionError(f"--{name} is empty: give a name, or leave it out")
     _check_auto(options)
     _check_side_by_side(options, trained)
+    _check_target(options)
     _check_together(options, trained)
 
 
@@ -130,6 +131,13 @@ def _check_side_by_side(options: Options, trained: bool) -> None:
                 f"--{name} {value} is of one network, and --backbone {options.backbone} is two: leave it out, or name "
                 "one of them"
             )
+
+
+def _check_target(options: Options) -> None:
+    """Raises OptionError for what says otherwise what heads read, beside pictures of the place of use."""
+    for name in ("tune", "head", "layer", "taps") if options.target is not None else ():
+        if getattr(options, name) != getattr(Options, name):
+            raise OptionError(f"--target decides what heads read, and so does --{name}: leave one of them out")
 
 
 def _check_together(options: Options, trained: bool) -> None:

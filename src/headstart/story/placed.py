@@ -347,7 +347,7 @@ def held_against(
 
 # of Options: what a task whose answers lie in the picture has no use for
 OTHERS = ("taps", "layer", "head", "batch_size", "optimizer", "lr", "threshold", "coverage", "sets")
-OTHERS += ("view", "views", "max_error", "aim", "cost", "positive", "false_alarms", "min_images")
+OTHERS += ("view", "views", "max_error", "aim", "cost", "positive", "false_alarms", "min_images", "target")
 
 
 def refuse_others(name: str, options: Options) -> None:

@@ -39,14 +39,8 @@ from headstart.trunk.weights import Weights
 DEFAULT = "tf_efficientnet_lite0"
 ALIASES = catalog.aliases()  # what Keras, torchvision and the tutorials call a network -> timm's name
 ON_THE_HUB = re.compile("^(hf[-_]hub:)?timm/")  # how timm's networks are called there
-MAKERS = (
-    "maker.py",
-    "module.py",
-    "layers.py",
-    "tokens.py",
-    "two.py",
-    "catalog.csv",
-)  # of this room, by which is made what is kept
+# of this room, by which is made what is kept
+MAKERS = ("maker.py", "module.py", "layers.py", "tokens.py", "two.py", "catalog.csv")
 Say = Callable[[str], object]
 
 
