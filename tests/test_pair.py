@@ -254,7 +254,7 @@ def test_kept_where_better_by_more_than_one_standard_error(gain: float, kept: bo
     assert found.kept == kept
     assert ("run on each image (3.0 million parameters instead of 1.0" in found.why) == kept
     assert ("b is left out" in found.why) != kept
-    assert f"{'better' if gain > 0 else 'worse'} by {abs(gain):.3f}" in found.why
+    assert f"{'better' if gain > 0 else 'worse'} by {abs(gain):.2g}" in found.why
 
 
 # The saved model

@@ -68,12 +68,13 @@ class Pairing:
     @property
     def why(self) -> str:
         """Which is kept, by what, in one line."""
-        change = f"better by {self.gain:.3f}" if self.gain > 0 else f"worse by {abs(self.gain):.3f}"
+        change = f"{'better' if self.gain > 0 else 'worse'} by {abs(self.gain):.2g}"
         found = (
             f"in the {self.measure} of left-out answers for {counted(len(self.hashes), 'image')} that teach, both are "
-            f"{change} than {self.first} alone (standard error {self.error:.3f}); {count(self.n_forward)} passes of an "
-            "image"
+            f"{change} than {self.first} alone (standard error {self.error:.2g})"
         )
+        if self.n_forward:
+            found += f"; this took {count(self.n_forward)} passes of an image"
         if self.kept:
             return f"networks {self.first} and {self.second}, both run on each image ({self.cost}): {found}"
         return f"network {self.first} alone, {self.second} is left out: {found}"
