@@ -291,6 +291,13 @@ def test_read_again_it_is_what_it_was(kept: Path) -> None:
     assert model.backbone.network.described == own.network.described
 
 
+def test_a_folder_of_its_name_changes_nothing(kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / BOTH).symlink_to(kept)
+    assert unpack(read_bundle(BOTH)).backbone.name == BOTH
+    check(replace(DRAWN, backbone=BOTH, weights="auto", tune="last"))  # a saved model: who tunes it is told then
+
+
 def test_it_predicts_and_explains(kept: Path, pictures: Path, run: Run) -> None:
     done = run("predict", kept, pictures / "sea" / "0.png", "--json")
     assert (done.code, json.loads(done.out)[0]["label"]) == (0, "sea")

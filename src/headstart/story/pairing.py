@@ -27,7 +27,7 @@ from headstart.story.rank import marks_of, part_of
 from headstart.story.view import paired
 from headstart.tasks.task import Task
 from headstart.trunk.backbone import resolve
-from headstart.trunk.catalog import side_by_side
+from headstart.trunk.catalog import asked_side_by_side, side_by_side
 from headstart.trunk.network import Backbone, block_names
 
 Clock = Callable[[str], AbstractContextManager[None]]  # measures a stage of this name
@@ -100,7 +100,7 @@ class _Look:
 def weighed(task: Task, table: Table, options: Options, watch: Watcher, clock: Clock) -> tuple[Options, Pairing | None]:
     """The options with both of `--backbone A+B` or with A alone, and why; as they are where one network is named.
     Raises HeadstartError."""
-    if not side_by_side(options.backbone):
+    if not asked_side_by_side(options.backbone):
         return options, None
     with clock("weigh two networks"):
         options = replace(options, backbone=resolve(options.backbone))
