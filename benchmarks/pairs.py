@@ -9,8 +9,8 @@ the fit has the accuracy of A+B or of A. Seconds: of the passes over the images 
 not in the cache.
 
 How the last layers are joined, on the features of A and of B, each at its own size: `evened`, each at a mean absolute
-value of 1, as A+B does it at the size of A; `raw`, as they are; `apart`, as two blocks, each of unit length; `and alone`:
-the sets of each network alone among the candidates too.
+value of 1, as A+B does it at the size of A; `raw`, as they are; `apart`, as two blocks, each of unit length; `and
+alone`: the sets of each network alone among the candidates too.
 """
 
 from __future__ import annotations

@@ -254,7 +254,7 @@ def test_kept_where_better_by_more_than_one_standard_error(gain: float, kept: bo
     assert found.kept == kept
     assert ("run on each image (3.0 million parameters instead of 1.0" in found.why) == kept
     assert ("b is left out" in found.why) != kept
-    assert f"{'better' if gain > 0 else 'worse'} by {abs(gain):.3f}" in found.why
+    assert f"{'better' if gain > 0 else 'worse'} by {abs(gain):.2g}" in found.why
 
 
 # The saved model
@@ -289,6 +289,13 @@ def test_read_again_it_is_what_it_was(kept: Path) -> None:
     assert model.backbone.weights_hash == own.weights_hash
     assert open_backbone(str(kept)).weights_hash == own.weights_hash
     assert model.backbone.network.described == own.network.described
+
+
+def test_a_folder_of_its_name_changes_nothing(kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / BOTH).symlink_to(kept)
+    assert unpack(read_bundle(BOTH)).backbone.name == BOTH
+    check(replace(DRAWN, backbone=BOTH, weights="auto", tune="last"))  # a saved model: who tunes it is told then
 
 
 def test_it_predicts_and_explains(kept: Path, pictures: Path, run: Run) -> None:

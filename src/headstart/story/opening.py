@@ -31,7 +31,7 @@ from headstart.tasks.oddities import alarmed
 from headstart.tasks.task import Task, no_maps
 from headstart.tasks.two_classes import with_positive
 from headstart.trunk.backbone import open_backbone
-from headstart.trunk.catalog import side_by_side
+from headstart.trunk.catalog import asked_side_by_side
 from headstart.trunk.engine import Engine, accelerator, compile_trunk
 from headstart.trunk.features import Features, extract, extract_again, store_key
 from headstart.trunk.layers import LAST_MAP
@@ -102,7 +102,7 @@ def refuse_others(task: Task, options: Options) -> None:
             f"--views {options.views} averages a picture and its mirror image, and --task {task.name} looks at places "
             "of the picture: leave it out"
         )
-    if side_by_side(options.backbone) and task.maps is not no_maps:
+    if asked_side_by_side(options.backbone) and task.maps is not no_maps:
         raise OptionError(
             f"--backbone {options.backbone} is two networks, whose maps do not join, and --task {task.name} looks at "
             "places of the picture: name one of them"

@@ -14,7 +14,7 @@ from headstart import recipe
 from headstart.data.preprocess import VIEWS, check_bands
 from headstart.errors import OptionError, nearest
 from headstart.finetune import spec
-from headstart.trunk.catalog import side_by_side
+from headstart.trunk.catalog import asked_side_by_side
 
 # Names that heavy rooms know: tests/test_options.py compares them.
 BACKBONE = "tf_efficientnet_lite0"  # trunk.backbone.DEFAULT
@@ -117,7 +117,7 @@ def _check_auto(options: Options) -> None:
 
 def _check_side_by_side(options: Options, trained: bool) -> None:
     """Raises OptionError for what is of one network where two run side by side."""
-    if not side_by_side(options.backbone):
+    if not asked_side_by_side(options.backbone):
         return
     if trained:
         raise OptionError(f"--backbone {options.backbone} is two networks, whose maps do not join: name one of them")

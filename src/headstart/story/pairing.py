@@ -27,7 +27,7 @@ from headstart.story.rank import marks_of, part_of
 from headstart.story.view import paired
 from headstart.tasks.task import Task
 from headstart.trunk.backbone import resolve
-from headstart.trunk.catalog import side_by_side
+from headstart.trunk.catalog import asked_side_by_side, side_by_side
 from headstart.trunk.network import Backbone, block_names
 
 Clock = Callable[[str], AbstractContextManager[None]]  # measures a stage of this name
@@ -68,12 +68,13 @@ class Pairing:
     @property
     def why(self) -> str:
         """Which is kept, by what, in one line."""
-        change = f"better by {self.gain:.3f}" if self.gain > 0 else f"worse by {abs(self.gain):.3f}"
+        change = f"{'better' if self.gain > 0 else 'worse'} by {abs(self.gain):.2g}"
         found = (
             f"in the {self.measure} of left-out answers for {counted(len(self.hashes), 'image')} that teach, both are "
-            f"{change} than {self.first} alone (standard error {self.error:.3f}); {count(self.n_forward)} passes of an "
-            "image"
+            f"{change} than {self.first} alone (standard error {self.error:.2g})"
         )
+        if self.n_forward:
+            found += f"; this took {count(self.n_forward)} passes of an image"
         if self.kept:
             return f"networks {self.first} and {self.second}, both run on each image ({self.cost}): {found}"
         return f"network {self.first} alone, {self.second} is left out: {found}"
@@ -99,7 +100,7 @@ class _Look:
 def weighed(task: Task, table: Table, options: Options, watch: Watcher, clock: Clock) -> tuple[Options, Pairing | None]:
     """The options with both of `--backbone A+B` or with A alone, and why; as they are where one network is named.
     Raises HeadstartError."""
-    if not side_by_side(options.backbone):
+    if not asked_side_by_side(options.backbone):
         return options, None
     with clock("weigh two networks"):
         options = replace(options, backbone=resolve(options.backbone))

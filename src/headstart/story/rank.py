@@ -37,6 +37,7 @@ from headstart.story.opening import QUIET, Options, Watcher, features_of, open_n
 from headstart.story.options import auto_words
 from headstart.story.ranked import Ranked, Ranking, Together
 from headstart.tasks.task import Task, solved
+from headstart.trunk.catalog import side_by_side
 from headstart.trunk.engine import Engine
 from headstart.trunk.network import Backbone, block_names
 from headstart.trunk.speed import images_per_second
@@ -158,7 +159,8 @@ def rank(task: Task, table: Table, options: Options, asked: Asked, watch: Watche
             break
     ranked = tuple(_ranked(race, o, looks[o], o not in left, asked.diagnostics) for o in opened)
     hashes = frozenset(key for look in looks.values() for key in look.material.keys)
-    together = _together(race, left, looks) if asked.together and len(left) > 1 else None
+    single = [o for o in left if not side_by_side(o.candidate.backbone)]
+    together = _together(race, single, looks) if asked.together and len(single) > 1 else None
     return Ranking(measure.name, measure.percent, ranked, len(table), hashes, notes, together)
 
 

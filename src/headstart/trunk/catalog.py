@@ -148,9 +148,14 @@ OTHERS = {
 
 
 def side_by_side(name: str) -> tuple[str, ...]:
-    """Of A+B the names of both; () for one network, and where there is a file or folder of that name."""
+    """Of A+B the names of both; () for one network."""
     names = tuple(word.strip() for word in name.split(BETWEEN))
-    return names if len(names) > 1 and not Path(name).exists() else ()
+    return names if len(names) > 1 else ()
+
+
+def asked_side_by_side(backbone: str) -> tuple[str, ...]:
+    """The same of what a user names: () too where there is a file or folder of that name."""
+    return () if Path(backbone).exists() else side_by_side(backbone)
 
 
 COLUMNS = (*(f.name for f in fields(Entry)), "here")  # of the list of networks
