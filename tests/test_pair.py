@@ -26,7 +26,7 @@ from headstart.trunk.backbone import from_tensors, open_backbone
 from headstart.trunk.engine import Engine, on_cpu
 from headstart.trunk.features import store_key
 from headstart.trunk.layers import LAST
-from headstart.trunk.network import Backbone, block_names, block_widths
+from headstart.trunk.network import Backbone, block_names, block_widths, whole_maps
 from headstart.trunk.pair import paired
 
 FIRST, SECOND = "mobilenetv3_small_050", "test_resnet"
@@ -307,6 +307,11 @@ def test_it_predicts_and_explains(kept: Path, pictures: Path, run: Run) -> None:
 def test_it_is_exported_as_it_predicts(kept: Path, tmp_path: Path, run: Run) -> None:
     done = run("export", kept, "--to", "openvino", "-o", tmp_path / "out", "--json")
     assert done.code == 0, done.err
+
+
+def test_it_looks_at_no_places(kept: Path) -> None:
+    with pytest.raises(OptionError, match="whose maps do not join"):
+        whole_maps(open_backbone(str(kept)), ["blocks.3"])
 
 
 def test_it_is_not_tuned(kept: Path, pictures: Path, tmp_path: Path, run: Run) -> None:

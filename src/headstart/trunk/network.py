@@ -18,6 +18,7 @@ from headstart.data.images import Preprocess, load
 from headstart.data.table import table_of
 from headstart.errors import OptionError
 from headstart.files.forks import Lock
+from headstart.trunk.catalog import side_by_side
 from headstart.trunk.layers import LAST, LOGITS, POOLINGS, Tap
 from headstart.trunk.shelf import Shelf
 from headstart.trunk.store import cache_root
@@ -267,7 +268,10 @@ def _tap_of(backbone: Backbone, layer: str, pooling: str, module: str, shape: tu
 
 
 def whole_maps(backbone: Backbone, stages: Collection[str]) -> Backbone:
-    """The backbone that gives the maps of these taps too, beside what is pooled of them."""
+    """The backbone that gives the maps of these taps too, beside what is pooled of them. Raises OptionError for two
+    networks side by side, whose maps have places of their own."""
+    if side_by_side(backbone.name):
+        raise OptionError(f"{backbone.name} is two networks, whose maps do not join: name one of them")
     taps = [
         replace(tap, pools=(*tap.pools, "map"), shape=tap_at(backbone, tap.name, "none").shape)
         if tap.name in stages
