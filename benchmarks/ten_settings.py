@@ -36,7 +36,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "mirror": {"views": 2},
     "pair": {"backbone": "efficientnet_lite0+efficientnet_lite2"},
 }
-MOST = 2000  # images that judge
+MOST = 1000  # images that judge
 Rows = NDArray[np.intp]
 Drawn = Callable[[Table, np.random.Generator], tuple[Rows, Rows]]
 
