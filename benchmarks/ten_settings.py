@@ -103,7 +103,7 @@ def one(table: Table, arm: str, cache: str, seed: int) -> tuple[NDArray[np.bool_
     learned = pipeline.learn(table, Options(cache=cache, seed=seed, **ARMS[arm]))
     assert learned.plan.judge is not None
     verdict = evidence.judge_rows(CLASSIFICATION, learned.material, learned.head, learned.plan.judge, learned.rule)
-    return np.asarray(verdict.marks["correct"], bool), time.process_time() - start, learned.seen.backbone.name
+    return np.asarray(verdict.marks["right"], bool), time.process_time() - start, learned.seen.backbone.name
 
 
 def run(table: Table, drawn: Drawn, arm: str, draws: int, cache: str) -> dict[str, Any]:
