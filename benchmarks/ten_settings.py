@@ -2,10 +2,10 @@
 
     python benchmarks/ten_settings.py [--draws 3] [--arms default mirror pair] [--only NAME ...] [--cache FOLDER]
 
-Ants and bees (official parts, then drawn ones as large), EuroSAT (all, and 20 a class teach), brain MRI (copies
-together), faces (5 a person), digits, Fashion-MNIST (2,000), CIFAR-10 (4, 25, 500 a class), CIFAR-100 (20 a class).
-The same images teach and judge in every arm; the difference to the default is paired, over all draws. Seconds are of
-the processors, of a whole fit whose features are not stored yet. What was run takes its place in the record.
+Ants and bees (244 teach), EuroSAT (2,400, and 20 a class), brain MRI (177, copies on either side), faces (5 a person),
+digits (898), Fashion-MNIST (2,000), CIFAR-10 (4, 25, 500 a class), CIFAR-100 (20 a class), drawn anew each time. The
+same images teach and judge in every arm; the difference to the default is paired, over all draws. CPU s is of a fit to
+its heads; images of earlier draws and arms are stored. What was run takes its place in the record.
 """
 
 from __future__ import annotations
