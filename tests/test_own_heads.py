@@ -75,7 +75,7 @@ def test_features_of_a_layer(run: Run, pictures: Path, tmp_path: Path) -> None:
     wrong = run("features", pictures, "-o", out, *TINY, "--layer", "last_map", "--pool", "mean")
     assert wrong.code == 2
     assert "pooling 'mean' is not known" in wrong.err
-    assert "one of avg, max, none, flatten" in wrong.err
+    assert "one of avg, max, token, none, flatten" in wrong.err
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ def test_no_side_of_the_input_is_longer_than_a_saved_model_may_have(network: Bac
 
 
 def test_a_network_of_one_size_keeps_it() -> None:
-    vit = open_backbone("vit_tiny_patch16_224", "none")
+    vit = open_backbone("swin_tiny_patch4_window7_224", "none")
     assert in_their_shape(vit, np.array([(100, 300)])).preprocess.size == (224, 224)
 
 

@@ -173,7 +173,6 @@ class Network:
     weights: str  # where they come from in words; "" when `pretrained` is False
     pretrained: bool
     licence: str = ""  # of the weights, as an SPDX name
-    terms: str = ""  # what a licence that is not open asks for, in words
     parameters: int = 0  # 0 = not told
     size: tuple[int, int] = (0, 0)  # input height and width, px
     engine: str = ""  # "OpenVINO 2026.4 on CPU"
@@ -181,6 +180,7 @@ class Network:
     taps: tuple[str, ...] = ()
     chain: tuple[str, ...] = ()  # earlier models that it comes from, oldest first
     tuned: bool = False  # part of it has learned from these images
+    terms: str = ""  # what a licence that is not open asks for, in words
 
 
 @dataclass(frozen=True)
