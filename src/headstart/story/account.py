@@ -246,8 +246,10 @@ def growth_line(growth: Growth) -> str:
 
 
 def outcomes(fitted: Fitted) -> list[str]:
-    """What adding to a model, or tuning it, did."""
+    """What adding to a model, moving it to the place of use, or tuning it, did."""
     lines = [growth_line(fitted.growth)] if fitted.growth else []
+    if fitted.target is not None and fitted.target.differs:
+        lines.append(fitted.target.said())
     return [*lines, *([tuning_line(fitted.tuning)] if fitted.tuning else [])]
 
 

@@ -267,8 +267,6 @@ def prove(learned: Learned, watch: Watcher = QUIET) -> Fitted:
     with clock("learning curve"), watch.step("learning curve"):
         curve = evidence.curve(bare, plan, head, method, learned.shared)
     final, target = moved(learned.target, head, material, plan.train)
-    if target is not None and target.differs:
-        watch.say(f"note: {target.said()}")
     return Fitted(
         seen,
         plan,
