@@ -28,6 +28,7 @@ from headstart.tasks.task import Head, Task
 from headstart.trunk.engine import Engine
 from headstart.trunk.network import Backbone
 
+COMPARED = 2000  # images that teach among which those are drawn that are told from the others
 TAPS = "late"  # what heads read where pictures are of another kind
 
 
@@ -94,6 +95,8 @@ def target_of(
 
 def told(material: Material, rows: Ints, blocks: Blocks) -> Target:
     """How well pictures of these features are told from the images `rows` that teach. Raises DataError."""
+    rng = np.random.default_rng(material.seed)
+    rows = np.sort(rng.permutation(rows)[:COMPARED])
     n, ours = len(blocks[LAST]), len(rows)
     joined = np.concatenate([material.blocks[LAST][rows], blocks[LAST]])
     every, none = np.arange(ours + n), np.zeros(ours + n, np.int64)
