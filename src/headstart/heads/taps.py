@@ -22,8 +22,8 @@ import numpy.typing as npt
 
 from headstart.errors import OptionError
 from headstart.heads.sums import Rows, stretch
+from headstart.trunk.layers import OF
 
-OF = ":"  # between a network and its stage, where two run side by side (trunk.layers.OF)
 LAST = "pre_logits"  # the block that the network's own classifier reads (trunk.backbone.LAST)
 OF = ":"  # between a network and its stage, where there are two (trunk.layers.OF)
 TAPS = ("auto", "last", "all", "late")

@@ -15,20 +15,17 @@ from typing import Any
 import numpy as np
 
 from headstart.counted import count, counted
-from headstart.data.duplicates import find_duplicates, tie_groups
 from headstart.data.table import Table
 from headstart.heads.material import Ints, Material
-from headstart.heads.taps import LAST
 from headstart.judge.intervals import Z
 from headstart.judge.marks import Marks, ends
 from headstart.story.candidates import entry_for
-from headstart.story.opening import Options, Watcher, features_of, open_network
-from headstart.story.rank import marks_of, part_of
-from headstart.story.view import paired
+from headstart.story.opening import Options, Watcher, open_network
+from headstart.story.rank import part_of
+from headstart.story.view import Look, looked, paired
 from headstart.tasks.task import Task
 from headstart.trunk.backbone import resolve
 from headstart.trunk.catalog import asked_side_by_side, side_by_side
-from headstart.trunk.network import Backbone, block_names
 
 Clock = Callable[[str], AbstractContextManager[None]]  # measures a stage of this name
 LOSS = "loss"  # a column of marks, (image,): of classes the log-loss
@@ -86,17 +83,6 @@ class Pairing:
         return {"kept": self.kept, "images": len(self.hashes), "passes": self.n_forward, **plain}
 
 
-@dataclass(frozen=True, eq=False)
-class _Look:
-    """What a network, or two, say of some images."""
-
-    table: Table
-    backbone: Backbone
-    material: Material
-    marks: Marks
-    n_forward: int
-
-
 def weighed(task: Task, table: Table, options: Options, watch: Watcher, clock: Clock) -> tuple[Options, Pairing | None]:
     """The options with both of `--backbone A+B` or with A alone, and why; as they are where one network is named.
     Raises HeadstartError."""
@@ -119,9 +105,13 @@ def compared(task: Task, table: Table, options: Options, watch: Watcher) -> Pair
     first, second = side_by_side(options.backbone)
     teaching = table.take(table.teaching)
     some = teaching.take(np.sort(part_of(task, teaching, options.seed).rows))
-    alone = _looked(task, some, replace(options, backbone=first), watch)
-    groups = alone.material.groups
-    both = _looked(task, alone.table, options, watch, groups)
+
+    def through(some: Table, options: Options, groups: Ints | None = None) -> Look:
+        network = open_network(some, options, say=watch.say, whole=task.whole)
+        return looked(task, some, network, options, watch.bar(network[0].name, len(some)), groups)
+
+    alone = through(some, replace(options, backbone=first))
+    both = through(alone.table, options, alone.material.groups)
     measure, gain, error = gained(task, alone.material, alone.marks, both.marks)
     side = both.backbone.preprocess.size[0]
     macs = [entry.gmacs * (side / entry.input_size) ** 2 for n in (first, second) if (entry := entry_for(n))]
@@ -136,20 +126,6 @@ def compared(task: Task, table: Table, options: Options, watch: Watcher) -> Pair
         frozenset(alone.material.keys),
         alone.n_forward + both.n_forward,
     )
-
-
-def _looked(task: Task, table: Table, options: Options, watch: Watcher, groups: Ints | None = None) -> _Look:
-    """`groups`: copies, which are left out together; None: those that its features show."""
-    backbone, engine = open_network(table, options, say=watch.say, whole=task.whole)
-    features = features_of(table, backbone, engine, options, watch.bar(backbone.name, len(table)))
-    table = table.take(features.kept)
-    if groups is None:
-        same = find_duplicates(features.hashes, features.blocks[LAST], features.thumbnails)
-        groups = tie_groups(len(table), same, table.groups)
-    targets = task.targets(table, table.classes)
-    material = Material(features.blocks, targets, groups, features.hashes, options.seed)
-    marks = marks_of(task, material, task.sets(options.taps, block_names(backbone)))
-    return _Look(table, backbone, material, marks, features.n_forward)
 
 
 def gained(task: Task, material: Material, alone: Marks, both: Marks) -> tuple[str, float, float]:

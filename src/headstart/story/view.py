@@ -20,11 +20,13 @@ from headstart.data.table import Table
 from headstart.heads.material import Ints, Material
 from headstart.heads.spectrum import Doubles
 from headstart.heads.taps import LAST
+from headstart.judge.marks import Marks
 from headstart.story.opening import Options, Watcher, features_of, open_network, stretched
 from headstart.story.options import SIGHTS
 from headstart.story.rank import marks_of, part_of
 from headstart.tasks.task import Task
-from headstart.trunk.network import block_names
+from headstart.trunk.engine import Engine
+from headstart.trunk.network import Backbone, block_names
 
 Clock = Callable[[str], AbstractContextManager[None]]  # measures a stage of this name
 MIDDLE = "crop"
@@ -105,24 +107,49 @@ def compared(task: Task, table: Table, options: Options, watch: Watcher) -> Sigh
     most = max(recipe.VIEW_IMAGES, recipe.VIEW_EACH * len(table.classes))
     some = teaching.take(np.sort(part_of(task, teaching, options.seed, most).rows))
     rows: list[Tried] = []
-    hashes: tuple[str, ...] = ()
-    losses: list[Doubles] = []
-    groups: Ints | None = None
-    n_forward = 0
+    looks: list[Look] = []
     for view in SIGHTS[1:]:
-        backbone, engine = open_network(table, replace(plain, view=view), say=watch.say)
-        features = features_of(some, backbone, engine, plain, watch.bar(f"view {view}", len(some)))
-        n_forward += features.n_forward
-        if groups is None:  # copies are those that the first view shows: all must leave out the same images
-            some, hashes = some.take(features.kept), features.hashes
-            same = find_duplicates(hashes, features.blocks[LAST], features.thumbnails)
-            groups = tie_groups(len(some), same, some.groups)
-        targets = task.targets(some, some.classes)
-        material = Material(features.blocks, targets, groups, features.hashes, options.seed)
-        losses.append(marks_of(task, material, task.sets(options.taps, block_names(backbone)))["loss"])
-        gain, error = paired(losses[0] - losses[-1], groups)
-        rows.append(Tried(view, backbone.preprocess.size, float(losses[-1].mean()), gain, error))
-    return Sight(tuple(rows), frozenset(hashes), n_forward)
+        network = open_network(table, replace(plain, view=view), say=watch.say)
+        # copies are those that the first view shows: all must leave out the same images
+        groups = looks[0].material.groups if looks else None
+        looks.append(looked(task, some, network, plain, watch.bar(f"view {view}", len(some)), groups))
+        some, losses = looks[0].table, [look.marks["loss"] for look in (looks[0], looks[-1])]
+        gain, error = paired(losses[0] - losses[1], looks[0].material.groups)
+        rows.append(Tried(view, network[0].preprocess.size, float(losses[1].mean()), gain, error))
+    return Sight(tuple(rows), frozenset(looks[0].material.keys), sum(look.n_forward for look in looks))
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What a network, or two, say of some images: those that could be read, the marks of left-out answers, and how many
+    went through it."""
+
+    table: Table
+    backbone: Backbone
+    material: Material
+    marks: Marks
+    n_forward: int
+
+
+def looked(
+    task: Task,
+    table: Table,
+    network: tuple[Backbone, Engine],
+    options: Options,
+    done: Callable[[int], None],
+    groups: Ints | None = None,
+) -> Look:
+    """`groups`: copies, which are left out together; None: those that its features show."""
+    backbone, engine = network
+    features = features_of(table, backbone, engine, options, done)
+    table = table.take(features.kept)
+    if groups is None:
+        same = find_duplicates(features.hashes, features.blocks[LAST], features.thumbnails)
+        groups = tie_groups(len(table), same, table.groups)
+    targets = task.targets(table, table.classes)
+    material = Material(features.blocks, targets, groups, features.hashes, options.seed)
+    marks = marks_of(task, material, task.sets(options.taps, block_names(backbone)))
+    return Look(table, backbone, material, marks, features.n_forward)
 
 
 def paired(differences: Doubles, groups: Ints) -> tuple[float, float]:
