@@ -25,7 +25,6 @@ from headstart.heads.sums import Rows, stretch
 from headstart.trunk.layers import OF
 
 LAST = "pre_logits"  # the block that the network's own classifier reads (trunk.backbone.LAST)
-OF = ":"  # between a network and its stage, where there are two (trunk.layers.OF)
 TAPS = ("auto", "last", "all", "late")
 CHUNK = 4096  # rows prepared at a time
 # Images above which features are prepared whenever they are read and not kept: 50,000 of the default backbone would be
@@ -155,15 +154,10 @@ def lower(blocks: tuple[str, ...]) -> TapSet:
 
 
 def late(blocks: tuple[str, ...]) -> TapSet:
-    """The pre-logits, and mean and standard deviation of the stages that `lower` leaves; of two networks of those of
-    each."""
-    networks = dict.fromkeys(block.rpartition(OF)[0] for block in blocks if "/" in block)
-    below = {
-        part.block
-        for network in networks
-        for part in lower(tuple(b for b in blocks if "/" in b and b.rpartition(OF)[0] == network)).parts
-    }
-    return TapSet("late", tuple(Part(block, False, True) for block in blocks if block not in below))
+    """The pre-logits, and mean and standard deviation of the stages that `lower` leaves."""
+    below = lower(blocks).parts
+    every = (Part(block, root=False, unit=True) for block in blocks)
+    return TapSet("late", tuple(part for part in every if part not in below))
 
 
 def last() -> TapSet:
