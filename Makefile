@@ -2,6 +2,8 @@
 # make test    sets up .venv with the developers' tools, then every check that CI makes
 # make lowest  a part of the tests with the oldest dependencies that pyproject.toml allows; `make test` does it too
 # make litert  an environment of its own for the LiteRT converter (7 GB with torch), and the tests that need it
+# make docs    the site of docs/ as HTML, in build/site
+# make wheel   builds the wheel, installs it with all it needs into an empty environment, and runs it there
 # make fix     lets ruff repair what it can
 # make clean   removes .venv, so that the next target sets it up from nothing
 
@@ -10,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: demo test lowest litert fix clean
+.PHONY: demo test lowest litert docs wheel fix clean
 
 demo: $(VENV)/.installed
 	$(BIN)/headstart demo
@@ -43,6 +45,21 @@ $(LITERT)/.installed: pyproject.toml $(VENV)/.installed-dev
 	$(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['litert'], 'simplejpeg', sep='\n')" > $(VENV)/litert.txt
 	$(LITERT)/bin/python -m pip install --quiet --disable-pip-version-check -r $(VENV)/litert.txt
 	@touch $@
+
+# Every warning is an error; nothing is fetched.
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m sphinx -q -b html -W --keep-going -d build/doctrees -c docs . build/site
+	@echo "written: build/site/index.html"
+
+# The wheel as somebody gets it: built, installed with what it needs into an empty environment, and used there.
+WHEEL := build/wheel
+
+wheel: $(VENV)/.installed-dev
+	rm -rf $(WHEEL)
+	$(BIN)/python -m hatchling build -t wheel -d $(WHEEL)
+	$(PYTHON) -m venv $(WHEEL)/venv
+	$(WHEEL)/venv/bin/python -m pip install --quiet --disable-pip-version-check $(WHEEL)/*.whl
+	cd $(WHEEL) && venv/bin/headstart --version && venv/bin/headstart demo -o demo
 
 fix: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix

@@ -190,7 +190,7 @@ def collect(folder: Path, out: Path) -> None:
     results = {**settings, "networks": runs, "differences": differences(runs)}
     out.mkdir(parents=True, exist_ok=True)
     (out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    (out / "tables.md").write_text(tables(results))
+    (out / "tables.md").write_text("# The study in tables\n\n" + tables(results))
     (out / "figure.svg").write_text(svg(results))
     print(f"{len(runs)} networks, {minutes:.0f} minutes of training: {out}/results.json, tables.md, figure.svg")
 
