@@ -148,6 +148,14 @@ def test_the_commands_of_the_page_on_recognition_run(run: Run, tmp_path: Path, m
         if command.startswith("fit"):
             named = {line[:15] for line in told[2:] if not line.startswith("random weights")}
             assert named <= {line[:15] for line in found.out.splitlines()}
+    shutil.copy("faces/s0/0.png", "a.png")
+    shutil.copy("faces/s1/0.png", "b.png")
+    shutil.rmtree("people")
+    [code] = blocks("python", "docs/recognition.md")
+    small = code.replace("Recogniser()", "Recogniser('test_efficientnet', 'none', size=64, precision='f32')")
+    assert small != code
+    exec(compile(small, "recognition.md", "exec"), {})
+    assert Path("people", "gallery.safetensors").exists()
 
 
 def test_the_python_of_the_page_on_tasks_runs(

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import sys
 import types
 from importlib.util import find_spec
@@ -91,6 +93,21 @@ def make(file: Path) -> Path:
 
     litert.convert(Exportable(small_network(), SIZE, ABOUT), file)
     return file
+
+
+def test_the_python_of_the_page_on_devices_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the small file, whose pictures are smaller than the page's."""
+    pytest.importorskip("ai_edge_litert.interpreter", reason="needs ai-edge-litert")
+    page = (Path(__file__).parents[1] / "docs" / "edge.md").read_text(encoding="utf-8")
+    [block] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert "(1, 160, 160, 3)" in block
+    monkeypatch.chdir(tmp_path)
+    place = tmp_path / "satellite-litert-int8" / "model.tflite"
+    place.parent.mkdir()
+    shutil.copy(FILE, place)
+    known: dict[str, Any] = {}
+    exec(compile(block.replace("160, 160", "8, 12"), "edge.md", "exec"), known)
+    assert known["probabilities"] == pytest.approx(1 / 3, abs=0.01)  # of a black picture
 
 
 def test_a_file_says_what_the_network_says_however_many_pictures_it_is_given(tmp_path: Path) -> None:

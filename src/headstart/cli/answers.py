@@ -200,7 +200,7 @@ def different(apart: Apart | None) -> list[str]:
 
 
 def entry(name: str, text: str) -> str:
-    return f"{name:15s}{text}"
+    return f"{name:14s} {text}"
 
 
 def _weakest(score: Score) -> tuple[str, str] | None:

@@ -174,6 +174,7 @@ class Walk:
         notes = [
             f"ignored {len(paths)} {ONE.get(why, why) if len(paths) == 1 else why}: {some(paths)}"
             for why, paths in sorted(self.ignored.items())
+            if paths
         ]
         if self.sidecars:
             kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(self.sidecars.items()))

@@ -103,8 +103,10 @@ def told(material: Material, rows: Ints, blocks: Blocks) -> Target:
     groups = np.concatenate([material.groups[rows], material.groups.max() + 1 + np.arange(n)])
     how = apart(lambda some: {LAST: joined[some]}, every[:ours], every[ours:], none, groups, material.seed)
     if how is None:
+        independent = len(np.unique(material.groups[rows]))
         raise DataError(
-            f"--target needs {LEAST} pictures and as many that teach: there are {n} that can be read, and {ours}"
+            f"--target needs {LEAST} pictures and as many that teach, where copies and those of one group count once: "
+            f"there are {n} that can be read, and {independent}"
         )
     return Target(blocks, n, how)
 
