@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from headstart.estimators.tagger import TransferTagger
     from headstart.trunk.backbone import open_backbone
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 ESTIMATORS = {  # -> the file of `estimators/` that has it
     "AnomalyDetector": "detector",
     "TransferClassifier": "classifier",
