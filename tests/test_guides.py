@@ -5,6 +5,7 @@ So that a guide takes seconds: a small network, two folds, no logistic heads. Wh
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
 import shlex
@@ -28,6 +29,8 @@ from headstart.trunk.backbone import open_backbone
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 GUIDES = ("first_five_minutes", "field_biology", "factory", "clinic", "satellite", "teaching")
 NETWORK = {"backbone": "test_efficientnet", "weights": "none", "size": 64, "precision": "f32"}  # what TINY says
+SETTINGS = ", ".join(f"{name}={value!r}" for name, value in NETWORK.items())
+MORE = ("how_it_works", "upgrading")
 # Pages whose Python runs in another test file, which reads the page by its name.
 ELSEWHERE = {
     "anomalies": "test_oddities",
@@ -119,10 +122,9 @@ def test_a_guide_runs_from_top_to_bottom(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     known: dict[str, Any] = {}
-    settings = ", ".join(f"{name}={value!r}" for name, value in NETWORK.items())
     for block in blocks(page):
         if block.language == "python":
-            code = re.sub(r"(Transfer\w+|AnomalyDetector)\(", rf"\1({settings}, ", block.text)
+            code = re.sub(r"(Transfer\w+|AnomalyDetector)\(", rf"\1({SETTINGS}, ", block.text)
             exec(compile(code, f"{page}.md", "exec"), known)
         elif block.language == "console":
             assert block.commands
@@ -138,6 +140,45 @@ def test_a_guide_is_short() -> None:
         assert len((DOCS / f"{page}.md").read_text(encoding="utf-8").splitlines()) <= 150, page
 
 
+@pytest.mark.parametrize("page", MORE)
+def test_the_lines_of_a_page_about_a_saved_model_run(
+    page: str, model: Path, pictures: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder is `model`, that of its pictures `pictures`."""
+    monkeypatch.chdir(tmp_path)
+    for name, place in (("model", model), ("pictures", pictures)):
+        Path(name).symlink_to(place)
+    known: dict[str, Any] = {}
+    for block in blocks(page):
+        if block.language == "python":
+            exec(compile(block.text, f"{page}.md", "exec"), known)
+        for line in block.commands:
+            found = run(*shlex.split(line)[1:])
+            assert found.code == 0, (line, found.err)
+
+
+@pytest.mark.usefixtures("lighter")
+def test_the_notebook_runs_from_top_to_bottom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Cell after cell in one namespace, on fewer digits. It is stored as it was before anybody ran it."""
+    text = (DOCS.parent / "examples" / "first_five_minutes.ipynb").read_text(encoding="utf-8")
+    book = json.loads(text)
+    assert (book["nbformat"], book["metadata"]["kernelspec"]["language"]) == (4, "python")
+    assert len({cell["id"] for cell in book["cells"]}) == len(book["cells"])
+    monkeypatch.chdir(tmp_path)
+    known: dict[str, Any] = {}
+    for cell in book["cells"]:
+        code = "".join(cell["source"])
+        if cell["cell_type"] == "code":
+            assert (cell["outputs"], cell["execution_count"]) == ([], None)
+            few = code.replace("order[:300], order[300:500]", "order[:60], order[300:330]")
+            exec(compile(few.replace("Classifier(", f"Classifier({SETTINGS}, "), "notebook", "exec"), known)
+    assert len(known["teach"]) == 60
+    assert "known: False" in capsys.readouterr().out  # of noise
+    assert (tmp_path / "digits-model" / "report.html").is_file()
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if page != "commands"])
 def test_every_command_on_a_page_is_one_that_there_is(page: str) -> None:
     """Its options too."""
@@ -150,7 +191,7 @@ def test_every_command_on_a_page_is_one_that_there_is(page: str) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_the_python_of_every_page_is_run_somewhere(page: str) -> None:
     """Here, or by the test file that is named above, which must read the page."""
-    if page in GUIDES or page == "python" or not any(block.language == "python" for block in blocks(page)):
+    if page in (*GUIDES, *MORE, "python") or not any(block.language == "python" for block in blocks(page)):
         assert page not in ELSEWHERE
         return
     text = (Path(__file__).parent / f"{ELSEWHERE[page]}.py").read_text(encoding="utf-8")
