@@ -453,6 +453,12 @@ def test_a_models_own_images_are_found_again_by_their_bytes_and_no_file_of_it_sa
     shutil.rmtree(other)
     place.rename(other)
     assert held_out(bundle, None).said == held.said
+    other.rename(place)
+    told = bundle.folder / "run.json"  # an absolute path, which no fit writes there, leads nowhere
+    told.write_text(told.read_text().replace("headstart fit pictures ", f"headstart fit {place} "))
+    assert str(place) in told.read_text()
+    with pytest.raises(DataError, match=r"not found here, .*--data"):
+        held_out(read_bundle(bundle.folder), None)
 
 
 def test_images_that_the_fit_has_not_seen_can_check_it(model: Path, tmp_path: Path) -> None:

@@ -103,8 +103,11 @@ def _same(table: Table, split: Split) -> bool:
 
 
 def _places(bundle: Bundle) -> list[Path]:
-    """Where the images may be, in the order in which they are tried."""
+    """Where the images may be, in the order in which they are tried. No fit writes an absolute path into a model: one
+    that is there was put there, and is not looked at."""
     given = next((word for word in words_of(bundle)[2:] if not word.startswith("-")), None)
+    if given is not None and Path(given).is_absolute():
+        given = None
     beside = (Path(), bundle.folder.parent, bundle.folder.parent.parent)
     found = [] if given is None else [folder / given for folder in beside]
     remembered = _remembered(str(bundle.manifest.get("data_fingerprint", "")))
