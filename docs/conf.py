@@ -51,6 +51,7 @@ html_static_path = ["site/static"]
 html_css_files = ["site.css"]
 html_additional_pages = {"index": "redirect.html"}  # the pages lie in docs/
 templates_path = ["site"]
+html_context = {"default_mode": "auto"}
 html_theme_options = {
     "logo": {"text": "headstart"},
     "navbar_end": ["theme-switcher"],
