@@ -41,6 +41,7 @@ default_role = "literal"  # docstrings mark names by one backtick
 highlight_language = "text"
 autodoc_typehints = "none"  # what is allowed stands in words beside each name
 autodoc_member_order = "bysource"
+toc_object_entries_show_parents = "hide"
 
 html_theme = "pydata_sphinx_theme"
 html_title = "headstart"
@@ -84,7 +85,7 @@ def settings_apart(app, what, name, obj, options, lines):
         parts = re.split(rf"(?:^|(?<=[.;] ))({names}): ", text)
         if len(parts) > 3 and not parts[0]:
             for one, said in zip(parts[1::2], parts[2::2], strict=True):
-                found += [f"``{one}``", f"   {said.strip()}", ""]
+                found += [f"``{one}``", f"   {said.strip().rstrip(';')}", ""]
         else:
             found += paragraph
         found.append("")
