@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,11 @@ from headstart.errors import DataError, OptionError
 from headstart.heads.calibrate import best_scale, calibrate, log_loss, log_softmax
 from headstart.heads.material import Material
 from headstart.heads.probe import fit_probe
-from headstart.heads.taps import Part, plain, tap_sets
+from headstart.heads.taps import Part, plain, tap_sets, with_late
 from headstart.story import evidence
 from headstart.story.folds import fitter
 from headstart.story.opening import Options, sized
+from headstart.story.pipeline import learn
 from headstart.story.plan import make_plan
 from headstart.tasks.classification import CLASSIFICATION
 from headstart.tasks.task import closed_form
@@ -138,6 +140,54 @@ def test_only_heads_near_the_best_are_averaged() -> None:
     assert losses == sorted(losses)
     assert all((c.weight > 0) == (c.log_loss <= 1.1 * losses[0]) for c in candidates)
     assert len({c.weight for c in candidates if c.weight}) == 1
+
+
+STAGES = ("one/mean", "one/std", "two/mean", "two/std", "pre_logits")
+
+
+def at_places(holds: bool) -> tuple[dict[str, Any], Any, Any]:
+    """(features, classes, places) of 240 images. The early stage tells the classes perfectly: by a rule that is the
+    same at each place, or turned round from place to place. The late ones tell them with noise."""
+    rng = np.random.default_rng(3)
+    y, place = np.arange(240) % 2, np.arange(240) // 40
+    sign, where = np.where(y == 1, 1.0, -1.0)[:, None], np.eye(6)[place]
+    told = sign * np.ones(6) if holds else sign * np.where(place % 2, 3.0, -3.0)[:, None] * where
+    early = np.hstack([told, where]) + rng.normal(size=(240, 12)) * 0.05
+    late = 0.6 * sign + rng.normal(size=(240, 8))
+    blocks = {"one/mean": early, "one/std": early, "two/mean": late, "two/std": late, "pre_logits": np.abs(late + 4)}
+    return blocks, y, place
+
+
+@pytest.mark.parametrize("holds", [True, False])
+def test_early_stages_count_where_they_hold_at_places_left_out(holds: bool) -> None:
+    """The defect: what tells classes at the places that teach, and not at another, decides, since single images left
+    out cannot show it."""
+    blocks, y, place = at_places(holds)
+    sets = with_late(tap_sets("auto", STAGES), STAGES)
+    assert [one.name for one in sets] == ["last", "all", "late"]
+    early = [c for c in fit_probe(blocks, y, place, sets, ("ridge", "lda")).candidates if c.taps == "all"]
+    assert any(c.weight for c in early) is holds
+    apart = fit_probe(blocks, y, np.arange(240), sets, ("ridge", "lda")).candidates
+    assert any(c.weight for c in apart if c.taps == "all")  # images alone do not show it
+
+
+def test_late_stages_are_tried_beside_all_only_where_both_are_asked_for() -> None:
+    for taps in ("last", "all", "late"):
+        sets = tap_sets(taps, STAGES)
+        assert with_late(sets, STAGES) == sets
+    alone = tap_sets("auto", ("pre_logits",))
+    assert with_late(alone, ("pre_logits",)) == alone  # late is last there
+
+
+def test_the_users_groups_reach_the_choice_of_stages(tmp_path: Path) -> None:
+    pictures = list(np.random.default_rng(0).integers(0, 256, (24, 32, 32, 3), np.uint8))
+    table = table_of(pictures, ["a", "b"] * 12)
+    options = Options(backbone="test_efficientnet", weights="none", size=32, cache=str(tmp_path))
+    tried = []
+    for groups in (table.groups, np.array([f"site {k // 4}" for k in range(24)], dtype=object)):
+        learned = learn(replace(table, groups=groups), options)
+        tried.append({candidate.taps for candidate in learned.head.candidates})
+    assert tried == [{"last", "all"}, {"last", "all", "late"}]
 
 
 def test_duplicates_do_not_flatter_left_out_predictions() -> None:

@@ -15,9 +15,10 @@ from conftest import Run, picture
 from headstart.data.preprocess import Preprocess
 from headstart.data.table import Table, read_table, table_of
 from headstart.errors import OptionError
+from headstart.judge.intervals import mean_of_groups
 from headstart.story.opening import Options, in_their_shape, open_at_size, refuse_others
 from headstart.story.pipeline import Learned, learn, load
-from headstart.story.view import Sight, Tried, elongated, paired
+from headstart.story.view import Sight, Tried, elongated
 from headstart.tasks.known import TASKS
 from headstart.trunk.backbone import open_backbone
 from headstart.trunk.engine import Engine, on_cpu
@@ -119,9 +120,9 @@ def test_another_view_is_better_by_more_than_one_standard_error(gain: float, err
 def test_copies_count_once_in_the_standard_error() -> None:
     rng = np.random.default_rng(0)
     once = rng.normal(0.1, 1, 500)
-    mean, error = paired(once, np.arange(500))
-    assert error == pytest.approx(once.std() / np.sqrt(500))
-    assert paired(np.repeat(once, 4), np.repeat(np.arange(500), 4)) == pytest.approx((mean, error))
+    mean, error = mean_of_groups(once, np.arange(500))
+    assert error == pytest.approx(once.std(ddof=1) / np.sqrt(500))
+    assert mean_of_groups(np.repeat(once, 4), np.repeat(np.arange(500), 4)) == pytest.approx((mean, error))
 
 
 @pytest.mark.parametrize(

@@ -127,8 +127,9 @@ def _work(fitted: Fitted) -> str:
         parts.append(f"{copies:,} {'is an exact copy of another' if copies == 1 else 'are exact copies of others'}")
     if different > fresh:
         parts.append(f"features of {different - fresh:,} were stored before")
-    if fitted.seen.sight:
-        parts.append(f"{counted(fitted.seen.sight.n_forward, 'pass', 'passes')} of an image before chose the view")
+    for choice, of in ((fitted.seen.sight, "the view"), (fitted.seen.pairing, "between one network and two")):
+        if choice:
+            parts.append(f"{counted(choice.n_forward, 'pass', 'passes')} of an image before chose {of}")
     return ", ".join(parts)
 
 

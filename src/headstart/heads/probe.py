@@ -32,6 +32,7 @@ from headstart.heads.folds import chosen, lda_without, ridge_without
 from headstart.heads.spectrum import Doubles, Spectrum, decompose
 from headstart.heads.taps import Part, TapSet
 from headstart.heads.without import Taught, Whole
+from headstart.judge.intervals import mean_of_groups
 
 Ints = npt.NDArray[np.integer]
 Blocks = Mapping[str, npt.NDArray[np.floating]]
@@ -141,7 +142,7 @@ def fit_probe(
     with ThreadPoolExecutor(workers) as pool:
         members = [member for found in pool.map(on, tap_sets) for member in found]
     order = sorted(range(len(members)), key=lambda k: members[k].candidate.log_loss)
-    weights = _average([members[k] for k in order])
+    weights = _average([members[k] for k in order], y, groups)
     shares = [(members[k], w) for k, w in zip(order, weights, strict=True)]
     return _merge([(m, w) for m, w in shares if w], y, tuple(replace(m.candidate, weight=w) for m, w in shares))
 
@@ -229,11 +230,26 @@ def _logistic_path(z: Doubles, y: Ints, n_classes: int, scale: float, n: int | N
     return path
 
 
-def _average(members: list[_Member]) -> list[float]:
-    """Equal shares for the members (best first) whose left-out log-loss is within WORTH of the best."""
-    bound = members[0].candidate.log_loss * (1 + WORTH)
-    counts = np.array([float(m.candidate.log_loss <= bound) for m in members])
+def _average(members: list[_Member], y: Ints, groups: Ints) -> list[float]:
+    """Equal shares for the members (best first) whose left-out log-loss is within WORTH of the best that counts."""
+    counted = _counted(members, y, groups)
+    bound = min(m.candidate.log_loss for m, does in zip(members, counted, strict=True) if does) * (1 + WORTH)
+    counts = np.array([float(does and m.candidate.log_loss <= bound) for m, does in zip(members, counted, strict=True)])
     return [float(c) for c in counts / counts.sum()]
+
+
+def _counted(members: list[_Member], y: Ints, groups: Ints) -> list[bool]:
+    """Which members may be averaged: those on all stages, where late ones alone are tried too, if they are better on
+    groups left out by more than one standard error. Early stages tell places apart, and what they say of one need not
+    hold at another (docs/measurements.md, places)."""
+    early = [m.tap_set.name == "all" for m in members]
+    if not any(early) or not any(m.tap_set.name == "late" for m in members):
+        return [True] * len(members)
+    known = _knowable(y, groups)
+    best, rest = members[early.index(True)], members[early.index(False)]
+    losses = [-log_softmax(m.left_out[known])[np.arange(known.sum()), y[known]] for m in (rest, best)]
+    gain, error = mean_of_groups(losses[0] - losses[1], groups[known])
+    return [gain > error or not is_early for is_early in early]
 
 
 def _merge(members: list[tuple[_Member, float]], y: Ints, candidates: tuple[Candidate, ...]) -> Probe:

@@ -33,6 +33,14 @@ class Gain(TypedDict):
     p: NotRequired[float]
 
 
+def mean_of_groups(values: Array, groups: NDArray[np.integer]) -> tuple[float, float]:
+    """The mean of values (image,) and its standard error, where images of one group (image,) vary together."""
+    mean = float(values.mean())
+    sums = np.bincount(np.unique(groups, return_inverse=True)[1], values - mean)
+    few = len(sums) / max(1, len(sums) - 1)
+    return mean, float(np.sqrt(few * (sums**2).sum()) / len(values))
+
+
 def wilson(share: float, n: float, z: float = Z) -> tuple[float, float]:
     """Interval of a share observed in n (effective) independent images (Wilson 1927); (0, 1) for n = 0."""
     if n <= 0:

@@ -23,7 +23,7 @@ from headstart.errors import DataError, ImageError, OptionError, OutputError
 from headstart.finetune import spec
 from headstart.finetune.design import Bar, Design, Epoch, no_bar
 from headstart.finetune.job import Session
-from headstart.heads.taps import one_layer
+from headstart.heads.taps import one_layer, with_late
 from headstart.story.evidence import Method
 from headstart.story.options import LARGEST, SMALLEST, Options, bands_of, check_seed
 from headstart.tasks.aims import with_aim
@@ -180,8 +180,9 @@ def design_of(backbone: Backbone, options: Options, n_images: int) -> Design | N
     return Design(words=options.head, layers=layers, block=tap.blocks[0], shape=shape, training=training)
 
 
-def method_of(task: Task, backbone: Backbone, options: Options, n_images: int) -> Method:
-    """Closed-form heads on the taps chosen, or the user's own layers on one of them."""
+def method_of(task: Task, backbone: Backbone, options: Options, n_images: int, places: bool = False) -> Method:
+    """Closed-form heads on the taps chosen, or the user's own layers on one of them. `places`: the user says which
+    images were taken together."""
     design, device = design_of(backbone, options, n_images), accelerator() or "cpu"
     if design:
         if task.objective is None:
@@ -189,7 +190,9 @@ def method_of(task: Task, backbone: Backbone, options: Options, n_images: int) -
         return Method(task, (), design, device=device)
     if options.layer:
         return Method(task, (one_layer(options.layer, backbone.taps[0].blocks[0]),))
-    return Method(task, task.sets(options.taps, block_names(backbone)))
+    blocks = block_names(backbone)
+    sets = task.sets(options.taps, blocks)
+    return Method(task, with_late(sets, blocks) if places and task.name == "classify" else sets)
 
 
 def as_published(options: Options, say: Say = QUIET.say) -> Backbone:

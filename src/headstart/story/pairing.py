@@ -17,12 +17,12 @@ import numpy as np
 from headstart.counted import count, counted
 from headstart.data.table import Table
 from headstart.heads.material import Ints, Material
-from headstart.judge.intervals import Z
+from headstart.judge.intervals import Z, mean_of_groups
 from headstart.judge.marks import Marks, ends
 from headstart.story.candidates import entry_for
 from headstart.story.opening import Options, Watcher, open_network
 from headstart.story.rank import part_of
-from headstart.story.view import Look, looked, paired
+from headstart.story.view import Look, looked
 from headstart.tasks.task import Task
 from headstart.trunk.backbone import resolve
 from headstart.trunk.catalog import asked_side_by_side, side_by_side
@@ -95,11 +95,6 @@ def weighed(task: Task, table: Table, options: Options, watch: Watcher, clock: C
     return (options if found.kept else replace(options, backbone=found.first)), found
 
 
-def spent_in(pairing: Pairing | None) -> frozenset[str]:
-    """Content hashes of the images that chose: they judge nothing."""
-    return pairing.hashes if pairing else frozenset()
-
-
 def compared(task: Task, table: Table, options: Options, watch: Watcher) -> Pairing:
     """The first alone and both, on the same images that teach."""
     first, second = side_by_side(options.backbone)
@@ -133,7 +128,7 @@ def gained(task: Task, material: Material, alone: Marks, both: Marks) -> tuple[s
     if LOSS in alone.columns:
         lower = alone[LOSS] - both[LOSS]
         known = np.isfinite(lower)
-        return "log-loss" if task.name == "classify" else "loss", *paired(lower[known], material.groups[known])
+        return "log-loss" if task.name == "classify" else "loss", *mean_of_groups(lower[known], material.groups[known])
     measure = task.judging.compared_in(material.targets)
     groups = material.groups if len(alone) == len(material) else None
     value, low, high = ends(measure.gain(both, alone, groups)["difference"])

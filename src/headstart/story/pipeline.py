@@ -57,14 +57,13 @@ from headstart.story.opening import (
 )
 from headstart.story.options import check
 from headstart.story.pairing import Pairing, weighed
-from headstart.story.pairing import spent_in as spent_on_a_second
 from headstart.story.plan import Plan, make_plan
-from headstart.story.rank import Ranking, chosen, spent_in
+from headstart.story.rank import Ranking, chosen
 from headstart.story.target import TAPS as LATE
 from headstart.story.target import Target, moved, refuse_target, target_of
 from headstart.story.trust import Trust, trust_of
 from headstart.story.unlike import unlike
-from headstart.story.view import Sight, sighted, spent_on
+from headstart.story.view import Sight, sighted
 from headstart.tasks.known import TASKS, with_confidence, with_threshold
 from headstart.tasks.task import Head, Rule, Task
 from headstart.tasks.two_classes import asked_for, judged_by
@@ -184,7 +183,7 @@ def learn(
         seen = examine(task, table, backbone, engine, features)
         seen = replace(seen, ranking=ranking, sight=sight, pairing=pairing)
         splits, strata = seen.table.splits, seen.targets.strata
-        spent = spent_in(ranking) | spent_on(sight) | spent_on_a_second(pairing)
+        spent = frozenset[str]().union(*(choice.hashes for choice in (ranking, sight, pairing) if choice))
         plan = make_plan(splits, strata, seen.groups, features.hashes, options.seed, hold_out, spent)
     return taught(task, seen, plan, options, watch, clock)
 
@@ -194,7 +193,7 @@ def taught(task: Task, seen: Seen, plan: Plan, options: Options, watch: Watcher,
     with clock("fit heads"), watch.step("fit heads"):
         task.check(seen.targets, plan.train)
         material = seen.material(options.seed)
-        method = method_of(task, seen.backbone, options, len(plan.train))
+        method = method_of(task, seen.backbone, options, len(plan.train), bool((seen.table.groups != "").any()))
         if options.tune == "none":
             target = target_of(material, plan.train, seen.backbone, seen.engine, options, watch)
             if target is not None and target.differs:

@@ -136,11 +136,6 @@ def chosen(task: Task, table: Table, options: Options, watch: Watcher, clock: Cl
     return replace(options, backbone=found.chosen.backbone, weights=found.chosen.weights), found
 
 
-def spent_in(ranking: Ranking | None) -> frozenset[str]:
-    """Content hashes of the images that chose the network: they judge nothing."""
-    return ranking.hashes if ranking else frozenset()
-
-
 def rank(task: Task, table: Table, options: Options, asked: Asked, watch: Watcher = QUIET) -> Ranking:
     """Rank networks on the images of the table that teach. Raises HeadstartError where one that the user named cannot
     be opened, or none is left."""

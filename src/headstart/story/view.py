@@ -18,8 +18,8 @@ from headstart.counted import count, counted
 from headstart.data.duplicates import find_duplicates, tie_groups
 from headstart.data.table import Table
 from headstart.heads.material import Ints, Material
-from headstart.heads.spectrum import Doubles
 from headstart.heads.taps import LAST
+from headstart.judge.intervals import mean_of_groups
 from headstart.judge.marks import Marks
 from headstart.story.opening import Options, Watcher, features_of, open_network, stretched
 from headstart.story.options import SIGHTS
@@ -90,11 +90,6 @@ def sighted(task: Task, table: Table, options: Options, watch: Watcher, clock: C
     return replace(options, view=found.chosen), found
 
 
-def spent_on(sight: Sight | None) -> frozenset[str]:
-    """Content hashes of the images that chose the view."""
-    return sight.hashes if sight else frozenset()
-
-
 def elongated(table: Table) -> bool:
     """Whether so many of the pictures that teach are so long that their middle is half of them or less."""
     return recipe.elongated(stretched(table))
@@ -114,7 +109,7 @@ def compared(task: Task, table: Table, options: Options, watch: Watcher) -> Sigh
         groups = looks[0].material.groups if looks else None
         looks.append(looked(task, some, network, plain, watch.bar(f"view {view}", len(some)), groups))
         some, losses = looks[0].table, [look.marks["loss"] for look in (looks[0], looks[-1])]
-        gain, error = paired(losses[0] - losses[1], looks[0].material.groups)
+        gain, error = mean_of_groups(losses[0] - losses[1], looks[0].material.groups)
         rows.append(Tried(view, network[0].preprocess.size, float(losses[1].mean()), gain, error))
     return Sight(tuple(rows), frozenset(looks[0].material.keys), sum(look.n_forward for look in looks))
 
@@ -150,10 +145,3 @@ def looked(
     material = Material(features.blocks, targets, groups, features.hashes, options.seed)
     marks = marks_of(task, material, task.sets(options.taps, block_names(backbone)))
     return Look(table, backbone, material, marks, features.n_forward)
-
-
-def paired(differences: Doubles, groups: Ints) -> tuple[float, float]:
-    """The mean of differences (image,) and its standard error, groups (image,) varying together."""
-    mean = float(differences.mean())
-    sums = np.bincount(np.unique(groups, return_inverse=True)[1], differences - mean)
-    return mean, float(np.sqrt((sums**2).sum()) / len(differences))
