@@ -171,6 +171,25 @@ def test_early_stages_count_where_they_hold_at_places_left_out(holds: bool) -> N
     assert any(c.weight for c in apart if c.taps == "all")  # images alone do not show it
 
 
+def test_a_head_reads_each_part_once_where_late_and_all_stages_are_averaged() -> None:
+    """A saved model lists its parts, and none twice. The head is still the mean of its members."""
+    y, rng = np.arange(240) % 2, np.random.default_rng(1)
+    told = {"one": 0.12, "two": 0.45}
+    blocks = {n: (y[:, None] * 2.0 - 1) * told[n[:3]] + rng.normal(size=(240, 4)) for n in STAGES[:-1]}
+    blocks["pre_logits"] = np.abs(blocks["two/mean"] + 4)
+    sets = {one.name: one for one in with_late(tap_sets("auto", STAGES), STAGES)}
+    head = fit_probe(blocks, y, np.arange(240), (sets["all"], sets["late"]), ("ridge",))
+    weights = {c.taps: c.weight for c in head.candidates}
+    assert min(weights.values()) > 0
+    assert sorted(map(str, head.parts)) == sorted(
+        {str(part) for one in sets.values() for part in one.parts if not part.root}
+    )
+    each = [fit_probe(blocks, y, np.arange(240), (sets[name],), ("ridge",)) for name in weights]
+    scores = [np.hstack([part.of(blocks[part.block]) for part in one.parts]) @ one.coef.T for one in (head, *each)]
+    mean = sum(w * found for w, found in zip(weights.values(), scores[1:], strict=True))
+    assert np.corrcoef(scores[0][:, 1] - scores[0][:, 0], mean[:, 1] - mean[:, 0])[0, 1] == pytest.approx(1, abs=1e-6)
+
+
 def test_late_stages_are_tried_beside_all_only_where_both_are_asked_for() -> None:
     for taps in ("last", "all", "late"):
         sets = tap_sets(taps, STAGES)

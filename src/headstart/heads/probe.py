@@ -144,7 +144,9 @@ def fit_probe(
     order = sorted(range(len(members)), key=lambda k: members[k].candidate.log_loss)
     weights = _average([members[k] for k in order], y, groups)
     shares = [(members[k], w) for k, w in zip(order, weights, strict=True)]
-    return _merge([(m, w) for m, w in shares if w], y, tuple(replace(m.candidate, weight=w) for m, w in shares))
+    widths = {name: block.shape[1] for name, block in blocks.items()}
+    candidates = tuple(replace(m.candidate, weight=w) for m, w in shares)
+    return _merge([(m, w) for m, w in shares if w], y, candidates, widths)
 
 
 def _fit_member(head: str, tap_set: TapSet, spectrum: Spectrum, y: Ints, groups: Ints, seed: int) -> _Member:
@@ -252,18 +254,20 @@ def _counted(members: list[_Member], y: Ints, groups: Ints) -> list[bool]:
     return [gain > error or not is_early for is_early in early]
 
 
-def _merge(members: list[tuple[_Member, float]], y: Ints, candidates: tuple[Candidate, ...]) -> Probe:
-    """One linear head over the parts of all members."""
+def _merge(
+    members: list[tuple[_Member, float]], y: Ints, candidates: tuple[Candidate, ...], widths: Mapping[str, int]
+) -> Probe:
+    """One linear head over the parts of all members, each part once, whichever of their sets hold it."""
     left_out = sum(w * m.left_out for m, w in members)
     assert not isinstance(left_out, int)
     scale = best_scale(left_out, y)[0] if len(members) > 1 else 1.0
     intercept = sum(w * m.intercept for m, w in members)
-    sets: dict[tuple[Part, ...], Doubles] = {}
+    of: dict[Part, Doubles] = {}
     for m, w in members:
-        read = m.tap_set.parts
-        sets[read] = sets.get(read, np.zeros_like(m.coef)) + w * m.coef
-    coef = np.concatenate(list(sets.values()), axis=1)
-    parts = tuple(part for read in sets for part in read)
+        ends = np.cumsum([widths[part.block] for part in m.tap_set.parts])
+        for part, coef in zip(m.tap_set.parts, np.split(w * m.coef, ends[:-1], axis=1), strict=True):
+            of[part] = of[part] + coef if part in of else coef
+    coef, parts = np.concatenate(list(of.values()), axis=1), tuple(of)
     return Probe(parts, scale * coef, np.asarray(scale * intercept), candidates, log_softmax(scale * left_out))
 
 
