@@ -120,7 +120,10 @@ def _add_asking_commands(command: Callable[[str, str], argparse.ArgumentParser])
     predict.add_argument("model", metavar="MODEL", help="a folder that fit has written")
     predict.add_argument("images", nargs="+", metavar="IMAGES", help=IMAGES)
     predict.add_argument(
-        "-o", "--output", metavar="FILE", help="a .csv, .jsonl, .json or .parquet file instead of the terminal"
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="a .csv, .jsonl, .json or .parquet file instead of the terminal; FOLDER/ for many .parquet files",
     )
     predict.add_argument(
         "--explain",

@@ -34,6 +34,24 @@ def check_output(path: Path, formats: tuple[str, ...]) -> None:
         raise OutputError(f"{path} is a folder: choose another -o")
 
 
+def names_folder(name: str) -> bool:
+    """Whether an output is meant to be a folder of files: it ends with a slash, or is one."""
+    return name.endswith(("/", os.sep)) or Path(name).is_dir()
+
+
+def check_folder_beside(path: Path) -> None:
+    """Raise OutputError now where a folder cannot be made or written, before long work; leaves nothing behind."""
+    there = path if path.is_dir() else path.parent
+    if not there.is_dir():
+        raise OutputError(f"the folder {there} does not exist: make it first, or choose another -o")
+    if os.path.lexists(path) and not path.is_dir():
+        raise OutputError(f"{path} is a file: choose another -o, or leave out the slash at its end")
+    try:
+        probe(there / "answers")
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written ({why(error)}): choose another -o") from None
+
+
 def check_folder(name: str, option: str) -> None:
     """Raise OptionError now for a name that no folder can have, before long work; makes nothing."""
     if not name:
