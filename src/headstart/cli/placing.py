@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headstart.cli.console import say, say_json, say_json_list, tell
-from headstart.cli.given import none_were_read, tell_notes
+from headstart.cli.given import name_of, none_were_read, tell_notes
 from headstart.cli.progress import watching
 from headstart.counted import counted
 from headstart.errors import OptionError
@@ -44,7 +44,7 @@ def fit(given: argparse.Namespace, table: Table, options: Options, own: dict[str
     command = shlex.join(typed(given.data, given.output, own | {"task": table.task}, options, publish.handed_on))
     with watching(tell) as watch:
         fitted = placed.fit(PLACED[table.task], table, options, watch)
-        found = placed_publish.save(fitted, folder, Path(given.data).resolve().name, command, given.data)
+        found = placed_publish.save(fitted, folder, name_of(given.data), command, given.data)
     if given.json:
         say_json(found | {"model": str(folder)})
         return

@@ -16,6 +16,7 @@ from headstart.data.duplicates import find_conflicts, find_leaks
 from headstart.data.groups import sequences_in
 from headstart.data.splits import write_split
 from headstart.data.targets import counts
+from headstart.files import far
 from headstart.files.bundle import NOVELTY, write_bundle
 from headstart.files.cells import csv_bytes
 from headstart.finetune.choice import TUNED
@@ -192,7 +193,10 @@ def public(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def handed_on(path: str | Path) -> str:
-    """A path as a model may name it: of an absolute one the last part alone, the others name a private machine."""
+    """A path as a model may name it: of an absolute one and of an address the last part alone, the others name a private
+    place."""
+    if far.is_far(path):
+        return far.Far(str(path)).name
     return Path(path).name if Path(path).is_absolute() else str(path)
 
 

@@ -21,6 +21,7 @@ from headstart.data.splits import Split, read_split
 from headstart.data.table import Table
 from headstart.errors import BundleError, DataError, HeadstartError, ImageError
 from headstart.files.bundle import Bundle
+from headstart.files.far import is_far
 from headstart.files.reading import read_regular
 from headstart.files.whole import write_whole
 from headstart.trunk.store import cache_root
@@ -30,7 +31,10 @@ COMPARED = 20  # images: some may have been edited since, and all of other data 
 
 
 def remember(fingerprint: str, data: str, cache: str | None = None) -> None:
-    """That the data of this fingerprint are `data`, a folder or list; where the cache cannot be written, nothing."""
+    """That the data of this fingerprint are `data`, a folder or list; where the cache cannot be written, nothing. What
+    lies elsewhere is not remembered: nothing is fetched that nobody names."""
+    if is_far(data):
+        return
     place = _file(fingerprint, cache_root(cache))
     with suppress(OSError):
         place.parent.mkdir(parents=True, exist_ok=True)
