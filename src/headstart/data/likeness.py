@@ -25,7 +25,7 @@ MOST_LISTS, MOST_BYTES = 20, 64 * 2**20  # that are fetched, and bytes of one
 
 def as_here(folder: Far, files: Sequence[Listed], read: Callable[[Path], Found]) -> Found:
     """What `read` finds in a copy of the folder, with the pictures elsewhere. Raises DataError."""
-    where = str(folder)
+    where = str(folder).rstrip("/")
     with tempfile.TemporaryDirectory(prefix="headstart-") as place:
         top = Path(os.path.realpath(place)) / (folder.name or "folder")
         passed = _made(top, files)
@@ -35,7 +35,7 @@ def as_here(folder: Far, files: Sequence[Listed], read: Callable[[Path], Found])
         except DataError as error:
             raise type(error)(str(error).replace(str(top), where)) from None
         stamps = {one.path: one.stamp for one in files}
-        rows = [_elsewhere(row, folder, str(top), stamps) for row in found.rows]
+        rows = [_elsewhere(row, folder, where, str(top), stamps) for row in found.rows]
     notes = [note.replace(str(top), where) for note in found.notes]
     if passed:
         notes.append(f"passed over {counted(len(passed), 'name')} that no file can have, such as {shown(passed[0])}")
@@ -79,7 +79,7 @@ def _in(folder: Far, path: str, stamp: str = "") -> Far:
     return Far(f"{folder.address.strip().rstrip('/')}/{path}", stamp)
 
 
-def _elsewhere(row: Row, folder: Far, top: str, stamps: dict[str, str]) -> Row:
+def _elsewhere(row: Row, folder: Far, where: str, top: str, stamps: dict[str, str]) -> Row:
     """The row with its picture where it is; one that a list names outside of the folder is refused."""
     source: Source = row.source
     if isinstance(source, FileSource):
@@ -90,4 +90,4 @@ def _elsewhere(row: Row, folder: Far, top: str, stamps: dict[str, str]) -> Row:
             source = FarSource(_in(folder, below, stamps.get(below, "")))
         else:
             source = RefusedSource("a list elsewhere names it outside of its folder")
-    return row._replace(name=row.name.replace(top, str(folder)), source=source)
+    return row._replace(name=row.name.replace(top, where), source=source)

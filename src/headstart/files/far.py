@@ -137,8 +137,8 @@ class Parts(io.RawIOBase):
     """A file elsewhere, of which parts are fetched as they are read, BLOCK bytes at a time."""
 
     def __init__(self, far: Far) -> None:
-        self._address, self._store, self.name = far.address.strip(), _store(far), str(far)
-        self.far, self.size = far, self._store.size(self._address)
+        self.far, self.name = far, str(far)
+        self.size, self._part = _store(far).open(far.address.strip())
         self._at = 0
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
 
@@ -177,7 +177,7 @@ class Parts(io.RawIOBase):
         if number not in self._blocks:
             start = number * BLOCK
             count = min(BLOCK, self.size - start)
-            self._blocks[number] = _kept_in_line(self.far, lambda: self._store.part(self._address, start, count))
+            self._blocks[number] = _kept_in_line(self.far, lambda: self._part(start, count))
             if len(self._blocks) > BLOCKS:
                 self._blocks.popitem(last=False)
         self._blocks.move_to_end(number)

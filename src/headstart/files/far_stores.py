@@ -11,6 +11,7 @@ import os
 import re
 import sys
 import time
+import weakref
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -40,12 +41,19 @@ class Listed(NamedTuple):
     stamp: str
 
 
+class Opened(NamedTuple):
+    """A file to be read here and there: its bytes, and (start, count) -> so many of them from there on."""
+
+    size: int
+    part: Callable[[int, int], bytes]
+
+
 class Store(Protocol):
     """Who reads one kind of address."""
 
     def read(self, address: str, most: int) -> bytes: ...
     def part(self, address: str, start: int, count: int) -> bytes: ...
-    def size(self, address: str) -> int: ...
+    def open(self, address: str) -> Opened: ...
     def is_folder(self, address: str) -> bool: ...
     def below(self, address: str) -> list[Listed]: ...
 
@@ -81,6 +89,7 @@ class _Web:
 
         limits = httpx2.Limits(max_connections=64, max_keepalive_connections=64)
         self._client = httpx2.Client(timeout=httpx2.Timeout(TO_ANSWER, connect=TO_CONNECT), limits=limits)
+        weakref.finalize(self, self._client.close)
         self._down: dict[str, float] = {}  # server -> when it could not be reached
 
     def read(self, address: str, most: int) -> bytes:
@@ -94,14 +103,15 @@ class _Web:
 
         return self._tried(address, {"Range": f"bytes={start}-{start + count - 1}"}, taken)
 
-    def size(self, address: str) -> int:
+    def open(self, address: str) -> Opened:
         def stated(answer: Any) -> int:
             found = re.fullmatch(r"bytes \d+-\d+/(\d+)", answer.headers.get("Content-Range", ""))
             if answer.status_code != 206 or not found:
                 raise OSError(errno.ENOTSUP, "its server gives no parts of files: download it first, and name the file")
             return int(found[1])
 
-        return self._tried(address, {"Range": "bytes=0-0"}, stated)
+        size = self._tried(address, {"Range": "bytes=0-0"}, stated)
+        return Opened(size, lambda start, count: self.part(address, start, count))
 
     def is_folder(self, address: str) -> bool:
         return False
@@ -241,9 +251,9 @@ class _Filed:
         with self._system.open_input_file(self._path(address)) as file:
             return bytes(file.read_at(count, start))
 
-    def size(self, address: str) -> int:
-        with self._system.open_input_file(self._path(address)) as file:
-            return int(file.size())
+    def open(self, address: str) -> Opened:
+        file = self._system.open_input_file(self._path(address))
+        return Opened(file.size(), lambda start, count: bytes(file.read_at(count, start)))
 
     def is_folder(self, address: str) -> bool:
         import pyarrow.fs as pa_fs

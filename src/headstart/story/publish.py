@@ -193,7 +193,7 @@ def public(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def handed_on(path: str | Path) -> str:
-    """A path as a model may name it: of an absolute one and of an address the last part alone, the others name a private
+    """A path as a model may name it: of an absolute one, or an address, the last part alone: the rest names a private
     place."""
     if far.is_far(path):
         return far.Far(str(path)).name
