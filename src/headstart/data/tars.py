@@ -15,6 +15,7 @@ import gzip
 import json
 import re
 import tarfile
+import weakref
 import zlib
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
@@ -119,7 +120,8 @@ class Unpacked:
         file = _opened(self._path)
         self.most = max(UNPACKED, RATIO * file.seek(0, 2))
         file.seek(0)
-        self._file, self._zipped = file, gzip.GzipFile(fileobj=file)
+        self._zipped = gzip.GzipFile(fileobj=file)
+        self._closing = weakref.finalize(self, _close, self._zipped, file)
         self._parts: deque[bytes] = deque()
         self._start = self._end = self._at = 0  # of what is at hand, and where `read` goes on
 
@@ -136,8 +138,7 @@ class Unpacked:
         return data
 
     def close(self) -> None:
-        self._zipped.close()
-        self._file.close()
+        self._closing()
 
     def __enter__(self) -> Unpacked:
         return self
@@ -167,6 +168,11 @@ class Unpacked:
                 found.append(data[max(0, offset - at) : offset + size - at])
             at += len(data)
         return b"".join(found)
+
+
+def _close(*files: BinaryIO | gzip.GzipFile) -> None:
+    for file in files:
+        file.close()
 
 
 class _Bounded:
@@ -215,8 +221,10 @@ def tars_at(path: str) -> list[Path]:
         return _in_folder(place)
     if not is_tar(place.name):
         return []
-    names = [path] if place.exists() else several(path)
-    return [Path(name) for name in names] if len(names) > 1 or place.exists() else []
+    if place.exists():
+        return [place]
+    names = several(path)
+    return [Path(name) for name in names] if names != [path] else []
 
 
 def _in_folder(folder: Path) -> list[Path]:
