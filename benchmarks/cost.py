@@ -33,6 +33,7 @@ PRICES = {
     "gb out": 0.09,
 }
 GPU_VCPUS = 4  # of that machine
+REQUESTS = 2  # a picture that is an object of its own: its size is asked for first
 
 
 def decoded(files: list[Path], preprocess: Any) -> float:
@@ -99,7 +100,7 @@ def curve(one: dict[str, float], heads: float, answer: float) -> list[list[str]]
         cpu, head = n * one["extract"] / 3600, n * heads / 3600
         gpu = n * one["decode"] / GPU_VCPUS / 3600
         moved, stored = n * one["bytes"] / GB, n * one["store"] / GB
-        gets = n / 1000 * PRICES["1,000 gets"]
+        gets = REQUESTS * n / 1000 * PRICES["1,000 gets"]
         by_cpu = (cpu + head) * PRICES["vcpu hour"] + gets
         by_gpu = gpu * PRICES["gpu hour"] + head * PRICES["vcpu hour"] + gets
         keep = (moved + stored) * PRICES["gb month"]

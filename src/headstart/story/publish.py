@@ -16,9 +16,9 @@ from headstart.data.duplicates import find_conflicts, find_leaks
 from headstart.data.groups import sequences_in
 from headstart.data.splits import write_split
 from headstart.data.targets import counts
-from headstart.files import far
 from headstart.files.bundle import NOVELTY, write_bundle
 from headstart.files.cells import csv_bytes
+from headstart.files.far import Far, place_of
 from headstart.finetune.choice import TUNED
 from headstart.finetune.trained_head import TrainedHead
 from headstart.heads.material import Ints, Material
@@ -193,11 +193,9 @@ def public(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def handed_on(path: str | Path) -> str:
-    """A path as a model may name it: of an absolute one, or an address, the last part alone: the rest names a private
-    place."""
-    if far.is_far(path):
-        return far.Far(str(path)).name
-    return Path(path).name if Path(path).is_absolute() else str(path)
+    """A path as a model may name it: of an absolute one, or an address, the last part alone: all else is private."""
+    place = place_of(path)
+    return place.name if isinstance(place, Far) or place.is_absolute() else str(path)
 
 
 def without_place(layout: str) -> str:
