@@ -6,6 +6,7 @@ import json
 import pickle
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,7 +21,9 @@ from headstart.data.table import Table, list_images, read_table
 from headstart.errors import DataError, ImageError
 from headstart.files import far as far_files
 from headstart.files import far_stores
+from headstart.files.bundle import read_bundle
 from headstart.files.far import Far, is_far, listed, shown
+from headstart.story.whereabouts import own_images, remember, words_of
 
 SECRETS = ("AKIDEXAMPLE", "s3cr3t-key", "p4ssword", "s1gnature")
 
@@ -170,7 +173,10 @@ def test_a_list_of_addresses_says_and_keeps_nothing_that_opens_them(
     manifest = listed_at(elsewhere, pictures, tmp_path / "list.csv", "&id=7")
     gone = next(key for key in elsewhere.objects if key.endswith("sea/3.png"))
     del elsewhere.objects[gone]
-    found = run("fit", manifest, "-o", tmp_path / "model", *TINY)
+    host = elsewhere.url.removeprefix("http://")
+    elsewhere.objects["web/new.zip"] = Path(shutil.make_archive(str(tmp_path / "z"), "zip", pictures)).read_bytes()
+    place = f"http://me:{SECRETS[2]}@{host}/web/new.zip?sig={SECRETS[3]}"
+    found = run("fit", manifest, "-o", tmp_path / "model", "--target", place, *TINY)
     assert found.code == 0
     aside = (tmp_path / "model" / "set_aside.csv").read_text().splitlines()
     assert aside[1:] == [f"{elsewhere.url}/web/set/sea/3.png?id=7,the file does not exist"]
@@ -338,3 +344,28 @@ def test_fsspec_reads_what_it_alone_knows(pictures: Path) -> None:
         memory.pipe_file(f"/set/{file.relative_to(pictures).as_posix()}", file.read_bytes())
     same(read_table(pictures), read_table("memory://set"))
     assert [one.path for one in listed(Far("memory://set/sea"))] == [f"{k}.png" for k in range(8)]
+
+
+def test_a_saved_model_causes_no_fetch(elsewhere: Elsewhere, pictures: Path, model: Path, tmp_path: Path) -> None:
+    """Its own images are looked for where its command says, on this disk alone."""
+    elsewhere.put(pictures, "bucket/set")
+    stranger = shutil.copytree(model, tmp_path / "stranger")
+    told = json.loads((stranger / "run.json").read_text())
+    (stranger / "run.json").write_text(json.dumps(told | {"command": "headstart fit s3://bucket/set -o model"}))
+    bundle = read_bundle(stranger)
+    assert words_of(bundle)[2] == "s3://bucket/set"
+    with suppress(DataError):  # they are where this cache remembers them
+        own_images(bundle, lambda place: read_table(place, 1), "a test needs them")
+    remember("a fingerprint", "s3://bucket/set")
+    assert elsewhere.asked == []
+
+
+def test_a_program_hands_over_addresses(elsewhere: Elsewhere, pictures: Path, model: Path) -> None:
+    from headstart import TransferClassifier
+
+    elsewhere.put(pictures, "bucket/set")
+    loaded = TransferClassifier.load(model)
+    names = ["moss/1.png", "sea/2.png"]
+    near = loaded.predict_proba([pictures / name for name in names])
+    assert (loaded.predict_proba([f"{elsewhere.url}/bucket/set/{name}" for name in names]) == near).all()
+    assert (loaded.predict_proba([f"s3://bucket/set/{name}" for name in names]) == near).all()

@@ -30,9 +30,10 @@ MOST = 20  # lines of one list on the terminal, a screen; --json has them all
 
 def fit(given: argparse.Namespace, table: Table, options: Options, own: dict[str, str]) -> None:
     """As `teaching.fit`, once the table is read and known to be of such a task. `own`: options of this command."""
-    from headstart.story import placed, placed_publish, publish
+    from headstart.story import placed, placed_publish
     from headstart.story.options import typed
     from headstart.story.replacing import check_replaceable
+    from headstart.story.whereabouts import handed_on
     from headstart.tasks.known import PLACED
 
     folder = Path(given.output)
@@ -41,7 +42,7 @@ def fit(given: argparse.Namespace, table: Table, options: Options, own: dict[str
             raise OptionError(f"--{option.replace('_', '-')} is not there for --task {table.task}: leave it out")
     if not given.force:
         check_replaceable(folder, placed_publish.with_truths_kept(table))
-    command = shlex.join(typed(given.data, given.output, own | {"task": table.task}, options, publish.handed_on))
+    command = shlex.join(typed(given.data, given.output, own | {"task": table.task}, options, handed_on))
     with watching(tell) as watch:
         fitted = placed.fit(PLACED[table.task], table, options, watch)
         found = placed_publish.save(fitted, folder, name_of(given.data), command, given.data)

@@ -70,9 +70,10 @@ def fit(given: argparse.Namespace) -> None:
         check_replaceable(folder, table, given.add_to)
     from headstart.cli import answers
     from headstart.story import account, grow, pipeline, publish
+    from headstart.story.whereabouts import handed_on
 
     own |= {} if given.task == "auto" else {"task": given.task}
-    words = typed(given.data, given.output, own, options, publish.handed_on)
+    words = typed(given.data, given.output, own, options, handed_on)
     command = shlex.join([*words, "--explain"] if given.explain else words)
     with open_trackers(given.track, tell) as tracker:
         tracker.settings(publish.public(vars(options)))
