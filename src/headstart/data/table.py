@@ -48,7 +48,7 @@ from headstart.data.to_label import found_in
 from headstart.data.tree import shown
 from headstart.data.truth import PLACED, Asked, tags_in
 from headstart.errors import DataError, OptionError
-from headstart.files.far import is_far
+from headstart.files.far import is_far, of_another_kind
 
 REMEDIES = {
     **dict.fromkeys((".xlsx", ".xls", ".ods"), " (a spreadsheet: save it as CSV UTF-8)"),
@@ -187,7 +187,8 @@ def _found(path: str | Path, min_classes: int, group_by: str | None, asked: Aske
         return read_labelled_folder(place, min_classes, inner, asked)
     where = shown(str(place))
     if not place.exists():
-        raise DataError(f"{where} does not exist: name a folder with one folder of images per class")
+        hint = of_another_kind(str(path)) or "name a folder with one folder of images per class"
+        raise DataError(f"{where} does not exist: {hint}")
     if place.suffix.lower() in LISTS:
         return read_csv(place, asked)
     if place.suffix.lower() == ".parquet":

@@ -22,7 +22,7 @@ from headstart.data.tars import read_tars, tars_at
 from headstart.data.tree import shown
 from headstart.data.walk import Walk
 from headstart.errors import DataError
-from headstart.files.far import is_far
+from headstart.files.far import is_far, of_another_kind
 
 MOST_PATHS = 2**28  # bytes of paths on standard input: some two million
 
@@ -62,7 +62,8 @@ def _found_at(path: str, masks: bool) -> Found:
         inside = parquet_files(place)
         return read_parquet_folder(place, inside, asked=None) if inside else _pictures_below(path, masks)
     if not os.path.lexists(path):
-        raise DataError(f"{shown(path)} does not exist: name image files, folders, lists, Parquet or zip files")
+        hint = of_another_kind(path) or "name image files, folders, lists, Parquet or zip files"
+        raise DataError(f"{shown(path)} does not exist: {hint}")
     if kind == ".parquet":
         return read_parquet(place, asked=None)
     if kind in LISTS and (kind not in SPACED or is_text(place)):

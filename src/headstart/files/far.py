@@ -3,7 +3,7 @@
 | address | who reads it |
 |---|---|
 | https://, http:// | httpx2: whole files, and parts where the server gives them; a web server lists no folders |
-| s3://, gs://, abfs://, abfss://, hdfs://, viewfs:// | pyarrow's file systems |
+| s3://, gs://, hdfs://, viewfs:// | pyarrow's file systems |
 | hf:// (datasets/NAME/PATH), memory:// | fsspec |
 
 What opens an address by itself (user:password@, a signature after the question mark) is left out wherever it is shown.
@@ -41,14 +41,19 @@ def is_far(text: object) -> bool:
     return isinstance(text, Far) or (isinstance(text, str) and _ADDRESS.match(text) is not None)
 
 
+def of_another_kind(text: str) -> str:
+    """What to say of an address that nobody here reads; "" for a path."""
+    scheme = re.match(r"([a-z][a-z0-9+.-]+)://", text, re.IGNORECASE)
+    if scheme is None or scheme[1].lower() == "file":
+        return ""
+    return f"{scheme[1]}:// is not read: " + ", ".join(f"{name}://" for name in SCHEMES if name != "memory") + " are"
+
+
 def shown(address: str) -> str:
     """The address without what opens it: no user, no password, and of what follows a question mark only HARMLESS."""
     scheme, _, rest = address.strip().partition("://")
     place, slash, path = rest.partition("/")
-    if (
-        scheme.lower() not in ("abfs", "abfss") or ":" in place.partition("@")[0]
-    ):  # there a container stands before the @
-        place = place.rpartition("@")[2]
+    place = place.rpartition("@")[2]
     if scheme.lower() in WEB or re.search(r"\?[^/=]+=", path):
         path, _, query = path.partition("#")[0].partition("?")
         kept = [(name, value) for name, value in parse_qsl(query) if name.lower() in HARMLESS]

@@ -6,6 +6,7 @@ Addresses come in with all that opens them, and what is raised here may name it:
 
 from __future__ import annotations
 
+import datetime
 import errno
 import os
 import re
@@ -18,7 +19,8 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 WEB = ("http", "https")
-ARROW = ("s3", "gs", "abfs", "abfss", "hdfs", "viewfs")
+# Not Azure's: its client ends the process where it finds no credentials (pyarrow 26).
+ARROW = ("s3", "gs", "hdfs", "viewfs")
 FSSPEC = ("hf", "memory")  # what a plain install has
 SCHEMES = (*WEB, *ARROW, *FSSPEC)
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")  # variables that name another store than Amazon's
@@ -27,6 +29,7 @@ TRIES = 3  # of what fails for a moment
 WAITS = (0.5, 2.0)  # s between them
 TRANSIENT = frozenset((408, 425, 429, 500, 502, 503, 504))  # answers of a server after which it may be asked again
 TO_CONNECT, TO_ANSWER = 10.0, 30.0  # s
+LONGEST = datetime.timedelta(seconds=30)  # of tries by Google's client, which by itself goes on for 15 minutes
 REDIRECTS = 5
 DOWN = 30.0  # s for which a server that could not be reached in TRIES is tried once a file
 MOST_LISTED = 2_000_000  # files of a folder, as on this disk
@@ -200,9 +203,9 @@ def _filed(scheme: str, place: str, _process: int) -> _Filed:
         return _Filed(_s3(place), by_place=True)
     if scheme == "gs":
         anonymous = place.startswith("anonymous@")
-        return _Filed(pa_fs.GcsFileSystem(anonymous=anonymous), by_place=True)
+        return _Filed(pa_fs.GcsFileSystem(anonymous=anonymous, retry_time_limit=LONGEST), by_place=True)
     if scheme in ARROW:
-        return _Filed(pa_fs.FileSystem.from_uri(f"{scheme}://{place}/")[0], by_place=scheme.startswith("abfs"))
+        return _Filed(pa_fs.FileSystem.from_uri(f"{scheme}://{place}/")[0], by_place=False)
     import fsspec
 
     return _Filed(pa_fs.PyFileSystem(pa_fs.FSSpecHandler(fsspec.filesystem(scheme))), by_place=True)
