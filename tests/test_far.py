@@ -111,6 +111,17 @@ def test_a_folder_in_a_bucket_is_read_as_its_copy(
     assert "/tmp" not in str(refused.value)
 
 
+def test_folders_in_class_folders_are_groups_there_too(elsewhere: Elsewhere, pictures: Path, tmp_path: Path) -> None:
+    for file in pictures.glob("*/*.png"):
+        place = tmp_path / "set" / file.parent.name / f"camera {int(file.stem) % 2}"
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, place)
+    elsewhere.put(tmp_path / "set", "bucket/set")
+    near, far = (read_table(place, group_by="folder") for place in (tmp_path / "set", "s3://bucket/set"))
+    assert len(set(near.groups)) == 2
+    same(near, far)
+
+
 def test_a_key_that_leads_out_of_the_folder_is_no_file(elsewhere: Elsewhere, pictures: Path, tmp_path: Path) -> None:
     elsewhere.put(pictures, "bucket/set")
     n = len(elsewhere.objects)
@@ -328,9 +339,13 @@ def test_an_address_is_shown_without_what_opens_it(address: str, said: str) -> N
 
 
 def test_an_address_that_nobody_reads_is_said_so(run: Run, model: Path, tmp_path: Path) -> None:
-    for words in (("fit", "abfss://box@h/set", "-o", tmp_path / "m"), ("predict", model, "ftp://h/a.jpg")):
+    for words in (("fit", "abfss://box:p4ssword@h/set", "-o", tmp_path / "m"), ("predict", model, "ftp://h/a.jpg")):
         said = run(*words).err
         assert "is not read: http://, https://, s3://, gs://, hdfs://" in said
+        assert SECRETS[2] not in said
+    for output in ("s3://bucket/a.csv", "s3://bucket/answers/"):
+        found = run("predict", model, tmp_path, "-o", output)
+        assert (found.code, "output is of this disk" in found.err) == (2, True)
 
 
 def test_sources_travel_and_stay_closed(elsewhere: Elsewhere, pictures: Path) -> None:

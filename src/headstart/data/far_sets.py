@@ -24,6 +24,12 @@ from headstart.files.reading import why
 OTHERS = (".txt", ".json", ".md", ".yaml")  # texts beside tar files
 
 
+def is_file(address: str) -> bool:
+    """Whether an address names a file of images and not a folder, by its ending."""
+    far = Far(address.strip())
+    return far.suffix.lower() in (*LISTS, ".parquet") or is_tar(far.name)
+
+
 def read_far(address: str, asked: Asked, read: Callable[[Path], Found]) -> Found:
     """A labelled set. `read`: for a folder of pictures. Raises DataError."""
     far = Far(address.strip())

@@ -30,7 +30,7 @@ from headstart.counted import counted
 from headstart.data.beside import read_labelled_folder
 from headstart.data.box_sets import read_boxes
 from headstart.data.class_names import check_not_measured
-from headstart.data.far_sets import read_far
+from headstart.data.far_sets import is_file, read_far
 from headstart.data.folder_names import key
 from headstart.data.given import Labels, images_of, sorted_names
 from headstart.data.given_truth import truth_given
@@ -154,7 +154,8 @@ def read_table(  # noqa: PLR0913 - the data are one, the rest is what the user s
         found = with_good(found, good, where)
     elif good is not None:
         raise OptionError(f"--good {good} is of --task anomaly, and the task here is {found.task}: leave it out")
-    if group_by == "folder" and (found.task == "detect" or is_far(path) or not Path(path).is_dir()):
+    folder = not is_file(str(path)) if is_far(path) else Path(path).is_dir()
+    if group_by == "folder" and (found.task == "detect" or not folder):
         found = found._replace(rows=by_folder(found.rows))
     rows, notes = grouped(found.rows, group_by, where, found.task == "classify")
     if time is not None:
@@ -185,7 +186,7 @@ def _found(path: str | Path, min_classes: int, group_by: str | None, asked: Aske
         if inside := parquet_files(place):
             return read_parquet_folder(place, inside, asked)
         return read_labelled_folder(place, min_classes, inner, asked)
-    where = shown(str(place))
+    where = shown(str(path))
     if not place.exists():
         hint = of_another_kind(str(path)) or "name a folder with one folder of images per class"
         raise DataError(f"{where} does not exist: {hint}")

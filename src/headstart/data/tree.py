@@ -79,7 +79,7 @@ class Folder:
 def shown(text: str) -> str:
     """A file name as text that can be printed and stored: bytes that are not UTF-8 appear as \\udcXX, and of an address
     what opens it is left out."""
-    text = far.shown(text) if "://" in text and far.is_far(text) else text
+    text = far.shown(text) if "://" in text and far.is_address(text) else text
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

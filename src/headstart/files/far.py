@@ -27,6 +27,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urljoin, urlsplit
 from headstart.files.far_stores import SCHEMES, WEB, Listed, Store, store_of, unlike_the_system
 
 _ADDRESS = re.compile(rf"({'|'.join(SCHEMES)})://[^/\s]", re.IGNORECASE)
+_ANY = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 HARMLESS = frozenset(  # parameters of an address that say which file is meant; some of all others open it
     """id name file filename path image img page n index w h width height size format fmt v version raw dl
     download""".split()  # noqa: SIM905
@@ -41,10 +42,15 @@ def is_far(text: object) -> bool:
     return isinstance(text, Far) or (isinstance(text, str) and _ADDRESS.match(text) is not None)
 
 
+def is_address(text: str) -> bool:
+    """Whether it is one of any kind, also of one that nobody here reads."""
+    return _ANY.match(text) is not None and not text.lower().startswith("file:")
+
+
 def of_another_kind(text: str) -> str:
     """What to say of an address that nobody here reads; "" for a path."""
-    scheme = re.match(r"([a-z][a-z0-9+.-]+)://", text, re.IGNORECASE)
-    if scheme is None or scheme[1].lower() == "file":
+    scheme = _ANY.match(text)
+    if scheme is None or not is_address(text):
         return ""
     return f"{scheme[1]}:// is not read: " + ", ".join(f"{name}://" for name in SCHEMES if name != "memory") + " are"
 
