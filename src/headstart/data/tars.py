@@ -20,6 +20,7 @@ import zlib
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -78,11 +79,9 @@ class Tar:
         self._lock = Lock()
         self._unpacked: Unpacked | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["path"])  # type: ignore[misc]
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Elsewhere all that come of the same file are one, so that a packed one is unpacked once a process."""
+        return _opened_again, (self.path.absolute(),)
 
     def part(self, offset: int, size: int) -> bytes:
         """So many bytes from there on. Raises one of UNSOUND."""
@@ -103,6 +102,11 @@ class Tar:
     def opened(self) -> BinaryIO:
         """From its beginning, unpacked. Raises one of UNSOUND."""
         return Unpacked(self.path) if self.packed else _opened(self.path)  # type: ignore[return-value]
+
+
+@lru_cache(maxsize=2)  # files that a process keeps open of those that came from another one
+def _opened_again(path: Place) -> Tar:
+    return Tar(path)
 
 
 def _opened(path: Place) -> BinaryIO:

@@ -103,6 +103,10 @@ class Far:
         base = self.address.partition("?")[0] if self.scheme in WEB else self.address
         return Far(base.rstrip("/").rpartition("/")[0])
 
+    def absolute(self) -> Far:
+        """As of a Path: an address is whole."""
+        return self
+
     def beside(self, name: str) -> Far:
         """A file that is named from this folder: by an address of its own, or by a path."""
         if is_far(name):
