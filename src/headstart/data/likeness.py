@@ -18,6 +18,7 @@ from headstart.errors import DataError
 from headstart.files.far import Far, Listed
 from headstart.files.reading import why
 
+NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY
 LISTS = (".csv", ".tsv", ".jsonl")  # endings of texts in which labels may stand, or metadata.parquet
 DEEPEST = 3  # parts of the path of such a list: PART/metadata.csv in a wrapper
 MOST_LISTS, MOST_BYTES = 20, 64 * 2**20  # that are fetched, and bytes of one
@@ -44,17 +45,17 @@ def as_here(folder: Far, files: Sequence[Listed], read: Callable[[Path], Found])
 
 def _made(top: Path, files: Sequence[Listed]) -> list[str]:
     """Empty files of these names; the names that none can have."""
-    passed, folders = [], set()
+    passed, folders, root = [], {""}, f"{top}/"
     top.mkdir()
     for one in files:
-        folder, _, name = one.path.rpartition("/")
+        folder = one.path.rpartition("/")[0]
         try:
             if any(part in ("", ".", "..") for part in one.path.split("/")) or (os.sep == "\\" and ":" in one.path):
                 raise OSError
             if folder not in folders:
                 (top / folder).mkdir(parents=True, exist_ok=True)
                 folders.add(folder)
-            (top / folder / name).touch(exist_ok=False)
+            os.close(os.open(root + one.path, NEW))
         except (OSError, ValueError):
             passed.append(one.path)
     return passed
@@ -83,7 +84,7 @@ def _elsewhere(row: Row, folder: Far, where: str, top: str, stamps: dict[str, st
     """The row with its picture where it is; one that a list names outside of the folder is refused."""
     source: Source = row.source
     if isinstance(source, FileSource):
-        path = os.path.normpath(source.path)
+        path = os.path.normpath(source.path) if ".." in source.path else source.path
         inside = path.startswith(top + os.sep)
         below = path[len(top) + 1 :].replace(os.sep, "/")
         if inside:
