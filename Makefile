@@ -28,7 +28,8 @@ test: $(VENV)/.installed-dev
 # The oldest releases lie in a folder that Python looks into first; torch stays, and plugins of newer ones are left out.
 LOWEST := $(VENV)/lowest
 LOWEST_TESTS := tests/test_table.py tests/test_images.py tests/test_heads.py tests/test_weights.py tests/test_hub.py \
-  tests/test_predict.py tests/test_arrow.py tests/test_novelty.py tests/test_sets.py tests/test_two_classes.py
+  tests/test_predict.py tests/test_arrow.py tests/test_novelty.py tests/test_sets.py tests/test_two_classes.py \
+  tests/test_far.py tests/test_tars.py
 
 lowest: $(LOWEST)/.installed
 	PYTHONPATH=$(CURDIR)/$(LOWEST):$(CURDIR)/src PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 \

@@ -30,8 +30,9 @@ from headstart.files.json_lists import pieces
 from headstart.files.output import PREDICTIONS
 from headstart.files.unfinished import MAGIC, unfinished
 from headstart.heads.reference import Reference
-from headstart.ship import answer_file, stretches
+from headstart.ship import answer_file, answer_folder, stretches
 from headstart.ship.answer_file import write_predictions
+from headstart.ship.answer_folder import filed
 from headstart.ship.batch import answered
 from headstart.ship.package import Loaded
 from headstart.ship.predict import Predictions, record_of_none, records
@@ -440,3 +441,108 @@ def test_a_long_run_says_once_a_minute_how_long_it_still_takes() -> None:
     assert len(said) == 600 // EVERY - 1
     assert said[0] == "predict: 6,000 of 60,000, about 9 min left"
     assert said[-1] == "predict: 54,000 of 60,000, about 60 s left"
+
+
+def read_folder(folder: Path) -> list[dict[str, Any]]:
+    files = sorted(folder.glob("*.parquet"))
+    return [record for file in files for record in pq.read_table(file).to_pylist()]
+
+
+def filed_in(
+    model: Loaded, place: Path, folder: Path, engine: Engine, said: list[str] | None = None
+) -> tuple[Any, Any]:
+    """What is said of all images; 3 stretches a file."""
+    say = (said if said is not None else []).append
+    found = filed(model, list_images([place]), folder, 3, quiet, say, engine)
+    names = [path.name for path in found.paths]
+    assert names == [f"answers-0000{k}-of-00003.parquet" for k in range(3)]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    assert list(found.records()) == read_folder(folder)
+    return found.tally.notes(), found.tally.apart()
+
+
+@pytest.fixture
+def three_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answer_folder, "STRETCHES", 3)
+
+
+def test_a_folder_of_files_holds_what_one_file_holds_whatever_cut_it_short(
+    many: Path, loaded: Loaded, engine: Engine, tmp_path: Path, decoded: list[int], three_files: None
+) -> None:
+    one = tmp_path / "one" / "answers.parquet"
+    one.parent.mkdir()
+    _, *told = written(loaded, many, one, engine)
+    everything = decoded[0]
+    whole = tmp_path / "whole"
+    assert filed_in(loaded, many, whole, engine) == tuple(told)
+    assert read_folder(whole) == pq.read_table(one).to_pylist()
+    for at, least in ((1, 0), (4, 0), (6, 1)):
+        (tmp_path / f"cut{at}").mkdir()
+        folder = tmp_path / f"link{at}"
+        folder.symlink_to(tmp_path / f"cut{at}")
+        with pytest.raises(KilledError):
+            filed_in(loaded, many, folder, Killed(engine, at))
+        kept = {path: path.stat().st_mtime_ns for path in folder.glob("*.parquet")}
+        assert len(kept) >= least
+        decoded[0], said = 0, list[str]()
+        assert filed_in(loaded, many, folder, engine, said) == tuple(told)
+        assert {path: path.stat().st_mtime_ns for path in kept} == kept
+        assert all((folder / path.name).read_bytes() == path.read_bytes() for path in whole.iterdir())
+        start = 24 * len(kept)
+        assert said == ([f"{folder} has {start} of 60 answers: it goes on from there"] if kept else [])
+        assert decoded[0] == everything - start
+
+
+def test_a_file_that_a_kill_left_before_it_was_noted_is_written_again(
+    many: Path, loaded: Loaded, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, three_files: None
+) -> None:
+    folder = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(answer_folder, "_without_answers", lambda some: (_ for _ in ()).throw(KilledError))
+        with pytest.raises(KilledError):
+            filed_in(loaded, many, folder, engine)
+    (folder / "answers-00000-of-00003.parquet").write_bytes(b"changed")
+    (folder / "_answers.part").write_bytes(
+        b""
+    )  # a kill leaves it; an error that is raised removes it where it is empty
+    filed_in(loaded, many, folder, engine)
+
+
+def test_answers_that_lie_there_are_not_mixed_with_others(
+    many: Path, loaded: Loaded, engine: Engine, tmp_path: Path, three_files: None
+) -> None:
+    folder = tmp_path / "out"
+    filed_in(loaded, many, folder, engine)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(OutputError, match=r"holds answers-00000-of-00003.parquet already: choose another -o"):
+        filed_in(loaded, many, folder, engine)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    assert loaded.bundle is not None
+    sums = {**loaded.bundle.checksums, "model.safetensors": {"bytes": 1, "sha256": "0"}}
+    other, half = replace(loaded, bundle=replace(loaded.bundle, checksums=sums)), tmp_path / "half"
+    with pytest.raises(KilledError):
+        filed_in(other, many, half, Killed(engine, 6))
+    said: list[str] = []
+    filed_in(loaded, many, half, engine, said)
+    assert ["is of another model: all images are answered anew" in line for line in said] == [True]
+    with pytest.raises(KilledError):
+        filed_in(loaded, many, tmp_path / "gone", Killed(engine, 6))
+    (tmp_path / "gone" / "answers-00000-of-00003.parquet").unlink()
+    with pytest.raises(OutputError, match="is gone or was changed"):
+        filed_in(loaded, many, tmp_path / "gone", engine)
+
+
+def test_the_command_writes_a_folder_where_the_output_ends_with_a_slash(
+    run: Run, model: Path, many: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    found = run("predict", model, many, "-o", f"{folder}/", "--json")
+    assert found.code == 0
+    assert f"50 predictions written to {folder}/ in 1 file, 10 images could not be read" in found.err
+    assert json.loads(found.out) == json.loads(run("predict", model, many, "--json").out)
+    again = run("predict", model, many, "-o", folder)
+    assert (again.code, again.out) == (1, "")
+    assert "holds answers-00000-of-00001.parquet already" in again.err
+    (tmp_path / "file").write_text("x")
+    for name, what in (("answers", "or in / for a folder"), ("no/out/", "does not exist"), ("file/", "is a file")):
+        assert what in run("predict", model, many, "-o", f"{tmp_path}/{name}").err

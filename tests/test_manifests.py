@@ -332,9 +332,7 @@ def test_a_list_of_missing_files_says_so_with_the_blank_and_where_the_file_lies(
     assert "none of the 4 files that it lists exists: the first is 'a.jpg '" in said
     assert "images/a.png" in said
     assert "the file that it lists does not exist" in refused(write(path=["z.png"] * 4, label=TWO))
-    assert "web addresses are not fetched" in refused(
-        write(url=[f"https://h.org/{k}.png" for k in range(4)], label=TWO)
-    )
+    assert "such addresses are not fetched" in refused(write(url=[f"ftp://h.org/{k}.png" for k in range(4)], label=TWO))
 
 
 def test_a_path_that_exists_is_left_alone_and_nothing_is_looked_for(write: Write, monkeypatch: Any) -> None:

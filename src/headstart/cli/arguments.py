@@ -24,7 +24,14 @@ from headstart.story.options import AUGMENTATIONS, PRECISIONS, TAPS, Options
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
 
-IMAGES = "image files, folders, CSV or Parquet lists, zip files; - for paths on standard input"
+IMAGES = (
+    "image files, folders, CSV or Parquet lists, zip and tar files, or their addresses; - for paths on standard input"
+)
+
+DATA = (
+    "a folder with a folder per class, a CSV or Parquet manifest, or Parquet or tar files of images; or the address of "
+    "one, such as s3://BUCKET/FOLDER or https://HOST/LIST.csv"
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -69,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
     fit.add_argument(
         "data",
         metavar="DATA",
-        help="a folder with a folder per class, a CSV or Parquet manifest, or Parquet files of images",
+        help=DATA,
     )
     fit.add_argument(
         "-o", "--output", default="model", metavar="MODEL", help="folder of the saved model (default: %(default)s)"
@@ -120,7 +127,10 @@ def _add_asking_commands(command: Callable[[str, str], argparse.ArgumentParser])
     predict.add_argument("model", metavar="MODEL", help="a folder that fit has written")
     predict.add_argument("images", nargs="+", metavar="IMAGES", help=IMAGES)
     predict.add_argument(
-        "-o", "--output", metavar="FILE", help="a .csv, .jsonl, .json or .parquet file instead of the terminal"
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="a .csv, .jsonl, .json or .parquet file instead of the terminal; FOLDER/ for many .parquet files",
     )
     predict.add_argument(
         "--explain",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from headstart.data.table import Table
     from headstart.ship.batch import Answered
     from headstart.ship.package import Loaded
+    from headstart.ship.stretches import Tally
     from headstart.story.opening import Watcher
 
 ALL_SHOWN = 0.99  # share of the contributions that are drawn, from which nothing is said of the rest
@@ -58,12 +59,11 @@ def evaluate(given: argparse.Namespace) -> None:
 
 
 def predict(given: argparse.Namespace) -> None:
-    from headstart.files.output import PREDICTIONS, check_folder, check_output
+    from headstart.files.output import check_folder
     from headstart.story.options import check_top
 
     check_top(given.top)
-    if given.output:
-        check_output(Path(given.output), PREDICTIONS)
+    into_folder = _check_answers(given.output)
     for option in ("explain", "masks"):
         if (folder := getattr(given, option)) is not None:
             check_folder(folder, f"--{option}")
@@ -83,7 +83,6 @@ def predict(given: argparse.Namespace) -> None:
         raise OptionError(f"--tiles is of a model of masks or boxes, and {given.model} is none: leave it out")
     if given.masks:
         raise OptionError(f"--masks is of a model that segments, and {given.model} gives no masks: leave it out")
-    from headstart.ship.batch import answered
     from headstart.ship.package import unpack
 
     model = unpack(bundle)
@@ -94,13 +93,61 @@ def predict(given: argparse.Namespace) -> None:
 
         knows_patches(model) or linear_head(model)
     tell_notes(table)
+    with watching(tell) as watch:
+        tally = (_into_folder if into_folder else _into_file)(model, table, given, watch)
+    if tally.n_failed == len(table):
+        none_were_read(len(table), tally.first_failed)
+
+
+def _check_answers(output: str | None) -> bool:
+    """Whether answers go into a folder of files. Raises OptionError, OutputError where they cannot be written."""
+    from headstart.files.output import PREDICTIONS, check_folder_beside, check_output, names_folder
+
+    if output is None:
+        return False
+    if names_folder(output):
+        check_folder_beside(Path(output))
+        return True
+    if Path(output).suffix.lower() not in PREDICTIONS:
+        endings = " or ".join(PREDICTIONS)
+        raise OptionError(
+            f"the output {output} cannot be written: its name must end in {endings}, or in / for a folder of files"
+        )
+    check_output(Path(output), PREDICTIONS)
+    return False
+
+
+def _into_file(model: Loaded, table: Table, given: argparse.Namespace, watch: Watcher) -> Tally:
+    """Or onto stdout."""
+    from headstart.ship.batch import answered
+
     output = Path(given.output) if given.output else None
-    with watching(tell) as watch, answered(model, table, output, watch.bar, tell) as found:
+    with answered(model, table, output, watch.bar, tell) as found:
         if given.explain:
             _explain(model, table, Path(given.explain), watch)
         _hand_over(found, output, given)
-    if found.tally.n_failed == len(table):
-        none_were_read(len(table), found.tally.first_failed)
+    return found.tally
+
+
+def _into_folder(model: Loaded, table: Table, given: argparse.Namespace, watch: Watcher) -> Tally:
+    from headstart.cli.answers import different
+    from headstart.ship.answer_folder import filed
+
+    if given.explain:
+        _explain(model, table, Path(given.explain), watch)
+    found = filed(model, table, Path(given.output), given.top, watch.bar, tell)
+    for note in (*found.tally.notes(), *different(found.tally.apart())):
+        tell(f"note: {note}")
+    files = f" in {counted(len(found.paths), 'file')}"
+    _tell_written(found.tally, len(table), f"{given.output}{files}")
+    if given.json:
+        say_json_list(found.records())
+    return found.tally
+
+
+def _tell_written(tally: Tally, n: int, where: str) -> None:
+    written, unread = counted(n - tally.n_failed, "prediction"), counted(tally.n_failed, "image")
+    tell(f"{written} written to {where}, {unread} could not be read")
 
 
 def _hand_over(found: Answered, output: Path | None, given: argparse.Namespace) -> None:
@@ -111,9 +158,7 @@ def _hand_over(found: Answered, output: Path | None, given: argparse.Namespace) 
         tell(f"note: {note}")
     if output:
         found.write(output, given.top)
-        failed = found.tally.n_failed
-        written, unread = counted(len(found.table) - failed, "prediction"), counted(failed, "image")
-        tell(f"{written} written to {given.output}, {unread} could not be read")
+        _tell_written(found.tally, len(found.table), given.output)
     if given.json:
         say_json_list(found.records(given.top))
     elif not output:

@@ -50,12 +50,26 @@ def table_of(given: argparse.Namespace, min_classes: int = 2, task: str | None =
     return table
 
 
+def name_of(data: str) -> str:
+    """What a data set is called: the last part of its path or address."""
+    from headstart.files.far import Far, is_far
+
+    return Far(data).name if is_far(data) else Path(data).resolve().name
+
+
 def any_images(given: argparse.Namespace) -> Table:
     """A labelled set; or the images of a folder without classes, or one image."""
     from headstart.data.table import list_images
+    from headstart.data.tars import is_tar
+    from headstart.files.far import is_far
 
     data, place = given.data, Path(given.data)
-    if place.is_file() and place.suffix.lower() not in (".csv", ".tsv", ".parquet"):
+    if is_far(data):
+        try:
+            return table_of(given, min_classes=1)
+        except DataError:
+            return list_images([data])
+    if place.is_file() and place.suffix.lower() not in (".csv", ".tsv", ".parquet") and not is_tar(data):
         return list_images([data])
     try:
         return table_of(given, min_classes=1)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.cli.console import say, say_json, tell
-from headstart.cli.given import any_images, options_of, table_of
+from headstart.cli.given import any_images, name_of, options_of, table_of
 from headstart.cli.progress import watching
 from headstart.cli.reasons import reasons
 from headstart.counted import counted
@@ -45,7 +45,7 @@ def inspect(given: argparse.Namespace) -> None:
     if page:
         from headstart.story.look_page import write_page
 
-        write_page(look, page, Path(given.data).resolve().name)
+        write_page(look, page, name_of(given.data))
         tell(f"page: {page}")
     fail_on(wanted, look.found())
 

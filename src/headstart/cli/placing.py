@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headstart.cli.console import say, say_json, say_json_list, tell
-from headstart.cli.given import none_were_read, tell_notes
+from headstart.cli.given import name_of, none_were_read, tell_notes
 from headstart.cli.progress import watching
 from headstart.counted import counted
 from headstart.errors import OptionError
@@ -30,9 +30,10 @@ MOST = 20  # lines of one list on the terminal, a screen; --json has them all
 
 def fit(given: argparse.Namespace, table: Table, options: Options, own: dict[str, str]) -> None:
     """As `teaching.fit`, once the table is read and known to be of such a task. `own`: options of this command."""
-    from headstart.story import placed, placed_publish, publish
+    from headstart.story import placed, placed_publish
     from headstart.story.options import typed
     from headstart.story.replacing import check_replaceable
+    from headstart.story.whereabouts import handed_on
     from headstart.tasks.known import PLACED
 
     folder = Path(given.output)
@@ -41,10 +42,10 @@ def fit(given: argparse.Namespace, table: Table, options: Options, own: dict[str
             raise OptionError(f"--{option.replace('_', '-')} is not there for --task {table.task}: leave it out")
     if not given.force:
         check_replaceable(folder, placed_publish.with_truths_kept(table))
-    command = shlex.join(typed(given.data, given.output, own | {"task": table.task}, options, publish.handed_on))
+    command = shlex.join(typed(given.data, given.output, own | {"task": table.task}, options, handed_on))
     with watching(tell) as watch:
         fitted = placed.fit(PLACED[table.task], table, options, watch)
-        found = placed_publish.save(fitted, folder, Path(given.data).resolve().name, command, given.data)
+        found = placed_publish.save(fitted, folder, name_of(given.data), command, given.data)
     if given.json:
         say_json(found | {"model": str(folder)})
         return
@@ -225,9 +226,11 @@ def predict(given: argparse.Namespace, bundle: Bundle, table: Table) -> None:
 
 def _check_outputs(given: argparse.Namespace, model: Placed) -> None:
     """Raises OptionError now for what such a model cannot be written as."""
+    from headstart.files.output import names_folder
+
     if given.masks and model.task.mask is None:
         raise OptionError(f"--masks is of a model that segments, and {given.model} finds boxes: leave it out")
-    if given.output and given.output.lower().endswith(".parquet"):
+    if given.output and (given.output.lower().endswith(".parquet") or names_folder(given.output)):
         raise OptionError(f"-o {given.output}: masks and boxes are written as .csv, .jsonl, .json or .coco.json")
     if given.output and given.output.endswith(".coco.json") and model.task.mask is not None:
         raise OptionError(f"-o {given.output} is of boxes, and {given.model} segments: take --masks FOLDER")

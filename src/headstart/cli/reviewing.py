@@ -120,7 +120,7 @@ def _table(bundle: Bundle, data: str | None, output: Path) -> tuple[str, Table, 
     data = str(place)
     if not all(isinstance(source, FileSource) for source in table.sources):
         raise DataError(
-            f"{data} holds its images inside an archive or Parquet file, and relabel writes a list of files"
+            f"{data} holds images elsewhere, or inside an archive or Parquet file, and relabel writes a list of files"
         )
     if output.exists() and Path(data).is_file() and output.samefile(data):
         raise OptionError(f"-o {output} is the list of images itself: choose another name")

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from headstart.cli.console import say, say_json, tell
-from headstart.cli.given import options_of, table_of
+from headstart.cli.given import name_of, options_of, table_of
 from headstart.cli.progress import watching
 from headstart.counted import counted
 from headstart.data.truth import PLACED
@@ -70,9 +70,10 @@ def fit(given: argparse.Namespace) -> None:
         check_replaceable(folder, table, given.add_to)
     from headstart.cli import answers
     from headstart.story import account, grow, pipeline, publish
+    from headstart.story.whereabouts import handed_on
 
     own |= {} if given.task == "auto" else {"task": given.task}
-    words = typed(given.data, given.output, own, options, publish.handed_on)
+    words = typed(given.data, given.output, own, options, handed_on)
     command = shlex.join([*words, "--explain"] if given.explain else words)
     with open_trackers(given.track, tell) as tracker:
         tracker.settings(publish.public(vars(options)))
@@ -81,7 +82,7 @@ def fit(given: argparse.Namespace) -> None:
             old = given.add_to
             fitted = grow.add_to(old, table, options, watch) if old else pipeline.fit(table, options, watch)
         fitted = pipeline.timed(fitted, started, time.perf_counter() - given.begun)
-        found = publish.save(fitted, folder, Path(given.data).resolve().name, command, given.explain, given.data)
+        found = publish.save(fitted, folder, name_of(given.data), command, given.explain, given.data)
         tracker.result(publish.main_scores(fitted), [folder / "report.html", folder / "metrics.json"])
     if given.json:
         say_json(found | {"model": str(folder)})

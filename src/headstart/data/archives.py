@@ -6,13 +6,12 @@ members that need a password, and ways of packing other than deflate, which unpa
 
 from __future__ import annotations
 
-import os
 import struct
 import weakref
 import zipfile
 import zlib
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import BinaryIO
 
 from headstart.counted import counted
@@ -21,6 +20,7 @@ from headstart.data.sources import Found, Row
 from headstart.data.tree import shown
 from headstart.data.walk import DROPPINGS, NO_IMAGE
 from headstart.errors import DataError, ImageError
+from headstart.files.far import Far, Place
 from headstart.files.forks import Lock
 from headstart.files.reading import open_regular, why
 
@@ -47,10 +47,10 @@ class MemberSource:
 class Archive:
     """A zip file; safe on several threads. Raises DataError where it cannot be opened."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Place) -> None:
         self._lock, self.path = Lock(), path
         try:
-            file = open_regular(path)
+            file: BinaryIO = path.open() if isinstance(path, Far) else open_regular(path)  # type: ignore[assignment]
         except OSError as error:
             raise DataError(f"{shown(str(path))} cannot be read: {why(error)}") from error
         weakref.finalize(self, file.close)
@@ -95,7 +95,7 @@ class _Bounded:
         return data
 
 
-def read_zip(path: Path) -> Found:
+def read_zip(path: Place) -> Found:
     """The pictures in a zip file, without labels. Raises DataError."""
     archive = Archive(path)
     rows, passed = [], 0
@@ -105,6 +105,6 @@ def read_zip(path: Path) -> Found:
         if hidden or name.rpartition(".")[2].lower() in NO_IMAGE:
             passed += 1
         else:
-            rows.append(Row(shown(f"{os.fspath(path)}/{name}"), MemberSource(archive, name), "", "none"))
+            rows.append(Row(shown(f"{path}/{name}"), MemberSource(archive, name), "", "none"))
     notes = [f"{shown(str(path))}: {passed} files in it are no pictures"] if passed else []
     return Found(rows, notes, f"{counted(len(rows), 'image')} in a zip file")

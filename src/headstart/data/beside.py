@@ -17,7 +17,7 @@ from headstart.data.groups import by_folder
 from headstart.data.manifests import read_csv, read_parquet
 from headstart.data.sheet_truth import Truth, said_of, summary, truth_of
 from headstart.data.sheets import Sheet
-from headstart.data.sources import FileSource, Found, Row
+from headstart.data.sources import Found, Row, source_in
 from headstart.data.tree import images, shown
 from headstart.data.truth import BETWEEN, Asked, number_in, number_text
 from headstart.data.walk import Walk
@@ -180,7 +180,7 @@ def _read_jsonl(path: Path, asked: Asked) -> Found:
                 "name of one class"
             )
         text = "" if label is None else str(label).strip()
-        rows.append(Row(shown(name), FileSource(str(path.parent / name)), text, "none"))
+        rows.append(Row(shown(name), source_in(path.parent, name), text, "none"))
     if not rows:
         raise DataError(f"{shown(str(path))} lists no images: each line is a JSON object with file_name and label")
     return Found(rows, [], f"{shown(str(path))}: lines of JSON, {counts(rows)}", asked.as_class)
@@ -207,7 +207,7 @@ def _of_sheet(path: Path, records: list[tuple[int, dict[str, Any]]], asked: Aske
         _fill_column(sheet, place, [record.get(name) for _, record in records])
     truth = truth_of(sheet, asked, ["none"] * len(sheet))
     rows = [
-        Row(shown(r["file_name"]), FileSource(str(path.parent / r["file_name"])), text, "none")
+        Row(shown(r["file_name"]), source_in(path.parent, r["file_name"]), text, "none")
         for (_, r), text in zip(records, truth.texts, strict=True)
     ]
     return Found(rows, sheet.notes, f"{sheet.where}: {sheet.kind}, {said_of(rows, truth)}", truth.task, truth.columns)

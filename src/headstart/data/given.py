@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from headstart.data.sources import ArraySource, FileSource, PictureSource, Source
+from headstart.data.sources import ArraySource, PictureSource, Source, source_of
 from headstart.data.tree import shown
 from headstart.errors import DataError
 from headstart.files.cells import printable
@@ -135,7 +135,7 @@ def _pictures(array: Any) -> list[Any]:
 def _source(image: object, position: int) -> tuple[str, Source]:
     if isinstance(image, (str, os.PathLike)):
         path = str(os.fspath(image))
-        return shown(path), FileSource(path)
+        return shown(path), source_of(path)
     if isinstance(image, Image.Image):
         return f"image {position}", PictureSource(image)
     if isinstance(image, np.ndarray):

@@ -26,6 +26,7 @@ from headstart.data.tree import shown
 from headstart.data.truth import Asked
 from headstart.errors import DataError
 from headstart.files.cells import quoted
+from headstart.files.far import Far, Place
 from headstart.files.reading import open_regular, read_regular, why
 
 MOST_BYTES = 2**30  # of a list: one of 14 million paths (ImageNet-21k) has 0.9 GB
@@ -44,7 +45,7 @@ MARKS = (
 Exists = Callable[[str], bool]
 
 
-def read_sheet(path: Path, exists: Exists, asked: Asked | None) -> Sheet:
+def read_sheet(path: Place, exists: Exists, asked: Asked | None) -> Sheet:
     """A CSV, TSV or text file. exists: whether a path in it names a file. asked: of the truth, None: it may lack.
 
     Raises DataError.
@@ -63,11 +64,11 @@ def read_sheet(path: Path, exists: Exists, asked: Asked | None) -> Sheet:
         raise DataError(f"{where} cannot be read: {why(error)}") from error
 
 
-def _text(path: Path) -> TextIO:
+def _text(path: Place) -> TextIO:
     """Bytes that are no UTF-8 stay as they are, as in the names of files; `_check_text` refuses them where they matter.
 
     Raises DataError on a file that is no text."""
-    data = read_regular(path, MOST_BYTES)
+    data = path.read(MOST_BYTES) if isinstance(path, Far) else read_regular(path, MOST_BYTES)
     encoding = next((name for mark, name in MARKS if data.startswith(mark)), "utf-8")
     if encoding.startswith("utf-8") and b"\0" in data:
         raise DataError(f"{shown(str(path))} is not UTF-8 text (it holds zero bytes): save it as CSV UTF-8")
@@ -75,7 +76,7 @@ def _text(path: Path) -> TextIO:
     return io.TextIOWrapper(io.BytesIO(data), encoding=encoding, errors=errors, newline="")
 
 
-def _read(path: Path, where: str, file: TextIO, exists: Exists, asked: Asked | None) -> Sheet:
+def _read(path: Place, where: str, file: TextIO, exists: Exists, asked: Asked | None) -> Sheet:
     first, skipped = _first_line(file)
     given = re.fullmatch(r'"?sep=(.)"?\s*', first)
     if given:

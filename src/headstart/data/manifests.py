@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from headstart.counted import counted
 from headstart.data import columns
@@ -14,22 +13,23 @@ from headstart.data.parquet import image_column, read_images, sheet_of
 from headstart.data.places import Placed, lies, none_exists, place, say_missing, say_moved
 from headstart.data.sheet_truth import Truth, said_of, truth_of
 from headstart.data.sheets import Sheet
-from headstart.data.sources import FileSource, Found, Row
+from headstart.data.sources import Found, Row, source_of
 from headstart.data.tree import shown
 from headstart.data.truth import Asked, check_tag, tag_text, tags_in
 from headstart.errors import DataError
 from headstart.files.cells import quoted
+from headstart.files.far import Place, place_of
 
 LISTS = (".csv", ".tsv", ".txt", ".lst")
 CONFLICTS = 0.2  # of the images have more than one label: then that is meant, and not a mistake
 
 
-def read_csv(path: Path, asked: Asked | None) -> Found:
+def read_csv(path: Place, asked: Asked | None) -> Found:
     """A list in CSV, or as lines: one row an image. asked: of its truth, None: it may have none. Raises DataError."""
     return _manifest(path, read_sheet(path, lambda name: lies(path.parent, name), asked), asked)
 
 
-def read_parquet(path: Path, asked: Asked | None) -> Found:
+def read_parquet(path: Place, asked: Asked | None) -> Found:
     """A Parquet file: with the images inside, or a list of paths. Raises DataError."""
     if image_column(path):
         return read_images([(path, "none")], shown(str(path)), [], asked)
@@ -42,7 +42,7 @@ def read_parquet(path: Path, asked: Asked | None) -> Found:
     return _manifest(path, sheet, asked)
 
 
-def _manifest(path: Path, sheet: Sheet, asked: Asked | None) -> Found:
+def _manifest(path: Place, sheet: Sheet, asked: Asked | None) -> Found:
     """The rows of a list; relative paths start at its folder."""
     if not len(sheet):
         raise DataError(f"{sheet.where} lists no images: each line is path,label")
@@ -56,7 +56,7 @@ def _manifest(path: Path, sheet: Sheet, asked: Asked | None) -> Found:
         truth, kept = _one_row_an_image(sheet, placed, truth, told.splits, asked)
     labels = truth.texts
     rows = [
-        Row(shown(names[k]), FileSource(placed.files[k]), labels[k], told.splits[k], told.groups[k], told.times[k])
+        Row(shown(names[k]), source_of(placed.files[k]), labels[k], told.splits[k], told.groups[k], told.times[k])
         for k in kept
     ]
     notes = [*sheet.notes, *say_moved(placed), *say_missing(placed)]
@@ -64,7 +64,7 @@ def _manifest(path: Path, sheet: Sheet, asked: Asked | None) -> Found:
     return Found(rows, notes, f"{sheet.where}: {sheet.kind}, {what}{told.grouped}", truth.task, truth.columns)
 
 
-def _paths(sheet: Sheet, folder: Path, labels: Sequence[str]) -> tuple[list[str], Placed]:
+def _paths(sheet: Sheet, folder: Place, labels: Sequence[str]) -> tuple[list[str], Placed]:
     """The paths as they are written, and their files: of the column whose values are files. Raises DataError."""
     tried: dict[int, Placed] = {}
     for role in ("path", "path?"):
@@ -169,7 +169,7 @@ def _added_up(sheet: Sheet, placed: Placed, truth: Truth) -> list[str]:
 def _say_torn(sheet: Sheet, torn: dict[str, _Seen], n_images: int, often: bool) -> None:
     """Raises DataError where images with several labels are no exception."""
     file, found = next(iter(torn.items()))
-    example = f"{shown(Path(file).name)} ({', '.join(map(quoted, sorted(found.labels)[:3]))})"
+    example = f"{shown(place_of(file).name)} ({', '.join(map(quoted, sorted(found.labels)[:3]))})"
     n = len(torn)
     if often:
         raise DataError(

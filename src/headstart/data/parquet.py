@@ -25,6 +25,7 @@ from headstart.data.tree import shown
 from headstart.data.truth import BETWEEN, Asked
 from headstart.errors import DataError
 from headstart.files.cells import quoted
+from headstart.files.far import Far, Place
 from headstart.files.parquet import UNSOUND, open_parquet, read_columns
 from headstart.files.reading import why
 
@@ -54,7 +55,7 @@ def parquet_files(folder: Path) -> list[tuple[Path, str]]:
     return next(iter(filled.values()), [])
 
 
-def read_parquet_folder(folder: Path, files: Sequence[tuple[Path, str]], asked: Asked | None) -> Found:
+def read_parquet_folder(folder: Place, files: Sequence[tuple[Place, str]], asked: Asked | None) -> Found:
     """The images of the files that `parquet_files` has found. asked: of their truth, None: none. Raises DataError."""
     notes = [
         f"{file.name}: not read, its name begins with none of train, validation, test" for file, s in files if not s
@@ -85,14 +86,14 @@ def _split_of(name: str) -> str:
     return SPLIT_NAMES.get(name.lower().replace("_", "-").replace(".", "-").split("-")[0], "")
 
 
-def _holds_images(file: Path) -> bool:
+def _holds_images(file: Place) -> bool:
     try:
         return bool(image_column(file))
     except DataError:
         return False
 
 
-def image_column(path: Path) -> str:
+def image_column(path: Place) -> str:
     """The column that holds the pictures; "" where there is none. Raises DataError where several may."""
     schema = _schema(path)
     found = [str(field.name) for field in schema if _holds_bytes(field.type)]
@@ -128,18 +129,17 @@ def _holds_bytes(kind: pa.DataType) -> bool:
     return any(field.name == "bytes" and _is_bytes(field.type) for field in inner)
 
 
-def read_images(parts: Sequence[tuple[Path, str]], where: str, notes: list[str], asked: Asked | None) -> Found:
+def read_images(parts: Sequence[tuple[Place, str]], where: str, notes: list[str], asked: Asked | None) -> Found:
     """The rows of Parquet files with images inside, each with its split. Raises DataError."""
     column = next((found for found in (image_column(file) for file, _ in parts) if found), "")
     groups = RowGroups([file for file, _ in parts], column, CACHED_BYTES if asked else IN_ORDER)
-    root = Path(os.path.commonpath([file.parent for file, _ in parts]))
+    names = _names([file for file, _ in parts])
     found: list[Row] = []
     sheets = []
     for number, (file, split) in enumerate(parts):
         if image_column(file) != column:
             raise DataError(f"{shown(str(file))} has no column {column!r} with images, as the other files have")
-        name = shown(str(file.relative_to(root)).replace(os.sep, "/"))
-        at = 0
+        name, at = names[number], 0
         for group, size in enumerate(_row_groups(file)):
             found += [
                 Row(f"{name}#{at + row}", CellSource(groups, number, group, row), "", split) for row in range(size)
@@ -163,7 +163,16 @@ def read_images(parts: Sequence[tuple[Path, str]], where: str, notes: list[str],
     return Found(rows, [*notes, *sheet.notes], f"{where}: {kind}, {what}{told.grouped}", truth.task, truth.columns)
 
 
-def _row_groups(file: Path) -> list[int]:
+def _names(files: Sequence[Place]) -> list[str]:
+    """What the files are called below the folder that holds them all, with slashes."""
+    parts = [str(file).replace(os.sep, "/").split("/") for file in files]
+    common = 0
+    while all(len(one) > common + 1 and one[common] == parts[0][common] for one in parts):
+        common += 1
+    return [shown("/".join(one[common:])) for one in parts]
+
+
+def _row_groups(file: Place) -> list[int]:
     try:
         with open_parquet(file) as parquet:
             return [parquet.metadata.row_group(g).num_rows for g in range(parquet.num_row_groups)]
@@ -171,7 +180,7 @@ def _row_groups(file: Path) -> list[int]:
         raise DataError(f"{shown(str(file))} is damaged: {why(error)}") from error
 
 
-def sheet_of(path: Path, asked: Asked | None, pictures: str = "") -> Sheet:
+def sheet_of(path: Place, asked: Asked | None, pictures: str = "") -> Sheet:
     """The columns of a Parquet file that may say something of its images, as texts. Raises DataError."""
     schema = _schema(path)
     names = [str(name) for name in schema.names]
@@ -299,15 +308,16 @@ def _features(schema: pa.Schema) -> dict[str, dict[str, Any]]:
     return {k: v for k, v in features.items() if isinstance(v, dict)} if isinstance(features, dict) else {}
 
 
-def _schema(path: Path) -> pa.Schema:
+def _schema(path: Place) -> pa.Schema:
     try:
         with open_parquet(path) as parquet:
             return parquet.schema_arrow
     except UNSOUND as error:
-        raise DataError(f"{shown(str(path))} is not a Parquet file: {why(error)}") from error
+        what = "cannot be fetched" if isinstance(path, Far) and isinstance(error, OSError) else "is not a Parquet file"
+        raise DataError(f"{shown(str(path))} {what}: {why(error)}") from error
 
 
-def _read(path: Path, names: list[str]) -> pa.Table:
+def _read(path: Place, names: list[str]) -> pa.Table:
     try:
         return read_columns(path, names)
     except UNSOUND as error:

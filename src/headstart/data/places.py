@@ -26,6 +26,7 @@ from headstart.data.sheets import stripped
 from headstart.data.tree import shown
 from headstart.data.walk import DROPPINGS, NO_IMAGE
 from headstart.files.cells import quoted
+from headstart.files.far import Far, Place, is_far
 
 MOST_FILES = 2_000_000  # looked at below a list's folder: ImageNet has 1.3 million; a disk has more
 PICTURES = frozenset(  # endings that a path is not without
@@ -69,13 +70,22 @@ def is_file(path: str) -> bool:
         return os.path.islink(path) if "\0" not in path else False
 
 
-def lies(folder: Path, name: str) -> bool:
-    """Whether a path names a file as it is written, or but for blanks and slashes; nothing is looked for."""
-    return any(text and is_file(os.path.join(str(folder), text)) for text in (name, _respelt(name)))
+def lies(folder: Place, name: str) -> bool:
+    """Whether a path names a file as it is written, or but for blanks and slashes; nothing is looked for. An address
+    does, and so does what looks like a picture in a list that lies elsewhere."""
+    if isinstance(folder, Far):
+        return is_far(name) or os.path.splitext(stripped(name).lower())[1] in PICTURES
+    return is_far(name) or any(text and is_file(os.path.join(str(folder), text)) for text in (name, _respelt(name)))
 
 
-def place(folder: Path, names: Sequence[str], labels: Sequence[str] = ()) -> Placed:
-    """The files of these paths; relative ones start at the folder. labels: of the list, which no move may change."""
+def place(folder: Place, names: Sequence[str], labels: Sequence[str] = ()) -> Placed:
+    """The files of these paths; relative ones start at the folder. labels: of the list, which no move may change.
+
+    An address for which no file below the folder fits is that of a file elsewhere, which is asked for when it is read;
+    so are all paths of a list that lies elsewhere.
+    """
+    if isinstance(folder, Far):
+        return Placed([folder.beside(name).address for name in names], sum(bool(name.strip()) for name in names))
     base = str(folder)
     found: dict[str, str] = {}
     lost: dict[str, tuple[str, ...]] = {}
@@ -96,6 +106,9 @@ def place(folder: Path, names: Sequence[str], labels: Sequence[str] = ()) -> Pla
             placed.missing[name] = ""
     if lost:
         _search(base, lost, found, placed, labels)
+    for name in [name for name in placed.missing if is_far(name)]:
+        del placed.missing[name]
+        found[name] = name.strip()
     placed.n_found = sum(name in found for name in names)
     placed.files = [found.get(name) or os.path.join(base, name) for name in names]
     return placed
@@ -297,12 +310,12 @@ def say_missing(placed: Placed, unit: str = "") -> list[str]:
     return [f"{what} no file that exists, such as {quoted(name, 60)}{hint}"]
 
 
-def none_exists(where: str, folder: Path, placed: Placed) -> str:
+def none_exists(where: str, folder: Place, placed: Placed) -> str:
     """What to say of a list of which no file exists."""
     name, hint = next(iter(placed.missing.items()))
     n = len(placed.missing)
     what = "the file that it lists does not exist" if n == 1 else f"none of the {n} files that it lists exists"
-    web = " (web addresses are not fetched: download the pictures first)" if WEB.match(name) else ""
+    web = " (such addresses are not fetched: download the pictures first)" if WEB.match(name) else ""
     return (
         f"{where}: {what}: the first is {quoted(name, 60)}{web}; relative paths start at {shown(str(folder))}"
         f"{hint or ', and no file below it has that name'}"

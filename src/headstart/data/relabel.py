@@ -81,7 +81,9 @@ def relabelled(table: Table, fixes: list[Fix], where: str, new_labels: bool = Fa
     if table.task != "classify":
         raise DataError(f"relabel changes one class an image, and these data are of the task {table.task}")
     if not all(isinstance(source, FileSource) for source in table.sources):
-        raise DataError("relabel writes a list of image files, and these images lie inside an archive or Parquet file")
+        raise DataError(
+            "relabel writes a list of image files, and these images lie elsewhere, or inside an archive or Parquet file"
+        )
     rows_of: dict[str, list[int]] = defaultdict(list)
     for row, name in enumerate(table.names):
         for known in {str(name), str(cell(str(name)))}:  # as a list of headstart's writes it

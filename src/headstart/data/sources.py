@@ -1,10 +1,10 @@
-"""Where the bytes of one image are: a file, a cell of a Parquet file, or the program's own memory."""
+"""Where the bytes of one image are: a file, here or elsewhere, a cell of a Parquet file, or the program's memory."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
@@ -13,6 +13,7 @@ from PIL import Image
 
 from headstart.data.images import DEFAULT_LIMITS, array_of
 from headstart.errors import ImageError
+from headstart.files.far import Far, Place, is_far
 from headstart.files.forks import Lock
 from headstart.files.parquet import UNSOUND, read_field, read_shared
 from headstart.files.reading import read_regular, why
@@ -67,6 +68,43 @@ class FileSource:
 
 
 @dataclass(frozen=True, slots=True)
+class FarSource:
+    """An image file that lies elsewhere. It is fetched each time that it is read, and kept nowhere."""
+
+    far: Far
+
+    def read(self) -> bytes:
+        try:
+            return self.far.read(DEFAULT_LIMITS.max_bytes)
+        except FileNotFoundError:
+            raise ImageError("the file does not exist") from None
+        except OSError as error:
+            raise ImageError(f"the file cannot be fetched ({why(error)})") from None
+
+
+def source_of(path: str) -> FileSource | FarSource:
+    """The image of a path or an address."""
+    return FarSource(Far(path)) if is_far(path) else FileSource(path)
+
+
+def source_in(folder: Place, name: str) -> FileSource | FarSource:
+    """The image that is named from a folder, here or elsewhere: by a path, or by an address of its own."""
+    if isinstance(folder, Far):
+        return FarSource(folder.beside(name))
+    return source_of(name if is_far(name) else str(folder / name))
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedSource:
+    """Something that is no picture, with the reason."""
+
+    reason: str
+
+    def read(self) -> bytes:
+        raise ImageError(self.reason)
+
+
+@dataclass(frozen=True, slots=True)
 class GoneSource:
     """An image of which only the stored features are at hand."""
 
@@ -115,9 +153,9 @@ class RowGroups:
     CACHED_AT_LEAST last row groups where those are larger. Reading in order decodes each row group once.
     """
 
-    def __init__(self, files: list[Path], column: str, most: int = CACHED_BYTES) -> None:
+    def __init__(self, files: Sequence[Place], column: str, most: int = CACHED_BYTES) -> None:
         self._most = most
-        self.files = files
+        self.files = list(files)
         self._column = column
         self._lock = Lock()
         self._kept: OrderedDict[tuple[int, int], pa.ChunkedArray] = OrderedDict()
@@ -131,7 +169,7 @@ class RowGroups:
             DEFAULT_LIMITS.check_bytes(len(data))
             return bytes(data)
         if cell.get("path"):
-            return FileSource(str(self.files[file].parent / cell["path"])).read()
+            return source_in(self.files[file].parent, cell["path"]).read()
         raise ImageError("the row holds no image bytes")
 
     def named(self, file: int, row_group: int, row: int) -> str:

@@ -6,6 +6,8 @@
 | a folder with train, val and test inside (training_set, Testing, dev ...), or such folders in each class | splits |
 | a folder with metadata.csv or .jsonl (file_name,label), or one in each of train, val and test | as Hugging Face does |
 | a .csv, .tsv, .txt or .parquet file with a path and a label for each image | a list; paths relative to its folder |
+| .tar files (WebDataset), one, NAME-{00..09}.tar or a folder of them | `tars.py` |
+| an address, such as s3://bucket/folder or https://.../list.csv | `far_sets.py` |
 | pictures with masks, for the task "segment" | `mask_sets.py` |
 | pictures with boxes, for the task "detect" | `box_sets.py` |
 | a .parquet file, or a folder of train-*, validation-*, test-* .parquet files | the images are inside (Hugging Face) |
@@ -28,6 +30,7 @@ from headstart.counted import counted
 from headstart.data.beside import read_labelled_folder
 from headstart.data.box_sets import read_boxes
 from headstart.data.class_names import check_not_measured
+from headstart.data.far_sets import is_file, read_far
 from headstart.data.folder_names import key
 from headstart.data.given import Labels, images_of, sorted_names
 from headstart.data.given_truth import truth_given
@@ -38,16 +41,18 @@ from headstart.data.mask_sets import read_masks
 from headstart.data.parquet import parquet_files, read_parquet_folder
 from headstart.data.sheet_truth import summary
 from headstart.data.sources import Found, Row, Source
+from headstart.data.tars import read_tars, tars_at
 from headstart.data.teachable import check_teachable
 from headstart.data.times import by_time
 from headstart.data.to_label import found_in
 from headstart.data.tree import shown
 from headstart.data.truth import PLACED, Asked, tags_in
 from headstart.errors import DataError, OptionError
+from headstart.files.far import is_far, of_another_kind
 
 REMEDIES = {
     **dict.fromkeys((".xlsx", ".xls", ".ods"), " (a spreadsheet: save it as CSV UTF-8)"),
-    **dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"), " (an archive: unpack it first)"),
+    **dict.fromkeys((".zip", ".gz", ".7z", ".rar"), " (an archive: unpack it first)"),
 }
 NEEDED = {"classify": "classes are", "recognise": "identities are", "tag": "label is", "regress": "value is"}
 NEEDED["anomaly"] = "good picture is"
@@ -143,13 +148,14 @@ def read_table(  # noqa: PLR0913 - the data are one, the rest is what the user s
     expression(group_by)
     if group is not None and group_by is not None:
         raise OptionError("--group names a column and --group-by reads names of files: leave one of them out")
-    place, where = Path(path), shown(str(path))
-    found = _found(place, min_classes, group_by, asked)
+    where = shown(str(path))
+    found = _found(path, min_classes, group_by, asked)
     if found.task == "anomaly":
         found = with_good(found, good, where)
     elif good is not None:
         raise OptionError(f"--good {good} is of --task anomaly, and the task here is {found.task}: leave it out")
-    if group_by == "folder" and (found.task == "detect" or not place.is_dir()):
+    folder = not is_file(str(path)) if is_far(path) else Path(path).is_dir()
+    if group_by == "folder" and (found.task == "detect" or not folder):
         found = found._replace(rows=by_folder(found.rows))
     rows, notes = grouped(found.rows, group_by, where, found.task == "classify")
     if time is not None:
@@ -164,20 +170,26 @@ def read_table(  # noqa: PLR0913 - the data are one, the rest is what the user s
     return replace(table, notes=(*table.notes, *scarce))
 
 
-def _found(place: Path, min_classes: int, group_by: str | None, asked: Asked) -> Found:
+def _found(path: str | Path, min_classes: int, group_by: str | None, asked: Asked) -> Found:
     """What lies there, by the reader for it. Raises DataError."""
+    inner = group_by if group_by in ("folder", "none") else ""
+    if is_far(path):
+        return read_far(str(path), asked, lambda folder: read_labelled_folder(folder, min_classes, inner, asked))
+    if tars := tars_at(str(path)):
+        return read_tars(tars, shown(str(path)), asked)
+    place = Path(path)
     if asked.task == "segment":
         return read_masks(place, asked, group_by or "")
     if asked.task == "detect":
         return read_boxes(place, asked)
     if place.is_dir():
-        inner = group_by if group_by in ("folder", "none") else ""
         if inside := parquet_files(place):
             return read_parquet_folder(place, inside, asked)
         return read_labelled_folder(place, min_classes, inner, asked)
-    where = shown(str(place))
+    where = shown(str(path))
     if not place.exists():
-        raise DataError(f"{where} does not exist: name a folder with one folder of images per class")
+        hint = of_another_kind(str(path)) or "name a folder with one folder of images per class"
+        raise DataError(f"{where} does not exist: {hint}")
     if place.suffix.lower() in LISTS:
         return read_csv(place, asked)
     if place.suffix.lower() == ".parquet":

@@ -7,32 +7,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
 from headstart.counted import counted
 from headstart.data.archives import read_zip
+from headstart.data.far_sets import pictures_at
 from headstart.data.lines import SPACED, is_text
 from headstart.data.manifests import LISTS, read_csv, read_parquet
 from headstart.data.mask_layouts import without_masks
 from headstart.data.parquet import parquet_files, read_parquet_folder
-from headstart.data.sources import FileSource, Found, Row
+from headstart.data.sources import Found, RefusedSource, Row, source_of
+from headstart.data.tars import read_tars, tars_at
 from headstart.data.tree import shown
 from headstart.data.walk import Walk
-from headstart.errors import DataError, ImageError
+from headstart.errors import DataError
+from headstart.files.far import is_far, of_another_kind
 
 MOST_PATHS = 2**28  # bytes of paths on standard input: some two million
-
-
-@dataclass(frozen=True, slots=True)
-class RefusedSource:
-    """Something that is no picture, with the reason."""
-
-    reason: str
-
-    def read(self) -> bytes:
-        raise ImageError(self.reason)
 
 
 def found_in(paths: Sequence[str | Path], masks: bool = True) -> Found:
@@ -45,7 +37,8 @@ def found_in(paths: Sequence[str | Path], masks: bool = True) -> Found:
         try:
             found = _found_at(path, masks)
         except DataError as error:
-            source = RefusedSource(str(error)) if os.path.lexists(path) else FileSource(path)
+            there = is_far(path) or os.path.lexists(path)
+            source = RefusedSource(str(error)) if there else source_of(path)
             found = Found([Row(shown(path), source, "", "none")], [], "")
             refused.append(str(error))
         rows += found.rows
@@ -61,24 +54,29 @@ def found_in(paths: Sequence[str | Path], masks: bool = True) -> Found:
 def _found_at(path: str, masks: bool) -> Found:
     """The pictures in one thing that is named. Raises DataError where there is no such thing."""
     place, kind = Path(path), os.path.splitext(path)[1].lower()  # noqa: PTH122 (".zip" has no stem)
+    if is_far(path):
+        return pictures_at(path, lambda folder: _pictures_below(str(folder), masks))
+    if tars := tars_at(path):
+        return read_tars(tars, shown(path), asked=None)
     if place.is_dir():
         inside = parquet_files(place)
         return read_parquet_folder(place, inside, asked=None) if inside else _pictures_below(path, masks)
     if not os.path.lexists(path):
-        raise DataError(f"{shown(path)} does not exist: name image files, folders, lists, Parquet or zip files")
+        hint = of_another_kind(path) or "name image files, folders, lists, Parquet or zip files"
+        raise DataError(f"{shown(path)} does not exist: {hint}")
     if kind == ".parquet":
         return read_parquet(place, asked=None)
     if kind in LISTS and (kind not in SPACED or is_text(place)):
         return read_csv(place, asked=None)
     if kind == ".zip":
         return read_zip(place)
-    return Found([Row(shown(path), FileSource(path), "", "none")], [], "")
+    return Found([Row(shown(path), source_of(path), "", "none")], [], "")
 
 
 def _pictures_below(folder: str, masks: bool) -> Found:
     walk = Walk(folder)
     paths = [file.path for file in walk.below(folder)] if masks else without_masks(walk)
-    return Found([Row(shown(path), FileSource(path), "", "none") for path in paths], walk.passed_over(), "")
+    return Found([Row(shown(path), source_of(path), "", "none") for path in paths], walk.passed_over(), "")
 
 
 def named(paths: Sequence[str], given: TextIO) -> list[str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from headstart.data.folder_names import are_sites, is_container, key
+from headstart.files import far
 
 EXAMPLES = 3  # names given in a note
 
@@ -76,7 +77,9 @@ class Folder:
 
 
 def shown(text: str) -> str:
-    """A file name as text that can be printed and stored: bytes that are not UTF-8 appear as \\udcXX."""
+    """A file name as text that can be printed and stored: bytes that are not UTF-8 appear as \\udcXX, and of an address
+    what opens it is left out."""
+    text = far.shown(text) if "://" in text and far.is_address(text) else text
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

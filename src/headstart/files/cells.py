@@ -13,6 +13,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import BinaryIO
 
+from headstart.files.far import is_far, shown
+
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 # Control characters (C0, DEL, C1), line and paragraph separators, and what turns the direction of writing (Unicode
 # UAX 9). Joiners of zero width stay: names in Persian and with emoji need them.
@@ -43,7 +45,9 @@ def printable(text: str) -> str:
 
 
 def quoted(text: str, most: int = 40) -> str:
-    """A value as a message shows it: in quotes, so that a blank at its end is seen, and without its middle if long."""
+    """A value as a message shows it: in quotes, so that a blank at its end is seen, and without its middle if long; an
+    address without what opens it."""
+    text = shown(text) if is_far(text) else text
     return repr(text if len(text) <= most else f"{text[: most // 2]}…{text[-(most // 2) :]}")
 
 

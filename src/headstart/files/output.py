@@ -20,6 +20,7 @@ def check_output(path: Path, formats: tuple[str, ...]) -> None:
 
     OptionError for a name without one of these endings, OutputError for a place that cannot be written.
     """
+    _check_here(path)
     if path.suffix.lower() not in formats:
         raise OptionError(f"the output {path} cannot be written: its name must end in {' or '.join(formats)}")
     try:
@@ -32,6 +33,33 @@ def check_output(path: Path, formats: tuple[str, ...]) -> None:
         raise OutputError(f"the folder {path.parent} does not exist: make it first, or choose another -o")
     if taken:
         raise OutputError(f"{path} is a folder: choose another -o")
+
+
+def names_folder(name: str) -> bool:
+    """Whether an output is meant to be a folder of files: it ends with a slash, or is one."""
+    return name.endswith(("/", os.sep)) or Path(name).is_dir()
+
+
+def check_folder_beside(path: Path) -> None:
+    """Raise OutputError now where a folder cannot be made or written, before long work; leaves nothing behind."""
+    _check_here(path)
+    there = path if path.is_dir() else path.parent
+    if not there.is_dir():
+        raise OutputError(f"the folder {there} does not exist: make it first, or choose another -o")
+    if os.path.lexists(path) and not path.is_dir():
+        raise OutputError(f"{path} is a file: choose another -o, or leave out the slash at its end")
+    try:
+        probe(there / "answers")
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written ({why(error)}): choose another -o") from None
+
+
+def _check_here(path: Path) -> None:
+    """Raise OptionError for what was an address before it became a path: s3:/bucket."""
+    if path.parts and len(path.parts[0]) > 2 and path.parts[0].endswith(":"):
+        raise OptionError(
+            f"the output {path} cannot be written: output is of this disk, write it here and copy it there"
+        )
 
 
 def check_folder(name: str, option: str) -> None:

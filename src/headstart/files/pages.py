@@ -35,7 +35,7 @@ class Unpacked(NamedTuple):
 
 def chunks(file: BinaryIO) -> list[list[Chunk]]:
     """Of each row group."""
-    size = os.fstat(file.fileno()).st_size
+    size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - 8))
     end = file.read(8)
     length = int.from_bytes(end[:4], "little")

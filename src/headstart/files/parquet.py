@@ -13,12 +13,12 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from headstart.files.far import Far, Parts, Place
 from headstart.files.pages import Chunk, chunks, unpacked
 from headstart.files.reading import open_regular
 
@@ -34,45 +34,44 @@ LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
 
 
 @contextmanager
-def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
+def open_parquet(path: Place) -> Iterator[pq.ParquetFile]:
     """The file with its footer read and its number of rows checked; for its schema, not for its columns."""
     with _opened(path) as (_, parquet):
         yield parquet
 
 
-def read_columns(path: Path, names: Sequence[str]) -> pa.Table:
+def read_columns(path: Place, names: Sequence[str]) -> pa.Table:
     """Some columns of all rows."""
     with _opened(path) as (file, parquet):
         groups = list(range(parquet.num_row_groups))
         left = dict.fromkeys(names, _check_pages(file, parquet, groups, names))
         for group in groups:
-            _shared(path, parquet, group, left)
+            _shared(file, parquet, group, left)
         table = parquet.read(columns=list(names))
         table.validate(full=True)  # texts that are no UTF-8
         return table
 
 
-def read_shared(path: Path, row_group: int, name: str) -> pa.ChunkedArray:
+def read_shared(path: Place, row_group: int, name: str) -> pa.ChunkedArray:
     """A column of one row group; texts and bytes that several rows share are there once, as dictionaries."""
     with _opened(path) as (file, parquet):
         left = {name: _check_pages(file, parquet, [row_group], [name])}
-        return _shared(path, parquet, row_group, left).column(0)
+        return _shared(file, parquet, row_group, left).column(0)
 
 
-def read_field(path: Path, row_group: int, name: str, field: str) -> pa.ChunkedArray | None:
+def read_field(path: Place, row_group: int, name: str, field: str) -> pa.ChunkedArray | None:
     """Of a column of structs, or of lists of them, one field in one row group; None where there is none."""
     with _opened(path) as (file, parquet):
         found = [leaf.path for leaf in _leaves(parquet, [name]) if leaf.path.endswith(f".{field}")]
         if not found:
             return None
         left = {name: _check_pages(file, parquet, [row_group], found)}
-        return _shared(path, parquet, row_group, left, found).column(0)
+        return _shared(file, parquet, row_group, left, found).column(0)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[BinaryIO, pq.ParquetFile]]:
-    # Arrow reads by itself: its threads would wait for Python's lock with each read from an object of Python's.
-    with open_regular(path) as file, pa.OSFile(os.fsencode(path)) as own, pq.ParquetFile(own) as parquet:
+def _opened(path: Place) -> Iterator[tuple[BinaryIO, pq.ParquetFile]]:
+    with _file(path) as file, _arrows(file) as own, pq.ParquetFile(own) as parquet:
         size, footer = _size(file), parquet.metadata
         rows = [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
         if min(rows, default=0) < 0 or max(sum(rows), footer.num_rows) > max(FEW_ROWS, size):
@@ -81,8 +80,23 @@ def _opened(path: Path) -> Iterator[tuple[BinaryIO, pq.ParquetFile]]:
         yield file, parquet
 
 
+def _file(path: Place) -> BinaryIO:
+    return path.open() if isinstance(path, Far) else open_regular(path)  # type: ignore[return-value]
+
+
+@contextmanager
+def _arrows(file: BinaryIO) -> Iterator[Any]:
+    """The same file for Arrow, which reads by itself: its threads would wait for Python's lock with each read from an
+    object of Python's. One elsewhere has been fetched when its pages were looked at, and stays open."""
+    if isinstance(file, Parts):
+        yield pa.PythonFile(file, "r")
+        return
+    with pa.OSFile(os.fsencode(file.name)) as own:
+        yield own
+
+
 def _size(file: BinaryIO) -> int:
-    return os.fstat(file.fileno()).st_size
+    return file.size if isinstance(file, Parts) else os.fstat(file.fileno()).st_size
 
 
 def _leaves(parquet: pq.ParquetFile, names: Sequence[str]) -> list[Any]:
@@ -92,13 +106,13 @@ def _leaves(parquet: pq.ParquetFile, names: Sequence[str]) -> list[Any]:
 
 
 def _shared(
-    path: Path, parquet: pq.ParquetFile, row_group: int, left: dict[str, int], leaves: Sequence[str] = ()
+    file: BinaryIO, parquet: pq.ParquetFile, row_group: int, left: dict[str, int], leaves: Sequence[str] = ()
 ) -> pa.Table:
     """The columns that `left` names, or of these the `leaves` alone. Raises where one, its texts written out for every
     row, takes more than the bytes that are left for it; else they become fewer."""
     asked = list(leaves or left)
     texts = [leaf.path for leaf in _leaves(parquet, asked) if leaf.physical_type == "BYTE_ARRAY"]
-    with pa.OSFile(os.fsencode(path)) as own:
+    with _arrows(file) as own:
         again = pq.ParquetFile(own, metadata=parquet.metadata, read_dictionary=texts)
         table = again.read_row_group(row_group, columns=asked)
     rows = parquet.metadata.row_group(row_group).num_rows
@@ -134,7 +148,7 @@ def _check_pages(file: BinaryIO, parquet: pq.ParquetFile, groups: Sequence[int],
     widths = {leaf.path: max(WORD, leaf.length or 0) for leaf in _leaves(parquet, names)}
     packed = total = 0
     try:
-        layout = _layout(file.name, *_age(file))
+        layout = chunks(file) if isinstance(file, Parts) else _layout(file.name, *_age(file))
         for chunk in (chunk for group in groups for chunk in layout[group] if chunk.name in widths):
             found = unpacked(file, chunk)
             packed += chunk.end - chunk.start

@@ -76,16 +76,16 @@ def answered(
         stretches(model, table, engine, keep, bar("predict", len(table)))
         yield Answered(model, table, lambda: iter(kept), tally)
         return
-    with unfinished(output, _about(model, engine, pictures)) as work:
+    with unfinished(output, about(model, engine, pictures)) as work:
         start = _gone_on(work, table, tally, rows_at_once(engine), say)
 
         def write(some: Stretch) -> None:
-            work.append(_packed(some))
+            work.append(packed(some))
             tally.add(some)
 
         if start < len(table):
             stretches(model, table, engine, write, bar("predict", len(table) - start), start=start)
-        yield Answered(model, table, lambda: map(_unpacked, work), tally, work)
+        yield Answered(model, table, lambda: map(unpacked, work), tally, work)
 
 
 def _gone_on(work: Unfinished, table: Table, tally: Tally, size: int, say: Say) -> int:
@@ -93,15 +93,15 @@ def _gone_on(work: Unfinished, table: Table, tally: Tally, size: int, say: Say) 
     if work.differs:
         say(f"note: {work.path.name} is of another {work.differs}: all images are answered anew")
     for frame in work:
-        tally.add(_unpacked(frame))
+        tally.add(unpacked(frame))
     start = min(len(work) * size, len(table))
     if start:
         say(f"{work.path.name} has {start:,} of {counted(len(table), 'answer')}: it goes on from there")
     return start
 
 
-def _about(model: Loaded, engine: Engine, pictures: str) -> dict[str, str]:
-    """What answers depend on."""
+def about(model: Loaded, engine: Engine, pictures: str) -> dict[str, str]:
+    """What answers depend on; `pictures`: the identity of the table."""
     assert model.bundle is not None, "a model that was saved"
     made = {**versions(), **made_by(), **images.versions(), "decoder": images.DECODER_VERSION}
     how = [engine.name, engine.precision, rows_at_once(engine), engine.batch, this_machine().processor]
@@ -116,7 +116,7 @@ def _digest(value: object) -> str:
     return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def _packed(some: Stretch) -> bytes:
+def packed(some: Stretch) -> bytes:
     """As safetensors; texts as JSON among them."""
     texts = {"errors": list(some.errors), "remarks": list(some.remarks.items())}
     tensors = {
@@ -130,7 +130,8 @@ def _packed(some: Stretch) -> bytes:
     return bytes(safetensors.save(tensors))
 
 
-def _unpacked(frame: bytes) -> Stretch:
+def unpacked(frame: bytes) -> Stretch:
+    """What `packed` made this of."""
     tensors = safetensors.load(frame)
     texts = json.loads(tensors["texts"].tobytes())
     sample = Sample(*(tensors[name] for name in ("rows", "values", "placed"))) if "rows" in tensors else None

@@ -27,7 +27,8 @@ from headstart.ship.placed import pack
 from headstart.story import whereabouts
 from headstart.story.account import network_told
 from headstart.story.placed import FOLDS, Fitted, answers
-from headstart.story.publish import handed_on, run_of, without_place
+from headstart.story.publish import run_of
+from headstart.story.whereabouts import handed_on, without_place
 from headstart.trunk.engine import this_machine
 
 GALLERY = 12  # of the worst pictures; each is drawn twice, the truth and the answer

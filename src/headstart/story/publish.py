@@ -18,6 +18,7 @@ from headstart.data.splits import write_split
 from headstart.data.targets import counts
 from headstart.files.bundle import NOVELTY, write_bundle
 from headstart.files.cells import csv_bytes
+from headstart.files.far import place_of
 from headstart.finetune.choice import TUNED
 from headstart.finetune.trained_head import TrainedHead
 from headstart.heads.material import Ints, Material
@@ -187,19 +188,10 @@ def _taught(fitted: Fitted) -> tuple[Task, Material, Ints, Head, Rule]:
 
 def public(options: dict[str, Any]) -> dict[str, Any]:
     """Options without the private places in them: a model is handed on."""
-    paths = {name: Path(str(options[name])).name for name in ("weights", "backbone", "target", "cost") if options[name]}
+    paths = {
+        name: place_of(str(options[name])).name for name in ("weights", "backbone", "target", "cost") if options[name]
+    }
     return options | paths | {"cache": None}
-
-
-def handed_on(path: str | Path) -> str:
-    """A path as a model may name it: of an absolute one the last part alone, the others name a private machine."""
-    return Path(path).name if Path(path).is_absolute() else str(path)
-
-
-def without_place(layout: str) -> str:
-    """What the data were read as, without private places."""
-    place, colon, rest = layout.partition(": ")
-    return f"{handed_on(place)}{colon}{rest}"
 
 
 def report_data(
@@ -217,7 +209,7 @@ def report_data(
     machine = this_machine()
     return report.ReportData(
         title=title,
-        model=handed_on(folder),
+        model=whereabouts.handed_on(folder),
         classes=seen.targets.names,
         task=task.name,
         headline_name=task.judging.headline.name,
@@ -231,7 +223,7 @@ def report_data(
         shift=_shift(fitted),
         counts=_counts(fitted),
         images={split: int((plan.splits == split).sum()) for split in ("train", "validation", "test")},
-        layout=without_place(seen.table.layout),
+        layout=whereabouts.without_place(seen.table.layout),
         notes=(*seen.table.notes, *outcomes(fitted)),
         fingerprint=fingerprint,
         set_aside=seen.features.set_aside,

@@ -21,6 +21,7 @@ from headstart.data.splits import Split, read_split
 from headstart.data.table import Table
 from headstart.errors import BundleError, DataError, HeadstartError, ImageError
 from headstart.files.bundle import Bundle
+from headstart.files.far import Far, is_far, place_of
 from headstart.files.reading import read_regular
 from headstart.files.whole import write_whole
 from headstart.trunk.store import cache_root
@@ -30,12 +31,27 @@ COMPARED = 20  # images: some may have been edited since, and all of other data 
 
 
 def remember(fingerprint: str, data: str, cache: str | None = None) -> None:
-    """That the data of this fingerprint are `data`, a folder or list; where the cache cannot be written, nothing."""
+    """That the data of this fingerprint are `data`, a folder or list; where the cache cannot be written, nothing. What
+    lies elsewhere is not remembered: nothing is fetched that nobody names."""
+    if is_far(data):
+        return
     place = _file(fingerprint, cache_root(cache))
     with suppress(OSError):
         place.parent.mkdir(parents=True, exist_ok=True)
         place.parent.chmod(0o700)  # names of private folders
         write_whole(place, lambda beside: beside.write_text(json.dumps({"data": str(Path(data).resolve())})))
+
+
+def handed_on(path: str | Path) -> str:
+    """A path as a model may name it: of an absolute one, or an address, the last part alone: all else is private."""
+    place = place_of(path)
+    return place.name if isinstance(place, Far) or place.is_absolute() else str(path)
+
+
+def without_place(layout: str) -> str:
+    """What the data were read as, without private places."""
+    place, colon, rest = layout.partition(": ")
+    return f"{handed_on(place)}{colon}{rest}"
 
 
 def forget(root: Path) -> None:
