@@ -18,6 +18,7 @@ from headstart.cli.reviewing import review_arguments
 from headstart.cli.seeing import target_option, view_options
 from headstart.cli.serving import add_serve
 from headstart.cli.sharing import add_push
+from headstart.cli.spreading import ray_option
 from headstart.files.cells import printable
 from headstart.story.options import AUGMENTATIONS, PRECISIONS, TAPS, Options
 
@@ -90,7 +91,7 @@ def parser() -> argparse.ArgumentParser:
     _head_options(fit)
     answer_options(fit)
     _tuning_options(fit)
-    network = _network_options(fit, auto=True)
+    network = _network_options(fit, auto=True, spreads=True)
     view_options(network)
     target_option(network)
 
@@ -136,6 +137,7 @@ def _add_asking_commands(command: Callable[[str, str], argparse.ArgumentParser])
         "that taught, and put masks or boxes together again",
     )
     predict.add_argument("--top", type=int, default=3, metavar="K", help="best classes to list (default: 3)")
+    ray_option(predict, "answer")
     predict.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
 
@@ -218,7 +220,7 @@ def _add_looking_commands(command: Callable[[str, str], argparse.ArgumentParser]
         "--pool", default="avg", metavar="avg|max|none|flatten", help="how that layer is pooled (default: avg)"
     )
     features.add_argument("--model", metavar="MODEL", help="as a saved model sees them: what its head reads")
-    view_options(_network_options(features))
+    view_options(_network_options(features, spreads=True))
 
     classify = command("classify", "say what a network trained on ImageNet sees in images: its own answer")
     classify.add_argument("images", nargs="+", metavar="IMAGES", help=IMAGES)
@@ -274,7 +276,7 @@ def _add_inspect(command: Callable[[str, str], argparse.ArgumentParser]) -> None
         "with commas between",
     )
     add_truth(_data_options(inspect))
-    _network_options(inspect)
+    _network_options(inspect, spreads=True)
 
 
 def _data_options(
@@ -408,9 +410,10 @@ def _which_network(command: argparse._ArgumentGroup, auto: bool) -> None:
 
 
 def _network_options(
-    parser: argparse.ArgumentParser, stores: bool = True, one: bool = True, auto: bool = False
+    parser: argparse.ArgumentParser, stores: bool = True, one: bool = True, auto: bool = False, spreads: bool = False
 ) -> argparse._ArgumentGroup:
-    """`stores`: the command keeps features, and draws at random; `one`: it takes one network, `auto`: or chooses it."""
+    """`stores`: the command keeps features, and draws at random; `one`: it takes one network, `auto`: or chooses it;
+    `spreads`: images may be seen by a cluster."""
     command = parser.add_argument_group("the network")
     if one:
         _which_network(command, auto)
@@ -426,6 +429,8 @@ def _network_options(
         metavar="|".join(PRECISIONS),
         help="numbers that the network runs in (default: %(default)s)",
     )
+    if spreads:
+        ray_option(command, "see the images")
     if stores:
         command.add_argument(
             "--cache",

@@ -11,6 +11,7 @@ from headstart.cli.console import say, say_json, tell
 from headstart.cli.given import any_images, options_of, table_of
 from headstart.cli.progress import watching
 from headstart.cli.reasons import reasons
+from headstart.cli.spreading import joined
 from headstart.counted import counted
 from headstart.data.truth import PLACED
 from headstart.errors import DataError, OptionError
@@ -35,7 +36,7 @@ def inspect(given: argparse.Namespace) -> None:
     from headstart.story import pipeline
     from headstart.story.look import look_over
 
-    with watching(tell) as watch:
+    with joined(options.ray, tell), watching(tell) as watch:
         look = look_over(pipeline.inspect(table, options, watch), options.seed, watch)
         found = answers.inspection(look)
     if given.json:
@@ -68,7 +69,7 @@ def features(given: argparse.Namespace) -> None:
     table = any_images(given)
     from headstart.story.feature_file import opened_for, write_features
 
-    with watching(tell) as watch:
+    with joined(options.ray, tell), watching(tell) as watch:
         seen = opened_for(table, options, given.model, watch)
         count, blocks, set_aside = write_features(table, out, given.layer, given.pool, options, watch, seen)
     if given.json:

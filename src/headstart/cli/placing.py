@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from headstart.cli.console import say, say_json, say_json_list, tell
 from headstart.cli.given import none_were_read, tell_notes
 from headstart.cli.progress import watching
+from headstart.cli.spreading import joined
 from headstart.counted import counted
 from headstart.errors import OptionError
 
@@ -42,7 +43,7 @@ def fit(given: argparse.Namespace, table: Table, options: Options, own: dict[str
     if not given.force:
         check_replaceable(folder, placed_publish.with_truths_kept(table))
     command = shlex.join(typed(given.data, given.output, own | {"task": table.task}, options, publish.handed_on))
-    with watching(tell) as watch:
+    with joined(options.ray, tell), watching(tell) as watch:
         fitted = placed.fit(PLACED[table.task], table, options, watch)
         found = placed_publish.save(fitted, folder, Path(given.data).resolve().name, command, given.data)
     if given.json:
@@ -109,7 +110,7 @@ def inspect(given: argparse.Namespace, table: Table, options: Options) -> dict[s
 
     if given.output:
         raise OptionError(f"-o writes no page for --task {table.task}: leave it out, or take --json")
-    with watching(tell) as watch:
+    with joined(options.ray, tell), watching(tell) as watch:
         seen = placed.look(PLACED[table.task], table, options, watch, Clock(), maps=False)
     leaks = find_leaks(seen.duplicates, seen.table.splits)
     present, amount = seen.targets.strata.sum(axis=0), seen.targets.matrix().sum(axis=0)

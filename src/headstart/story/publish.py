@@ -188,7 +188,7 @@ def _taught(fitted: Fitted) -> tuple[Task, Material, Ints, Head, Rule]:
 def public(options: dict[str, Any]) -> dict[str, Any]:
     """Options without the private places in them: a model is handed on."""
     paths = {name: Path(str(options[name])).name for name in ("weights", "backbone", "target", "cost") if options[name]}
-    return options | paths | {"cache": None}
+    return options | paths | {"cache": None, "ray": None}
 
 
 def handed_on(path: str | Path) -> str:
