@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from headstart.cli.console import say, say_json, say_json_list, tell
 from headstart.cli.given import none_were_read, options_of, some_were_read, table_of, tell_notes
 from headstart.cli.progress import watching
+from headstart.cli.spreading import joined
 from headstart.counted import counted
 from headstart.data.truth import PLACED
 from headstart.errors import OptionError
@@ -58,15 +59,7 @@ def evaluate(given: argparse.Namespace) -> None:
 
 
 def predict(given: argparse.Namespace) -> None:
-    from headstart.files.output import PREDICTIONS, check_folder, check_output
-    from headstart.story.options import check_top
-
-    check_top(given.top)
-    if given.output:
-        check_output(Path(given.output), PREDICTIONS)
-    for option in ("explain", "masks"):
-        if (folder := getattr(given, option)) is not None:
-            check_folder(folder, f"--{option}")
+    _check_options(given)
     from headstart.data.table import list_images
     from headstart.data.to_label import named
     from headstart.files.bundle import read_bundle
@@ -95,12 +88,32 @@ def predict(given: argparse.Namespace) -> None:
         knows_patches(model) or linear_head(model)
     tell_notes(table)
     output = Path(given.output) if given.output else None
-    with watching(tell) as watch, answered(model, table, output, watch.bar, tell) as found:
+    with (
+        joined(given.ray, tell),
+        watching(tell) as watch,
+        answered(model, table, output, watch.bar, tell, ray=given.ray) as found,
+    ):
         if given.explain:
             _explain(model, table, Path(given.explain), watch)
         _hand_over(found, output, given)
     if found.tally.n_failed == len(table):
         none_were_read(len(table), found.tally.first_failed)
+
+
+def _check_options(given: argparse.Namespace) -> None:
+    """Raises OptionError or OutputError for what `predict` cannot do, before anything is read."""
+    from headstart.files.output import PREDICTIONS, check_folder, check_output
+    from headstart.story.options import check_top
+    from headstart.trunk.scale import check_address
+
+    check_top(given.top)
+    if given.ray is not None:
+        check_address(given.ray)
+    if given.output:
+        check_output(Path(given.output), PREDICTIONS)
+    for option in ("explain", "masks"):
+        if (folder := getattr(given, option)) is not None:
+            check_folder(folder, f"--{option}")
 
 
 def _hand_over(found: Answered, output: Path | None, given: argparse.Namespace) -> None:

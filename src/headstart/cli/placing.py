@@ -198,6 +198,8 @@ def predict(given: argparse.Namespace, bundle: Bundle, table: Table) -> None:
     from headstart.ship.placed_files import Drawer, write_records
     from headstart.ship.placed_tiles import predict_tiled
 
+    if given.ray is not None:
+        raise OptionError(f"--ray does not spread masks and boxes, which {given.model} answers with: leave it out")
     model = unpack(bundle)
     _check_outputs(given, model)
     tell_notes(table)

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from headstart.heads.reference import Sample
 from headstart.ship.answer_file import write_predictions
 from headstart.ship.package import Loaded, versions
 from headstart.ship.predict import record_of_none, records_of
+from headstart.ship.spread import spread_stretches
 from headstart.ship.stretches import Progress, Stretch, Tally, rows_at_once, stretches
 from headstart.tasks.task import Record
 from headstart.trunk.backbone import made_by
@@ -59,12 +61,20 @@ class Answered:
 
 @contextmanager
 def answered(
-    model: Loaded, table: Table, output: Path | None, bar: Bar, say: Say, engine: Engine | None = None
+    model: Loaded,
+    table: Table,
+    output: Path | None,
+    bar: Bar,
+    say: Say,
+    engine: Engine | None = None,
+    ray: str | None = None,
 ) -> Iterator[Answered]:
     """The answers for every image of the table. `output`: the file that they will be written to, beside which they are
-    kept until the block ends well; None: in memory. Raises OutputError, and BundleError for a damaged model.
+    kept until the block ends well; None: in memory. `ray`: the cluster that answers, None: this process. Raises
+    OutputError, and BundleError for a damaged model.
     """
     engine = engine or compile_trunk(model.backbone, model.precision)
+    answer = stretches if ray is None else partial(spread_stretches, address=ray)
     tally, pictures = Tally(model, table), None if output is None else identity(table)
     if output is None or pictures is None:
         kept: list[Stretch] = []
@@ -73,7 +83,7 @@ def answered(
             kept.append(some)
             tally.add(some)
 
-        stretches(model, table, engine, keep, bar("predict", len(table)))
+        answer(model, table, engine, keep, bar("predict", len(table)), start=0)
         yield Answered(model, table, lambda: iter(kept), tally)
         return
     with unfinished(output, _about(model, engine, pictures)) as work:
@@ -84,7 +94,7 @@ def answered(
             tally.add(some)
 
         if start < len(table):
-            stretches(model, table, engine, write, bar("predict", len(table) - start), start=start)
+            answer(model, table, engine, write, bar("predict", len(table) - start), start=start)
         yield Answered(model, table, lambda: map(_unpacked, work), tally, work)
 
 

@@ -85,11 +85,10 @@ def compile_trunk(backbone: Backbone, precision: str = "auto") -> Engine:
     return on_cpu(backbone, ("bf16" if cpu_has_bf16() else "f32") if precision == "auto" else precision)
 
 
-def on_cpu(backbone: Backbone, chosen: str, cores: int | None = None) -> Engine:
-    """The fastest engine of the processor, whatever else there is; `chosen`: "bf16" or "f32"; `cores`: that it may use,
-    where these are not all."""
+def on_cpu(backbone: Backbone, chosen: str) -> Engine:
+    """The fastest engine of the processor, whatever else there is; `chosen`: "bf16" or "f32"."""
     try:
-        return OpenVinoEngine(backbone, chosen, cores=cores)
+        return OpenVinoEngine(backbone, chosen)
     except RuntimeError as error:
         log.warning("OpenVINO cannot take %s (%s): torch runs it", backbone.name, str(error).splitlines()[0][:160])
         return TorchEngine(backbone, "cpu", chosen)
@@ -146,18 +145,13 @@ class OpenVinoEngine:
     """A static-shape graph with as many requests in flight as the throughput hint asks for; safe on several threads."""
 
     def __init__(
-        self,
-        backbone: Backbone,
-        precision: str,
-        batch: int | None = None,
-        traced_at: int | None = None,
-        cores: int | None = None,
+        self, backbone: Backbone, precision: str, batch: int | None = None, traced_at: int | None = None
     ) -> None:
         """`traced_at`: take the graph for batches of that many images and change its shape, so that torch need not
         trace another. Raises RuntimeError where OpenVINO cannot."""
         self.name, self.precision = f"openvino {openvino.__version__.split('-')[0]}", precision
         self.batch = batch or cpu_batch(backbone.preprocess.size)
-        self._traced_at, self._cores = traced_at or self.batch, cores
+        self._traced_at = traced_at or self.batch
         self._backbone, self._compiling = backbone, forks.Lock()
         self._compiled, self._process = self._compile(), os.getpid()
 
@@ -168,7 +162,7 @@ class OpenVinoEngine:
         config = {
             "PERFORMANCE_HINT": "THROUGHPUT",
             "INFERENCE_PRECISION_HINT": self.precision,
-            "INFERENCE_NUM_THREADS": self._cores or n_cores(),
+            "INFERENCE_NUM_THREADS": n_cores(),
         }
         traced = {} if self._traced_at == self.batch else {"traced at": self._traced_at}
         about = {"compiled": graph_key(self._backbone, self.batch) | traced, "for": config | processor(core)}

@@ -282,7 +282,7 @@ def by_block(backbone: Backbone, rows: npt.NDArray[Any]) -> dict[str, npt.NDArra
 
 
 def read_all(
-    sources: Sequence[Source], backbone: Backbone, store: Store | None, start: int = 0, threads: int | None = None
+    sources: Sequence[Source], backbone: Backbone, store: Store | None, start: int = 0
 ) -> Generator[Read, None, None]:
     """Every row from `start` on, in order, read by as many threads as there are processors. `store`: what it has is not
     decoded."""
@@ -291,7 +291,7 @@ def read_all(
         return [_read_one(sources[row], row, backbone, store) for row in rows]
 
     runs = (range(at, min(at + RUN, len(sources))) for at in range(start, len(sources), RUN))
-    n_threads = threads or n_cores()
+    n_threads = n_cores()
     with ThreadPoolExecutor(n_threads, thread_name_prefix="decode") as pool:
         waiting = deque(pool.submit(read, rows) for rows in itertools.islice(runs, n_threads * AHEAD))
         try:

@@ -78,13 +78,13 @@ class Sight:
         """Whether a worker needs an accelerator that Ray knows of."""
         return self.device == "cuda"
 
-    def engine(self, cores: int) -> Engine:
+    def engine(self) -> Engine:
         """Compiled in this process, by what the shelf of the common cache keeps. Raises HeadstartError where it is
         another one."""
         network = self.backbone.network
         shelf = network.shelf and Shelf(self.root)
         here = replace(self.backbone, network=Network(network.source, network.described, network.key, shelf))
-        engine = on_cpu(here, self.precision, cores) if self.device == "cpu" else compile_trunk(here, self.precision)
+        engine = on_cpu(here, self.precision) if self.device == "cpu" else compile_trunk(here, self.precision)
         check_same(self.key, store_key(here, engine))
         return engine
 
@@ -99,20 +99,20 @@ def check_same(wanted: Mapping[str, object], here: Mapping[str, object]) -> None
             )
 
 
-def prepare(sight: Sight, cores: int) -> Callable[[Piece], Prepared]:
+def prepare(sight: Sight) -> Callable[[Piece], Prepared]:
     """Reads the pictures of a piece that the store lacks."""
     store = Store(sight.root, sight.key)
 
     def prepared(piece: Piece) -> Prepared:
-        with closing(read_all(piece.sources, sight.backbone, store, threads=cores)) as reads:
+        with closing(read_all(piece.sources, sight.backbone, store)) as reads:
             return Prepared(piece, list(reads))
 
     return prepared
 
 
-def finish(sight: Sight, cores: int) -> Callable[[Piece | Prepared], Report]:
+def finish(sight: Sight) -> Callable[[Piece | Prepared], Report]:
     """Adds what the network says of a piece to the store; reads its pictures too, where nobody has."""
-    store, engine = Store(sight.root, sight.key), sight.engine(cores)
+    store, engine = Store(sight.root, sight.key), sight.engine()
 
     def finished(given: Piece | Prepared) -> Report:
         if isinstance(given, Prepared):
@@ -120,7 +120,7 @@ def finish(sight: Sight, cores: int) -> Callable[[Piece | Prepared], Report]:
             passed = pass_through(given.reads, len(piece.sources), sight.backbone, engine, store)
         else:
             piece = given
-            with closing(read_all(piece.sources, sight.backbone, store, threads=cores)) as reads:
+            with closing(read_all(piece.sources, sight.backbone, store)) as reads:
                 passed = pass_through(reads, len(piece.sources), sight.backbone, engine, store)
         return Report(piece.start, passed, store.shards_of(h for h in passed.hashes if h is not None))
 
@@ -134,7 +134,7 @@ def through_a_cluster(
     sight = Sight.of(backbone, engine, store.root.absolute())
     whole = Passed([None] * len(table))
     with scale.joined(address):
-        check_nodes(table, sight, store)
+        check_nodes(table, store)
         pieces = pieces_of(table, piece_rows(backbone))
         work = scale.Work(sight, finish, prepare if sight.accelerated else None, sight.accelerated)
         for report in scale.spread(pieces, work):
@@ -173,29 +173,27 @@ def everywhere(source: Source) -> Source:
     return source
 
 
-def check_nodes(table: Table, sight: Sight, store: Store) -> None:
-    """Raises HeadstartError where a node does not see the cache or the pictures that this machine sees."""
-    mark = store.folder / f".{uuid.uuid4().hex}.mark"
+def check_nodes(table: Table, store: Store | None) -> None:
+    """Raises HeadstartError where a node does not see the pictures that this machine sees, or the store, if one is
+    needed."""
+    mark = None if store is None else store.folder.absolute() / f".{uuid.uuid4().hex}.mark"
     try:
-        mark.write_text(mark.name)
-    except OSError as error:
-        raise OutputError(f"the cache {sight.root} cannot be written ({why(error)}): choose another --cache") from None
-    try:
-        for node, lacks in scale.ask_each_node(lacking, mark.absolute(), probes(table)):
+        if mark is not None:
+            mark.write_text(mark.name)
+        for node, lacks in scale.ask_each_node(lacking, mark, probes(table)):
             if lacks:
                 raise HeadstartError(f"node {node} of the cluster does not see {lacks}")
+    except OSError as error:
+        raise OutputError(f"the cache cannot be written ({why(error)}): choose another --cache") from None
     finally:
         with suppress(OSError):
-            mark.unlink()
+            if mark is not None:
+                mark.unlink()
 
 
-def lacking(mark: Path, wanted: Sequence[tuple[str, Source, str]]) -> str:
+def lacking(mark: Path | None, wanted: Sequence[tuple[str, Source, str]]) -> str:
     """On a node: what is not there of what the machine of the command sees, and what to do about it; "" for nothing."""
-    try:
-        there = read_regular(mark).decode()
-    except OSError:
-        there = ""
-    if there != mark.name:
+    if mark is not None and not _there(mark):
         return f"the cache {mark.parents[2]}: name a folder that all nodes share with --cache"
     for name, source, content_hash in wanted:
         try:
@@ -205,6 +203,12 @@ def lacking(mark: Path, wanted: Sequence[tuple[str, Source, str]]) -> str:
         if not same:
             return f"{name} as this machine does: put the images where all nodes find them under the same path"
     return ""
+
+
+def _there(mark: Path) -> bool:
+    with suppress(OSError):
+        return read_regular(mark).decode() == mark.name
+    return False
 
 
 def probes(table: Table) -> list[tuple[str, Source, str]]:

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 from headstart.counted import counted
 from headstart.errors import HeadstartError, OptionError
 from headstart.files.cells import printable
-from headstart.files.cores import n_cores
+from headstart.files.cores import LIMIT, n_cores
 
 LOCAL, AUTO = "local", "auto"
 ADDRESS = re.compile(r"(?:\[[0-9a-fA-F:]+\]|[A-Za-z0-9_.-]+):[0-9]{1,5}")
@@ -52,7 +52,7 @@ SETTINGS = {  # read by Ray's processes when they start
     "RAY_DISABLE_IMPORT_WARNING": "1",
 }
 LOGGERS = ("ray", "ray.data")
-Make = Callable[[Any, int], Callable[[Any], Any]]
+Make = Callable[[Any], Callable[[Any], Any]]
 Node = dict[str, Any]  # as Ray describes it
 
 
@@ -60,9 +60,8 @@ Node = dict[str, Any]  # as Ray describes it
 class Work:
     """What workers do with pieces. `given`: what each of them is handed once.
 
-    `finish(given, cores)` makes, in a worker that may use so many processors, a function of one piece, or of what
-    `prepare`'s made of it: other workers do that, where `finish` has an accelerator (`accelerated`). Both are found by
-    their names where they work.
+    `finish(given)` makes, in a worker, a function of one piece, or of what `prepare`'s made of it: other workers do
+    that, where `finish` has an accelerator (`accelerated`). Both are found by their names where they work.
     """
 
     given: Any
@@ -302,10 +301,11 @@ class _Worker:
     def __init__(self, handed: list[Any], stage: str, cores: int) -> None:
         import ray
 
+        os.environ[LIMIT] = str(cores)  # of this process, which does nothing else
         work: Work = ray.get(handed[0])
         self._failed: HeadstartError | None = None
         try:
-            self._step: Callable[[Any], Any] = getattr(work, stage)(work.given, cores)
+            self._step: Callable[[Any], Any] = getattr(work, stage)(work.given)
         except HeadstartError as error:
             self._failed = error
 
