@@ -130,12 +130,19 @@ def finish(sight: Sight) -> Callable[[Piece | Prepared], Report]:
 def through_a_cluster(
     table: Table, backbone: Backbone, engine: Engine, store: Store, progress: Progress | None, address: str
 ) -> Passed:
-    """As `features.pass_through`, by the workers of a cluster (`scale.joined`). Raises HeadstartError."""
+    """As `features.pass_through`, by the workers of a cluster (`scale.joined`). Raises HeadstartError.
+
+    One piece is done here: to start a worker takes longer (10 s of a processor).
+    """
+    size = piece_rows(backbone)
+    if len(table) <= size:
+        with closing(read_all(table.sources, backbone, store)) as reads:
+            return pass_through(reads, len(table), backbone, engine, store, progress)
     sight = Sight.of(backbone, engine, store.root.absolute())
     whole = Passed([None] * len(table))
     with scale.joined(address):
         check_nodes(table, store)
-        pieces = pieces_of(table, piece_rows(backbone))
+        pieces = pieces_of(table, size)
         work = scale.Work(sight, finish, prepare if sight.accelerated else None, sight.accelerated)
         for report in scale.spread(pieces, work):
             _add(whole, report)

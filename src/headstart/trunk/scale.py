@@ -49,7 +49,7 @@ SETTINGS = {  # read by Ray's processes when they start
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported over the network
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # what Ray Data itself asks for is warned of on stderr
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a worker without accelerator keeps the variables that it was given
-    "RAY_DISABLE_IMPORT_WARNING": "1",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # what nodes say of lost workers would go to stdout, among results
 }
 LOGGERS = ("ray", "ray.data")
 Make = Callable[[Any], Callable[[Any], Any]]
@@ -286,7 +286,7 @@ def _through(data: Any, handed: list[Any], stage: str, pool: Pool) -> Any:
     return data.map_batches(
         _Worker,
         fn_constructor_args=(handed, stage, pool.cores),
-        batch_size=None,
+        batch_size=1,
         batch_format="numpy",
         num_cpus=pool.cores,
         num_gpus=pool.accelerators or None,
