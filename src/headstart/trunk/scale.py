@@ -70,6 +70,13 @@ class Work:
     accelerated: bool = False
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Parcel:
+    """Anything on its way between processes. Ray would make arrays of what is a tuple or a list."""
+
+    content: Any
+
+
 class Pool(NamedTuple):
     """Workers of one kind: how many at most, processors and accelerators of each."""
 
@@ -267,16 +274,17 @@ def spread(pieces: Sequence[Any], work: Work, in_order: bool = False) -> Iterato
 
         first, second = pools(_nodes(), work.accelerated, work.prepare is not None)
         handed = [ray.put(work)]  # in a list: else it would be unpacked for each call
-        data = ray.data.from_items([{"piece": piece} for piece in pieces], override_num_blocks=len(pieces))
+        items = [{"parcel": Parcel(piece)} for piece in pieces]
+        data = ray.data.from_items(items, override_num_blocks=len(items))
         data.context.execution_options.preserve_order = in_order
         if first is not None:
             data = _through(data, handed, "prepare", first)
         data = _through(data, handed, "finish", second)
         for batch in data.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0):
-            for found in batch["piece"]:
-                if isinstance(found, HeadstartError):
-                    raise found
-                yield found
+            for parcel in batch["parcel"]:
+                if isinstance(parcel.content, HeadstartError):
+                    raise parcel.content
+                yield parcel.content
 
 
 def _through(data: Any, handed: list[Any], stage: str, pool: Pool) -> Any:
@@ -309,8 +317,8 @@ class _Worker:
         except HeadstartError as error:
             self._failed = error
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        return {"piece": [self._one(piece) for piece in batch["piece"]]}
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Parcel]]:
+        return {"parcel": [Parcel(self._one(parcel.content)) for parcel in batch["parcel"]]}
 
     def _one(self, piece: Any) -> Any:
         if self._failed is not None or isinstance(piece, HeadstartError):
