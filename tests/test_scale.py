@@ -266,25 +266,25 @@ def test_a_node_that_does_not_see_the_same_is_refused_in_one_line(
     address: str, table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = str(table.names[0])
-    pieces.check_nodes(table, None)
+    pieces.check_nodes(table, {})
     monkeypatch.setattr(pieces, "probes", lambda table: [(first, table.sources[0], "another")])
     with pytest.raises(HeadstartError, match=rf"does not see {first} as this machine does"):
-        pieces.check_nodes(table, None)
+        pieces.check_nodes(table, {})
     monkeypatch.setattr(scale, "release", lambda: "headstart 0.0.1")
     with pytest.raises(HeadstartError, match=r"and this machine headstart 0\.0\.1: install the same"):
-        pieces.check_nodes(table, None)
+        pieces.check_nodes(table, {})
 
 
 def test_what_a_node_lacks_is_named(tmp_path: Path, table: Table) -> None:
     mark = tmp_path / "a" / "b" / "mark"
     mark.parent.mkdir(parents=True)
-    assert "--cache" in pieces.lacking(mark, [])
+    assert "--cache" in pieces.lacking({"--cache": mark}, [])
     mark.write_text("mark")
     wanted = pieces.probes(table)
     assert len(wanted) == 3
-    assert pieces.lacking(mark, wanted) == ""
+    assert pieces.lacking({"--cache": mark}, wanted) == ""
     name, source, _ = wanted[0]
-    assert name in pieces.lacking(mark, [(name, source, "another")])
+    assert name in pieces.lacking({}, [(name, source, "another")])
 
 
 def test_a_worker_with_other_releases_is_refused() -> None:

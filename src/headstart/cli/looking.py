@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -59,19 +60,23 @@ def fail_on(wanted: tuple[str, ...], found: Mapping[str, int]) -> None:
 
 
 def features(given: argparse.Namespace) -> None:
-    from headstart.files.output import FEATURES, check_output
+    from headstart.files.output import FEATURES, check_folder, check_output
     from headstart.story.options import check_pooling, check_random
 
     out, options = Path(given.output), options_of(given, layer=None)
     check_pooling(given.pool, given.layer)
     check_random(options, "features")
-    check_output(out, FEATURES)
+    folder = given.output.endswith(("/", os.sep)) or out.is_dir()
+    if folder:
+        check_folder(str(out), "-o")
+    else:
+        check_output(out, FEATURES)
     table = any_images(given)
     from headstart.story.feature_file import opened_for, write_features
 
     with joined(options.ray, tell), watching(tell) as watch:
         seen = opened_for(table, options, given.model, watch)
-        count, blocks, set_aside = write_features(table, out, given.layer, given.pool, options, watch, seen)
+        count, blocks, set_aside = write_features(table, out, given.layer, given.pool, options, watch, seen, folder)
     if given.json:
         say_json({"file": str(out), "images": count, "blocks": blocks, "set_aside": set_aside})
     else:

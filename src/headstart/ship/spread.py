@@ -51,7 +51,7 @@ def spread_stretches(
     size = AT_ONCE * rows_at_once(engine)
     bare = replace(table, notes=(), sources=tuple(map(everywhere, table.sources)))
     with scale.joined(address):
-        check_nodes(bare, None)
+        check_nodes(bare, {})
         pieces = [
             Piece(bare.take(np.arange(first, min(first + size, len(table)))), Part(first, len(table)))
             for first in range(start, len(table), size)

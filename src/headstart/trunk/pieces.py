@@ -141,7 +141,7 @@ def through_a_cluster(
     sight = Sight.of(backbone, engine, store.root.absolute())
     whole = Passed([None] * len(table))
     with scale.joined(address):
-        check_nodes(table, store)
+        check_nodes(table, {"--cache": store.folder})
         pieces = pieces_of(table, size)
         work = scale.Work(sight, finish, prepare if sight.accelerated else None, sight.accelerated)
         for report in scale.spread(pieces, work):
@@ -180,28 +180,30 @@ def everywhere(source: Source) -> Source:
     return source
 
 
-def check_nodes(table: Table, store: Store | None) -> None:
-    """Raises HeadstartError where a node does not see the pictures that this machine sees, or the store, if one is
-    needed."""
-    mark = None if store is None else store.folder.absolute() / f".{uuid.uuid4().hex}.mark"
+def check_nodes(table: Table, shared: Mapping[str, Path]) -> None:
+    """Raises HeadstartError where a node does not see the pictures that this machine sees, or a folder that must be
+    one for all; `shared`: these, by the options that name them."""
+    marks = {name: folder.absolute() / f".{uuid.uuid4().hex}.mark" for name, folder in shared.items()}
     try:
-        if mark is not None:
+        for mark in marks.values():
             mark.write_text(mark.name)
-        for node, lacks in scale.ask_each_node(lacking, mark, probes(table)):
+        for node, lacks in scale.ask_each_node(lacking, marks, probes(table)):
             if lacks:
                 raise HeadstartError(f"node {node} of the cluster does not see {lacks}")
     except OSError as error:
-        raise OutputError(f"the cache cannot be written ({why(error)}): choose another --cache") from None
+        names = " or ".join(marks)
+        raise OutputError(f"{error.filename} cannot be written ({why(error)}): choose another {names}") from None
     finally:
-        with suppress(OSError):
-            if mark is not None:
+        for mark in marks.values():
+            with suppress(OSError):
                 mark.unlink()
 
 
-def lacking(mark: Path | None, wanted: Sequence[tuple[str, Source, str]]) -> str:
+def lacking(marks: Mapping[str, Path], wanted: Sequence[tuple[str, Source, str]]) -> str:
     """On a node: what is not there of what the machine of the command sees, and what to do about it; "" for nothing."""
-    if mark is not None and not _there(mark):
-        return f"the cache {mark.parents[2]}: name a folder that all nodes share with --cache"
+    for name, mark in marks.items():
+        if not _there(mark):
+            return f"the folder {mark.parent} as this machine does: name one that all nodes share with {name}"
     for name, source, content_hash in wanted:
         try:
             same = images.content_hash(source.read()) == content_hash
