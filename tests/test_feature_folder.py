@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from headstart.trunk.pieces import Sight
 
 SMALL = ("--backbone", "test_efficientnet", "--weights", "none", "--size", "32", "--precision", "f32")
 N, SIZE = 20, 6
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "cluster.md"
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +53,9 @@ def written(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in folder.glob("part-*")}
 
 
-def test_the_files_of_a_folder_are_parts_of_the_one_file(many: Path, tmp_path: Path, run: Run) -> None:
+def test_the_files_of_a_folder_are_parts_of_the_one_file(
+    many: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     one, folder = tmp_path / "one.parquet", tmp_path / "out"
     assert run("features", many, "-o", one, *SMALL).code == 0
     found = run("features", many, "-o", f"{folder}/", *SMALL, "--json")
@@ -62,6 +66,10 @@ def test_the_files_of_a_folder_are_parts_of_the_one_file(many: Path, tmp_path: P
     assert json.loads(found.out)["images"] == 13
     assert len(json.loads(found.out)["set_aside"]) == 7
     assert json.loads((folder / WHOLE).read_text())["files"] == 4
+    folder.rename(tmp_path / "features")
+    monkeypatch.chdir(tmp_path)
+    exec(re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)[0], {})
+    assert "'content_hash'] 13" in capfd.readouterr().out
 
 
 def test_a_layer_of_its_own_says_what_it_is(many: Path, tmp_path: Path, run: Run) -> None:

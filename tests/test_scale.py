@@ -12,6 +12,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -32,12 +33,12 @@ from headstart.data.table import Table, list_images, read_table
 from headstart.errors import DataError, HeadstartError, OptionError
 from headstart.files.cores import LIMIT, n_cores
 from headstart.ship.batch import answered
-from headstart.story import options, pipeline
+from headstart.story import opening, options, pipeline
 from headstart.story.opening import Options
 from headstart.trunk import pieces, scale
 from headstart.trunk.backbone import open_backbone
 from headstart.trunk.engine import Engine, OpenVinoEngine
-from headstart.trunk.features import Features, extract, store_key
+from headstart.trunk.features import Features, Passed, extract, pass_through, read_all, store_key
 from headstart.trunk.network import Backbone
 from headstart.trunk.store import Store
 
@@ -251,15 +252,26 @@ def test_predict_writes_the_file_that_one_process_writes(
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_fit_makes_the_same_model(address: str, pictures: Path, model: Path, tmp_path: Path, run: Run) -> None:
-    cache = tmp_path / "cache"
-    found = run("fit", pictures, "-o", tmp_path / "m", *TINY, "--cache", cache, "--ray", address, "--json")
+def test_a_fit_asks_the_cluster_and_its_model_does_not_name_it(
+    pictures: Path, model: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def here(table: Table, backbone: Backbone, engine: Engine, store: Store, progress: Any, address: str) -> Passed:
+        asked.append(address)
+        return pass_through(read_all(table.sources, backbone, store), len(table), backbone, engine, store, progress)
+
+    monkeypatch.setattr(opening, "through_a_cluster", here)
+    monkeypatch.setattr(scale, "joined", lambda address: nullcontext())
+    monkeypatch.setattr(scale, "described", lambda: "Ray: 2 nodes")
+    words = ["fit", pictures, "-o", tmp_path / "m", *TINY, "--cache", tmp_path / "cache", "--ray", "10.0.0.5:6379"]
+    found = run(*words)
     assert found.code == 0, found.err
-    assert json.loads((tmp_path / "m" / "checksums.json").read_text()) == json.loads(
-        (model / "checksums.json").read_text()
-    )
-    record = (tmp_path / "m" / "run.json").read_text()
-    assert address not in record
+    assert "Ray: 2 nodes" in found.err
+    assert asked == ["10.0.0.5:6379"]
+    sums = [json.loads((folder / "checksums.json").read_text()) for folder in (tmp_path / "m", model)]
+    assert sums[0] == sums[1]
+    assert not [path for path in (tmp_path / "m").iterdir() if b"10.0.0.5" in path.read_bytes()]
 
 
 def test_a_node_that_does_not_see_the_same_is_refused_in_one_line(

@@ -17,9 +17,11 @@ import logging
 import os
 import re
 import shutil
+import signal
 import socket
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -120,12 +122,33 @@ def joined(address: str | None) -> Iterator[None]:
             return
         folder = _sockets() if address == LOCAL else None
         try:
-            _connect(address, folder)
-            yield
+            with _stoppable() as stop:
+                _connect(address, folder)
+                stop()
+                yield
         finally:
             ray.shutdown()
             if folder:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _stoppable() -> Iterator[Callable[[], object]]:
+    """Once the function that it gives was called, SIGTERM ends the block, and with it what was started for it, unless
+    the program has a way of its own: Ray takes the signal for a crash and prints a stack."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    def handle(way: Any) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, way)
+
+    try:
+        yield lambda: handle(end if before is signal.SIG_DFL else before)
+    finally:
+        handle(before)
 
 
 @contextmanager
