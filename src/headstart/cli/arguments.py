@@ -208,8 +208,7 @@ def _add_ranking_command(command: Callable[[str, str], argparse.ArgumentParser])
     _network_options(rank, one=False)
 
 
-def _add_looking_commands(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
-    """The commands that look at data, models and the cache, and train nothing."""
+def _add_features(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
     features = command("features", "write what the network says of each image as a table")
     features.add_argument("data", metavar="DATA", help="as for fit, or images without labels")
     features.add_argument(
@@ -228,6 +227,10 @@ def _add_looking_commands(command: Callable[[str, str], argparse.ArgumentParser]
     features.add_argument("--model", metavar="MODEL", help="as a saved model sees them: what its head reads")
     view_options(_network_options(features, spreads=True))
 
+
+def _add_looking_commands(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    """The commands that look at data, models and the cache, and train nothing."""
+    _add_features(command)
     classify = command("classify", "say what a network trained on ImageNet sees in images: its own answer")
     classify.add_argument("images", nargs="+", metavar="IMAGES", help=IMAGES)
     classify.add_argument("-o", "--output", metavar="FILE", help="a .csv, .jsonl or .json file instead of the terminal")
