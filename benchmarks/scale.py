@@ -1,6 +1,6 @@
 """A Ray cluster beside one process: the same bits, what it costs, what a killed worker or a lost node changes, memory.
 
-    python benchmarks/scale.py [--n 6000] [--rounds 3] [--many 24000] [--few 2000]
+    python benchmarks/scale.py [--n 6000] [--rounds 3] [--many 24000] [--few 2000] [--parts files paces losses memory]
 
 The images are CIFAR-10's, at the size that a fit chooses for them. All clusters are of this machine: `--ray local` is
 one worker with all processors, and two nodes with half of them each are two workers.
@@ -19,6 +19,7 @@ one worker with all processors, and two nodes with half of them each are two wor
 from __future__ import annotations
 
 import argparse
+import datetime
 import hashlib
 import json
 import os
@@ -44,6 +45,8 @@ HEADSTART = [sys.executable, "-m", "headstart"]
 WORKER = "ray::MapWorker"  # as Ray calls the process of an actor of its data sets
 MOST_OVERHEAD = 0.10
 SHARD = 512
+PARTS = ("files", "paces", "losses", "memory")
+DECODER = "a worker that decodes"
 
 
 def part(source: Path, folder: Path, n: int) -> None:
@@ -237,28 +240,35 @@ def seen_by_node(log: Path) -> dict[str, int]:
     return found
 
 
-def once_under_way(log: Path, wanted: int, nodes: int, act: Callable[[], Any]) -> threading.Thread:
-    """`act` as soon as so many images were through the network, on so many nodes."""
+def counted_prepare(log: str) -> Callable[[Any], Any]:
+    """What workers do that decode alone, with a line in `log` as each piece begins."""
+
+    def prepare(sight: Any) -> Any:
+        from headstart.trunk import pieces
+
+        step = pieces.prepare(sight)
+
+        def prepared(piece: Any) -> Any:
+            with Path(log).open("ab", buffering=0) as file:
+                file.write(f"{os.getpid()}\n".encode())
+            return step(piece)
+
+        return prepared
+
+    return prepare
+
+
+def once(ready: Callable[[], bool], act: Callable[[], Any]) -> threading.Thread:
+    """`act` as soon as the work is `ready` for it."""
 
     def wait() -> None:
-        while sum(seen_by_node(log).values()) < wanted or len(seen_by_node(log)) < nodes:
-            time.sleep(0.05)
+        while not ready():
+            time.sleep(0.02)
         act()
 
     thread = threading.Thread(target=wait)
     thread.start()
     return thread
-
-
-def killed(apart: bool) -> None:
-    """SIGKILL of a worker; of one that decodes alone where these are `apart`: they have no engine of the network."""
-    there = [one for one in workers() if not (apart and "libopenvino_intel_cpu" in maps_of(one))]
-    os.kill(random.choice(there), signal.SIGKILL)
-
-
-def maps_of(process: int) -> str:
-    """What a process has loaded."""
-    return Path(f"/proc/{process}/maps").read_text()
 
 
 def child_kills(folder: Path, what: str, n: int, share: float) -> dict[str, Any]:
@@ -268,32 +278,46 @@ def child_kills(folder: Path, what: str, n: int, share: float) -> dict[str, Any]
     seen = opened(folder)
     with tempfile.TemporaryDirectory() as root:
         expected, _ = extracted(seen, Path(root), None, n)
-    with tempfile.TemporaryDirectory() as root, tempfile.NamedTemporaryFile() as log:
-        apart = what == "a worker that decodes"
-        pieces.finish = counted_finish(log.name)
+    with tempfile.TemporaryDirectory() as root:
+        done, begun, after = Path(root) / "done", Path(root) / "begun", list[int]()
+        done.touch()
+        begun.touch()
+        apart = what == DECODER
+        pieces.finish, pieces.prepare = counted_finish(str(done)), counted_prepare(str(begun))
         if apart:
             pieces.Sight.accelerated = True  # type: ignore[assignment,method-assign]
         with cluster(2, 2 if apart else 1, 1 if apart else 0) as nodes:
-            act: Callable[[], Any] = lambda: killed(apart)  # noqa: E731
-            if what == "a node":
-                other = next(iter(nodes.worker_nodes))
-                act = lambda: nodes.remove_node(other, allow_graceful=False)  # noqa: E731
-            thread = once_under_way(Path(log.name), int(share * n), 2, act)
+
+            def ready() -> bool:
+                seen_there = seen_by_node(done)
+                if apart:  # the second piece is being decoded
+                    return len(begun.read_text().split()) > 1
+                return sum(seen_there.values()) >= share * n and len(seen_there) == 2
+
+            def act() -> None:
+                after.append(sum(seen_by_node(done).values()))
+                if what == "a node":
+                    nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
+                else:
+                    there = [int(begun.read_text().split()[-1])] if apart else workers()
+                    os.kill(random.choice(there), signal.SIGKILL)
+
+            thread = once(ready, act)
             started = time.perf_counter()
             with scale.joined(nodes.address):
-                found, store = extracted(seen, Path(root), nodes.address, n)
+                found, store = extracted(seen, Path(root) / "cache", nodes.address, n)
             seconds = time.perf_counter() - started
             thread.join()
-        through = sum(seen_by_node(Path(log.name)).values())
-        different = len(set(expected.hashes))
+        through, different = sum(seen_by_node(done).values()), len(set(expected.hashes))
         return {
             "lost": what,
-            "after": int(share * n),
+            "after": after[0],
             "seconds": seconds,
             "same": digest(found) == digest(expected),
             "images": different,
             "through the network": through,
             "twice": through - different,
+            "decoded": len(begun.read_text().split()),
             "half shards": len(list(store.glob(".*.partial"))),
         }
 
@@ -350,6 +374,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--many", type=int, default=24000)
     parser.add_argument("--few", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="the others are the last record's")
     parser.add_argument("--child", nargs="+", help="the other processes of this program; prints JSON")
     return parser.parse_args()
 
@@ -359,33 +384,46 @@ def main() -> None:
     if options.child:
         print(json.dumps(child(options.child)))
         return
+    found, when = dict[str, Any](), datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         for n in {options.few, options.n + START, options.many}:
             part(options.data / "cifar10", work / str(n), n)
-        same = bits(work / str(options.few), work)
-        images = work / str(options.n + START)
-        paces: dict[str, list[dict[str, Any]]] = {"alone": [], "local": []}
-        for _ in range(options.rounds):
-            for way, found in paces.items():
-                found.append(ask("pace", images, way, options.n))
-        rng = random.Random(0)
-        kills = [
-            ask("kills", work / str(options.few), what, options.few, f"{rng.uniform(0.15, 0.7):.2f}")
-            for what in ("a worker", "a worker", "a worker that decodes", "a worker that decodes", "a node", "a node")
-        ]
-        many = work / str(options.many)
-        memory = {str(n): ask("memory", many, n) for n in (options.n, options.many)}
-    report(options, same, paces, kills, memory)
+        few, more, many = (work / str(n) for n in (options.few, options.n + START, options.many))
+        if "files" in options.parts:
+            found["files"] = bits(few, work)
+        if "paces" in options.parts:
+            found["paces"] = {"alone": [], "local": []}
+            for _ in range(options.rounds):
+                for way, rounds in found["paces"].items():
+                    rounds.append(ask("pace", more, way, options.n))
+        if "losses" in options.parts:
+            rng = random.Random(0)
+            found["losses"] = [
+                ask("kills", few, what, options.few, f"{rng.uniform(0.15, 0.7):.2f}")
+                for what in ("a worker", DECODER, "a node")
+                for _ in range(2)
+            ]
+        if "memory" in options.parts:
+            found["memory"] = {str(n): ask("memory", many, n) for n in (options.n, options.many)}
+    before = earlier(options)
+    measured = before["measured"] | dict.fromkeys(options.parts, when)
+    report(options, before | found | {"measured": measured})
 
 
-def report(
-    options: argparse.Namespace,
-    same: dict[str, dict[str, str]],
-    paces: dict[str, list[dict[str, Any]]],
-    kills: Sequence[dict[str, Any]],
-    memory: dict[str, dict[str, Any]],
-) -> None:
+def earlier(options: argparse.Namespace) -> dict[str, Any]:
+    """What the last record says of the parts that are not measured now."""
+    record = options.results / "scale.json"
+    left_out = set(PARTS) - set(options.parts)
+    if not left_out:
+        return {"measured": {}}
+    said = json.loads(record.read_text())
+    measured = said["values"].get("measured", dict.fromkeys(PARTS, said["date"]))
+    return {name: said["values"][name] for name in left_out} | {"measured": measured}
+
+
+def report(options: argparse.Namespace, found: dict[str, Any]) -> None:
+    same, paces, kills, memory = (found[name] for name in PARTS)
     alone = same["one process"]
     others = {name: found for name, found in same.items() if found is not alone}
     rows = [[name, *("yes" if found[name] == alone[name] else "NO" for found in others.values())] for name in alone]
@@ -415,11 +453,21 @@ def report(
             f"{one['images']:,}",
             f"{one['through the network']:,}",
             f"{one['twice']:,}",
+            str(one["decoded"] or ""),
             str(one["half shards"]),
         ]
         for one in kills
     ]
-    header = ("lost", "after images", "same bits", "images", "through the network", "twice", "half shards")
+    header = (
+        "lost",
+        "after images",
+        "same bits",
+        "images",
+        "through the network",
+        "twice",
+        "decoded",
+        "half shards",
+    )
     tables.append(measure.Table(f"What is lost on the way, {options.few:,} images, two nodes", header, words))
     peaks = [[f"{int(n):,}", f"{one['peak']:.0f}"] for n, one in memory.items()]
     tables.append(measure.Table("The most memory of a worker", ("images", "MiB"), peaks))
@@ -432,8 +480,9 @@ def report(
         measure.Target("images computed twice after a loss, most", max(one["twice"] for one in kills), ceiling=SHARD),
         measure.Target(f"memory of a worker, {options.many:,} images against {options.n:,}", many / few, ceiling=1.2),
     ]
-    values = {"files": same, "paces": paces, "losses": [*kills], "memory": memory}
-    measure.publish(options, __doc__ or "", tables, targets, json.loads(json.dumps(values)))
+    times = [[name, found["measured"][name]] for name in PARTS]
+    tables.append(measure.Table("When", ("part", "measured at the latest"), times))
+    measure.publish(options, __doc__ or "", tables, targets, json.loads(json.dumps(found)))
 
 
 def least(rounds: Sequence[dict[str, Any]], k: int) -> float:

@@ -48,12 +48,13 @@ def spread_stretches(
 ) -> None:
     """As `stretches`, by the workers of a cluster, which see with engines like this one. Raises HeadstartError."""
     sight = Sight.of(model.backbone, engine, cache_root().absolute())
-    size = AT_ONCE * rows_at_once(engine)
+    stretch = rows_at_once(engine)
+    size = AT_ONCE * stretch
     bare = replace(table, notes=(), sources=tuple(map(everywhere, table.sources)))
     with scale.joined(address):
         check_nodes(bare, {})
         pieces = [
-            Piece(bare.take(np.arange(first, min(first + size, len(table)))), Part(first, len(table)))
+            Piece(bare.take(np.arange(first, min(first + size, len(table)))), Part(first, len(table), stretch))
             for first in range(start, len(table), size)
         ]
         work = scale.Work(Asked(model, sight), answer, accelerated=sight.accelerated)

@@ -55,10 +55,12 @@ class Stretch:
 
 
 class Part(NamedTuple):
-    """Where a table stands in a longer one: the number of its first row there, and the rows of that in all."""
+    """Where a table stands in a longer one: the number of its first row there, the rows of that in all, and those of
+    each of its stretches."""
 
     first: int
     of: int
+    size: int
 
 
 def rows_at_once(engine: Engine) -> int:
@@ -82,7 +84,7 @@ def stretches(
     `progress(n)`: n more images are read and answered, or cannot be. `taken(rows, features)`: what the head reads of
     the images that can be read. Raises BundleError for a model that answers with what is no number.
     """
-    work = _Work(model, part or Part(0, len(table)), len(table), rows_at_once(engine), done, taken)
+    work = _Work(model, part or Part(0, len(table), rows_at_once(engine)), len(table), done, taken)
     work.next = start
 
     def deliver(rows: list[int], values: Blocks) -> None:
@@ -125,11 +127,10 @@ class _Work:
         model: Loaded,
         part: Part,
         n: int,
-        size: int,
         done: Callable[[Stretch], None],
         taken: Taken | None,
     ) -> None:
-        self.model, self.part, self.n, self.size, self.done, self.taken = model, part, n, size, done, taken
+        self.model, self.part, self.n, self.size, self.done, self.taken = model, part, n, part.size, done, taken
         self.next = 0
         self.open: dict[int, _Open] = {}  # by the first row
         self.sampled = None if model.reference is None else Sampled(model.reference, part.of)
