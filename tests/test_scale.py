@@ -306,6 +306,18 @@ def test_a_node_that_does_not_see_the_same_is_refused_in_one_line(
         pieces.check_nodes(table, {})
 
 
+def unhappy() -> None:
+    raise ZeroDivisionError("cut into none")
+
+
+def test_what_ray_raises_is_one_line_with_what_to_do(address: str) -> None:
+    with pytest.raises(HeadstartError) as error:
+        scale.ask_each_node(unhappy)
+    assert "cut into none" in str(error.value)
+    assert "install the same headstart there" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
 def test_what_a_node_lacks_is_named(tmp_path: Path, table: Table) -> None:
     mark = tmp_path / "a" / "b" / "mark"
     mark.parent.mkdir(parents=True)

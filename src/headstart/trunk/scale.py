@@ -263,7 +263,7 @@ def ask_each_node(question: Callable[..., Any], *words: Any) -> list[Answer]:
     found = []
     for node, answer in zip(others, asked, strict=True):
         name = str(node["NodeManagerAddress"])
-        with _told(f"node {name} cannot do it"):
+        with _told(f"node {name} cannot be asked", "install the same headstart there, and see `ray status`"):
             version, said = ray.get(answer, timeout=ANSWERED)
         if version != release():
             raise HeadstartError(f"node {name} has {version}, and this machine {release()}: install the same on both")
@@ -292,7 +292,7 @@ def spread(pieces: Sequence[Any], work: Work, in_order: bool = False) -> Iterato
     """
     if not len(pieces):
         return
-    with _told("the cluster failed"), _quiet():
+    with _told("the cluster failed", "what is done is kept, and the same command goes on"), _quiet():
         import ray.data
 
         first, second = pools(_nodes(), work.accelerated, work.prepare is not None)
@@ -392,8 +392,8 @@ def _nodes() -> list[Node]:
 
 
 @contextmanager
-def _told(what: str) -> Iterator[None]:
-    """What Ray raises, in one line."""
+def _told(what: str, then: str) -> Iterator[None]:
+    """What Ray raises, in one line that ends with what to do `then`."""
     from ray.exceptions import RayError, RayTaskError
 
     try:
@@ -401,7 +401,7 @@ def _told(what: str) -> Iterator[None]:
     except RayError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = printable(lines[-1] if isinstance(error, RayTaskError) else lines[0])[:200]
-        raise HeadstartError(f"{what} ({reason}): what is done is kept, and the same command goes on") from error
+        raise HeadstartError(f"{what} ({reason}): {then}") from error
 
 
 @contextmanager
