@@ -41,11 +41,12 @@ DOORS = {
     "fsspec": {"files/far_stores.py"},
     "httpx2": {"files/far_stores.py"},
     "pyarrow.fs": {"files/far_stores.py"},
+    "ray": {"trunk/scale.py"},
 }
 WEB = {file for file in FILES if file.startswith("serve/")}
 DOORS |= dict.fromkeys(("starlette", "uvicorn", "prometheus_client", "python_multipart"), WEB)
 QUICK = {"__init__", "errors", "files/bundle", "files/swap", "cli/main", "data/table", "data/images"}  # by --help
-SLOW = ["torch", "torchvision", "timm", "openvino", "sklearn", "scipy.stats"]  # 0.3 to 4 s each
+SLOW = ["torch", "torchvision", "timm", "openvino", "sklearn", "scipy.stats", "ray"]  # 0.3 to 4 s each
 # What trains or makes a network. All other files are imported without torch, timm and torchvision, and import these
 # inside the functions that need them: a frozen model waits for none of it (tests/test_lean.py).
 WITH_TORCH = {
@@ -257,6 +258,7 @@ def test_every_file_keeps_the_rule(rule: Rule, trees: dict[str, ast.Module]) -> 
         (one_door, "ship/predict.py", "import openvino.runtime as ov"),
         (one_door, "data/splits.py", "import PIL.Image"),
         (one_door, "data/far_sets.py", "def f():\n    import pyarrow.fs as fs"),
+        (one_door, "trunk/pieces.py", "def f():\n    import ray.data"),
         (quick_import, "cli/main.py", "import torch.nn"),
         (quick_import, "data/table.py", "from scipy.stats import norm"),
         (torch_where_it_is_needed, "story/pipeline.py", "from torch import nn"),

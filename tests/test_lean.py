@@ -20,7 +20,7 @@ import headstart
 from conftest import Run
 
 MAKERS = {"torch", "torchvision", "timm", "huggingface_hub"}  # they make or fetch a network, and do not run it
-SLOW = (*sorted(MAKERS), "sklearn", "scipy", "scipy.optimize", "scipy.stats", "pandas", "jinja2")
+SLOW = (*sorted(MAKERS), "sklearn", "scipy", "scipy.optimize", "scipy.stats", "pandas", "jinja2", "ray")
 # command -> what it may import of these. In this order, since what one has imported is there for the next.
 MAY: dict[str, set[str]] = {
     "predict": set(),
@@ -31,7 +31,7 @@ MAY: dict[str, set[str]] = {
     "suggest": set(),
     "evaluate": {"scipy"},
     "fit": {"scipy", "scipy.optimize", "jinja2"},
-    "TransferClassifier": set(SLOW) - MAKERS,  # its classes are scikit-learn's
+    "TransferClassifier": set(SLOW) - MAKERS - {"ray"},  # its classes are scikit-learn's
 }
 QUICK = ("fit --help", "fit DATA -o MODEL --size 3", "predict MODEL a.jpg --top 0", "classify a.jpg -o a.txt")
 ROOMS = (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import re
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,6 +17,8 @@ from headstart.cli.reviewing import review_arguments
 from headstart.cli.seeing import target_option, view_options
 from headstart.cli.serving import add_serve
 from headstart.cli.sharing import add_push
+from headstart.cli.spreading import ray_option
+from headstart.cli.words import count, expression
 from headstart.files.cells import printable
 from headstart.story.options import AUGMENTATIONS, PRECISIONS, TAPS, Options
 
@@ -97,7 +98,7 @@ def parser() -> argparse.ArgumentParser:
     _head_options(fit)
     answer_options(fit)
     _tuning_options(fit)
-    network = _network_options(fit, auto=True)
+    network = _network_options(fit, auto=True, spreads=True)
     view_options(network)
     target_option(network)
 
@@ -140,12 +141,13 @@ def _add_asking_commands(command: Callable[[str, str], argparse.ArgumentParser])
     predict.add_argument("--masks", metavar="FOLDER", help="write the mask of each image there (--task segment)")
     predict.add_argument(
         "--tiles",
-        type=_count,
+        type=count,
         metavar="PX",
         help="cut pictures that are much larger into tiles whose longer side is so many px, about that of the pictures "
         "that taught, and put masks or boxes together again",
     )
     predict.add_argument("--top", type=int, default=3, metavar="K", help="best classes to list (default: 3)")
+    ray_option(predict, "answer")
     predict.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
 
@@ -154,7 +156,7 @@ def _add_suggest(command: Callable[[str, str], argparse.ArgumentParser]) -> None
     suggest.add_argument("model", metavar="MODEL", help="a folder that fit has written")
     suggest.add_argument("images", nargs="+", metavar="IMAGES", help=IMAGES)
     suggest.add_argument(
-        "-n", "--number", dest="n", type=_count, default=100, metavar="N", help="how many (default: 100)"
+        "-n", "--number", dest="n", type=count, default=100, metavar="N", help="how many (default: 100)"
     )
     suggest.add_argument("-o", "--output", metavar="FILE", help="a .csv list with a column label to fill, for fit")
     suggest.add_argument("--sheet", metavar="FILE", help="an .html page with their pictures")
@@ -216,11 +218,16 @@ def _add_ranking_command(command: Callable[[str, str], argparse.ArgumentParser])
     _network_options(rank, one=False)
 
 
-def _add_looking_commands(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
-    """The commands that look at data, models and the cache, and train nothing."""
+def _add_features(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
     features = command("features", "write what the network says of each image as a table")
     features.add_argument("data", metavar="DATA", help="as for fit, or images without labels")
-    features.add_argument("-o", "--output", required=True, metavar="FILE", help="a .parquet, .csv or .jsonl file")
+    features.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="FILE",
+        help="a .parquet, .csv or .jsonl file, or FOLDER/ for many Parquet files",
+    )
     features.add_argument(
         "--layer", metavar="NAME", help="one layer only: pre_logits, last_map, block5_pool ... (default: all taps)"
     )
@@ -228,8 +235,12 @@ def _add_looking_commands(command: Callable[[str, str], argparse.ArgumentParser]
         "--pool", default="avg", metavar="avg|max|none|flatten", help="how that layer is pooled (default: avg)"
     )
     features.add_argument("--model", metavar="MODEL", help="as a saved model sees them: what its head reads")
-    view_options(_network_options(features))
+    view_options(_network_options(features, spreads=True))
 
+
+def _add_looking_commands(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    """The commands that look at data, models and the cache, and train nothing."""
+    _add_features(command)
     classify = command("classify", "say what a network trained on ImageNet sees in images: its own answer")
     classify.add_argument("images", nargs="+", metavar="IMAGES", help=IMAGES)
     classify.add_argument("-o", "--output", metavar="FILE", help="a .csv, .jsonl or .json file instead of the terminal")
@@ -284,7 +295,7 @@ def _add_inspect(command: Callable[[str, str], argparse.ArgumentParser]) -> None
         "with commas between",
     )
     add_truth(_data_options(inspect))
-    _network_options(inspect)
+    _network_options(inspect, spreads=True)
 
 
 def _data_options(
@@ -307,7 +318,7 @@ def _data_options(
     )
     data.add_argument(
         "--group-by",
-        type=_expression,
+        type=expression,
         metavar="REGEX|folder|none",
         help="images that stay together, such as those of one patient: what REGEX (or its bracketed part) matches in "
         "their names below DATA, or the folder inside their class; none: the topmost folders are the classes, and "
@@ -328,28 +339,11 @@ def _data_options(
         )
         data.add_argument(
             "--min-images",
-            type=_count,
+            type=count,
             metavar="N",
             help="leave out classes with fewer training images (default: 2 are needed, and none is left out)",
         )
     return data
-
-
-def _expression(text: str) -> str:
-    """A regular expression with at most one group in brackets, or a word. Raises what argparse shows."""
-    try:
-        groups = re.compile(text).groups
-    except re.error as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no regular expression ({error})") from None
-    if groups > 1 or not text:
-        raise argparse.ArgumentTypeError(f"{text!r} has {groups} groups in brackets: allowed are none or one")
-    return text
-
-
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: a whole number from 1 on")
-    return int(text)
 
 
 def _head_options(command: argparse.ArgumentParser) -> None:
@@ -418,9 +412,10 @@ def _which_network(command: argparse._ArgumentGroup, auto: bool) -> None:
 
 
 def _network_options(
-    parser: argparse.ArgumentParser, stores: bool = True, one: bool = True, auto: bool = False
+    parser: argparse.ArgumentParser, stores: bool = True, one: bool = True, auto: bool = False, spreads: bool = False
 ) -> argparse._ArgumentGroup:
-    """`stores`: the command keeps features, and draws at random; `one`: it takes one network, `auto`: or chooses it."""
+    """`stores`: the command keeps features, and draws at random; `one`: it takes one network, `auto`: or chooses it;
+    `spreads`: images may be seen by a cluster."""
     command = parser.add_argument_group("the network")
     if one:
         _which_network(command, auto)
@@ -436,6 +431,8 @@ def _network_options(
         metavar="|".join(PRECISIONS),
         help="numbers that the network runs in (default: %(default)s)",
     )
+    if spreads:
+        ray_option(command, "see the images")
     if stores:
         command.add_argument(
             "--cache",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from headstart.cli.console import say, say_json, say_json_list, tell
 from headstart.cli.given import none_were_read, options_of, some_were_read, table_of, tell_notes
 from headstart.cli.progress import watching
+from headstart.cli.spreading import joined
 from headstart.counted import counted
 from headstart.data.truth import PLACED
 from headstart.errors import OptionError
@@ -59,14 +60,7 @@ def evaluate(given: argparse.Namespace) -> None:
 
 
 def predict(given: argparse.Namespace) -> None:
-    from headstart.files.output import check_folder
-    from headstart.story.options import check_top
-
-    check_top(given.top)
-    into_folder = _check_answers(given.output)
-    for option in ("explain", "masks"):
-        if (folder := getattr(given, option)) is not None:
-            check_folder(folder, f"--{option}")
+    into_folder = _check_options(given)
     from headstart.data.table import list_images
     from headstart.data.to_label import named
     from headstart.files.bundle import read_bundle
@@ -93,7 +87,7 @@ def predict(given: argparse.Namespace) -> None:
 
         knows_patches(model) or linear_head(model)
     tell_notes(table)
-    with watching(tell) as watch:
+    with joined(given.ray, tell), watching(tell) as watch:
         tally = (_into_folder if into_folder else _into_file)(model, table, given, watch)
     if tally.n_failed == len(table):
         none_were_read(len(table), tally.first_failed)
@@ -122,7 +116,7 @@ def _into_file(model: Loaded, table: Table, given: argparse.Namespace, watch: Wa
     from headstart.ship.batch import answered
 
     output = Path(given.output) if given.output else None
-    with answered(model, table, output, watch.bar, tell) as found:
+    with answered(model, table, output, watch.bar, tell, ray=given.ray) as found:
         if given.explain:
             _explain(model, table, Path(given.explain), watch)
         _hand_over(found, output, given)
@@ -135,7 +129,7 @@ def _into_folder(model: Loaded, table: Table, given: argparse.Namespace, watch: 
 
     if given.explain:
         _explain(model, table, Path(given.explain), watch)
-    found = filed(model, table, Path(given.output), given.top, watch.bar, tell)
+    found = filed(model, table, Path(given.output), given.top, watch.bar, tell, ray=given.ray)
     for note in (*found.tally.notes(), *different(found.tally.apart())):
         tell(f"note: {note}")
     files = f" in {counted(len(found.paths), 'file')}"
@@ -148,6 +142,23 @@ def _into_folder(model: Loaded, table: Table, given: argparse.Namespace, watch: 
 def _tell_written(tally: Tally, n: int, where: str) -> None:
     written, unread = counted(n - tally.n_failed, "prediction"), counted(tally.n_failed, "image")
     tell(f"{written} written to {where}, {unread} could not be read")
+
+
+def _check_options(given: argparse.Namespace) -> bool:
+    """Whether answers go into a folder of files. Raises OptionError or OutputError for what `predict` cannot do, before
+    anything is read."""
+    from headstart.files.output import check_folder
+    from headstart.story.options import check_top
+    from headstart.trunk.scale import check_address
+
+    check_top(given.top)
+    if given.ray is not None:
+        check_address(given.ray)
+    into_folder = _check_answers(given.output)
+    for option in ("explain", "masks"):
+        if (folder := getattr(given, option)) is not None:
+            check_folder(folder, f"--{option}")
+    return into_folder
 
 
 def _hand_over(found: Answered, output: Path | None, given: argparse.Namespace) -> None:

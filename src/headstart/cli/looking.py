@@ -11,6 +11,7 @@ from headstart.cli.console import say, say_json, tell
 from headstart.cli.given import any_images, name_of, options_of, table_of
 from headstart.cli.progress import watching
 from headstart.cli.reasons import reasons
+from headstart.cli.spreading import joined
 from headstart.counted import counted
 from headstart.data.truth import PLACED
 from headstart.errors import DataError, OptionError
@@ -35,7 +36,7 @@ def inspect(given: argparse.Namespace) -> None:
     from headstart.story import pipeline
     from headstart.story.look import look_over
 
-    with watching(tell) as watch:
+    with joined(options.ray, tell), watching(tell) as watch:
         look = look_over(pipeline.inspect(table, options, watch), options.seed, watch)
         found = answers.inspection(look)
     if given.json:
@@ -58,19 +59,23 @@ def fail_on(wanted: tuple[str, ...], found: Mapping[str, int]) -> None:
 
 
 def features(given: argparse.Namespace) -> None:
-    from headstart.files.output import FEATURES, check_output
+    from headstart.files.output import FEATURES, check_folder, check_output, names_folder
     from headstart.story.options import check_pooling, check_random
 
     out, options = Path(given.output), options_of(given, layer=None)
     check_pooling(given.pool, given.layer)
     check_random(options, "features")
-    check_output(out, FEATURES)
+    folder = names_folder(given.output)
+    if folder:
+        check_folder(str(out), "-o")
+    else:
+        check_output(out, FEATURES)
     table = any_images(given)
     from headstart.story.feature_file import opened_for, write_features
 
-    with watching(tell) as watch:
+    with joined(options.ray, tell), watching(tell) as watch:
         seen = opened_for(table, options, given.model, watch)
-        count, blocks, set_aside = write_features(table, out, given.layer, given.pool, options, watch, seen)
+        count, blocks, set_aside = write_features(table, out, given.layer, given.pool, options, watch, seen, folder)
     if given.json:
         say_json({"file": str(out), "images": count, "blocks": blocks, "set_aside": set_aside})
     else:

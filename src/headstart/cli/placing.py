@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from headstart.cli.console import say, say_json, say_json_list, tell
 from headstart.cli.given import name_of, none_were_read, tell_notes
 from headstart.cli.progress import watching
+from headstart.cli.spreading import joined
 from headstart.counted import counted
 from headstart.errors import OptionError
 
@@ -43,7 +44,7 @@ def fit(given: argparse.Namespace, table: Table, options: Options, own: dict[str
     if not given.force:
         check_replaceable(folder, placed_publish.with_truths_kept(table))
     command = shlex.join(typed(given.data, given.output, own | {"task": table.task}, options, handed_on))
-    with watching(tell) as watch:
+    with joined(options.ray, tell), watching(tell) as watch:
         fitted = placed.fit(PLACED[table.task], table, options, watch)
         found = placed_publish.save(fitted, folder, name_of(given.data), command, given.data)
     if given.json:
@@ -110,7 +111,7 @@ def inspect(given: argparse.Namespace, table: Table, options: Options) -> dict[s
 
     if given.output:
         raise OptionError(f"-o writes no page for --task {table.task}: leave it out, or take --json")
-    with watching(tell) as watch:
+    with joined(options.ray, tell), watching(tell) as watch:
         seen = placed.look(PLACED[table.task], table, options, watch, Clock(), maps=False)
     leaks = find_leaks(seen.duplicates, seen.table.splits)
     present, amount = seen.targets.strata.sum(axis=0), seen.targets.matrix().sum(axis=0)
@@ -198,6 +199,8 @@ def predict(given: argparse.Namespace, bundle: Bundle, table: Table) -> None:
     from headstart.ship.placed_files import Drawer, write_records
     from headstart.ship.placed_tiles import predict_tiled
 
+    if given.ray is not None:
+        raise OptionError(f"--ray does not spread masks and boxes, which {given.model} answers with: leave it out")
     model = unpack(bundle)
     _check_outputs(given, model)
     tell_notes(table)

@@ -11,6 +11,7 @@ from pathlib import Path
 from headstart.cli.console import say, say_json, tell
 from headstart.cli.given import name_of, options_of, table_of
 from headstart.cli.progress import watching
+from headstart.cli.spreading import joined
 from headstart.counted import counted
 from headstart.data.truth import PLACED
 from headstart.errors import OptionError
@@ -78,7 +79,7 @@ def fit(given: argparse.Namespace) -> None:
     with open_trackers(given.track, tell) as tracker:
         tracker.settings(publish.public(vars(options)))
         started = time.perf_counter() - given.begun
-        with watching(tell, tracker) as watch:
+        with joined(options.ray, tell), watching(tell, tracker) as watch:
             old = given.add_to
             fitted = grow.add_to(old, table, options, watch) if old else pipeline.fit(table, options, watch)
         fitted = pipeline.timed(fitted, started, time.perf_counter() - given.begun)

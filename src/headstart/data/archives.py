@@ -11,8 +11,9 @@ import weakref
 import zipfile
 import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import PurePosixPath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from headstart.counted import counted
 from headstart.data.images import DEFAULT_LIMITS
@@ -61,6 +62,10 @@ class Archive:
         except UNSOUND as error:
             raise DataError(f"{shown(str(path))} is not a sound zip file: {why(error)}") from error
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Elsewhere it is opened again, once a process."""
+        return _opened_again, (self.path.absolute(),)
+
     def names(self) -> list[str]:
         """Of all that is no folder, sorted bytewise; each once."""
         names = {info.filename for info in self._zip.infolist() if not info.is_dir()}
@@ -79,6 +84,11 @@ class Archive:
                 return member.read()
         except UNSOUND as error:
             raise ImageError(f"it cannot be unpacked ({why(error)})") from error
+
+
+@lru_cache(maxsize=2)  # files that a process keeps open of those that came from another one
+def _opened_again(path: Place) -> Archive:
+    return Archive(path)
 
 
 class _Bounded:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
@@ -20,6 +21,7 @@ from headstart.files.reading import read_regular, why
 
 CACHED_BYTES = 128 << 20  # of row groups in memory; CIFAR-10's are 2 MB each, Hugging Face's own up to some 100 MB
 IN_ORDER = 16 << 20  # bytes of row groups in memory where each image is read once, one after the other
+SETS = 2  # of Parquet files whose row groups a process keeps of those that came from another one
 CACHED_AT_LEAST = 2  # row groups: threads that read in order stand on both sides of one boundary
 
 
@@ -162,6 +164,10 @@ class RowGroups:
         self._refused: dict[tuple[int, int], str] = {}  # each is tried once, not once a row
         self._named: tuple[tuple[int, int], list[str]] = (-1, -1), []  # of the row group last asked for
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Elsewhere all that come of the same files are one, so that a row group is decoded once a process."""
+        return _groups_of, (tuple(file.absolute() for file in self.files), self._column, self._most)
+
     def read(self, file: int, row_group: int, row: int) -> bytes:
         cell = _one_picture(self._cells(file, row_group)[row].as_py())
         data = cell.get("bytes")
@@ -203,6 +209,11 @@ class RowGroups:
             reason = f"row group {row_group} of {path.name} cannot be read ({why(error)})"
             self._refused[file, row_group] = reason
             raise ImageError(reason) from error
+
+
+@lru_cache(maxsize=SETS)
+def _groups_of(files: tuple[Place, ...], column: str, most: int) -> RowGroups:
+    return RowGroups(list(files), column, most)
 
 
 def _path_in(cell: Any) -> str:

@@ -71,6 +71,7 @@ class Settings:
     precision: str = Options.precision
     bands: str | None = Options.bands
     cache: str | None = Options.cache
+    ray: str | None = Options.ray
     seed: int = Options.seed
 
 

@@ -28,7 +28,8 @@ from headstart.ship.answer_file import write_predictions
 from headstart.ship.batch import Bar, Say, about, packed, unpacked
 from headstart.ship.package import Loaded
 from headstart.ship.predict import record_of_none, records_of
-from headstart.ship.stretches import Stretch, Tally, rows_at_once, stretches
+from headstart.ship.spread import answering
+from headstart.ship.stretches import Stretch, Tally, rows_at_once
 from headstart.tasks.task import Record
 from headstart.trunk.engine import Engine, compile_trunk
 
@@ -58,10 +59,17 @@ class Filed:
 
 
 def filed(
-    model: Loaded, table: Table, folder: Path, top: int, bar: Bar, say: Say, engine: Engine | None = None
+    model: Loaded,
+    table: Table,
+    folder: Path,
+    top: int,
+    bar: Bar,
+    say: Say,
+    engine: Engine | None = None,
+    ray: str | None = None,
 ) -> Filed:
-    """The answers for every image of the table, written into a folder, which is made. Raises OutputError, and
-    BundleError for a damaged model."""
+    """The answers for every image of the table, written into a folder, which is made. `ray`: the cluster that answers,
+    None: this process. Raises OutputError, and BundleError for a damaged model."""
     engine, top = engine or compile_trunk(model.backbone, model.precision), min(top, len(model.names))
     pictures = identity(table)
     assert pictures is not None, "images that lie on disk"
@@ -72,7 +80,7 @@ def filed(
         files = _Files(model, table, paths, size, top, work)
         start = _gone_on(files, say)
         if start < len(table):
-            stretches(model, table, engine, files.add, bar("predict", len(table) - start), start=start)
+            answering(ray)(model, table, engine, files.add, bar("predict", len(table) - start), start=start)
     return Filed(table, paths, files.tally)
 
 

@@ -25,7 +25,8 @@ from headstart.heads.reference import Sample
 from headstart.ship.answer_file import write_predictions
 from headstart.ship.package import Loaded, versions
 from headstart.ship.predict import record_of_none, records_of
-from headstart.ship.stretches import Progress, Stretch, Tally, rows_at_once, stretches
+from headstart.ship.spread import answering
+from headstart.ship.stretches import Progress, Stretch, Tally, rows_at_once
 from headstart.tasks.task import Record
 from headstart.trunk.backbone import made_by
 from headstart.trunk.engine import Engine, compile_trunk, this_machine
@@ -59,12 +60,20 @@ class Answered:
 
 @contextmanager
 def answered(
-    model: Loaded, table: Table, output: Path | None, bar: Bar, say: Say, engine: Engine | None = None
+    model: Loaded,
+    table: Table,
+    output: Path | None,
+    bar: Bar,
+    say: Say,
+    engine: Engine | None = None,
+    ray: str | None = None,
 ) -> Iterator[Answered]:
     """The answers for every image of the table. `output`: the file that they will be written to, beside which they are
-    kept until the block ends well; None: in memory. Raises OutputError, and BundleError for a damaged model.
+    kept until the block ends well; None: in memory. `ray`: the cluster that answers, None: this process. Raises
+    OutputError, and BundleError for a damaged model.
     """
     engine = engine or compile_trunk(model.backbone, model.precision)
+    answer = answering(ray)
     tally, pictures = Tally(model, table), None if output is None else identity(table)
     if output is None or pictures is None:
         kept: list[Stretch] = []
@@ -73,7 +82,7 @@ def answered(
             kept.append(some)
             tally.add(some)
 
-        stretches(model, table, engine, keep, bar("predict", len(table)))
+        answer(model, table, engine, keep, bar("predict", len(table)), start=0)
         yield Answered(model, table, lambda: iter(kept), tally)
         return
     with unfinished(output, about(model, engine, pictures)) as work:
@@ -84,7 +93,7 @@ def answered(
             tally.add(some)
 
         if start < len(table):
-            stretches(model, table, engine, write, bar("predict", len(table) - start), start=start)
+            answer(model, table, engine, write, bar("predict", len(table) - start), start=start)
         yield Answered(model, table, lambda: map(unpacked, work), tally, work)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +54,15 @@ class Stretch:
         return len(self.errors)
 
 
+class Part(NamedTuple):
+    """Where a table stands in a longer one: the number of its first row there, the rows of that in all, and those of
+    each of its stretches."""
+
+    first: int
+    of: int
+    size: int
+
+
 def rows_at_once(engine: Engine) -> int:
     """Rows of a stretch: whole batches."""
     return -(-BUFFER // engine.batch) * engine.batch
@@ -66,13 +76,16 @@ def stretches(
     progress: Progress | None = None,
     taken: Taken | None = None,
     start: int = 0,
+    part: Part | None = None,
 ) -> None:
     """`done(stretch)` for each stretch of the table from row `start` on, which begins one, in order.
 
+    `part`: of which longer table it is a part, whose rows are then numbered; it begins with a stretch.
     `progress(n)`: n more images are read and answered, or cannot be. `taken(rows, features)`: what the head reads of
     the images that can be read. Raises BundleError for a model that answers with what is no number.
     """
-    work = _Work(model, table, rows_at_once(engine), done, taken, start)
+    work = _Work(model, part or Part(0, len(table), rows_at_once(engine)), len(table), done, taken)
+    work.next = start
 
     def deliver(rows: list[int], values: Blocks) -> None:
         work.deliver(rows, values)
@@ -112,15 +125,15 @@ class _Work:
     def __init__(
         self,
         model: Loaded,
-        table: Table,
-        size: int,
+        part: Part,
+        n: int,
         done: Callable[[Stretch], None],
         taken: Taken | None,
-        start: int,
     ) -> None:
-        self.model, self.n, self.size, self.done, self.taken, self.next = model, len(table), size, done, taken, start
+        self.model, self.part, self.n, self.size, self.done, self.taken = model, part, n, part.size, done, taken
+        self.next = 0
         self.open: dict[int, _Open] = {}  # by the first row
-        self.sampled = None if model.reference is None else Sampled(model.reference, len(table))
+        self.sampled = None if model.reference is None else Sampled(model.reference, part.of)
 
     def _of(self, row: int) -> _Open:
         start = row - row % self.size
@@ -151,7 +164,7 @@ class _Work:
             self.done(self._answered(self.next - self.size, whole))
 
     def _answered(self, start: int, whole: _Open) -> Stretch:
-        model, n = self.model, min(self.size, self.n - start)
+        model, first, n = self.model, self.part.first, min(self.size, self.n - start)
         answers = np.full((n, len(model.names), *model.task.extra), np.nan, np.float32)
         errors, novelty = np.full(n, "", dtype=object), np.full(n, np.nan, np.float32)
         for row, reason in whole.errors.items():
@@ -165,10 +178,11 @@ class _Work:
                 found, new = answered(model, blocks)
             answers[rows - start], novelty[rows - start] = found, new
             if self.sampled is not None:
-                sample = self.sampled.of(rows, blocks, placed_by(found, model.task.name))
+                sample = self.sampled.of(first + rows, blocks, placed_by(found, model.task.name))
             if self.taken is not None:
                 self.taken(rows, blocks)
-        return Stretch(start, answers, errors, novelty, dict(sorted(whole.remarks.items())), sample)
+        remarks = {first + row: remark for row, remark in sorted(whole.remarks.items())}
+        return Stretch(first + start, answers, errors, novelty, remarks, sample)
 
 
 class Tally:

@@ -15,11 +15,14 @@ from headstart.files.cells import csv_bytes
 from headstart.files.reading import why
 from headstart.files.whole import write_whole
 from headstart.ship.package import unpack
+from headstart.story.feature_folder import Place, write_folder
 from headstart.story.opening import Options, Watcher, features_of, open_at_size
 from headstart.story.pipeline import announce
 from headstart.trunk.engine import compile_trunk
 from headstart.trunk.layers import Tap
 from headstart.trunk.network import Backbone, block_names, tap_at
+from headstart.trunk.pieces import Sight
+from headstart.trunk.store import cache_root
 
 DEFAULTS = vars(Options())
 
@@ -48,13 +51,15 @@ def write_features(
     options: Options,
     watch: Watcher,
     seen_by: tuple[Backbone, str],
+    folder: bool = False,
 ) -> tuple[int, dict[str, int], list[dict[str, str]]]:
     """Features of a data set (labelled or not) as a file: path, label, split, hash and the features of each block.
 
     Parquet has one float16 list a block, JSON lines one list a block, CSV a column a feature: "pre_logits 17".
 
     `layer`: a block of the taps ("blocks.3/mean"), or any layer by its name, pooled as `pooling`; the shape of a map
-    stands in the column's metadata. `seen_by`: see `opened_for`. Returns (images, {block: features}, set aside). Raises
+    stands in the column's metadata. `folder`: of Parquet files (`feature_folder.py`). `seen_by`: see
+    `opened_for`. Returns (images, {block: features}, set aside). Raises
     OptionError, OutputError.
     """
     backbone, precision = seen_by
@@ -64,6 +69,12 @@ def write_features(
         layer = None
     engine = compile_trunk(backbone, precision)
     announce(table, watch)
+    if folder:
+        root = cache_root(options.cache).absolute()
+        said = {"headstart": json.dumps(_described(backbone.taps[0], pooling))} if one else {}
+        place = Place(Sight.of(backbone, engine, root), out.absolute(), layer, said)
+        found = write_folder(table, place, options.ray, watch.bar("network", len(table)), watch.say)
+        return found.images, found.blocks, [{"path": n, "reason": r} for n, r in found.set_aside]
     features = features_of(table, backbone, engine, options, watch.bar("network", len(table)), watch.say)
     kept = table.take(features.kept)
     chosen = {name: block for name, block in features.blocks.items() if layer in (None, name)}
@@ -101,12 +112,17 @@ def _write_parquet(
     lists = {n: pa.FixedSizeListArray.from_arrays(numbers(b.ravel()), b.shape[1]) for n, b in blocks.items()}
     written = pa.table({name: texts(column) for name, column in about.items()} | lists)
     if one:
-        shape = one.shape if pooling == "none" else (one.widths[0],)
-        known = {"layer": one.name, "module": one.module, "pooling": pooling, "shape": list(shape)}
+        known = _described(one, pooling)
         at = written.schema.get_field_index(one.blocks[0])
         field = written.schema.field(at).with_metadata({"headstart": json.dumps(known)})
         written = written.cast(written.schema.set(at, field))
     pq.write_table(written, place)
+
+
+def _described(one: Tap, pooling: str) -> dict[str, object]:
+    """What the column of one layer says of itself."""
+    shape = one.shape if pooling == "none" else (one.widths[0],)
+    return {"layer": one.name, "module": one.module, "pooling": pooling, "shape": list(shape)}
 
 
 def _write_text(about: dict[str, Any], blocks: dict[str, Any], place: Path, ending: str) -> None:

@@ -48,7 +48,7 @@ class Old:
 def add_to(folder: str | Path, table: Table, options: Options, watch: Watcher = QUIET) -> Fitted:
     """The model of the saved one's images and those of `table` together, judged; `Fitted.growth` says what changed.
 
-    Of `options` only `cache` and `seed` are read: everything else is the saved model's. Raises HeadstartError.
+    Of `options` only `cache`, `ray` and `seed` are read: everything else is the saved model's. Raises HeadstartError.
     """
     clock = Clock()
     with clock("open the network"):
@@ -93,6 +93,7 @@ def _open(bundle: Bundle, options: Options) -> Old:
         )
     own = replace(Options(**known), backbone=str(bundle.folder), weights="auto", cache=options.cache, seed=options.seed)
     own = replace(own, tune="none", lr=None, budget=None)  # a tuned network is the one that is frozen now
+    own = replace(own, ray=options.ray)
     found = bundle.metrics
     headline = found.get("test") or found.get("cross_validation") or {}
     return Old(bundle.folder.name, unpack(bundle), split, str(headline.get("source", "cross-validation")), own)

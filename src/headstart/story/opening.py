@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -33,9 +34,10 @@ from headstart.tasks.two_classes import with_positive
 from headstart.trunk.backbone import open_backbone
 from headstart.trunk.catalog import asked_side_by_side
 from headstart.trunk.engine import Engine, accelerator, compile_trunk
-from headstart.trunk.features import Features, extract, extract_again, store_key
+from headstart.trunk.features import Features, Through, extract, extract_again, store_key
 from headstart.trunk.layers import LAST_MAP
 from headstart.trunk.network import Backbone, block_names, possible_sizes, tap_at, whole_maps
+from headstart.trunk.pieces import through_a_cluster
 from headstart.trunk.store import IN_MEMORY, Store, cache_root
 
 SIZE_SAMPLE = 64  # image headers looked at to choose the input size: their median short side is known to a few percent
@@ -297,7 +299,7 @@ def features_of(
     Raises DataError if no image can be read.
     """
     store = Store(cache_root(options.cache), store_key(backbone, engine))
-    features = extract(table, backbone, engine, store, done)
+    features = extract(table, backbone, engine, store, done, through=_spread(options))
     for line in features.remarks:
         say(f"note: {line}")
     if not len(features):
@@ -318,9 +320,13 @@ def features_again(
 
     Raises DataError where one is gone or is another picture now.
     """
-    return extract_again(
-        table, hashes, backbone, engine, Store(cache_root(options.cache), store_key(backbone, engine)), done
-    )
+    store = Store(cache_root(options.cache), store_key(backbone, engine))
+    return extract_again(table, hashes, backbone, engine, store, done, through=_spread(options))
+
+
+def _spread(options: Options) -> Through | None:
+    """Who sees the images, where this process does not."""
+    return None if options.ray is None else partial(through_a_cluster, address=options.ray)
 
 
 def aimed(task: Task, table: Table, options: Options) -> Task:

@@ -15,6 +15,7 @@ from headstart.data.preprocess import VIEWS, check_bands
 from headstart.errors import OptionError, nearest
 from headstart.finetune import spec
 from headstart.trunk.catalog import asked_side_by_side
+from headstart.trunk.scale import check_address
 
 # Names that heavy rooms know: tests/test_options.py compares them.
 BACKBONE = "tf_efficientnet_lite0"  # trunk.backbone.DEFAULT
@@ -62,6 +63,7 @@ class Options:
     target: str | None = None  # unlabelled pictures of the place of use
     min_images: int | None = None  # classes with fewer training images are left out; None: they are refused
     cache: str | None = None  # folder; None: HEADSTART_CACHE or the platform's
+    ray: str | None = None  # the cluster that images are seen by: trunk.scale.check_address; None: this process
     seed: int = 0
 
 
@@ -99,10 +101,23 @@ def check(options: Options, trained: bool = False) -> None:
     for name in ("backbone", "weights", "layer", "tune", "cost", "positive", "target"):
         if getattr(options, name) == "":
             raise OptionError(f"--{name} is empty: give a name, or leave it out")
+    _check_ray(options)
     _check_auto(options)
     _check_side_by_side(options, trained)
     _check_target(options)
     _check_together(options, trained)
+
+
+def _check_ray(options: Options) -> None:
+    """Raises OptionError for what names no cluster, and for work that is not spread."""
+    if options.ray is None:
+        return
+    check_address(options.ray)
+    if options.tune != "none":
+        raise OptionError(
+            f"--tune {options.tune} trains on one machine, and --ray spreads what a frozen network says: leave one of "
+            "them out"
+        )
 
 
 def _check_auto(options: Options) -> None:
@@ -257,7 +272,7 @@ def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
 def set_otherwise(options: Options) -> str | None:
     """The first option that is not at its default, of those that decide what a model is."""
     default = vars(type(options)())
-    free = ("cache", "seed")
+    free = ("cache", "ray", "seed")
     return next((n.replace("_", "-") for n, v in vars(options).items() if v != default[n] and n not in free), None)
 
 
@@ -267,7 +282,7 @@ def typed(data: str, output: str, more: dict[str, str], options: Options, handed
     It is published with the model, so it names no private place: `handed_on` writes a path.
     """
     words = ["headstart", "fit", handed_on(data), "-o", handed_on(output)]
-    chosen = {n: v for n, v in vars(options).items() if v != getattr(Options, n) and n != "cache"}
+    chosen = {n: v for n, v in vars(options).items() if v != getattr(Options, n) and n not in ("cache", "ray")}
     for name, value in (more | chosen).items():
         words += [f"--{name.replace('_', '-')}", handed_on(str(value))]
     return words

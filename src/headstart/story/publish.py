@@ -191,7 +191,7 @@ def public(options: dict[str, Any]) -> dict[str, Any]:
     paths = {
         name: place_of(str(options[name])).name for name in ("weights", "backbone", "target", "cost") if options[name]
     }
-    return options | paths | {"cache": None}
+    return options | paths | {"cache": None, "ray": None}
 
 
 def report_data(

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from headstart.counted import counted
 from headstart.data import images
-from headstart.data.sources import FarSource
+from headstart.data.sources import FarSource, Source
 from headstart.data.table import Table
 from headstart.errors import DataError, ImageError, OutputError
 from headstart.files.cores import n_cores
@@ -41,6 +41,20 @@ Decoded = tuple[int, str, images.Pixels]  # row, content hash, pixels
 Seen = dict[str, tuple[int, str]]  # remark -> of how many images, and the first of them
 # row, hash, pixels (None where the store has the image already), a remark
 Read = tuple[int, str, images.Pixels | ImageError | None, str]
+
+
+@dataclass
+class Passed:
+    """What came of some rows: `hashes` (row,), None where the image cannot be read; by row number why it cannot
+    (`refused`), and how an odd picture was read (`remarks`); `n_new`: images that the store lacked."""
+
+    hashes: list[str | None]
+    refused: dict[int, str] = field(default_factory=dict)
+    remarks: dict[int, str] = field(default_factory=dict)
+    n_new: int = 0
+
+
+Through = Callable[[Table, Backbone, Engine, Store, Progress | None], Passed]
 
 
 @dataclass(frozen=True)
@@ -87,22 +101,30 @@ def extract(
     store: Store,
     progress: Progress | None = None,
     change: Change | None = None,
+    through: Through | None = None,
 ) -> Features:
     """The features of every image of the table that can be read; the others are set aside with their reason.
 
     `change`: pixels and content hash -> the pixels of a random view; the store must be one for such views alone.
-    `progress` is called with the number of images done since the last call. What is done when the work is interrupted
-    is in the store. Raises OutputError where the store cannot be written.
+    `progress` is called with the number of images done since the last call. `through`: who adds to the store what it
+    lacks, where this process does not. What is done when the work is interrupted is in the store. Raises OutputError
+    where the store cannot be written.
     """
     n_forward = 0
     for _ in range(TRIES):
-        hashes, set_aside, n_new, remarks = _through_the_network(table, backbone, engine, store, progress, change)
-        n_forward += n_new
-        names = tuple(h for h in hashes if h is not None)
+        if through is not None:
+            passed = through(table, backbone, engine, store, progress)
+        else:
+            with closing(read_all(table.sources, backbone, store)) as reads:
+                passed = pass_through(reads, len(table), backbone, engine, store, progress, change)
+        n_forward += passed.n_new
+        names = tuple(h for h in passed.hashes if h is not None)
         found = store.read(names)
         if found is not None:
-            kept = np.array([row for row, h in enumerate(hashes) if h is not None], dtype=np.intp)
-            return Features(found.blocks, found.thumbnails, names, kept, tuple(set_aside), n_forward, remarks)
+            kept = np.array([row for row, h in enumerate(passed.hashes) if h is not None], dtype=np.intp)
+            aside = tuple((str(table.names[row]), reason) for row, reason in passed.refused.items())
+            remarks = gathered((str(table.names[row]), remark) for row, remark in passed.remarks.items())
+            return Features(found.blocks, found.thumbnails, names, kept, aside, n_forward, remarks)
     raise OutputError(f"the cache {store.folder} loses what was just written: choose another with --cache")
 
 
@@ -114,12 +136,13 @@ def extract_again(
     store: Store,
     progress: Progress | None = None,
     change: Change | None = None,
+    through: Through | None = None,
 ) -> Features:
     """As `extract`, of images that this run has read before: one row for each, in their order.
 
     `hashes` (image,): what they were then. Raises DataError where one is gone or is another picture now.
     """
-    found = extract(table, backbone, engine, store, progress, change)
+    found = extract(table, backbone, engine, store, progress, change, through)
     if found.set_aside:
         name, reason = found.set_aside[0]
         raise DataError(f"{name} could be read before and cannot now ({reason}): start again")
@@ -134,26 +157,29 @@ def check_unchanged(name: str, was: str, now: str) -> None:
         raise DataError(f"{name} was another picture when this run began: leave the images alone, and start again")
 
 
-def _through_the_network(
-    table: Table, backbone: Backbone, engine: Engine, store: Store, progress: Progress | None, change: Change | None
-) -> tuple[list[str | None], list[tuple[str, str]], int, tuple[str, ...]]:
-    """What the store lacks, added to it: (content hashes, None where unreadable; what was set aside; images added;
-    how odd pictures were read)."""
-    hashes: list[str | None] = [None] * len(table)
-    set_aside: list[tuple[str, str]] = []
-    remarks: list[tuple[str, str]] = []
+def pass_through(
+    reads: Iterable[Read],
+    n: int,
+    backbone: Backbone,
+    engine: Engine,
+    store: Store,
+    progress: Progress | None = None,
+    change: Change | None = None,
+) -> Passed:
+    """What the store lacks of `n` rows that were read, in order, added to it."""
+    passed = Passed([None] * n)
     writer = _ShardWriter(store, backbone)
 
     def fresh() -> Iterator[Decoded]:
         pending: set[str] = set()
-        for row, content_hash, found, remark in _read_all(table, backbone, store):
+        for row, content_hash, found, remark in reads:
             if remark:
-                remarks.append((str(table.names[row]), remark))
+                passed.remarks[row] = remark
             if isinstance(found, ImageError):
-                set_aside.append((str(table.names[row]), str(found)))
+                passed.refused[row] = str(found)
             else:
-                hashes[row] = content_hash
-            if isinstance(found, images.Pixels) and content_hash not in pending:
+                passed.hashes[row] = content_hash
+            if isinstance(found, images.Pixels) and content_hash not in pending and content_hash not in store:
                 pending.add(content_hash)
                 yield row, content_hash, found if change is None else _changed(found, change, content_hash)
             elif progress:
@@ -165,11 +191,12 @@ def _through_the_network(
             progress(len(tag))
 
     try:
-        with closing(_batches(fresh(), engine.batch, len(table))) as batches:
+        with closing(_batches(fresh(), engine.batch, max(1, n))) as batches:
             engine.run(batches, deliver)
     finally:
         writer.flush()  # what is done stays done, an interrupt included
-    return hashes, set_aside, writer.n_added, gathered(remarks)
+    passed.n_new = writer.n_added
+    return passed
 
 
 def _changed(found: images.Pixels, change: Change, content_hash: str) -> images.Pixels:
@@ -195,7 +222,7 @@ def stream(
     starts = starts or range(0, len(table), max(1, len(table)))
 
     def fresh() -> Iterator[Decoded]:
-        for row, content_hash, found, remark in _read_all(table, backbone, None, starts.start):
+        for row, content_hash, found, remark in read_all(table.sources, backbone, None, starts.start):
             if remark:
                 remarked(row, remark)
             if isinstance(found, images.Pixels):
@@ -256,15 +283,18 @@ def by_block(backbone: Backbone, rows: npt.NDArray[Any]) -> dict[str, npt.NDArra
     return dict(zip(block_names(backbone), np.split(rows, ends[:-1], axis=1), strict=True))
 
 
-def _read_all(table: Table, backbone: Backbone, store: Store | None, start: int = 0) -> Iterator[Read]:
-    """Every row from `start` on, in order, read by as many threads as there are processors."""
+def read_all(
+    sources: Sequence[Source], backbone: Backbone, store: Store | None, start: int = 0
+) -> Generator[Read, None, None]:
+    """Every row from `start` on, in order, read by as many threads as there are processors. `store`: what it has is not
+    decoded."""
 
     def read(rows: range) -> list[Read]:
-        return [_read_one(table, row, backbone, store) for row in rows]
+        return [_read_one(sources[row], row, backbone, store) for row in rows]
 
-    far = start < len(table) and isinstance(table.sources[start], FarSource)
+    far = start < len(sources) and isinstance(sources[start], FarSource)
     n_threads, run = (n_cores() * FAR_THREADS, RUN // 4) if far else (n_cores(), RUN)
-    runs = (range(at, min(at + run, len(table))) for at in range(start, len(table), run))
+    runs = (range(at, min(at + run, len(sources))) for at in range(start, len(sources), run))
     with ThreadPoolExecutor(n_threads, thread_name_prefix="decode") as pool:
         waiting = deque(pool.submit(read, rows) for rows in itertools.islice(runs, n_threads * AHEAD))
         try:
@@ -277,14 +307,14 @@ def _read_all(table: Table, backbone: Backbone, store: Store | None, start: int 
                 task.cancel()
 
 
-def _read_one(table: Table, row: int, backbone: Backbone, store: Store | None) -> Read:
+def _read_one(source: Source, row: int, backbone: Backbone, store: Store | None) -> Read:
     content_hash = ""
     try:
-        source = table.read(row)
-        content_hash = images.content_hash(source)
+        content = source.read()
+        content_hash = images.content_hash(content)
         if store is not None and content_hash in store:
-            return row, content_hash, None, images.remark(source, backbone.preprocess)
-        pixels = images.load(source, backbone.preprocess)
+            return row, content_hash, None, images.remark(content, backbone.preprocess)
+        pixels = images.load(content, backbone.preprocess)
         return row, content_hash, pixels, pixels.remark
     except ImageError as error:
         return row, content_hash, error, ""
@@ -299,6 +329,11 @@ def _batches(decoded: Iterator[Decoded], size: int, stretch: int) -> Generator[t
             yield tag, np.stack(arrays + [arrays[0]] * (size - len(arrays)))
 
 
+def shard_rows(backbone: Backbone) -> int:
+    """Images of a full shard."""
+    return min(SHARD_ROWS, max(1, SHARD_BYTES // (2 * sum(block_widths(backbone)))))
+
+
 class _ShardWriter:
     """Gathers finished batches and writes a shard whenever there are SHARD_ROWS rows."""
 
@@ -307,7 +342,7 @@ class _ShardWriter:
         self._hashes: list[str] = []
         self._thumbnails: list[npt.NDArray[np.uint8]] = []
         self._rows: list[Halves] = []
-        self._row_bytes = 2 * sum(block_widths(backbone))
+        self._most = shard_rows(backbone)
 
     def add(self, tag: list[Decoded], rows: Rows) -> None:
         """The first len(tag) rows are those of the images in `tag`."""
@@ -315,7 +350,7 @@ class _ShardWriter:
         self._thumbnails += [pixels.thumbnail for _, _, pixels in tag]
         self._rows.append(rounded(rows[: len(tag)]))
         self.n_added += len(tag)
-        if len(self._hashes) >= min(SHARD_ROWS, max(1, SHARD_BYTES // self._row_bytes)):
+        if len(self._hashes) >= self._most:
             self.flush()
 
     def flush(self) -> None:

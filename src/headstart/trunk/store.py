@@ -20,7 +20,7 @@ import shutil
 import tempfile
 import uuid
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,8 +94,19 @@ class Store:
         self.folder = root / "features" / hashlib.blake2b(self._made_by.encode(), digest_size=16).hexdigest()
         self._in_place(lambda: sweep(self.folder))
         self._where: dict[str, tuple[Path, int]] = {}
-        for path in sorted(self.folder.glob("*-*.parquet")):
-            self._index(path)
+        self._known: set[str] = set()  # names of shards whose hashes were read
+        self.take_in(sorted(path.name for path in self.folder.glob("*-*.parquet")))
+
+    def take_in(self, shards: Iterable[str]) -> None:
+        """Know of the images in shards that others have added, by the names of their files."""
+        for name in shards:
+            if name not in self._known:
+                self._known.add(name)
+                self._index(self.folder / name)
+
+    def shards_of(self, hashes: Iterable[str]) -> frozenset[str]:
+        """The names of the shards in which these images are."""
+        return frozenset(self._where[content_hash][0].name for content_hash in hashes)
 
     def _in_place(self, act: Callable[[], Made]) -> Made:
         """`act` in the store's folder, which is made where it is missing; again where another process cleared it."""
@@ -137,6 +148,7 @@ class Store:
         pq.write_table(pa.table(columns, schema), sink, **AS_IT_IS)
         path = self.folder / f"{uuid.uuid4().hex}-{_checksum(sink.getbuffer())}.parquet"
         self._in_place(lambda: write_whole(path, lambda place: place.write_bytes(sink.getbuffer())))
+        self._known.add(path.name)
         for row, content_hash in enumerate(hashes):
             self._where.setdefault(content_hash, (path, row))
 

@@ -1,0 +1,217 @@
+"""Features as a folder of Parquet files, one for some hundred images, each written as soon as it is known.
+
+    FOLDER/part-000000.parquet ...   the columns of a feature file; in their metadata what they are of
+    FOLDER/_headstart.json           written last: the folder is whole
+
+Nothing of them passes through the process of the command, which learns how many images there are and what was set
+aside; the files are written by whoever asked the network, this process or the workers of a cluster. A file that is
+there already, of the same images as the same network sees them, is left as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from headstart.data.identity import identity
+from headstart.data.table import Table
+from headstart.errors import DataError, OutputError
+from headstart.files.arrow import numbers, texts
+from headstart.files.parquet import UNSOUND, open_parquet
+from headstart.files.reading import why
+from headstart.files.whole import sweep, write_whole
+from headstart.trunk import scale
+from headstart.trunk.features import gathered
+from headstart.trunk.network import block_names, block_widths
+from headstart.trunk.pieces import Piece, Sight, check_nodes, everywhere, finish, piece_rows
+from headstart.trunk.store import Halves, Store
+
+PART, WHOLE = "part-{:06d}.parquet", "_headstart.json"
+OURS = re.compile(r"part-[0-9]{6,}\.parquet|_headstart\.json")
+ABOUT = b"headstart"  # the key of what a file says of itself
+TRIES = 3  # while another process deletes shards that were just written
+
+
+class Rows(NamedTuple):
+    """Some rows of a table, and the number of their file."""
+
+    number: int
+    table: Table
+
+
+class Written(NamedTuple):
+    """What a file holds: images, their features by block, and (name, why) of those that cannot be read; (name, how) of
+    odd pictures; how many images went through the network for it."""
+
+    images: int
+    blocks: dict[str, int]
+    set_aside: list[tuple[str, str]]
+    remarks: list[tuple[str, str]]
+    n_new: int
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the files go, and what is in them: all blocks, or one."""
+
+    sight: Sight
+    folder: Path
+    block: str | None
+    field: dict[str, str]  # what the column of the one layer says of itself
+
+
+def write_folder(
+    table: Table, place: Place, ray: str | None, done: Callable[[int], None], say: Callable[[str], None]
+) -> Written:
+    """All files, by this process or by a cluster. Raises OutputError, HeadstartError, and DataError where no image can
+    be read."""
+    whole = Written(0, {}, [], [], 0)
+    every = list(rows_of(table, piece_rows(place.sight.backbone)))
+    with _reported(place.folder):
+        _make_ready(place.folder)
+    with scale.joined(ray):
+        for found in _each(every, place, table, ray):
+            whole = Written(
+                whole.images + found.images,
+                found.blocks,
+                whole.set_aside + found.set_aside,
+                whole.remarks + found.remarks,
+                whole.n_new + found.n_new,
+            )
+            done(found.images + len(found.set_aside))
+    for line in gathered(whole.remarks):
+        say(f"note: {line}")
+    if not whole.images:
+        name, reason = whole.set_aside[0]
+        raise DataError(f"none of {len(table)} images can be read; the first, {name}: {reason}")
+    with _reported(place.folder):
+        _close(place.folder, len(every), whole)
+    return whole
+
+
+def rows_of(table: Table, size: int) -> Iterator[Rows]:
+    """All of a table, so many rows a file."""
+    bare = replace(table, notes=(), sources=tuple(map(everywhere, table.sources)))
+    for number, start in enumerate(range(0, len(table), size)):
+        yield Rows(number, bare.take(np.arange(start, min(start + size, len(table)))))
+
+
+def _each(every: Sequence[Rows], place: Place, table: Table, ray: str | None) -> Iterator[Written]:
+    if ray is None:
+        yield from map(writing(place), every)
+        return
+    store = Store(place.sight.root, place.sight.key)
+    check_nodes(table, {"--cache": store.folder, "-o": place.folder})
+    yield from scale.spread(every, scale.Work(place, writing, accelerated=place.sight.accelerated), in_order=True)
+
+
+def writing(place: Place) -> Callable[[Rows], Written]:
+    """Writes the file of some rows, in a worker or here."""
+    seen_by, store = finish(place.sight), Store(place.sight.root, place.sight.key)
+
+    def written(rows: Rows) -> Written:
+        path, about = place.folder / PART.format(rows.number), _about(rows, place)
+        known = _known(path, about)
+        if known is not None:
+            return known
+        for _ in range(TRIES):
+            report = seen_by(Piece(0, rows.table.sources))
+            store.take_in(report.shards)
+            hashes = [found for found in report.passed.hashes if found is not None]
+            seen = store.read(hashes)
+            if seen is not None:
+                break
+        else:
+            raise OutputError(f"the cache {store.folder} loses what was just written: choose another with --cache")
+        names, passed = rows.table.names, report.passed
+        widths = zip(block_names(place.sight.backbone), block_widths(place.sight.backbone), strict=True)
+        wanted = {name: np.empty((0, width), np.float16) for name, width in widths if place.block in (None, name)}
+        blocks = {name: seen.blocks.get(name, none) for name, none in wanted.items()}
+        found = Written(
+            len(hashes),
+            {name: block.shape[1] for name, block in blocks.items()},
+            [(str(names[row]), reason) for row, reason in passed.refused.items()],
+            [(str(names[row]), remark) for row, remark in passed.remarks.items()],
+            passed.n_new,
+        )
+        kept = rows.table.take([row for row, one in enumerate(passed.hashes) if one is not None])
+        with _reported(place.folder):
+            of_itself = json.dumps({"of": about, **found._replace(n_new=0)._asdict()})
+            _write(path, kept, hashes, blocks, place.field, of_itself)
+        return found
+
+    return written
+
+
+def _write(
+    path: Path, kept: Table, hashes: list[str], blocks: dict[str, Halves], field: dict[str, str], of_itself: str
+) -> None:
+    """One file. Raises OSError."""
+    said = {"path": kept.names, "label": kept.labels, "split": kept.splits}
+    columns = {name: texts(column.tolist()) for name, column in said.items()} | {"content_hash": texts(hashes)}
+    lists = {n: pa.FixedSizeListArray.from_arrays(numbers(b.ravel()), b.shape[1]) for n, b in blocks.items()}
+    table = pa.table(columns | lists)
+    fields = [column.with_metadata(field) if field and column.name in blocks else column for column in table.schema]
+    table = table.cast(pa.schema(fields, {ABOUT: of_itself}))
+    write_whole(path, lambda beside: pq.write_table(table, beside))
+
+
+def _about(rows: Rows, place: Place) -> str | None:
+    """A digest of all that a file depends on; None where that cannot be said without reading the images."""
+    pictures = identity(rows.table)
+    if pictures is None:
+        return None
+    said = [pictures, [column.tolist() for column in (rows.table.labels, rows.table.splits)]]
+    said += [place.sight.key, place.block, place.field]
+    return hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def _known(path: Path, about: str | None) -> Written | None:
+    """What a file that is there already holds; None where it is of something else."""
+    with suppress(*UNSOUND, KeyError, TypeError):
+        with open_parquet(path) as parquet:
+            said = json.loads(parquet.schema_arrow.metadata[ABOUT])
+        if about is not None and said.pop("of") == about:
+            pairs = {name: [(str(a), str(b)) for a, b in said[name]] for name in ("set_aside", "remarks")}
+            return Written(**said | pairs)
+    return None
+
+
+def _make_ready(folder: Path) -> None:
+    """Raises OutputError where something else lies there, OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sweep(folder)
+    foreign = [one.name for one in folder.iterdir() if not (OURS.fullmatch(one.name) or one.name.startswith("."))]
+    if foreign:
+        raise OutputError(f"{folder} holds other files ({foreign[0]}): choose another -o, or empty it")
+    (folder / WHOLE).unlink(missing_ok=True)
+
+
+def _close(folder: Path, n: int, whole: Written) -> None:
+    """Files of an earlier, longer list go, and what the folder is is said. Raises OSError."""
+    for one in folder.glob("part-*.parquet"):
+        if OURS.fullmatch(one.name) and int(one.stem.removeprefix("part-")) >= n:
+            one.unlink()
+    said = {"files": n, "images": whole.images, "blocks": whole.blocks, "set_aside": whole.set_aside}
+    write_whole(folder / WHOLE, lambda place: place.write_text(json.dumps(said, indent=1) + "\n"))
+
+
+@contextmanager
+def _reported(folder: Path) -> Iterator[None]:
+    """What the system says of a place that cannot be written, as OutputError."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(f"features cannot be written to {folder} ({why(error)}): choose another -o") from None
