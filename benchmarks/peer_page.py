@@ -1,0 +1,151 @@
+"""Records of peers as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import measure
+import numpy as np
+import peer_runs
+import peer_sets
+from measure import Table
+from peer_runs import Peer
+
+OURS, SAME = "headstart", {"EfficientNet-Lite0": "headstart", "MobileNetV2": "headstart_mobilenet"}
+BEGIN, END = "<!-- tables: python benchmarks/peers.py --page -->", "<!-- end of the tables -->"
+
+Record = dict[str, Any]
+
+
+def tables(peers: Sequence[Peer], records: Sequence[Record]) -> list[Table]:
+    """One table a set, and one of what does not depend on it; a peer without records is a row that says why."""
+    sets = list(dict.fromkeys(r["set"] for r in records if "set" in r and r["set"] != peer_sets.MESSY))
+    return [*(of_set(name, peers, records) for name in sorted(sets)), of_peers(peers, records)]
+
+
+def of_set(name: str, peers: Sequence[Peer], records: Sequence[Record]) -> Table:
+    runs = {peer.name: [r for r in records if r["peer"] == peer.name and r.get("set") == name] for peer in peers}
+    n = max((len(r["hits"]) for found in runs.values() for r in found if "hits" in r), default=0)
+    header = (
+        "",
+        "network",
+        f"right of {n}, %",
+        "headstart minus it, points",
+        "the same with its network",
+        "epochs, of those asked",
+        "CPU s",
+        "wall s",
+        "peak MB",
+    )
+    return Table(name, header, [set_row(peer, runs) for peer in peers if runs[peer.name]])
+
+
+def set_row(peer: Peer, runs: dict[str, list[Record]]) -> list[str]:
+    found = runs[peer.name]
+    title = peer.title + (" †" if peer.picks else "")
+    judged = [r for r in found if "hits" in r and not r["judge"]["ended"]]
+    if not judged:
+        said = found[0]["learn"]["ended"] or found[0].get("judge", {}).get("ended", "") or "no answers"
+        return [title, peer.network, said.replace("|", "/"), *[""] * 6]
+    share, low, high = accuracy(hits(judged))
+    learn = [r["learn"] for r in judged]
+    asked = peer_runs.asked(peer.learn)
+    return [
+        title,
+        peer.network,
+        f"{100 * share:.1f} ({100 * low:.1f} to {100 * high:.1f})",
+        "" if peer.name == OURS else against(runs[OURS], judged),
+        "" if peer.name in SAME.values() else against(runs.get(SAME.get(peer.network, ""), []), judged),
+        f"{judged[0]['steps']} of {asked}" if asked else "",
+        *(f"{np.median([entry[what] for entry in learn]):.0f}" for what in ("cpu", "seconds")),
+        f"{max(entry['peak'] for entry in learn) / 1e6:.0f}",
+    ]
+
+
+def hits(judged: Sequence[Record]) -> np.ndarray:
+    """(image,): the share of the repeats in which it was answered right."""
+    return np.array([[int(c) for c in r["hits"]] for r in judged], dtype=float).mean(axis=0)
+
+
+def accuracy(right: np.ndarray) -> tuple[float, float, float]:
+    from headstart.judge.intervals import wilson
+
+    return float(right.mean()), *wilson(float(right.mean()), len(right))
+
+
+def against(ours: Sequence[Record], theirs: Sequence[Record]) -> str:
+    """Ours minus theirs on the same images, paired, in points."""
+    from headstart.judge.intervals import paired_gain
+
+    judged = [r for r in ours if "hits" in r]
+    return measure.points(paired_gain(hits(judged), hits(theirs))["difference"]) if judged else ""
+
+
+def of_peers(peers: Sequence[Peer], records: Sequence[Record]) -> Table:
+    header = (
+        "",
+        "installed MB",
+        "packages",
+        "lines written",
+        "first answer of a fresh process, s",
+        "CPU s",
+        "learns among 20 messy files",
+        "is asked about them",
+        "prints an interval",
+        "note",
+    )
+    return Table("What does not depend on the set", header, [peer_row(peer, records) for peer in peers])
+
+
+def peer_row(peer: Peer, records: Sequence[Record]) -> list[str]:
+    mine = [r for r in records if r["peer"] == peer.name]
+    install = next((r for r in mine if r.get("kind") == "install"), {"ended": "not tried"})
+    size = [install["ended"].replace("|", "/"), ""]
+    if not install["ended"]:
+        size = [f"{install['bytes'] / 1e6:.0f}", str(install["packages"])]
+    first = [r["first"] for r in mine if "first" in r and not r["first"]["ended"]]
+    messy = next((r for r in mine if r.get("set") == peer_sets.MESSY), None)
+    runs = [r for r in mine if "interval" in r]
+    written = [peer.learn, peer.predict, *peer.beside] if peer.learn else []
+    return [
+        peer.title,
+        *size,
+        str(peer_runs.lines_of(*written)) if written else "",
+        *(f"{np.median([entry[what] for entry in first]):.1f}" if first else "" for what in ("seconds", "cpu")),
+        among(messy),
+        asked_about(messy),
+        ("yes" if any(r["interval"] for r in runs) else "no") if runs else "",
+        peer.note,
+    ]
+
+
+def among(messy: Record | None) -> str:
+    """What learning did with messy files among its pictures."""
+    if messy is None:
+        return ""
+    return f"stops: {messy['learn']['ended']}".replace("|", "/") if messy["learn"]["ended"] else "goes on"
+
+
+def asked_about(messy: Record | None) -> str:
+    """What answering did: of the whole files and of those that hold no whole picture."""
+    if messy is None or "answered" not in messy:
+        return ""
+    given = list(messy["answered"].values())
+    n = len(peer_sets.WHOLE)
+    whole, broken = (sum(1 for label in part if label) for part in (given[:n], given[n:]))
+    counted = f"{whole} of {n} whole and {broken} of {len(given) - n} broken ones answered"
+    return (
+        f"stops after {whole + broken} answers: {messy['judge']['ended']}".replace("|", "/")
+        if messy["judge"]["ended"]
+        else counted
+    )
+
+
+def fill(page: Path, tables: Sequence[Table]) -> None:
+    """Replace what stands between the two marks of a page."""
+    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    body = "\n\n".join(table.markdown() for table in tables)
+    page.write_text(f"{before}{BEGIN}\n\n{body}\n\n{END}{after}", encoding="utf-8")
