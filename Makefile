@@ -2,6 +2,7 @@
 # make test    sets up .venv with the developers' tools, then every check that CI makes
 # make lowest  a part of the tests with the oldest dependencies that pyproject.toml allows; `make test` does it too
 # make litert  an environment of its own for the LiteRT converter (7 GB with torch), and the tests that need it
+# make bench   other ways to the same classifier beside headstart: an environment for each (6 GB with torch), minutes to hours
 # make fix     lets ruff repair what it can
 # make clean   removes .venv, so that the next target sets it up from nothing
 
@@ -10,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: demo test lowest litert fix clean
+.PHONY: demo test lowest litert bench fix clean
 
 demo: $(VENV)/.installed
 	$(BIN)/headstart demo
@@ -43,6 +44,12 @@ $(LITERT)/.installed: pyproject.toml $(VENV)/.installed-dev
 	$(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['litert'], 'simplejpeg', sep='\n')" > $(VENV)/litert.txt
 	$(LITERT)/bin/python -m pip install --quiet --disable-pip-version-check -r $(VENV)/litert.txt
 	@touch $@
+
+# What has run is kept in $(VENV)/peers-work and not run again. BENCH: more of its options, such as --only fastai or --full.
+BENCH ?=
+
+bench: $(VENV)/.installed
+	$(BIN)/python benchmarks/peers.py --page docs/peers.md $(BENCH)
 
 fix: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix

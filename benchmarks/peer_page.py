@@ -50,7 +50,7 @@ def set_row(peer: Peer, runs: dict[str, list[Record]]) -> list[str]:
         said = found[0]["learn"]["ended"] or found[0].get("judge", {}).get("ended", "") or "no answers"
         return [title, peer.network, said.replace("|", "/"), *[""] * 6]
     share, low, high = accuracy(hits(judged))
-    learn = [r["learn"] for r in judged]
+    learn, mine = [[r["learn"] for r in part] for part in (judged, [r for r in runs[OURS] if "hits" in r])]
     asked = peer_runs.asked(peer.learn)
     return [
         title,
@@ -59,9 +59,20 @@ def set_row(peer: Peer, runs: dict[str, list[Record]]) -> list[str]:
         "" if peer.name == OURS else against(runs[OURS], judged),
         "" if peer.name in SAME.values() else against(runs.get(SAME.get(peer.network, ""), []), judged),
         f"{judged[0]['steps']} of {asked}" if asked else "",
-        *(f"{np.median([entry[what] for entry in learn]):.0f}" for what in ("cpu", "seconds")),
-        f"{max(entry['peak'] for entry in learn) / 1e6:.0f}",
+        *(marked(typical(learn, what), typical(mine, what), "{:.0f}") for what in ("cpu", "seconds")),
+        marked(typical(learn, "peak") / 1e6, typical(mine, "peak") / 1e6, "{:.0f}"),
     ]
+
+
+def typical(entries: Sequence[dict[str, Any]], what: str) -> float:
+    """Median over the runs; not a number where there are none."""
+    return float(np.median([entry[what] for entry in entries])) if entries else float("nan")
+
+
+def marked(value: float, ours: float, form: str) -> str:
+    """A cost, bold where it is less than headstart's."""
+    text = form.format(value) if value == value else ""
+    return f"**{text}**" if value < ours and text != form.format(ours) else text
 
 
 def hits(judged: Sequence[Record]) -> np.ndarray:
@@ -76,11 +87,15 @@ def accuracy(right: np.ndarray) -> tuple[float, float, float]:
 
 
 def against(ours: Sequence[Record], theirs: Sequence[Record]) -> str:
-    """Ours minus theirs on the same images, paired, in points."""
+    """Ours minus theirs on the same images, paired, in points; bold where it says that theirs is better."""
     from headstart.judge.intervals import paired_gain
 
     judged = [r for r in ours if "hits" in r]
-    return measure.points(paired_gain(hits(judged), hits(theirs))["difference"]) if judged else ""
+    if not judged:
+        return ""
+    change = paired_gain(hits(judged), hits(theirs))["difference"]
+    text = measure.points(change)
+    return f"**{text}**" if (change["high"] or 0) < 0 else text
 
 
 def of_peers(peers: Sequence[Peer], records: Sequence[Record]) -> Table:
@@ -100,25 +115,38 @@ def of_peers(peers: Sequence[Peer], records: Sequence[Record]) -> Table:
 
 
 def peer_row(peer: Peer, records: Sequence[Record]) -> list[str]:
-    mine = [r for r in records if r["peer"] == peer.name]
-    install = next((r for r in mine if r.get("kind") == "install"), {"ended": "not tried"})
-    size = [install["ended"].replace("|", "/"), ""]
-    if not install["ended"]:
-        size = [f"{install['bytes'] / 1e6:.0f}", str(install["packages"])]
-    first = [r["first"] for r in mine if "first" in r and not r["first"]["ended"]]
+    mine, ours = ([r for r in records if r["peer"] == name] for name in (peer.name, OURS))
     messy = next((r for r in mine if r.get("set") == peer_sets.MESSY), None)
     runs = [r for r in mine if "interval" in r]
-    written = [peer.learn, peer.predict, *peer.beside] if peer.learn else []
     return [
         peer.title,
-        *size,
-        str(peer_runs.lines_of(*written)) if written else "",
-        *(f"{np.median([entry[what] for entry in first]):.1f}" if first else "" for what in ("seconds", "cpu")),
+        *installed(mine, ours),
+        *written(peer),
+        *(marked(typical(firsts(mine), what), typical(firsts(ours), what), "{:.1f}") for what in ("seconds", "cpu")),
         among(messy),
         asked_about(messy),
         ("yes" if any(r["interval"] for r in runs) else "no") if runs else "",
         peer.note,
     ]
+
+
+def installed(mine: Sequence[Record], ours: Sequence[Record]) -> list[str]:
+    """Megabytes and packages of the environment, or why there is none."""
+    one, other = (
+        next((r for r in part if r.get("kind") == "install"), {"ended": "not tried"}) for part in (mine, ours)
+    )
+    if one["ended"]:
+        return [one["ended"].replace("|", "/"), ""]
+    sizes = ((what, unit, other.get(what, 0)) for what, unit in (("bytes", 1e6), ("packages", 1)))
+    return [marked(one[what] / unit, theirs / unit, "{:.0f}") for what, unit, theirs in sizes]
+
+
+def written(peer: Peer) -> list[str]:
+    return [str(peer_runs.lines_of(peer.learn, peer.predict, *peer.beside))] if peer.learn else [""]
+
+
+def firsts(mine: Sequence[Record]) -> list[dict[str, Any]]:
+    return [r["first"] for r in mine if "first" in r and not r["first"]["ended"]]
 
 
 def among(messy: Record | None) -> str:

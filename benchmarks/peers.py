@@ -151,7 +151,7 @@ def record(peer: Peer, place: Path, repeat: int, homes: dict[str, str], options:
     found = {"peer": peer.name, "set": place.name, "repeat": repeat, "load": round(os.getloadavg()[0], 2)}
     own = homes | {"HEADSTART_CACHE": str(work / "cache")}  # empty: a first fit on this machine
     peer_runs.record(file, found | once(peer, place, env, work, own, options))
-    for big in (work / "cache", work / "model"):
+    for big in (work / "cache", work / "model", work / "runs"):
         shutil.rmtree(big, ignore_errors=True)
 
 
