@@ -24,7 +24,7 @@ STEP = re.compile(r"^(EPOCHS|STEPS) ?= ?([\d_]+)", re.MULTILINE)  # what is cut 
 INTERVAL = re.compile(
     r"\d ?%? *(±|\+/-) ?\d+(\.\d+)?(?![\d.]| ?ms| ?MB)|\d ?%? +[\[(]\d+(\.\d+)?%?(,| to) \d+(\.\d+)?%?[\])]"
 )
-BETWEEN_LOOKS = 1.0  # s between two looks at a process tree's memory: a look at a large one takes 20 ms
+BETWEEN_LOOKS = 2.0  # s between two looks at a process tree's memory: to share out its pages takes 50 ms a look
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,9 @@ def run(line: list[str], env: Path, work: Path, extra: Mapping[str, str], limit:
 def watch(session: int, peak: list[int], done: threading.Event, until: float) -> None:
     """The largest memory of the session's processes together; ends them at `until`."""
     while not done.wait(BETWEEN_LOOKS):
-        peak[0] = max(peak[0], sum(proportional(pid) for pid in members(session)))
+        inside = members(session)
+        # Alone, its largest resident set is what the kernel tells at its end.
+        peak[0] = max(peak[0], sum(proportional(pid) for pid in inside) if len(inside) > 1 else 0)
         if time.perf_counter() > until:
             stop(session)
 

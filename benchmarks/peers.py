@@ -151,8 +151,7 @@ def record(peer: Peer, place: Path, repeat: int, homes: dict[str, str], options:
     found = {"peer": peer.name, "set": place.name, "repeat": repeat, "load": round(os.getloadavg()[0], 2)}
     own = homes | {"HEADSTART_CACHE": str(work / "cache")}  # empty: a first fit on this machine
     peer_runs.record(file, found | once(peer, place, env, work, own, options))
-    for big in (work / "cache", work / "model", work / "runs"):
-        shutil.rmtree(big, ignore_errors=True)
+    shutil.rmtree(work / "cache", ignore_errors=True)
 
 
 def once(
@@ -168,18 +167,13 @@ def once(
         "learn": told(learned),
         "interval": bool(peer_runs.INTERVAL.search(learned.printed)),
     }
-    truth = json.loads((place / "truth.json").read_text())
-    if odd and learned.ended:  # so that it can be asked all the same
-        for path in (place / "train").glob("*/m[0-9]*"):
-            path.rename(work / path.name)
-        again = peer_runs.run([*line, str(place), "model"], env, work, homes, limit)
-        for number, path in enumerate(sorted(work.glob("m[0-9][0-9].*"))):
-            path.rename(place / "train" / ("ants", "bees")[number % 2] / path.name)
-        if again.ended:
-            return found
+    if learned.ended and odd and (earlier := work.parent / f"{peer.name}.{SETS[0]}").is_dir():
+        work = earlier  # asked with the model of that set
     elif learned.ended:
         return found
+    truth = json.loads((place / "truth.json").read_text())
     line = peer_runs.command(peer, peer.predict, env, work, 0)
+    (work / "answers.csv").unlink(missing_ok=True)
     asked = peer_runs.run([*line, "model", str(place / "judged"), "answers.csv"], env, work, homes, limit)
     given = peer_runs.answers(work / "answers.csv")
     found |= {"judge": told(asked), "answered": {name: given.get(name, "") for name in truth} if odd else len(given)}
