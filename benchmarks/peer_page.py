@@ -39,13 +39,15 @@ def of_set(name: str, peers: Sequence[Peer], records: Sequence[Record]) -> Table
         "wall s",
         "peak MB",
     )
-    return Table(name, header, [set_row(peer, runs) for peer in peers if runs[peer.name]])
+    return Table(name, header, [set_row(peer, runs) for peer in peers if peer.learn])
 
 
 def set_row(peer: Peer, runs: dict[str, list[Record]]) -> list[str]:
     found = runs[peer.name]
     title = peer.title + (" †" if peer.picks else "")
     judged = [r for r in found if "hits" in r and not r["judge"]["ended"]]
+    if not found:
+        return [title, peer.network, "not run", *[""] * 6]
     if not judged:
         said = found[0]["learn"]["ended"] or found[0].get("judge", {}).get("ended", "") or "no answers"
         return [title, peer.network, said.replace("|", "/"), *[""] * 6]

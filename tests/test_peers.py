@@ -50,6 +50,7 @@ def test_the_table_is_what_the_records_say(modules: Any) -> None:
     assert found["headstart"][2].startswith("95.0 (")
     assert found["embetter + LogisticRegression"][2].startswith("50.0 (")
     assert found["embetter + LogisticRegression"][3].startswith("+45.0 (")
+    assert found["timm, a plain loop"][2] == "not run"
     assert len(last.rows) == len(runs)  # each peer, those that never ran as well
 
 
