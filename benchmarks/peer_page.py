@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from peer_runs import Peer
 
 OURS, SAME = "headstart", {"EfficientNet-Lite0": "headstart", "MobileNetV2": "headstart_mobilenet"}
 BEGIN, END = "<!-- tables: python benchmarks/peers.py --page -->", "<!-- end of the tables -->"
+
+LONGEST = 110  # characters of a reason in a cell
 
 Record = dict[str, Any]
 
@@ -50,7 +53,7 @@ def set_row(peer: Peer, runs: dict[str, list[Record]]) -> list[str]:
         return [title, peer.network, "not run", *[""] * 6]
     if not judged:
         said = found[0]["learn"]["ended"] or found[0].get("judge", {}).get("ended", "") or "no answers"
-        return [title, peer.network, said.replace("|", "/"), *[""] * 6]
+        return [title, peer.network, reason(said), *[""] * 6]
     share, low, high = accuracy(hits(judged))
     learn, mine = [[r["learn"] for r in part] for part in (judged, [r for r in runs[OURS] if "hits" in r])]
     asked = peer_runs.asked(peer.learn)
@@ -138,7 +141,7 @@ def installed(mine: Sequence[Record], ours: Sequence[Record]) -> list[str]:
         next((r for r in part if r.get("kind") == "install"), {"ended": "not tried"}) for part in (mine, ours)
     )
     if one["ended"]:
-        return [one["ended"].replace("|", "/"), ""]
+        return [reason(one["ended"]), ""]
     sizes = ((what, unit, other.get(what, 0)) for what, unit in (("bytes", 1e6), ("packages", 1)))
     return [marked(one[what] / unit, theirs / unit, "{:.0f}") for what, unit, theirs in sizes]
 
@@ -151,11 +154,17 @@ def firsts(mine: Sequence[Record]) -> list[dict[str, Any]]:
     return [r["first"] for r in mine if "first" in r and not r["first"]["ended"]]
 
 
+def reason(ended: str) -> str:
+    """Why a program stopped, short enough for a cell: no module of an error, nothing that TensorFlow puts in {{}}."""
+    text = re.sub(r"^(\w+\.)+(?=\w+:)|\{\{.*?\}\} *", "", ended).replace("|", "/")
+    return text if len(text) <= LONGEST else text[:LONGEST].rsplit(" ", 1)[0] + " ..."
+
+
 def among(messy: Record | None) -> str:
     """What learning did with messy files among its pictures."""
     if messy is None:
         return ""
-    return f"stops: {messy['learn']['ended']}".replace("|", "/") if messy["learn"]["ended"] else "goes on"
+    return f"stops: {reason(messy['learn']['ended'])}" if messy["learn"]["ended"] else "goes on"
 
 
 def asked_about(messy: Record | None) -> str:
@@ -167,7 +176,7 @@ def asked_about(messy: Record | None) -> str:
     whole, broken = (sum(1 for label in part if label) for part in (given[:n], given[n:]))
     counted = f"{whole} of {n} whole and {broken} of {len(given) - n} broken ones answered"
     return (
-        f"stops after {whole + broken} answers: {messy['judge']['ended']}".replace("|", "/")
+        f"stops after {whole + broken} answers: {reason(messy['judge']['ended'])}"
         if messy["judge"]["ended"]
         else counted
     )
