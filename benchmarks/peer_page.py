@@ -121,7 +121,8 @@ def of_peers(peers: Sequence[Peer], records: Sequence[Record]) -> Table:
 
 def peer_row(peer: Peer, records: Sequence[Record]) -> list[str]:
     mine, ours = ([r for r in records if r["peer"] == name] for name in (peer.name, OURS))
-    messy = next((r for r in mine if r.get("set") == peer_sets.MESSY), None)
+    well = any("hits" in r for r in mine)  # else it stops among whole pictures too
+    messy = next((r for r in mine if well and r.get("set") == peer_sets.MESSY), None)
     runs = [r for r in mine if "interval" in r]
     return [
         peer.title,
