@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import measure
+
 PROGRAMS = Path(__file__).resolve().parent / "peers"
 STEP = re.compile(r"^(EPOCHS|STEPS) ?= ?([\d_]+)", re.MULTILINE)  # what is cut where a recipe would take too long
 # How a score with its uncertainty looks in what a program prints: 96.7% [92.6%, 98.6%], 0.96 ± 0.02; not 0.1±0.0 ms.
@@ -104,6 +106,15 @@ def size_of(place: Path) -> dict[str, int]:
     files = [file for file in files if file.suffix != ".pyc"]
     packages = sum(1 for root in roots if root.suffix == ".dist-info")
     return {"bytes": sum(file.lstat().st_size for file in files), "packages": packages}
+
+
+def versions(place: Path) -> dict[str, str]:
+    """Those of an environment's packages that a record names; without the environment none."""
+    found = (
+        path.name.removesuffix(".dist-info").rsplit("-", 1)
+        for path in place.glob("lib/python*/site-packages/*.dist-info")
+    )
+    return {name: version for name, version in found if name in measure.PACKAGES}
 
 
 def asked(program: str) -> int:

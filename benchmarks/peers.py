@@ -52,7 +52,8 @@ def main() -> None:
             record(peer, place, 0, homes, options)
     found = [json.loads(path.read_text()) for path in sorted((options.work / "records").glob("*.json"))]
     tables = peer_page.tables(peer_runs.peers(), found)
-    measure.publish(options, __doc__ or "", tables, [], {"records": found})
+    versions = peer_runs.versions(options.envs / peer_page.OURS)
+    measure.publish(options, __doc__ or "", tables, [], {"records": found, "versions": versions})
     if options.page:
         peer_page.fill(options.page, tables)
 
