@@ -4,6 +4,7 @@
 # make litert  an environment of its own for the LiteRT converter (7 GB with torch), and the tests that need it
 # make docs    the site of docs/ as HTML, in build/site
 # make wheel   builds the wheel, installs it with all it needs into an empty environment, and runs it there
+# make bench   other ways to the same classifier beside headstart: an environment for each (6 GB with torch), minutes to hours
 # make fix     lets ruff repair what it can
 # make clean   removes .venv, so that the next target sets it up from nothing
 
@@ -12,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: demo test lowest litert docs wheel fix clean
+.PHONY: demo test lowest litert docs wheel bench fix clean
 
 demo: $(VENV)/.installed
 	$(BIN)/headstart demo
@@ -61,6 +62,12 @@ wheel: $(VENV)/.installed-dev
 	$(PYTHON) -m venv $(WHEEL)/venv
 	$(WHEEL)/venv/bin/python -m pip install --quiet --disable-pip-version-check $(WHEEL)/*.whl
 	cd $(WHEEL) && venv/bin/headstart --version && venv/bin/headstart demo -o demo
+
+# What has run is kept in $(VENV)/peers-work and not run again. BENCH: more of its options, such as --only fastai or --full.
+BENCH ?=
+
+bench: $(VENV)/.installed
+	$(BIN)/python benchmarks/peers.py --page docs/peers.md $(BENCH)
 
 fix: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix

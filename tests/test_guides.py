@@ -34,6 +34,7 @@ MORE = ("how_it_works", "upgrading")
 # Pages whose Python runs in another test file, which reads the page by its name.
 ELSEWHERE = {
     "anomalies": "test_oddities",
+    "cluster": "test_feature_folder",
     "detection": "test_placed_estimators",
     "edge": "test_litert",
     "exports": "test_export",

@@ -86,11 +86,11 @@ def detector(scenes: Scenes, tmp_path_factory: pytest.TempPathFactory) -> Transf
 
 
 def test_settings_are_the_options_that_have_an_effect() -> None:
-    """Same names, types, defaults and order as in `Options`; of masks also what their values are called."""
+    """Same names, types, defaults and order as in `Options`; of masks also what their values are called. A cluster is for the command alone."""
     options = {field.name: (field.type, field.default) for field in fields(Options)}
     for kind, more in zip(KINDS, (["classes"], []), strict=True):
         given = inspect.signature(kind).parameters
-        assert list(given) == [name for name in options if name not in (*OTHERS, "lr")] + more
+        assert list(given) == [name for name in options if name not in (*OTHERS, "lr", "ray")] + more
         assert all((p.annotation, p.default) == options[n] for n, p in given.items() if n != "classes")
 
 

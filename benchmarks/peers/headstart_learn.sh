@@ -1,0 +1,1 @@
+headstart fit "$1" -o "$2"

@@ -1,0 +1,1 @@
+headstart predict "$1" "$2" -o "$3"
