@@ -86,7 +86,8 @@ def detector(scenes: Scenes, tmp_path_factory: pytest.TempPathFactory) -> Transf
 
 
 def test_settings_are_the_options_that_have_an_effect() -> None:
-    """Same names, types, defaults and order as in `Options`; of masks also what their values are called. A cluster is for the command alone."""
+    """Same names, types, defaults and order as in `Options`, but for the cluster, which commands alone take; of masks
+    also what their values are called."""
     options = {field.name: (field.type, field.default) for field in fields(Options)}
     for kind, more in zip(KINDS, (["classes"], []), strict=True):
         given = inspect.signature(kind).parameters
