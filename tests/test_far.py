@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from conftest import TINY, Run
-from far_server import Elsewhere, Ways, serving
+from far_server import Elsewhere, Ways
 from headstart.data.identity import identity
 from headstart.data.sources import FarSource
 from headstart.data.table import Table, list_images, read_table
@@ -24,6 +24,7 @@ from headstart.files import far_stores
 from headstart.files.bundle import read_bundle
 from headstart.files.far import Far, is_far, listed, shown
 from headstart.story.whereabouts import own_images, remember, words_of
+from served import served
 
 SECRETS = ("AKIDEXAMPLE", "s3cr3t-key", "p4ssword", "s1gnature")
 
@@ -31,7 +32,7 @@ SECRETS = ("AKIDEXAMPLE", "s3cr3t-key", "p4ssword", "s1gnature")
 @pytest.fixture(scope="module")
 def elsewhere() -> Iterator[Elsewhere]:
     """A server as S3 and the web are, and the variables that name it."""
-    with serving() as server, pytest.MonkeyPatch.context() as patch:
+    with served(Elsewhere()) as server, pytest.MonkeyPatch.context() as patch:
         for name in ("AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL_S3"):
             patch.delenv(name, raising=False)
         patch.setenv("AWS_ENDPOINT_URL", server.url)

@@ -24,6 +24,7 @@ import torch
 from safetensors.torch import save as tensor_bytes
 
 import hub_client
+from served import served
 
 NETWORK = "test_resnet.r160_in1k"  # 0.5 million parameters
 REPOSITORY = f"timm/{NETWORK}"
@@ -135,13 +136,9 @@ def server(tensors: dict[str, torch.Tensor]) -> Iterator[Hub]:
     large = random.Random(0).randbytes(22_000_000)  # the client writes in blocks of 10 MB
     files = {"me/broken": large, "me/corrupt": content, "me/corrupt-again": content, "me/proxied": content}
     hub = Hub(files | {REPOSITORY: content, f"timm/{LICENSED}": large[:3_000_000]})
-    thread = threading.Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield hub
-    hub.released.set()
-    hub.shutdown()
-    thread.join()
-    hub.server_close()
+    with served(hub):
+        yield hub
+        hub.released.set()
 
 
 @contextmanager

@@ -17,7 +17,8 @@ import headstart
 import saved
 from headstart.files.bundle import read_bundle
 from headstart.story.push import PRIVATE
-from hub_server import Hub, Repository, serving
+from hub_server import Hub, Repository
+from served import served
 
 assert set(PRIVATE) == {
     *("report.html", "split.parquet", "suspected_labels.csv", "duplicates.csv", "mistakes.csv", "set_aside.csv")
@@ -49,7 +50,7 @@ for line in sys.stdin:
 
 @pytest.fixture(scope="module")
 def hub() -> Iterator[Hub]:
-    with serving() as found:
+    with served(Hub()) as found:
         yield found
 
 

@@ -16,12 +16,13 @@ from typing import Any
 import pytest
 
 from conftest import TINY, Run
-from far_server import serving
+from far_server import Elsewhere
 from headstart.data import images, tars
 from headstart.data.identity import identity
 from headstart.data.table import list_images, read_table
 from headstart.data.tars import several
 from headstart.errors import DataError, ImageError
+from served import served
 
 Member = tuple[str, bytes]
 
@@ -97,7 +98,7 @@ def test_several_files_are_one_set_and_their_names_say_which_part(pictures: Path
 
 
 def test_the_same_elsewhere(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with serving() as server:
+    with served(Elsewhere()) as server:
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         for name in ("0.tar", "1.tar.gz"):
             write(tmp_path / f"set-{name}", samples(pictures, "number"))

@@ -21,9 +21,9 @@ from headstart.data.sources import Found, Row
 from headstart.data.tree import shown
 from headstart.data.walk import DROPPINGS, NO_IMAGE
 from headstart.errors import DataError, ImageError
-from headstart.files.far import Far, Place
+from headstart.files.far import Place, open_place
 from headstart.files.forks import Lock
-from headstart.files.reading import open_regular, why
+from headstart.files.reading import why
 
 MOST_CONTENTS = 64 * 2**20  # bytes of the list of contents: half a million pictures, which take 10 times that in memory
 UNSOUND = (  # what a zip file that is none raises
@@ -51,7 +51,7 @@ class Archive:
     def __init__(self, path: Place) -> None:
         self._lock, self.path = Lock(), path
         try:
-            file: BinaryIO = path.open() if isinstance(path, Far) else open_regular(path)  # type: ignore[assignment]
+            file = open_place(path)
         except OSError as error:
             raise DataError(f"{shown(str(path))} cannot be read: {why(error)}") from error
         weakref.finalize(self, file.close)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from headstart.data.archives import read_zip
-from headstart.data.folder_names import SPLIT_NAMES, split_of
+from headstart.data.folder_names import split_at_start, split_of
 from headstart.data.likeness import as_here
 from headstart.data.manifests import LISTS, read_csv, read_parquet
 from headstart.data.parquet import image_column, read_parquet_folder
@@ -75,14 +75,10 @@ def _folder(folder: Far, files: Sequence[Listed], asked: Asked | None, read: Cal
     if parts := _parquet(folder, files):
         return read_parquet_folder(folder, parts, asked)
     seen = [one for one in files if not one.path.rpartition("/")[2].startswith(".")]
-    tars = [_in(folder, one) for one in seen if is_tar(one.path) and "/" not in one.path]
+    tars = [folder.within(one.path, one.stamp) for one in seen if is_tar(one.path) and "/" not in one.path]
     if tars and all(is_tar(one.path) or one.path.lower().endswith(OTHERS) for one in seen):
         return read_tars(tars, str(folder), asked)
     return as_here(folder, files, read)
-
-
-def _in(folder: Far, one: Listed) -> Far:
-    return Far(f"{folder.address.rstrip('/')}/{one.path}", one.stamp)
 
 
 def _parquet(folder: Far, files: Sequence[Listed]) -> list[tuple[Far, str]]:
@@ -94,8 +90,7 @@ def _parquet(folder: Far, files: Sequence[Listed]) -> list[tuple[Far, str]]:
         if not name.lower().endswith(".parquet") or name.startswith("."):
             continue
         if above in ("", "data"):
-            begin = name.lower().replace("_", "-").replace(".", "-").split("-")[0]
-            found[above].append((_in(folder, one), SPLIT_NAMES.get(begin, "")))
+            found[above].append((folder.within(one.path, one.stamp), split_at_start(name)))
         elif "/" not in above and (split := split_of(above)):
-            found["parts"].append((_in(folder, one), split))
+            found["parts"].append((folder.within(one.path, one.stamp), split))
     return next((parts for parts in found.values() if parts and image_column(parts[0][0])), [])

@@ -137,6 +137,11 @@ def split_and_rest(name: str) -> tuple[str, tuple[str, ...]]:
     return splits.pop(), tuple(w for split, w in found if not split and w not in FILLERS and len(w) > 1)
 
 
+def split_at_start(name: str) -> str:
+    """The part that a file's name begins with: train-00000-of-00002.parquet, val_01.tar; "" for none."""
+    return SPLIT_NAMES.get(name.lower().replace("_", "-").replace(".", "-").split("-")[0], "")
+
+
 def split_of(name: str) -> str:
     """train, validation or test, where a name says that and nothing else; else ""."""
     split, rest = split_and_rest(name)

@@ -66,18 +66,14 @@ def _fetched(folder: Far, top: Path, files: Sequence[Listed]) -> None:
     lists = [one for one in files if _is_list(one) and (top / one.path).is_file()]
     for one in lists[:MOST_LISTS]:
         try:
-            (top / one.path).write_bytes(_in(folder, one.path).read(MOST_BYTES))
+            (top / one.path).write_bytes(folder.within(one.path).read(MOST_BYTES))
         except OSError as error:
-            raise DataError(f"{shown(str(_in(folder, one.path)))} cannot be fetched: {why(error)}") from None
+            raise DataError(f"{shown(str(folder.within(one.path)))} cannot be fetched: {why(error)}") from None
 
 
 def _is_list(one: Listed) -> bool:
     name = one.path.rpartition("/")[2].lower()
     return one.path.count("/") < DEEPEST and (name.endswith(LISTS) or name == "metadata.parquet")
-
-
-def _in(folder: Far, path: str, stamp: str = "") -> Far:
-    return Far(f"{folder.address.strip().rstrip('/')}/{path}", stamp)
 
 
 def _elsewhere(row: Row, folder: Far, where: str, top: str, stamps: dict[str, str]) -> Row:
@@ -88,7 +84,7 @@ def _elsewhere(row: Row, folder: Far, where: str, top: str, stamps: dict[str, st
         inside = path.startswith(top + os.sep)
         below = path[len(top) + 1 :].replace(os.sep, "/")
         if inside:
-            source = FarSource(_in(folder, below, stamps.get(below, "")))
+            source = FarSource(folder.within(below, stamps.get(below, "")))
         else:
             source = RefusedSource("a list elsewhere names it outside of its folder")
     return row._replace(name=row.name.replace(top, where), source=source)

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from headstart.counted import counted
 from headstart.data import columns
-from headstart.data.folder_names import SPLIT_NAMES, split_of
+from headstart.data.folder_names import split_at_start, split_of
 from headstart.data.sheet_truth import Truth, said_of, truth_of
 from headstart.data.sheet_truth import wanted as wanted_of
 from headstart.data.sheets import SAMPLED, Sheet
@@ -43,8 +43,8 @@ def parquet_files(folder: Path) -> list[tuple[Path, str]]:
     """
     for place in (folder, folder / "data"):
         found = _in_order(place.glob("[!.]*.parquet"))
-        if any(_split_of(file.stem) or _holds_images(file) for file in found):
-            return [(file, _split_of(file.stem)) for file in found]
+        if any(split_at_start(file.stem) or _holds_images(file) for file in found):
+            return [(file, split_at_start(file.stem)) for file in found]
     sets = {place: _in_parts(place) for place in (folder, *_folders(folder))}
     filled = {place: parts for place, parts in sets.items() if any(_holds_images(file) for file, _ in parts)}
     if len(filled) > 1:
@@ -80,10 +80,6 @@ def _folders(folder: Path) -> list[Path]:
 def _in_parts(folder: Path) -> list[tuple[Path, str]]:
     parts = [(place, split_of(place.name)) for place in _folders(folder)]
     return [(file, split) for place, split in parts if split for file in _in_order(place.glob("[!.]*.parquet"))]
-
-
-def _split_of(name: str) -> str:
-    return SPLIT_NAMES.get(name.lower().replace("_", "-").replace(".", "-").split("-")[0], "")
 
 
 def _holds_images(file: Place) -> bool:

@@ -26,7 +26,7 @@ from typing import Any, BinaryIO
 
 from headstart.counted import counted
 from headstart.data import columns
-from headstart.data.folder_names import SPLIT_NAMES
+from headstart.data.folder_names import split_at_start
 from headstart.data.images import DEFAULT_LIMITS
 from headstart.data.sheet_truth import Truth, said_of, truth_of
 from headstart.data.sheets import Sheet
@@ -35,7 +35,7 @@ from headstart.data.tree import shown
 from headstart.data.truth import BETWEEN, Asked
 from headstart.data.walk import DROPPINGS, PICTURES
 from headstart.errors import DataError, ImageError
-from headstart.files.far import Far, Place, part
+from headstart.files.far import Far, Place, open_place, part
 from headstart.files.forks import Lock
 from headstart.files.reading import open_regular, read_regular, why
 
@@ -101,16 +101,12 @@ class Tar:
 
     def opened(self) -> BinaryIO:
         """From its beginning, unpacked. Raises one of UNSOUND."""
-        return Unpacked(self.path) if self.packed else _opened(self.path)  # type: ignore[return-value]
+        return Unpacked(self.path) if self.packed else open_place(self.path)  # type: ignore[return-value]
 
 
 @lru_cache(maxsize=2)  # files that a process keeps open of those that came from another one
 def _opened_again(path: Place) -> Tar:
     return Tar(path)
-
-
-def _opened(path: Place) -> BinaryIO:
-    return path.open() if isinstance(path, Far) else open_regular(path)  # type: ignore[return-value]
 
 
 class Unpacked:
@@ -121,7 +117,7 @@ class Unpacked:
         self._begin()
 
     def _begin(self) -> None:
-        file = _opened(self._path)
+        file = open_place(self._path)
         self.most = max(UNPACKED, RATIO * file.seek(0, 2))
         file.seek(0)
         self._zipped = gzip.GzipFile(fileobj=file)
@@ -247,7 +243,7 @@ def read_tars(files: Sequence[Place], where: str, asked: Asked | None) -> Found:
     records: list[dict[str, Any]] = []
     strays, broken = Counter[str](), list[str]()
     for file in files:
-        tar, split = Tar(file), _split_of(file.name)
+        tar, split = Tar(file), split_at_start(file.name) or "none"
         for sample in _samples(tar, asked is not None, strays, broken):
             _, name, offset, size = sample.picture
             rows.append(Row(shown(f"{file.name}/{name}"), TarredSource(tar, offset, size), "", split))
@@ -271,10 +267,6 @@ def read_tars(files: Sequence[Place], where: str, asked: Asked | None) -> Found:
     ]
     what = f"{where}: {kind}, {said_of(rows, truth)}{told.grouped}"
     return Found(rows, [*notes, *sheet.notes], what, truth.task, truth.columns)
-
-
-def _split_of(name: str) -> str:
-    return SPLIT_NAMES.get(re.split(r"[-_.]", name.lower())[0], "none")
 
 
 def _samples(tar: Tar, with_texts: bool, strays: Counter[str], broken: list[str]) -> Iterator[_Sample]:

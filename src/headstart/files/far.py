@@ -21,10 +21,11 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urljoin, urlsplit
 
 from headstart.files.far_stores import SCHEMES, WEB, Listed, Store, store_of, unlike_the_system
+from headstart.files.reading import open_regular
 
 _ADDRESS = re.compile(rf"({'|'.join(SCHEMES)})://[^/\s]", re.IGNORECASE)
 _ANY = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
@@ -119,6 +120,10 @@ class Far:
         base = self.address.partition("?")[0]
         return Far(urljoin(f"{base.rstrip('/')}/", quote(name.lstrip("/"))))
 
+    def within(self, path: str, stamp: str = "") -> Far:
+        """What lies at a path below this folder, as its store lists it."""
+        return Far(f"{self.address.strip().rstrip('/')}/{path}", stamp)
+
     def read(self, most: int) -> bytes:
         """All of it, at most so many bytes. Raises OSError."""
         return _kept_in_line(self, lambda: _store(self).read(self.address.strip(), most))
@@ -140,6 +145,11 @@ def place_of(text: str | Path | Far) -> Place:
     if isinstance(text, Far):
         return text
     return Far(text.strip()) if isinstance(text, str) and is_far(text) else Path(text)
+
+
+def open_place(place: Place) -> BinaryIO:
+    """An ordinary file of this disk, or one elsewhere. Raises OSError."""
+    return place.open() if isinstance(place, Far) else open_regular(place)  # type: ignore[return-value]
 
 
 def listed(folder: Far) -> list[Listed]:

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from headstart.files.far import Far, Parts, Place
+from headstart.files.far import Parts, Place, open_place
 from headstart.files.pages import Chunk, chunks, unpacked
 from headstart.files.reading import open_regular
 
@@ -71,17 +71,13 @@ def read_field(path: Place, row_group: int, name: str, field: str) -> pa.Chunked
 
 @contextmanager
 def _opened(path: Place) -> Iterator[tuple[BinaryIO, pq.ParquetFile]]:
-    with _file(path) as file, _arrows(file) as own, pq.ParquetFile(own) as parquet:
+    with open_place(path) as file, _arrows(file) as own, pq.ParquetFile(own) as parquet:
         size, footer = _size(file), parquet.metadata
         rows = [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
         if min(rows, default=0) < 0 or max(sum(rows), footer.num_rows) > max(FEW_ROWS, size):
             raise pa.ArrowInvalid(f"it claims {max(sum(rows), footer.num_rows):,} rows in {size:,} bytes")
         parquet.schema_arrow.to_string(show_schema_metadata=False)  # raises ValueError where a name is no UTF-8
         yield file, parquet
-
-
-def _file(path: Place) -> BinaryIO:
-    return path.open() if isinstance(path, Far) else open_regular(path)  # type: ignore[return-value]
 
 
 @contextmanager

@@ -234,10 +234,9 @@ def _logistic_path(z: Doubles, y: Ints, n_classes: int, scale: float, n: int | N
 
 def _average(members: list[_Member], y: Ints, groups: Ints) -> list[float]:
     """Equal shares for the members (best first) whose left-out log-loss is within WORTH of the best that counts."""
-    counted = _counted(members, y, groups)
-    bound = min(m.candidate.log_loss for m, does in zip(members, counted, strict=True) if does) * (1 + WORTH)
-    counts = np.array([float(does and m.candidate.log_loss <= bound) for m, does in zip(members, counted, strict=True)])
-    return [float(c) for c in counts / counts.sum()]
+    losses = np.where(_counted(members, y, groups), [m.candidate.log_loss for m in members], np.inf)
+    near = losses <= losses.min() * (1 + WORTH)
+    return [float(share) for share in near / near.sum()]
 
 
 def _counted(members: list[_Member], y: Ints, groups: Ints) -> list[bool]:

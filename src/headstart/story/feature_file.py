@@ -7,15 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from headstart.data.table import Table
 from headstart.errors import OptionError, OutputError
-from headstart.files.arrow import numbers, texts
 from headstart.files.bundle import read_bundle
 from headstart.files.cells import csv_bytes
 from headstart.files.reading import why
 from headstart.files.whole import write_whole
 from headstart.ship.package import unpack
-from headstart.story.feature_folder import Place, write_folder
+from headstart.story.feature_folder import Place, feature_table, write_folder
 from headstart.story.opening import Options, Watcher, features_of, open_at_size
 from headstart.story.pipeline import announce
 from headstart.trunk.engine import compile_trunk
@@ -69,9 +70,9 @@ def write_features(
         layer = None
     engine = compile_trunk(backbone, precision)
     announce(table, watch)
+    said = {"headstart": json.dumps(_described(backbone.taps[0], pooling))} if one else {}
     if folder:
         root = cache_root(options.cache).absolute()
-        said = {"headstart": json.dumps(_described(backbone.taps[0], pooling))} if one else {}
         place = Place(Sight.of(backbone, engine, root), out.absolute(), layer, said)
         found = write_folder(table, place, options.ray, watch.bar("network", len(table)), watch.say)
         return found.images, found.blocks, [{"path": n, "reason": r} for n, r in found.set_aside]
@@ -88,7 +89,7 @@ def write_features(
 
     def write(place: Path) -> object:
         if ending == ".parquet":
-            return _write_parquet(about, chosen, backbone.taps[0] if one else None, pooling, place)
+            return pq.write_table(feature_table(about, chosen, said), place)
         return _write_text(about, chosen, place, ending)
 
     try:
@@ -100,23 +101,6 @@ def write_features(
         {name: block.shape[1] for name, block in chosen.items()},
         [{"path": n, "reason": r} for n, r in features.set_aside],
     )
-
-
-def _write_parquet(
-    about: dict[str, list[str]], blocks: dict[str, Any], one: Tap | None, pooling: str, place: Path
-) -> None:
-    """`one`: the layer that alone was asked for; what it is stands in its column's metadata."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    lists = {n: pa.FixedSizeListArray.from_arrays(numbers(b.ravel()), b.shape[1]) for n, b in blocks.items()}
-    written = pa.table({name: texts(column) for name, column in about.items()} | lists)
-    if one:
-        known = _described(one, pooling)
-        at = written.schema.get_field_index(one.blocks[0])
-        field = written.schema.field(at).with_metadata({"headstart": json.dumps(known)})
-        written = written.cast(written.schema.set(at, field))
-    pq.write_table(written, place)
 
 
 def _described(one: Tap, pooling: str) -> dict[str, object]:

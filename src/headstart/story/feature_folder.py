@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -158,12 +158,17 @@ def _write(
 ) -> None:
     """One file. Raises OSError."""
     said = {"path": kept.names, "label": kept.labels, "split": kept.splits}
-    columns = {name: texts(column.tolist()) for name, column in said.items()} | {"content_hash": texts(hashes)}
-    lists = {n: pa.FixedSizeListArray.from_arrays(numbers(b.ravel()), b.shape[1]) for n, b in blocks.items()}
-    table = pa.table(columns | lists)
-    fields = [column.with_metadata(field) if field and column.name in blocks else column for column in table.schema]
-    table = table.cast(pa.schema(fields, {ABOUT: of_itself}))
+    columns = {name: column.tolist() for name, column in said.items()} | {"content_hash": hashes}
+    table = feature_table(columns, blocks, field).replace_schema_metadata({ABOUT: of_itself})
     write_whole(path, lambda beside: pq.write_table(table, beside))
+
+
+def feature_table(about: Mapping[str, Sequence[str]], blocks: Mapping[str, Halves], field: dict[str, str]) -> pa.Table:
+    """Texts by column, and one float16 list a block; `field`: what the columns of blocks say of themselves."""
+    lists = {n: pa.FixedSizeListArray.from_arrays(numbers(b.ravel()), b.shape[1]) for n, b in blocks.items()}
+    table = pa.table({name: texts(column) for name, column in about.items()} | lists)
+    fields = [column.with_metadata(field) if field and column.name in blocks else column for column in table.schema]
+    return table.cast(pa.schema(fields))
 
 
 def _about(rows: Rows, place: Place) -> str | None:

@@ -115,8 +115,7 @@ def extract(
         if through is not None:
             passed = through(table, backbone, engine, store, progress)
         else:
-            with closing(read_all(table.sources, backbone, store)) as reads:
-                passed = pass_through(reads, len(table), backbone, engine, store, progress, change)
+            passed = read_and_pass(table.sources, backbone, engine, store, progress, change)
         n_forward += passed.n_new
         names = tuple(h for h in passed.hashes if h is not None)
         found = store.read(names)
@@ -155,6 +154,19 @@ def check_unchanged(name: str, was: str, now: str) -> None:
     """Raises DataError where the content hashes of an image differ."""
     if was != now:
         raise DataError(f"{name} was another picture when this run began: leave the images alone, and start again")
+
+
+def read_and_pass(
+    sources: Sequence[Source],
+    backbone: Backbone,
+    engine: Engine,
+    store: Store,
+    progress: Progress | None = None,
+    change: Change | None = None,
+) -> Passed:
+    """What the store lacks of these images, read here and added to it."""
+    with closing(read_all(sources, backbone, store)) as reads:
+        return pass_through(reads, len(sources), backbone, engine, store, progress, change)
 
 
 def pass_through(

@@ -26,7 +26,16 @@ from headstart.errors import HeadstartError, ImageError, OutputError
 from headstart.files.reading import read_regular, why
 from headstart.trunk import scale
 from headstart.trunk.engine import Engine, compile_trunk, on_cpu
-from headstart.trunk.features import Passed, Progress, Read, pass_through, read_all, shard_rows, store_key
+from headstart.trunk.features import (
+    Passed,
+    Progress,
+    Read,
+    pass_through,
+    read_all,
+    read_and_pass,
+    shard_rows,
+    store_key,
+)
 from headstart.trunk.network import Backbone, Network
 from headstart.trunk.shelf import Shelf
 from headstart.trunk.store import SHARD_BYTES, Store
@@ -116,13 +125,11 @@ def finish(sight: Sight) -> Callable[[Piece | Prepared], Report]:
 
     def finished(given: Piece | Prepared) -> Report:
         if isinstance(given, Prepared):
-            piece = given.piece
-            passed = pass_through(given.reads, len(piece.sources), sight.backbone, engine, store)
+            start, reads = given.piece.start, given.reads
+            passed = pass_through(reads, len(reads), sight.backbone, engine, store)
         else:
-            piece = given
-            with closing(read_all(piece.sources, sight.backbone, store)) as reads:
-                passed = pass_through(reads, len(piece.sources), sight.backbone, engine, store)
-        return Report(piece.start, passed, store.shards_of(h for h in passed.hashes if h is not None))
+            start, passed = given.start, read_and_pass(given.sources, sight.backbone, engine, store)
+        return Report(start, passed, store.shards_of(h for h in passed.hashes if h is not None))
 
     return finished
 
@@ -136,8 +143,7 @@ def through_a_cluster(
     """
     size = piece_rows(backbone)
     if len(table) <= size:
-        with closing(read_all(table.sources, backbone, store)) as reads:
-            return pass_through(reads, len(table), backbone, engine, store, progress)
+        return read_and_pass(table.sources, backbone, engine, store, progress)
     sight = Sight.of(backbone, engine, store.root.absolute())
     whole = Passed([None] * len(table))
     with scale.joined(address):
