@@ -344,9 +344,30 @@ def test_an_address_that_nobody_reads_is_said_so(run: Run, model: Path, tmp_path
         said = run(*words).err
         assert "is not read: http://, https://, s3://, gs://, hdfs://" in said
         assert SECRETS[2] not in said
-    for output in ("s3://bucket/a.csv", "s3://bucket/answers/"):
-        found = run("predict", model, tmp_path, "-o", output)
-        assert (found.code, "output is of this disk" in found.err) == (2, True)
+
+
+@pytest.mark.parametrize("place", ["s3://me:p4ssword@bucket/a.csv", "s3://bucket/answers/", "https://host/model"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("predict", "MODEL", "DATA", "-o"),
+        ("predict", "MODEL", "DATA", "--explain"),
+        ("predict", "MODEL", "DATA", "--masks"),
+        ("fit", "DATA", "-o"),
+        ("fit", "DATA", "--cache"),
+        ("features", "DATA", "-o"),
+        ("export", "MODEL", "--to", "onnx", "-o"),
+    ],
+)
+def test_what_is_written_lies_on_this_disk(
+    words: tuple[str, ...], place: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The defect: an address as a path is the folder s3: here, and a model that nobody finds."""
+    monkeypatch.chdir(tmp_path)
+    found = run(*words, place)
+    assert (found.code, found.err.count("\n"), "output is of this disk" in found.err) == (2, 1, True)
+    assert SECRETS[2] not in found.err
+    assert not list(tmp_path.iterdir())
 
 
 def test_sources_travel_and_stay_closed(elsewhere: Elsewhere, pictures: Path) -> None:

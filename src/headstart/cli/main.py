@@ -97,8 +97,16 @@ COMMANDS = {
 }
 
 
+WRITTEN = ("output", "masks", "explain", "sheet", "cache")  # options that name what is written, of any command
+
+
 def run(given: argparse.Namespace) -> None:
     """Do what was asked for."""
+    for name in (getattr(given, option, None) for option in WRITTEN):
+        if isinstance(name, str) and "://" in name:
+            from headstart.files.output import check_here
+
+            check_here(name)
     module, _, function = COMMANDS[given.command].partition(".")
     getattr(import_module(f"headstart.cli.{module}"), function)(given)
 

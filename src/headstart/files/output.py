@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from headstart.errors import OptionError, OutputError
+from headstart.files.far import is_address, shown
 from headstart.files.reading import why
 from headstart.files.whole import probe
 
@@ -20,7 +21,6 @@ def check_output(path: Path, formats: tuple[str, ...]) -> None:
 
     OptionError for a name without one of these endings, OutputError for a place that cannot be written.
     """
-    _check_here(path)
     if path.suffix.lower() not in formats:
         raise OptionError(f"the output {path} cannot be written: its name must end in {' or '.join(formats)}")
     try:
@@ -42,7 +42,6 @@ def names_folder(name: str) -> bool:
 
 def check_folder_beside(path: Path) -> None:
     """Raise OutputError now where a folder cannot be made or written, before long work; leaves nothing behind."""
-    _check_here(path)
     there = path if path.is_dir() else path.parent
     if not there.is_dir():
         raise OutputError(f"the folder {there} does not exist: make it first, or choose another -o")
@@ -54,11 +53,11 @@ def check_folder_beside(path: Path) -> None:
         raise OutputError(f"{path} cannot be written ({why(error)}): choose another -o") from None
 
 
-def _check_here(path: Path) -> None:
-    """Raise OptionError for what was an address before it became a path: s3:/bucket."""
-    if path.parts and len(path.parts[0]) > 2 and path.parts[0].endswith(":"):
+def check_here(name: str) -> None:
+    """Raise OptionError for an address, before it becomes the path s3:/bucket."""
+    if is_address(name):
         raise OptionError(
-            f"the output {path} cannot be written: output is of this disk, write it here and copy it there"
+            f"the output {shown(name)} cannot be written: output is of this disk, write it here and copy it there"
         )
 
 
