@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -110,6 +111,29 @@ def test_a_folder_in_a_bucket_is_read_as_its_copy(
         read_table("s3://bucket/some where/set/sea")
     assert "\n" not in str(refused.value)
     assert "/tmp" not in str(refused.value)
+
+
+def in_tars(folder: Path) -> None:
+    """With a list of something beside them."""
+    for label in ("moss", "sand", "sea"):
+        with tarfile.open(folder / f"{label}.tar", "w") as tar:
+            for file in sorted((folder / label).iterdir()):
+                file.with_suffix(".cls").write_text(label)
+                tar.add(file, file.name)
+                tar.add(file.with_suffix(".cls"), f"{file.stem}.cls")
+        shutil.rmtree(folder / label)
+    (folder / "sizes.csv").write_text("name,bytes\n")
+
+
+def test_a_folder_of_tar_files_is_read_as_its_copy_whatever_text_lies_beside(
+    elsewhere: Elsewhere, pictures: Path, tmp_path: Path
+) -> None:
+    here = shutil.copytree(pictures, tmp_path / "set")
+    in_tars(here)
+    elsewhere.put(here, "bucket/set")
+    near, far = read_table(here), read_table("s3://bucket/set")
+    same(near, far)
+    assert spelt(near, here) == spelt(far, "s3://bucket/set")
 
 
 def test_folders_in_class_folders_are_groups_there_too(elsewhere: Elsewhere, pictures: Path, tmp_path: Path) -> None:

@@ -15,13 +15,11 @@ from headstart.data.likeness import as_here
 from headstart.data.manifests import LISTS, read_csv, read_parquet
 from headstart.data.parquet import image_column, read_parquet_folder
 from headstart.data.sources import FarSource, Found, Row
-from headstart.data.tars import is_tar, read_tars, several
+from headstart.data.tars import TEXTS, is_tar, read_tars, several
 from headstart.data.truth import PLACED, Asked
 from headstart.errors import DataError
 from headstart.files.far import WEB, Far, Listed, listed
 from headstart.files.reading import why
-
-OTHERS = (".txt", ".json", ".md", ".yaml")  # texts beside tar files
 
 
 def is_file(address: str) -> bool:
@@ -76,7 +74,7 @@ def _folder(folder: Far, files: Sequence[Listed], asked: Asked | None, read: Cal
         return read_parquet_folder(folder, parts, asked)
     seen = [one for one in files if not one.path.rpartition("/")[2].startswith(".")]
     tars = [folder.within(one.path, one.stamp) for one in seen if is_tar(one.path) and "/" not in one.path]
-    if tars and all(is_tar(one.path) or one.path.lower().endswith(OTHERS) for one in seen):
+    if tars and all(is_tar(one.path) or one.path.lower().endswith(TEXTS) for one in seen):
         return read_tars(tars, str(folder), asked)
     return as_here(folder, files, read)
 
