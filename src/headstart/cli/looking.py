@@ -72,10 +72,12 @@ def features(given: argparse.Namespace) -> None:
         check_output(out, FEATURES)
     table = any_images(given)
     from headstart.story.feature_file import opened_for, write_features
+    from headstart.story.feature_fit import seen_as
 
     with joined(options.ray, tell), watching(tell) as watch:
         seen = opened_for(table, options, given.model, watch)
-        count, blocks, set_aside = write_features(table, out, given.layer, given.pool, options, watch, seen, folder)
+        looks = seen_as(options, given.model) if folder else None
+        count, blocks, set_aside = write_features(table, out, given.layer, given.pool, options, watch, seen, looks)
     if given.json:
         say_json({"file": str(out), "images": count, "blocks": blocks, "set_aside": set_aside})
     else:

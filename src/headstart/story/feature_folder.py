@@ -1,7 +1,9 @@
 """Features as a folder of Parquet files, one for some hundred images, each written as soon as it is known.
 
-    FOLDER/part-000000.parquet ...   the columns of a feature file; in their metadata what they are of
-    FOLDER/_headstart.json           written last: the folder is whole
+    FOLDER/part-000000.parquet ...   the columns of a feature file, the group and a thumbnail of each image; in their
+                                     metadata what they are of
+    FOLDER/_headstart.json           written last: the folder is whole; with what `headstart fit FOLDER/` asks for
+                                     (`data/feature_set.py`)
 
 Nothing of them passes through the process of the command, which learns how many images there are and what was set
 aside; the files are written by whoever asked the network, this process or the workers of a cluster. A file that is
@@ -12,17 +14,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from headstart.data.feature_set import ABOUT, OURS, PART, THUMBNAIL, WHOLE, network_of
 from headstart.data.identity import identity
 from headstart.data.table import Table
 from headstart.errors import DataError, OutputError
@@ -32,15 +35,14 @@ from headstart.files.parquet import UNSOUND, open_parquet
 from headstart.files.put import names_in, put
 from headstart.files.reading import why
 from headstart.files.whole import sweep
+from headstart.story.opening import short_side
 from headstart.trunk import scale
 from headstart.trunk.features import gathered
 from headstart.trunk.network import block_names, block_widths
 from headstart.trunk.pieces import Piece, Sight, check_nodes, everywhere, finish, piece_rows
-from headstart.trunk.store import Halves, Store
+from headstart.trunk.store import AS_IT_IS, Halves, Store, lists
 
-PART, WHOLE = "part-{:06d}.parquet", "_headstart.json"
-OURS = re.compile(r"part-[0-9]{6,}\.parquet|_headstart\.json")
-ABOUT = b"headstart"  # the key of what a file says of itself
+FORMAT = 2  # of the files: those of 1 had neither groups nor thumbnails, and did not name their network
 TRIES = 3  # while another process deletes shards that were just written
 
 
@@ -64,12 +66,13 @@ class Written(NamedTuple):
 
 @dataclass(frozen=True)
 class Place:
-    """Where the files go, and what is in them: all blocks, or one."""
+    """Where the files go, and what is in them: all blocks, or one. `options`: by which the pictures are seen."""
 
     sight: Sight
     folder: far.Place
     block: str | None
     field: dict[str, str]  # what the column of the one layer says of itself
+    options: Mapping[str, object] = field(default_factory=dict)
 
 
 def write_folder(
@@ -97,7 +100,7 @@ def write_folder(
         name, reason = whole.set_aside[0]
         raise DataError(f"none of {len(table)} images can be read; the first, {name}: {reason}")
     with _reported(place.folder):
-        _close(place.folder, len(every), whole)
+        _close(place, table, len(every), whole)
     return whole
 
 
@@ -148,21 +151,31 @@ def writing(place: Place) -> Callable[[Rows], Written]:
         )
         kept = rows.table.take([row for row, one in enumerate(passed.hashes) if one is not None])
         with _reported(place.folder):
-            of_itself = json.dumps({"of": about, **found._replace(n_new=0)._asdict()})
-            _write(path, kept, hashes, blocks, place.field, of_itself)
+            network = network_of(place.sight.key)
+            of_itself = json.dumps({"of": about, "network": network, **found._replace(n_new=0)._asdict()})
+            _write(path, kept, hashes, seen.thumbnails, blocks, place.field, of_itself)
         return found
 
     return written
 
 
 def _write(
-    path: far.Place, kept: Table, hashes: list[str], blocks: dict[str, Halves], field: dict[str, str], of_itself: str
+    path: far.Place,
+    kept: Table,
+    hashes: list[str],
+    thumbnails: npt.NDArray[np.uint8],
+    blocks: dict[str, Halves],
+    field: dict[str, str],
+    of_itself: str,
 ) -> None:
     """One file. Raises OSError."""
     said = {"path": kept.names, "label": kept.labels, "split": kept.splits}
-    columns = {name: column.tolist() for name, column in said.items()} | {"content_hash": hashes}
-    table = feature_table(columns, blocks, field).replace_schema_metadata({ABOUT: of_itself})
-    put(path, lambda beside: pq.write_table(table, beside))
+    columns = {name: column.tolist() for name, column in said.items()}
+    columns |= {"content_hash": hashes, "group": kept.groups.tolist()}
+    table = feature_table(columns, blocks, field)
+    table = table.add_column(len(columns), THUMBNAIL, lists(thumbnails.reshape(len(thumbnails), -1)))
+    table = table.replace_schema_metadata({ABOUT: of_itself})
+    put(path, lambda beside: pq.write_table(table, beside, **AS_IT_IS))
 
 
 def feature_table(about: Mapping[str, Sequence[str]], blocks: Mapping[str, Halves], field: dict[str, str]) -> pa.Table:
@@ -178,7 +191,8 @@ def _about(rows: Rows, place: Place) -> str | None:
     pictures = identity(rows.table)
     if pictures is None:
         return None
-    said = [pictures, [column.tolist() for column in (rows.table.labels, rows.table.splits)]]
+    said = [pictures, FORMAT]
+    said += [[column.tolist() for column in (rows.table.labels, rows.table.splits, rows.table.groups)]]
     said += [place.sight.key, place.block, place.field]
     return hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=16).hexdigest()
 
@@ -188,7 +202,7 @@ def _known(path: far.Place, about: str | None) -> Written | None:
     with suppress(*UNSOUND, KeyError, TypeError):
         with open_parquet(path) as parquet:
             said = json.loads(parquet.schema_arrow.metadata[ABOUT])
-        if about is not None and said.pop("of") == about:
+        if about is not None and said.pop("of") == about and said.pop("network"):
             pairs = {name: [(str(a), str(b)) for a, b in said[name]] for name in ("set_aside", "remarks")}
             return Written(**said | pairs)
     return None
@@ -207,13 +221,28 @@ def _make_ready(folder: far.Place) -> None:
         (folder / WHOLE).unlink()
 
 
-def _close(folder: far.Place, n: int, whole: Written) -> None:
+def _close(place: Place, table: Table, n: int, whole: Written) -> None:
     """Files of an earlier, longer list go, and what the folder is is said. Raises OSError."""
-    for name in names_in(folder):
+    for name in names_in(place.folder):
         if name != WHOLE and OURS.fullmatch(name) and int(Path(name).stem.removeprefix("part-")) >= n:
-            (folder / name).unlink()
-    said = {"files": n, "images": whole.images, "blocks": whole.blocks, "set_aside": whole.set_aside}
-    put(folder / WHOLE, lambda place: place.write_text(json.dumps(said, indent=1) + "\n"))
+            (place.folder / name).unlink()
+    said = {
+        "files": n,
+        "images": whole.images,
+        "blocks": whole.blocks,
+        "set_aside": whole.set_aside,
+        "remarks": gathered(whole.remarks),
+        "seen_by": place.sight.key,
+        "options": dict(place.options),
+        "data": {
+            "task": table.task,
+            "columns": table.columns,
+            "notes": table.notes,
+            "layout": table.layout,
+            "short_side": short_side(table),
+        },
+    }
+    put(place.folder / WHOLE, lambda beside: beside.write_text(json.dumps(said, indent=1) + "\n"))
 
 
 @contextmanager
