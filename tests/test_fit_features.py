@@ -28,8 +28,8 @@ PER_CLASS = 12
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures of three classes that a colour mostly tells apart, one twice, and some that cannot be read; `features`, in
-    files of seven; a `model` of the pictures."""
+    """Pictures of three classes that a colour mostly tells apart, one twice, and some that cannot be read; `features`
+    in files of seven; a `model` of the pictures."""
     root, rng = tmp_path_factory.mktemp("fit"), np.random.default_rng(0)
     for colour, name in enumerate(("moss", "sand", "sea")):
         (root / "data" / name).mkdir(parents=True)
