@@ -28,15 +28,16 @@ PER_CLASS = 12
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures of three classes that a colour mostly tells apart, one twice and one that cannot be read; their features
-    in `features`, in files of seven; a model of the pictures in `model`."""
+    """Pictures of three classes that a colour mostly tells apart, one twice, and some that cannot be read; `features`
+    in files of seven; a `model` of the pictures."""
     root, rng = tmp_path_factory.mktemp("fit"), np.random.default_rng(0)
     for colour, name in enumerate(("moss", "sand", "sea")):
         (root / "data" / name).mkdir(parents=True)
         for number in range(PER_CLASS):
             write_png(picture(colour, rng, strength=10), root / "data" / name / f"{number:02}.png")
     shutil.copy(root / "data" / "moss" / "00.png", root / "data" / "moss" / "copy.png")
-    (root / "data" / "sea" / "broken.png").write_bytes(b"no picture")
+    for number in range(15):  # two files of features without an image
+        (root / "data" / "sea" / f"broken{number:02}.png").write_bytes(b"no picture")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(feature_folder, "piece_rows", lambda backbone: 7)
         main(["features", str(root / "data"), "-o", f"{root / 'features'}/", *SMALL])

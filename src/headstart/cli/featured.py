@@ -58,6 +58,6 @@ def featured_table(given: argparse.Namespace, found: FeatureSet) -> Table:
         table = found.table(2, given.group_by)
     else:
         known = {name: getattr(given, name) for name in ("group_by", "task", *OF_LISTS)}
-        table = found.named(read_table(given.labels, known=frozenset(found.names), **known))
+        table = found.named(read_table(given.labels, known=found.known, **known))
     tell(table.layout)
     return table

@@ -22,7 +22,7 @@ from typing import Any
 import pyarrow as pa
 
 from headstart.counted import counted
-from headstart.data.sources import Found, GoneSource, Row
+from headstart.data.sources import Found, GoneSource, RefusedSource, Row, Source
 from headstart.data.table import Table, taught_by
 from headstart.data.tree import shown
 from headstart.errors import DataError
@@ -45,7 +45,8 @@ class FeatureSet:
 
     `seen_by`: all that a feature depends on beside the picture, as the store's key has it; `options`: those by which it
     was seen. `task`, `columns`, `notes`, `layout`: of the table, see `Table`. `short_side`: the median of the
-    pictures' shorter sides, px. `names`, `labels`, `splits`, `hashes`, `groups`: a text for each image.
+    pictures' shorter sides, px. `unread`: the pictures that could not be read. `names`, `labels`, `splits`, `hashes`,
+    `groups`: a text for each image.
     """
 
     folder: Path
@@ -60,7 +61,7 @@ class FeatureSet:
     remarks: tuple[str, ...]
     layout: str
     short_side: float
-    set_aside: tuple[tuple[str, str], ...]
+    unread: tuple[Row, ...]
     names: tuple[str, ...]
     labels: tuple[str, ...]
     splits: tuple[str, ...]
@@ -74,17 +75,24 @@ class FeatureSet:
     def _sources(self) -> tuple[GoneSource, ...]:
         return tuple(GoneSource(one, row) for row, one in enumerate(self.hashes))
 
+    @property
+    def known(self) -> frozenset[str]:
+        """The names of all pictures, those that could not be read among them."""
+        return frozenset((*self.names, *(row.name for row in self.unread)))
+
     def table(self, min_classes: int, group_by: str | None) -> Table:
         """The images with the labels that they had when the features were made. Raises DataError, OptionError."""
         columns = zip(self.names, self._sources, self.labels, self.splits, self.groups, strict=True)
         rows = [Row(name, source, label, split, group) for name, source, label, split, group in columns]
+        rows += self.unread
         found = Found(rows, list(self.notes), f"{shown(str(self.folder))}: features of {self.layout}", self.task)
         return taught_by(found._replace(columns=self.columns), shown(str(self.folder)), min_classes, group_by)
 
     def named(self, table: Table) -> Table:
         """The rows of a table of labels whose pictures have features here, by their names; a note says how many have
         none. Raises DataError where no name is known."""
-        places = dict(zip(reversed(self.names), reversed(self._sources), strict=True))
+        places: dict[str, Source] = {row.name: row.source for row in self.unread}
+        places |= zip(reversed(self.names), reversed(self._sources), strict=True)
         known = [places.get(str(name)) for name in table.names]
         rows = [row for row, source in enumerate(known) if source is not None]
         if not rows:
@@ -163,7 +171,10 @@ def read_set(path: str | Path, progress: Callable[[int], None] = lambda n: None)
             tuple(map(str, said["remarks"])),
             str(data["layout"]),
             float(data["short_side"]),
-            tuple((str(name), str(reason)) for name, reason in said["set_aside"]),
+            tuple(
+                Row(str(name), RefusedSource(str(reason)), *map(str, rest))
+                for (name, reason), rest in zip(said["set_aside"], said["unread"], strict=True)
+            ),
             names,
             labels,
             splits,

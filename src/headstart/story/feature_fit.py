@@ -18,10 +18,10 @@ from headstart import recipe
 from headstart.data.feature_set import TASKS as LEARNED
 from headstart.data.feature_set import FeatureSet
 from headstart.data.preprocess import Preprocess
-from headstart.data.sources import GoneSource
+from headstart.data.sources import GoneSource, RefusedSource
 from headstart.data.table import Table
 from headstart.data.tree import shown
-from headstart.errors import BackboneError, HeadstartError, OptionError
+from headstart.errors import BackboneError, DataError, HeadstartError, OptionError
 from headstart.files.bundle import CONFIG, MANIFEST
 from headstart.heads.taps import LAST
 from headstart.story.clock import Clock
@@ -33,6 +33,7 @@ from headstart.story.plan import make_plan
 from headstart.tasks.known import TASKS, with_confidence, with_threshold
 from headstart.trunk.backbone import open_backbone
 from headstart.trunk.engine import Bytes, Deliver
+from headstart.trunk.features import Features
 from headstart.trunk.network import Backbone, block_names
 from headstart.trunk.store import cache_root
 
@@ -99,19 +100,34 @@ def fit_features(found: FeatureSet, table: Table, options: Options, watch: Watch
     with clock("open the network"), watch.step("open the network"):
         options, backbone = _network(found, options, watch)
     refuse_others(task, options)
-    table = task.prepare(labelled(table), options.min_images)
+    table = labelled(table)
+    if options.min_images is not None:  # of images that can be read
+        table = table.take([row for row, source in enumerate(table.sources) if isinstance(source, GoneSource)])
+    table = task.prepare(table, options.min_images)
     table = replace(table, notes=(*table.notes, LEFT_OUT))
     task = aimed(task, table, options)
     announce(table, watch)
     seen_by = found.seen_by
     engine = Recorded(str(seen_by["engine"]), str(seen_by["precision"]), int(seen_by["batch"]))
     with clock("read features"):
-        rows = np.array([source.place for source in table.sources if isinstance(source, GoneSource)], dtype=np.intp)
-        features = features_in(found, rows, cache_root(options.cache), watch.bar("features", len(rows)))
+        features = _features(found, table, options, watch)
     with clock("find duplicates"):
         seen = replace(examine(task, table, backbone, engine, features), enlarged=found.short_side < recipe.PHOTOGRAPH)
         plan = make_plan(seen.table.splits, seen.targets.strata, seen.groups, features.hashes, options.seed)
     return prove(taught(task, seen, plan, options, watch, clock), watch)
+
+
+def _features(found: FeatureSet, table: Table, options: Options, watch: Watcher) -> Features:
+    """Of the images of the table that could be read. Raises DataError where none could."""
+    known = [(row, source.place) for row, source in enumerate(table.sources) if isinstance(source, GoneSource)]
+    refused = [(str(table.names[row]), one) for row, one in enumerate(table.sources) if isinstance(one, RefusedSource)]
+    if not known:
+        raise DataError(
+            f"none of {len(table)} images could be read; the first, {refused[0][0]}: {refused[0][1].reason}"
+        )
+    kept, rows = np.array(known, dtype=np.intp).T
+    features = features_in(found, rows, cache_root(options.cache), watch.bar("features", len(rows)))
+    return replace(features, kept=kept, set_aside=tuple((name, source.reason) for name, source in refused))
 
 
 def _network(found: FeatureSet, options: Options, watch: Watcher) -> tuple[Options, Backbone]:

@@ -25,7 +25,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from headstart.data.feature_set import ABOUT, OURS, PART, THUMBNAIL, WHOLE, network_of
+from headstart.data.feature_set import ABOUT, OURS, PART, SIDE, THUMBNAIL, WHOLE, network_of
 from headstart.data.identity import identity
 from headstart.data.table import Table
 from headstart.errors import DataError, OutputError
@@ -55,13 +55,15 @@ class Rows(NamedTuple):
 
 class Written(NamedTuple):
     """What a file holds: images, their features by block, and (name, why) of those that cannot be read; (name, how) of
-    odd pictures; how many images went through the network for it."""
+    odd pictures; how many images went through the network for it; (label, split, group) of those that cannot be read.
+    """
 
     images: int
     blocks: dict[str, int]
     set_aside: list[tuple[str, str]]
     remarks: list[tuple[str, str]]
     n_new: int
+    unread: tuple[tuple[str, str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ def write_folder(
                 whole.set_aside + found.set_aside,
                 whole.remarks + found.remarks,
                 whole.n_new + found.n_new,
+                whole.unread + found.unread,
             )
             done(found.images + len(found.set_aside))
     for line in gathered(whole.remarks):
@@ -138,7 +141,7 @@ def writing(place: Place) -> Callable[[Rows], Written]:
                 break
         else:
             raise OutputError(f"the cache {store.folder} loses what was just written: choose another with --cache")
-        names, passed = rows.table.names, report.passed
+        all_of, names, passed = rows.table, rows.table.names, report.passed
         widths = zip(block_names(place.sight.backbone), block_widths(place.sight.backbone), strict=True)
         wanted = {name: np.empty((0, width), np.float16) for name, width in widths if place.block in (None, name)}
         blocks = {name: seen.blocks.get(name, none) for name, none in wanted.items()}
@@ -148,6 +151,7 @@ def writing(place: Place) -> Callable[[Rows], Written]:
             [(str(names[row]), reason) for row, reason in passed.refused.items()],
             [(str(names[row]), remark) for row, remark in passed.remarks.items()],
             passed.n_new,
+            tuple((str(all_of.labels[k]), str(all_of.splits[k]), str(all_of.groups[k])) for k in passed.refused),
         )
         kept = rows.table.take([row for row, one in enumerate(passed.hashes) if one is not None])
         with _reported(place.folder):
@@ -173,7 +177,7 @@ def _write(
     columns = {name: column.tolist() for name, column in said.items()}
     columns |= {"content_hash": hashes, "group": kept.groups.tolist()}
     table = feature_table(columns, blocks, field)
-    table = table.add_column(len(columns), THUMBNAIL, lists(thumbnails.reshape(len(thumbnails), -1)))
+    table = table.add_column(len(columns), THUMBNAIL, lists(thumbnails.reshape(len(thumbnails), SIDE * SIDE * 3)))
     table = table.replace_schema_metadata({ABOUT: of_itself})
     put(path, lambda beside: pq.write_table(table, beside, **AS_IT_IS))
 
@@ -204,6 +208,7 @@ def _known(path: far.Place, about: str | None) -> Written | None:
             said = json.loads(parquet.schema_arrow.metadata[ABOUT])
         if about is not None and said.pop("of") == about and said.pop("network"):
             pairs = {name: [(str(a), str(b)) for a, b in said[name]] for name in ("set_aside", "remarks")}
+            said["unread"] = tuple((str(a), str(b), str(c)) for a, b, c in said["unread"])
             return Written(**said | pairs)
     return None
 
@@ -231,6 +236,7 @@ def _close(place: Place, table: Table, n: int, whole: Written) -> None:
         "images": whole.images,
         "blocks": whole.blocks,
         "set_aside": whole.set_aside,
+        "unread": whole.unread,
         "remarks": gathered(whole.remarks),
         "seen_by": place.sight.key,
         "options": dict(place.options),

@@ -133,7 +133,7 @@ def features_in(found: FeatureSet, rows: Ints, root: Path, done: Callable[[int],
             chosen[LAST] = last
         blocks = cast(dict[str, Halves], chosen)
     hashes = tuple(found.hashes[row] for row in rows)
-    return Features(blocks, thumbnails, hashes, np.arange(len(rows)), found.set_aside, 0, found.remarks)
+    return Features(blocks, thumbnails, hashes, np.arange(len(rows)), (), 0, found.remarks)
 
 
 def _room(root: Path, n: int, width: int) -> Halves:
