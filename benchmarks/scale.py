@@ -118,7 +118,7 @@ def peak_of(process: int) -> float:
 @contextmanager
 def cluster(nodes: int, cpus: int, gpus: int = 0) -> Iterator[Any]:
     """A cluster of so many nodes on this machine."""
-    from headstart.trunk.scale import SETTINGS
+    from headstart.trunk.surroundings import SETTINGS
 
     os.environ.update(SETTINGS)
     from ray.cluster_utils import Cluster

@@ -40,7 +40,7 @@ class Loop:
     """A module with what moves it. `steps`: batches in all epochs; `seed` decides what mixup mixes; `groups` of
     parameters, None: all of one; `team`: who learns the same with this process, each from a share of every batch."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what learns, from what, and where
         self,
         module: nn.Module,
         how: Training,

@@ -5,7 +5,7 @@ Their gradients are averaged by torch (`DistributedDataParallel`), whose process
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -65,11 +65,11 @@ class Team:
         distributed.all_reduce(values)
         return float(values)
 
-    def told(self, said: Said) -> Said:
-        """What the first process gives, in all of them."""
+    def told(self, find: Callable[[], Said]) -> Said:
+        """What the first process finds, in all of them."""
         if self.size == 1:
-            return said
-        box = [said if self.leads else None]
+            return find()
+        box = [find() if self.leads else None]
         distributed.broadcast_object_list(box, src=0)
         return box[0]  # type: ignore[return-value]
 

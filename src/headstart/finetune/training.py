@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -33,10 +34,10 @@ from headstart.recipe import Training
 
 Ints = npt.NDArray[np.integer]
 Batch = tuple[torch.Tensor, torch.Tensor]  # activations, encoded truths
-Tell = Callable[[Epoch], None]
+Tell = Callable[[int, Epoch], None]  # of each epoch its number from 0 on, and what it came to
 
 
-def nobody(epoch: Epoch) -> None:
+def nobody(number: int, epoch: Epoch) -> None:
     """Is told nothing."""
 
 
@@ -145,7 +146,7 @@ def train_head(  # noqa: PLR0913 - the data are two, the rest is who watches and
     *,
     seed: int = 0,
     device: str = "cpu",
-    progress: Tell = nobody,
+    progress: Callable[[Epoch], None] = lambda epoch: None,
     checkpoint: Checkpoint | None = None,
     keep_last: bool = False,
     bar: Bar = no_bar,
@@ -165,10 +166,8 @@ def train_head(  # noqa: PLR0913 - the data are two, the rest is who watches and
     begun = begin(design, examples, objective, rows, seed, device)
     lesson = Lesson(how, design.arithmetic, examples, rows, stop, objective, seed, checkpoint, keep_last)
     if elsewhere is None:
-        groups = design.groups(begun.module) if design.groups else None
-        outcome = learn(begun, lesson, bar, progress, device=device, groups=groups)
-    else:
-        outcome = elsewhere(begun, lesson, bar, progress)
+        elsewhere = partial(learn, device=device, groups=design.groups(begun.module) if design.groups else None)
+    outcome = elsewhere(begun, lesson, bar, lambda number, epoch: progress(epoch))
     if not math.isfinite(outcome.best):
         raise OptionError(
             f"the head {design.words!r} did not learn: its loss is no number; try another --optimizer, or a lower --lr"
@@ -248,7 +247,7 @@ class _Run:
     def __post_init__(self) -> None:
         self.kept = kept(self.loop.module)
 
-    def to_the_end(self, seed: int, progress: Callable[[Epoch], None]) -> None:
+    def to_the_end(self, seed: int, progress: Tell) -> None:
         self._take_up()
         order = np.random.default_rng(seed)
         for number in range(self.loop.how.epochs):
@@ -258,7 +257,7 @@ class _Run:
             if number < len(self.epochs):
                 continue
             self._learn(permuted, number)
-            progress(self.epochs[-1])
+            progress(number, self.epochs[-1])
         self.ended = True
         self._save(final=True)
 
@@ -274,7 +273,7 @@ class _Run:
             self.done, self.total = self.done + 1, self.total + loss
             if self.lesson.checkpoint and self.lesson.checkpoint.due:
                 self._save()
-        self.epochs.append(team.told(self._measured(self.total / len(order)) if team.leads else None))
+        self.epochs.append(team.told(lambda: self._measured(self.total / len(order))))
         self.done, self.total = 0, 0.0
         watched = [epoch.watched for epoch in self.epochs]
         if self.lesson.keep_last or watched[-1] < self.best:
@@ -311,7 +310,7 @@ class _Run:
 
     def _take_up(self) -> None:
         checkpoint, team = self.lesson.checkpoint, self.loop.team
-        found = team.told(checkpoint.load() if checkpoint and team.leads else None)
+        found = team.told(checkpoint.load) if checkpoint else None
         if found is None:
             return
         tensors, record = found
