@@ -327,6 +327,8 @@ class Together:
             self._ended.set_result(trainer.fit())
         except (RayError, train.TrainingFailedError) as error:
             self._ended.set_exception(_in_a_line(BROKE, error, GOES_ON, at_the_end=True))
+        except SystemExit:  # what Ray raises in this thread when the process leaves the cluster meanwhile
+            return
         finally:
             if not self._ended.done():  # an error that is none of Ray's: its stack is printed, as of any thread
                 self._ended.set_exception(HeadstartError("the cluster failed: leave --ray out, or see `ray status`"))
