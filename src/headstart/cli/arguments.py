@@ -13,6 +13,7 @@ from headstart import __version__, recipe
 from headstart.cli.answering import add_truth, answer_options
 from headstart.cli.console import ClosedOutputError, writing
 from headstart.cli.exporting import export_arguments
+from headstart.cli.featured import labels_option
 from headstart.cli.reviewing import review_arguments
 from headstart.cli.seeing import target_option, view_options
 from headstart.cli.serving import add_serve
@@ -74,11 +75,7 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
     fit = command("fit", "train a classifier on labelled images, judge it, and save it with its report")
-    fit.add_argument(
-        "data",
-        metavar="DATA",
-        help=DATA,
-    )
+    fit.add_argument("data", metavar="DATA", help=f"{DATA}; or a FOLDER/ that headstart features has written")
     fit.add_argument(
         "-o", "--output", default="model", metavar="MODEL", help="folder of the saved model (default: %(default)s)"
     )
@@ -94,7 +91,9 @@ def parser() -> argparse.ArgumentParser:
         help="also send losses and scores to tensorboard:FOLDER, mlflow:FOLDER or mlflow:http://SERVER, several with a "
         "comma (needs headstart[track])",
     )
-    add_truth(_data_options(fit, leaves_out=True))
+    data = _data_options(fit, leaves_out=True)
+    labels_option(data)
+    add_truth(data)
     _head_options(fit)
     answer_options(fit)
     _tuning_options(fit)

@@ -114,7 +114,7 @@ def _table(bundle: Bundle, data: str | None, output: Path) -> tuple[str, Table, 
     reading = {name: options[f"--{name}"] for name in READING if f"--{name}" in options}
 
     def read(place: str | Path) -> Table:
-        return read_table(place, min_classes=1, task="classify", **reading)
+        return read_table(place, min_classes=1, task="classify", known=None, **reading)
 
     place, table = own_images(bundle, read, "review shows them") if data is None else (data, read(data))
     data = str(place)

@@ -7,14 +7,22 @@ import shlex
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from headstart.cli.console import say, say_json, tell
+from headstart.cli.featured import feature_set, featured_table
 from headstart.cli.given import name_of, options_of, table_of
 from headstart.cli.progress import watching
 from headstart.cli.spreading import joined
 from headstart.counted import counted
 from headstart.data.truth import PLACED
 from headstart.errors import OptionError
+
+if TYPE_CHECKING:
+    from headstart.data.feature_set import FeatureSet
+    from headstart.data.table import Table
+    from headstart.story.opening import Options, Watcher
+    from headstart.story.pipeline import Fitted
 
 
 def demo(given: argparse.Namespace) -> None:
@@ -32,6 +40,7 @@ def demo(given: argparse.Namespace) -> None:
     count = write_digits(images)
     tell(f"{counted(count, 'image')} of handwritten digits, one folder a class, written to {images}")
     given.data, given.output, given.add_to, given.track = str(images), str(folder / "model"), None, ""
+    given.labels = None
     given.group_by, given.task, given.label, given.group, given.time = None, "auto", None, None, None
     given.explain, given.good, given.classes = False, None, None
     fit(given)
@@ -56,10 +65,11 @@ def fit(given: argparse.Namespace) -> None:
     if given.add_to:
         check_grows(read_bundle(given.add_to))
     check_writable(folder)
-    table = table_of(given, 1 if given.add_to else 2)
+    features = feature_set(given)
+    table = table_of(given, 1 if given.add_to else 2) if features is None else featured_table(given, features)
     own = {
         name: value
-        for name in ("add_to", "group_by", "label", "group", "time", "good", "classes")
+        for name in ("add_to", "labels", "group_by", "label", "group", "time", "good", "classes")
         if (value := getattr(given, name))
     }
     if table.task in PLACED:
@@ -69,8 +79,7 @@ def fit(given: argparse.Namespace) -> None:
         return
     if not given.force:
         check_replaceable(folder, table, given.add_to)
-    from headstart.cli import answers
-    from headstart.story import account, grow, pipeline, publish
+    from headstart.story import pipeline, publish
     from headstart.story.whereabouts import handed_on
 
     own |= {} if given.task == "auto" else {"task": given.task}
@@ -80,19 +89,35 @@ def fit(given: argparse.Namespace) -> None:
         tracker.settings(publish.public(vars(options)))
         started = time.perf_counter() - given.begun
         with joined(options.ray, tell), watching(tell, tracker) as watch:
-            old = given.add_to
-            fitted = grow.add_to(old, table, options, watch) if old else pipeline.fit(table, options, watch)
+            fitted = _fitted(given.add_to, features, table, options, watch)
         fitted = pipeline.timed(fitted, started, time.perf_counter() - given.begun)
-        found = publish.save(fitted, folder, name_of(given.data), command, given.explain, given.data)
+        pictures = given.data if features is None else None
+        found = publish.save(fitted, folder, name_of(given.data), command, given.explain, pictures)
         tracker.result(publish.main_scores(fitted), [folder / "report.html", folder / "metrics.json"])
+    _say_fitted(given, fitted, found | {"model": str(folder)}, folder)
+
+
+def _say_fitted(given: argparse.Namespace, fitted: Fitted, found: dict[str, Any], folder: Path) -> None:
+    from headstart.cli import answers
+    from headstart.story import account
+
     if given.json:
-        say_json(found | {"model": str(folder)})
+        say_json(found)
         return
     for line in answers.summary(fitted, folder, time.perf_counter() - given.begun):
         say(line)
     for said in (*account.outcomes(fitted), account.no_gain_line(fitted)):
         if said:
             say(said)
+
+
+def _fitted(old: str | None, features: FeatureSet | None, table: Table, options: Options, watch: Watcher) -> Fitted:
+    """From pictures, of them and those of a saved model, or from features."""
+    from headstart.story import feature_fit, grow, pipeline
+
+    if features is not None:
+        return feature_fit.fit_features(features, table, options, watch)
+    return grow.add_to(old, table, options, watch) if old else pipeline.fit(table, options, watch)
 
 
 def compare(given: argparse.Namespace) -> None:

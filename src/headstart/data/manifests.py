@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from headstart.counted import counted
@@ -26,7 +26,7 @@ CONFLICTS = 0.2  # of the images have more than one label: then that is meant, a
 
 def read_csv(path: Place, asked: Asked | None) -> Found:
     """A list in CSV, or as lines: one row an image. asked: of its truth, None: it may have none. Raises DataError."""
-    return _manifest(path, read_sheet(path, lambda name: lies(path.parent, name), asked), asked)
+    return _manifest(path, read_sheet(path, _lies(path.parent, asked), asked), asked)
 
 
 def read_parquet(path: Place, asked: Asked | None) -> Found:
@@ -48,7 +48,7 @@ def _manifest(path: Place, sheet: Sheet, asked: Asked | None) -> Found:
         raise DataError(f"{sheet.where} lists no images: each line is path,label")
     told = columns.described(sheet, asked)
     truth = truth_of(sheet, asked, told.splits) if asked else Truth([""] * len(sheet), "classify")
-    names, placed = _paths(sheet, path.parent, truth.texts)
+    names, placed = _paths(sheet, path.parent, truth.texts, asked)
     kept: Sequence[int] = range(len(sheet))
     if asked:
         if asked.task != "tag":
@@ -64,18 +64,36 @@ def _manifest(path: Place, sheet: Sheet, asked: Asked | None) -> Found:
     return Found(rows, notes, f"{sheet.where}: {sheet.kind}, {what}{told.grouped}", truth.task, truth.columns)
 
 
-def _paths(sheet: Sheet, folder: Place, labels: Sequence[str]) -> tuple[list[str], Placed]:
-    """The paths as they are written, and their files: of the column whose values are files. Raises DataError."""
+def _lies(folder: Place, asked: Asked | None) -> Callable[[str], bool]:
+    """Whether a path of a list names a picture, as it is written."""
+    known = None if asked is None else asked.known
+    return (lambda name: lies(folder, name)) if known is None else (lambda name: shown(name) in known)
+
+
+def _paths(sheet: Sheet, folder: Place, labels: Sequence[str], asked: Asked | None) -> tuple[list[str], Placed]:
+    """The paths as they are written, and their files: of the column whose values are files, or pictures that are known.
+    Raises DataError."""
+    known = None if asked is None else asked.known
     tried: dict[int, Placed] = {}
     for role in ("path", "path?"):
         for column in columns.places(sheet, role):
-            tried[column] = place(folder, sheet.values[column], labels)
+            names = sheet.values[column]
+            tried[column] = (
+                place(folder, names, labels)
+                if known is None
+                else Placed(list(names), sum(shown(name) in known for name in names))
+            )
         found = [column for column in tried if tried[column].n_found]
         if found:
             break
     else:
         column = next(iter(tried))
         _check_paths(sheet, column)
+        if known is not None:
+            raise DataError(
+                f"{sheet.where} names no picture whose features are here: its first is "
+                f"{quoted(sheet.values[column][0], 60)}, theirs {quoted(min(known, default=''), 60)}"
+            )
         raise DataError(none_exists(sheet.where, folder, tried[column]))
     best = max(found, key=lambda column: tried[column].n_found)
     equal = [column for column in found if tried[column].files != tried[best].files]

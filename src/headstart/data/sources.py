@@ -108,7 +108,11 @@ class RefusedSource:
 
 @dataclass(frozen=True, slots=True)
 class GoneSource:
-    """An image of which only the stored features are at hand."""
+    """An image of which only the stored features are at hand. `content_hash`: of the file that it was, "" where nobody
+    has said; `place`: the row of its features in a set of them, -1 where there is none."""
+
+    content_hash: str = ""
+    place: int = -1
 
     def read(self) -> bytes:
         raise ImageError("the image itself is not at hand, only what the network said of it")

@@ -132,6 +132,7 @@ def read_table(  # noqa: PLR0913 - the data are one, the rest is what the user s
     time: str | None = None,
     good: str | None = None,
     classes: str | Sequence[str] | None = None,
+    known: frozenset[str] | None = None,
 ) -> Table:
     """A labelled folder, manifest or Parquet set, as in the table above.
 
@@ -142,9 +143,10 @@ def read_table(  # noqa: PLR0913 - the data are one, the rest is what the user s
     with commas between. group: the column of a list whose values are groups, for images that stay together. time: that
     of dates or numbers by which the past teaches and the latest images judge. good: for the task "anomaly", the labels
     of good pictures with commas between; None: those whose names say so. classes: for the task "segment", what the
-    values in masks are called: a file, names with commas between, or a list of them. Raises DataError, OptionError.
+    values in masks are called: a file, names with commas between, or a list of them. known: names of pictures that a
+    list may name though they are not here. Raises DataError, OptionError.
     """
-    asked = Asked(task, label, min_classes > 1, group, time, classes)
+    asked = Asked(task, label, min_classes > 1, group, time, classes, known)
     expression(group_by)
     if group is not None and group_by is not None:
         raise OptionError("--group names a column and --group-by reads names of files: leave one of them out")
@@ -157,6 +159,13 @@ def read_table(  # noqa: PLR0913 - the data are one, the rest is what the user s
     folder = not is_file(str(path)) if is_far(path) else Path(path).is_dir()
     if group_by == "folder" and (found.task == "detect" or not folder):
         found = found._replace(rows=by_folder(found.rows))
+    return taught_by(found, where, min_classes, group_by, time)
+
+
+def taught_by(
+    found: Found, where: str, min_classes: int, group_by: str | None = None, time: str | None = None
+) -> Table:
+    """The table of what was found in `where`: with its groups, its parts by time, and checked as `read_table` says."""
     rows, notes = grouped(found.rows, group_by, where, found.task == "classify")
     if time is not None:
         rows, more = by_time(rows, time, where, found.task in ("classify", "recognise"))

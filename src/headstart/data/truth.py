@@ -38,7 +38,7 @@ class Asked:
 
     measured: whether numbers may be taken for measured values where nobody says so; not where a model is judged, whose
     classes may be numbers. group, time: the columns of --group and --time. classes: what the values in masks are
-    called, as --classes has it, or as a list of names.
+    called, as --classes has it, or as a list of names. known: the names of the pictures, where these need not be here.
     """
 
     task: str = "auto"
@@ -47,6 +47,7 @@ class Asked:
     group: str | None = None
     time: str | None = None
     classes: str | Sequence[str] | None = None
+    known: frozenset[str] | None = None
 
     def __post_init__(self) -> None:
         if self.task not in ("auto", *TASKS):

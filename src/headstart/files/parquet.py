@@ -52,6 +52,17 @@ def read_columns(path: Place, names: Sequence[str]) -> pa.Table:
         return table
 
 
+def read_group(path: Place, row_group: int, names: Sequence[str]) -> pa.Table:
+    """Some columns of one row group, texts written out."""
+    with _opened(path) as (file, parquet):
+        left = dict.fromkeys(names, _check_pages(file, parquet, [row_group], names))
+        found = _shared(file, parquet, row_group, left)
+        plain = [f.with_type(f.type.value_type) if pa.types.is_dictionary(f.type) else f for f in found.schema]
+        table = found.cast(pa.schema(plain)).select(list(names))
+        table.validate(full=True)  # texts that are no UTF-8
+        return table
+
+
 def read_shared(path: Place, row_group: int, name: str) -> pa.ChunkedArray:
     """A column of one row group; texts and bytes that several rows share are there once, as dictionaries."""
     with _opened(path) as (file, parquet):

@@ -228,7 +228,8 @@ def _answers(task: Task, material: Material, head: Head, rows: Ints, rule: Rule)
 
 def timm_view(task: Task, material: Material, plan: Plan, shared: Shared | None = None) -> tuple[Probe, Verdict]:
     """The best head that fits inside the network itself, judged as the headline is (one repeat)."""
-    shared = shared or Shared(material.at(plan.train))
+    if plan.judge is None:
+        shared = shared or Shared(material.at(plan.train))
     probe = closed_form(task, material, plan.train, (plain(),), shared)
     if plan.judge is not None:
         return probe, judge_rows(task, material, probe, plan.judge, rule_of(task, material, plan.train, probe))

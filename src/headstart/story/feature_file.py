@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,16 @@ import pyarrow.parquet as pq
 
 from headstart.data.table import Table
 from headstart.errors import OptionError, OutputError
+from headstart.files import far
 from headstart.files.bundle import read_bundle
 from headstart.files.cells import csv_bytes
+from headstart.files.put import put
 from headstart.files.reading import why
-from headstart.files.whole import write_whole
 from headstart.ship.package import unpack
 from headstart.story.feature_folder import Place, feature_table, write_folder
 from headstart.story.opening import Options, Watcher, features_of, open_at_size
 from headstart.story.pipeline import announce
+from headstart.tasks.known import TASKS
 from headstart.trunk.engine import compile_trunk
 from headstart.trunk.layers import Tap
 from headstart.trunk.network import Backbone, block_names, tap_at
@@ -32,7 +35,8 @@ def opened_for(table: Table, options: Options, model: str | None, watch: Watcher
     """The network that sees the images, and its precision: as the options say; or that of a saved model, to what its
     head reads. Raises OptionError for both at once, BundleError."""
     if model is None:
-        return open_at_size(table, options, say=watch.say), options.precision
+        whole = TASKS[table.task].whole  # as a fit sees them
+        return open_at_size(table, options, say=watch.say, whole=whole), options.precision
     given = [
         name
         for name in ("backbone", "weights", "size", "view", "views", "bands")
@@ -46,22 +50,22 @@ def opened_for(table: Table, options: Options, model: str | None, watch: Watcher
 
 def write_features(
     table: Table,
-    out: Path,
+    out: far.Place,
     layer: str | None,
     pooling: str,
     options: Options,
     watch: Watcher,
     seen_by: tuple[Backbone, str],
-    folder: bool = False,
+    folder: Mapping[str, object] | None = None,
 ) -> tuple[int, dict[str, int], list[dict[str, str]]]:
     """Features of a data set (labelled or not) as a file: path, label, split, hash and the features of each block.
 
     Parquet has one float16 list a block, JSON lines one list a block, CSV a column a feature: "pre_logits 17".
 
     `layer`: a block of the taps ("blocks.3/mean"), or any layer by its name, pooled as `pooling`; the shape of a map
-    stands in the column's metadata. `folder`: of Parquet files (`feature_folder.py`). `seen_by`: see
-    `opened_for`. Returns (images, {block: features}, set aside). Raises
-    OptionError, OutputError.
+    stands in the column's metadata. `folder`: of Parquet files (`feature_folder.py`), which say that they were seen so
+    (`feature_fit.seen_as`); None: one file. `seen_by`: see `opened_for`. Returns (images, {block: features}, set
+    aside). Raises OptionError, OutputError.
     """
     backbone, precision = seen_by
     one = layer is not None and layer not in block_names(backbone)
@@ -71,9 +75,9 @@ def write_features(
     engine = compile_trunk(backbone, precision)
     announce(table, watch)
     said = {"headstart": json.dumps(_described(backbone.taps[0], pooling))} if one else {}
-    if folder:
+    if folder is not None:
         root = cache_root(options.cache).absolute()
-        place = Place(Sight.of(backbone, engine, root), out.absolute(), layer, said)
+        place = Place(Sight.of(backbone, engine, root), out.absolute(), layer, said, folder)
         found = write_folder(table, place, options.ray, watch.bar("network", len(table)), watch.say)
         return found.images, found.blocks, [{"path": n, "reason": r} for n, r in found.set_aside]
     features = features_of(table, backbone, engine, options, watch.bar("network", len(table)), watch.say)
@@ -93,7 +97,7 @@ def write_features(
         return _write_text(about, chosen, place, ending)
 
     try:
-        write_whole(out, write)
+        put(out, write)
     except OSError as error:
         raise OutputError(f"features cannot be written to {out} ({why(error)}): choose another -o") from None
     return (

@@ -1,7 +1,9 @@
 """Features as a folder of Parquet files, one for some hundred images, each written as soon as it is known.
 
-    FOLDER/part-000000.parquet ...   the columns of a feature file; in their metadata what they are of
-    FOLDER/_headstart.json           written last: the folder is whole
+    FOLDER/part-000000.parquet ...   the columns of a feature file, the group and a thumbnail of each image; in their
+                                     metadata what they are of
+    FOLDER/_headstart.json           written last: the folder is whole; with what `headstart fit FOLDER/` asks for
+                                     (`data/feature_set.py`)
 
 Nothing of them passes through the process of the command, which learns how many images there are and what was set
 aside; the files are written by whoever asked the network, this process or the workers of a cluster. A file that is
@@ -12,33 +14,35 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from headstart.data.feature_set import ABOUT, OURS, PART, SIDE, THUMBNAIL, WHOLE, network_of
 from headstart.data.identity import identity
 from headstart.data.table import Table
 from headstart.errors import DataError, OutputError
+from headstart.files import far
 from headstart.files.arrow import numbers, texts
 from headstart.files.parquet import UNSOUND, open_parquet
+from headstart.files.put import names_in, put
 from headstart.files.reading import why
-from headstart.files.whole import sweep, write_whole
+from headstart.files.whole import sweep
+from headstart.story.opening import short_side
 from headstart.trunk import scale
 from headstart.trunk.features import gathered
 from headstart.trunk.network import block_names, block_widths
 from headstart.trunk.pieces import Piece, Sight, check_nodes, everywhere, finish, piece_rows
-from headstart.trunk.store import Halves, Store
+from headstart.trunk.store import AS_IT_IS, Halves, Store, lists
 
-PART, WHOLE = "part-{:06d}.parquet", "_headstart.json"
-OURS = re.compile(r"part-[0-9]{6,}\.parquet|_headstart\.json")
-ABOUT = b"headstart"  # the key of what a file says of itself
+FORMAT = 2  # of the files: those of 1 had neither groups nor thumbnails, and did not name their network
 TRIES = 3  # while another process deletes shards that were just written
 
 
@@ -51,23 +55,26 @@ class Rows(NamedTuple):
 
 class Written(NamedTuple):
     """What a file holds: images, their features by block, and (name, why) of those that cannot be read; (name, how) of
-    odd pictures; how many images went through the network for it."""
+    odd pictures; how many images went through the network for it; (label, split, group) of those that cannot be read.
+    """
 
     images: int
     blocks: dict[str, int]
     set_aside: list[tuple[str, str]]
     remarks: list[tuple[str, str]]
     n_new: int
+    unread: tuple[tuple[str, str, str], ...] = ()
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the files go, and what is in them: all blocks, or one."""
+    """Where the files go, and what is in them: all blocks, or one. `options`: by which the pictures are seen."""
 
     sight: Sight
-    folder: Path
+    folder: far.Place
     block: str | None
     field: dict[str, str]  # what the column of the one layer says of itself
+    options: Mapping[str, object] = field(default_factory=dict)
 
 
 def write_folder(
@@ -87,6 +94,7 @@ def write_folder(
                 whole.set_aside + found.set_aside,
                 whole.remarks + found.remarks,
                 whole.n_new + found.n_new,
+                whole.unread + found.unread,
             )
             done(found.images + len(found.set_aside))
     for line in gathered(whole.remarks):
@@ -95,7 +103,7 @@ def write_folder(
         name, reason = whole.set_aside[0]
         raise DataError(f"none of {len(table)} images can be read; the first, {name}: {reason}")
     with _reported(place.folder):
-        _close(place.folder, len(every), whole)
+        _close(place, table, len(every), whole)
     return whole
 
 
@@ -111,7 +119,7 @@ def _each(every: Sequence[Rows], place: Place, table: Table, ray: str | None) ->
         yield from map(writing(place), every)
         return
     store = Store(place.sight.root, place.sight.key)
-    check_nodes(table, {"--cache": store.folder, "-o": place.folder})
+    check_nodes(table, {"--cache": store.folder} | ({"-o": place.folder} if isinstance(place.folder, Path) else {}))
     yield from scale.spread(every, scale.Work(place, writing, accelerated=place.sight.accelerated), in_order=True)
 
 
@@ -133,7 +141,7 @@ def writing(place: Place) -> Callable[[Rows], Written]:
                 break
         else:
             raise OutputError(f"the cache {store.folder} loses what was just written: choose another with --cache")
-        names, passed = rows.table.names, report.passed
+        all_of, names, passed = rows.table, rows.table.names, report.passed
         widths = zip(block_names(place.sight.backbone), block_widths(place.sight.backbone), strict=True)
         wanted = {name: np.empty((0, width), np.float16) for name, width in widths if place.block in (None, name)}
         blocks = {name: seen.blocks.get(name, none) for name, none in wanted.items()}
@@ -143,24 +151,35 @@ def writing(place: Place) -> Callable[[Rows], Written]:
             [(str(names[row]), reason) for row, reason in passed.refused.items()],
             [(str(names[row]), remark) for row, remark in passed.remarks.items()],
             passed.n_new,
+            tuple((str(all_of.labels[k]), str(all_of.splits[k]), str(all_of.groups[k])) for k in passed.refused),
         )
         kept = rows.table.take([row for row, one in enumerate(passed.hashes) if one is not None])
         with _reported(place.folder):
-            of_itself = json.dumps({"of": about, **found._replace(n_new=0)._asdict()})
-            _write(path, kept, hashes, blocks, place.field, of_itself)
+            network = network_of(place.sight.key)
+            of_itself = json.dumps({"of": about, "network": network, **found._replace(n_new=0)._asdict()})
+            _write(path, kept, hashes, seen.thumbnails, blocks, place.field, of_itself)
         return found
 
     return written
 
 
 def _write(
-    path: Path, kept: Table, hashes: list[str], blocks: dict[str, Halves], field: dict[str, str], of_itself: str
+    path: far.Place,
+    kept: Table,
+    hashes: list[str],
+    thumbnails: npt.NDArray[np.uint8],
+    blocks: dict[str, Halves],
+    field: dict[str, str],
+    of_itself: str,
 ) -> None:
     """One file. Raises OSError."""
     said = {"path": kept.names, "label": kept.labels, "split": kept.splits}
-    columns = {name: column.tolist() for name, column in said.items()} | {"content_hash": hashes}
-    table = feature_table(columns, blocks, field).replace_schema_metadata({ABOUT: of_itself})
-    write_whole(path, lambda beside: pq.write_table(table, beside))
+    columns = {name: column.tolist() for name, column in said.items()}
+    columns |= {"content_hash": hashes, "group": kept.groups.tolist()}
+    table = feature_table(columns, blocks, field)
+    table = table.add_column(len(columns), THUMBNAIL, lists(thumbnails.reshape(len(thumbnails), SIDE * SIDE * 3)))
+    table = table.replace_schema_metadata({ABOUT: of_itself})
+    put(path, lambda beside: pq.write_table(table, beside, **AS_IT_IS))
 
 
 def feature_table(about: Mapping[str, Sequence[str]], blocks: Mapping[str, Halves], field: dict[str, str]) -> pa.Table:
@@ -176,43 +195,64 @@ def _about(rows: Rows, place: Place) -> str | None:
     pictures = identity(rows.table)
     if pictures is None:
         return None
-    said = [pictures, [column.tolist() for column in (rows.table.labels, rows.table.splits)]]
+    said = [pictures, FORMAT]
+    said += [[column.tolist() for column in (rows.table.labels, rows.table.splits, rows.table.groups)]]
     said += [place.sight.key, place.block, place.field]
     return hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def _known(path: Path, about: str | None) -> Written | None:
+def _known(path: far.Place, about: str | None) -> Written | None:
     """What a file that is there already holds; None where it is of something else."""
     with suppress(*UNSOUND, KeyError, TypeError):
         with open_parquet(path) as parquet:
             said = json.loads(parquet.schema_arrow.metadata[ABOUT])
-        if about is not None and said.pop("of") == about:
+        if about is not None and said.pop("of") == about and said.pop("network"):
             pairs = {name: [(str(a), str(b)) for a, b in said[name]] for name in ("set_aside", "remarks")}
+            said["unread"] = tuple((str(a), str(b), str(c)) for a, b, c in said["unread"])
             return Written(**said | pairs)
     return None
 
 
-def _make_ready(folder: Path) -> None:
+def _make_ready(folder: far.Place) -> None:
     """Raises OutputError where something else lies there, OSError."""
-    folder.mkdir(parents=True, exist_ok=True)
-    sweep(folder)
-    foreign = [one.name for one in folder.iterdir() if not (OURS.fullmatch(one.name) or one.name.startswith("."))]
+    if isinstance(folder, Path):
+        folder.mkdir(parents=True, exist_ok=True)
+        sweep(folder)
+    there = names_in(folder)
+    foreign = [name for name in there if not (OURS.fullmatch(name) or name.startswith("."))]
     if foreign:
         raise OutputError(f"{folder} holds other files ({foreign[0]}): choose another -o, or empty it")
-    (folder / WHOLE).unlink(missing_ok=True)
+    if WHOLE in there:
+        (folder / WHOLE).unlink()
 
 
-def _close(folder: Path, n: int, whole: Written) -> None:
+def _close(place: Place, table: Table, n: int, whole: Written) -> None:
     """Files of an earlier, longer list go, and what the folder is is said. Raises OSError."""
-    for one in folder.glob("part-*.parquet"):
-        if OURS.fullmatch(one.name) and int(one.stem.removeprefix("part-")) >= n:
-            one.unlink()
-    said = {"files": n, "images": whole.images, "blocks": whole.blocks, "set_aside": whole.set_aside}
-    write_whole(folder / WHOLE, lambda place: place.write_text(json.dumps(said, indent=1) + "\n"))
+    for name in names_in(place.folder):
+        if name != WHOLE and OURS.fullmatch(name) and int(Path(name).stem.removeprefix("part-")) >= n:
+            (place.folder / name).unlink()
+    said = {
+        "files": n,
+        "images": whole.images,
+        "blocks": whole.blocks,
+        "set_aside": whole.set_aside,
+        "unread": whole.unread,
+        "remarks": gathered(whole.remarks),
+        "seen_by": place.sight.key,
+        "options": dict(place.options),
+        "data": {
+            "task": table.task,
+            "columns": table.columns,
+            "notes": table.notes,
+            "layout": table.layout,
+            "short_side": short_side(table),
+        },
+    }
+    put(place.folder / WHOLE, lambda beside: beside.write_text(json.dumps(said, indent=1) + "\n"))
 
 
 @contextmanager
-def _reported(folder: Path) -> Iterator[None]:
+def _reported(folder: far.Place) -> Iterator[None]:
     """What the system says of a place that cannot be written, as OutputError."""
     try:
         yield

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from headstart import report
 from headstart.data import images
 from headstart.data.duplicates import find_conflicts, find_leaks
+from headstart.data.sources import GoneSource
 from headstart.data.truth import tags_in, values_in
 from headstart.errors import ImageError
 from headstart.heads.oddity import Oddity
@@ -25,8 +26,12 @@ PREVIEW = 256  # px, the longer side: sharp on a phone, 10 to 20 KiB
 
 
 def _preview(fitted: Fitted, row: int, side: int = PREVIEW) -> bytes:
+    """As a JPEG; of a picture that is not at hand its thumbnail, b"" of one that cannot be read any more."""
+    seen = fitted.seen
     try:
-        return images.preview(fitted.seen.table.read(row), side, preprocess=fitted.seen.backbone.preprocess)
+        if isinstance(seen.table.sources[row], GoneSource):
+            return images.preview(seen.features.thumbnails[row], side)
+        return images.preview(seen.table.read(row), side, preprocess=seen.backbone.preprocess)
     except ImageError:
         return b""
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from headstart.counted import counted
 from headstart.data.images import content_hash
+from headstart.data.sources import GoneSource
 from headstart.data.splits import Split, read_split
 from headstart.data.table import Table
 from headstart.errors import HeadstartError, ImageError, OptionError, OutputError
@@ -76,6 +77,9 @@ def _same(held: Split, table: Table, more: Split | None) -> bool:
 
 
 def _hash(table: Table, row: int) -> str:
+    source = table.sources[row]
+    if isinstance(source, GoneSource):
+        return source.content_hash
     try:
         return content_hash(table.read(row))
     except ImageError:

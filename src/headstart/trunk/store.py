@@ -85,6 +85,14 @@ class OnDisk(np.memmap):
             self._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
+def nameless(folder: Path, n: int, width: int) -> Halves:
+    """(n, width) values in a file of this folder without a name, gone with the process. Raises OSError."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        if hasattr(os, "posix_fallocate"):  # a full disk says so here; later it would end the process
+            os.posix_fallocate(file.fileno(), 0, n * width * 2)
+        return OnDisk(file, np.float16, "w+", shape=(n, width))
+
+
 class Store:
     """Features of one (weights, preprocess, engine, taps) combination. Raises OutputError where it cannot write."""
 
@@ -141,7 +149,7 @@ class Store:
         columns: dict[str, pa.Array] = {
             "content_hash": texts(hashes),
             "thumbnail": pa.FixedSizeBinaryArray.from_buffers(pa.binary(THUMBNAIL_BYTES), len(hashes), [None, flat]),
-            **{name: _lists(block) for name, block in blocks.items()},
+            **{name: lists(block) for name, block in blocks.items()},
         }
         schema = pa.schema([pa.field(name, column.type, nullable=False) for name, column in columns.items()])
         sink = io.BytesIO()
@@ -184,10 +192,7 @@ class Store:
         return self._in_place(lambda: self._map(n, width))
 
     def _map(self, n: int, width: int) -> Halves:
-        with tempfile.TemporaryFile(dir=self.folder) as file:
-            if hasattr(os, "posix_fallocate"):  # a full disk says so here; later it would end the process
-                os.posix_fallocate(file.fileno(), 0, n * width * 2)
-            return OnDisk(file, np.float16, "w+", shape=(n, width))
+        return nameless(self.folder, n, width)
 
     def _forget(self, path: Path) -> None:
         self._where = {h: place for h, place in self._where.items() if place[0] != path}
@@ -195,9 +200,9 @@ class Store:
             path.unlink()
 
 
-def _lists(block: Halves) -> pa.Array:
-    """(image, feature) as a column. No value can be null: Parquet writes and reads that in half the time."""
-    item = pa.field("item", pa.float16(), nullable=False)
+def lists(block: npt.NDArray[Any]) -> pa.Array:
+    """(image, value) as a column. No value can be null: Parquet writes and reads that in half the time."""
+    item = pa.field("item", pa.from_numpy_dtype(block.dtype), nullable=False)
     return pa.FixedSizeListArray.from_arrays(numbers(block.ravel()), type=pa.list_(item, block.shape[1]))
 
 
