@@ -25,6 +25,7 @@ from headstart.finetune import together
 from headstart.finetune.at_cut import Stored
 from headstart.finetune.checkpoint import Checkpoint
 from headstart.finetune.design import PLAIN, Epoch, no_bar
+from headstart.finetune.job import silent
 from headstart.finetune.loop import Loop
 from headstart.finetune.objective import BINARY, CROSS_ENTROPY
 from headstart.finetune.team import ALONE, Team
@@ -120,7 +121,7 @@ def spread(
     workers: Elsewhere, network: Backbone, lesson: Lesson, tell: Callable[[int, Epoch], None] = nobody
 ) -> Outcome:
     what = tunable(network, "last")
-    return workers.learn(begun(network), lesson, no_bar, tell, backbone=network, what=what, device="cpu")
+    return workers.learn(begun(network), lesson, no_bar, tell, backbone=network, what=what, device="cpu", say=silent)
 
 
 def apart(one: Outcome, other: Outcome) -> float:
@@ -257,6 +258,30 @@ def test_the_mean_of_all_gradients_is_that_of_the_batch(n: int, size: int) -> No
         list(loop.batches(np.arange(n), lambda some: (x[some], y[some])))
         found.append(module.weight.grad)
     assert torch.allclose(found[0], torch.stack(found[1:]).mean(dim=0), atol=1e-6)
+
+
+class Small(torch.nn.Linear):
+    """With memory for three images at a time."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if len(x) > 3:
+            raise torch.OutOfMemoryError("simulated")
+        return super().forward(x)
+
+
+def test_memory_is_found_out_before_the_others_wait_and_nothing_is_learned_from_that() -> None:
+    x, y, how = torch.randn(16, 4), torch.eye(3)[torch.arange(16) % 3], replace(recipe.tuning(N, 1, 16), mixup=0.0)
+    Pretended.known, found = y.numel(), []
+    for kind, device in ((torch.nn.Linear, "cpu"), (Small, "cpu:0")):  # not "cpu": as if it were an accelerator
+        torch.manual_seed(0)
+        loop = Loop(kind(4, 3), how, 9, CROSS_ENTROPY, team=Pretended(0, 2), device=device)
+        list(loop.batches(np.arange(16), lambda some: (x[some], y[some])))
+        found.append((loop.module.weight, loop.part))
+    assert torch.allclose(found[0][0], found[1][0], atol=1e-6)
+    assert (found[0][1], found[1][1]) == (16, 2)
+    loop = Loop(Small(4, 3), how, 9, CROSS_ENTROPY, team=Pretended(0, 2))
+    with pytest.raises(DataError, match="on a worker of the cluster: take a smaller --batch-size"):
+        list(loop.batches(np.arange(16), lambda some: (x[some], y[some])))
 
 
 def test_shares_are_all_of_a_batch_once() -> None:

@@ -92,7 +92,8 @@ def _trained(
     training that begins where another ended, what tells it from others; its last epoch is kept."""
     session, elsewhere = job.session, None
     if session.elsewhere is not None and design.training.epochs * len(examples.rows) >= recipe.SHORT * rate:
-        elsewhere = partial(session.elsewhere.learn, backbone=job.tuning.backbone, what=what, device=session.device)
+        cluster, backbone = session.elsewhere, job.tuning.backbone
+        elsewhere = partial(cluster.learn, backbone=backbone, what=what, device=session.device, say=session.say)
     told = dict(more or {}) | ({"by": "a cluster"} if elsewhere else {})
     return train_head(
         design,

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from headstart.counted import counted
 from headstart.data.table import Table
 from headstart.files.cores import n_cores
 from headstart.finetune.at_cut import AtCut, Live, Stored
@@ -212,9 +213,21 @@ class Elsewhere:
         return partial(through_a_cluster, address=self.address, change=change, view=view, ready=self.rest)
 
     def learn(
-        self, begun: Begun, lesson: Lesson, bar: Bar, progress: Tell, *, backbone: Backbone, what: Tunable, device: str
+        self,
+        begun: Begun,
+        lesson: Lesson,
+        bar: Bar,
+        progress: Tell,
+        *,
+        backbone: Backbone,
+        what: Tunable,
+        device: str,
+        say: Callable[[str], None],
     ) -> Outcome:
-        """As `training.learn`, of a part of this network. What has ended is read here. Raises HeadstartError."""
+        """As `training.learn`, of a part of this network; `say` is told by whom. What has ended is read here.
+
+        Raises HeadstartError.
+        """
         found = lesson.checkpoint.load() if lesson.checkpoint else None
         if found is not None and found[1].get("ended"):
             return learn(begun, lesson, bar, progress, device=device)
@@ -231,7 +244,9 @@ class Elsewhere:
             cache=self.cache,
             device=device,
         )
-        made: Made = self._at_work(away.table, lesson.training.batch_size, device).do(sent, Listener(bar, progress))
+        workers = self._at_work(away.table, lesson.training.batch_size, device)
+        say(f"{counted(workers.size, 'worker')} of the cluster, {counted(workers.pool.cores, 'processor')} each")
+        made: Made = workers.do(sent, Listener(bar, progress))
         return Outcome(tensors(made.kept), made.epochs, made.best, made.workers)
 
     def _at_work(self, table: Table | None, batch: int, device: str) -> scale.Together:
