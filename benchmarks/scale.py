@@ -1,6 +1,7 @@
 """A Ray cluster beside one process: the same bits, what it costs, what a killed worker or a lost node changes, memory.
 
-    python benchmarks/scale.py [--n 6000] [--rounds 5] [--many 24000] [--few 2000] [--parts files paces losses memory]
+    python benchmarks/scale.py [--n 6000] [--rounds 5] [--many 24000] [--few 2000]
+        [--parts files paces losses memory train]
 
 The images are CIFAR-10's, at the size that a fit chooses for them. All clusters are of this machine: `--ray local` is
 one worker with all processors, and two nodes with half of them each are two workers.
@@ -15,6 +16,9 @@ one worker with all processors, and two nodes with half of them each are two wor
    processor an accelerator), and of a whole node: the store is compared with that of one process, and each image that
    goes through the network is counted.
 4. The most memory of a worker, `--n` images against `--many`, in the same cluster.
+5. Tuning above the last stage, three epochs of `--few` images in float32, by one process and by two workers of one
+   processor each: seconds and CPU seconds of the training alone, with the start of the workers and once they are there;
+   the largest difference of a weight, and the images of the held-out part that are right.
 """
 
 from __future__ import annotations
@@ -34,7 +38,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +52,9 @@ HEADSTART = [sys.executable, "-m", "headstart"]
 WORKER = "ray::MapWorker"  # as Ray calls the process of an actor of its data sets
 MOST_OVERHEAD = 0.10
 SHARD = 512
-PARTS = ("files", "paces", "losses", "memory")
+PARTS = ("files", "paces", "losses", "memory", "train")
+WAYS = ("one process", "two workers")  # who trains
+SAME_WEIGHTS = 1e-3  # sums in another order, over some hundred steps
 DECODER = "a worker that decodes"
 
 
@@ -118,7 +125,7 @@ def peak_of(process: int) -> float:
 @contextmanager
 def cluster(nodes: int, cpus: int, gpus: int = 0) -> Iterator[Any]:
     """A cluster of so many nodes on this machine."""
-    from headstart.trunk.scale import SETTINGS
+    from headstart.trunk.surroundings import SETTINGS
 
     os.environ.update(SETTINGS)
     from ray.cluster_utils import Cluster
@@ -324,6 +331,60 @@ def child_kills(folder: Path, what: str, n: int, share: float) -> dict[str, Any]
         }
 
 
+def child_train(folder: Path, way: str, seeds: int, out: Path) -> dict[str, Any]:
+    """Of a training by each seed: seconds, CPU seconds, right answers; the weights go to a file."""
+    import numpy as np
+
+    from headstart.finetune import above, together
+    from headstart.finetune.job import Job, Session
+    from headstart.finetune.tunable import tunable
+    from headstart.heads.material import Material
+    from headstart.story.activations_of import prepare
+    from headstart.story.opening import Options
+    from headstart.tasks.classification import CLASSIFICATION as TASK
+
+    seen, meter, found = opened(folder), Meter(), list[dict[str, float]]()
+    table, backbone, _ = seen
+    rows, where = np.arange(len(table)), cluster(2, 1) if way == WAYS[1] else nullcontext()
+    with tempfile.TemporaryDirectory() as root, where as nodes:
+        features, _ = extracted(seen, Path(root), None, len(table))
+        options = Options(tune="last", epochs=3, cache=root, precision="f32")
+        tuning = prepare(TASK, table, features.hashes, backbone, options, rows, 1)
+        session, what = Session(), tunable(backbone, "last")
+        tuning.reader.at_cut(what, rows, tuning.training.epochs, session)
+        elsewhere = together.Elsewhere(nodes.address, Path(root)) if nodes else None
+        with elsewhere or nullcontext():
+            for seed in range(seeds):
+                material = Material(features.blocks, TASK.targets(table, table.classes), rows, features.hashes, seed)
+                job = Job(tuning, material, rows, replace(session, elsewhere=elsewhere))
+                design, _, _ = above._designed(job, what)
+                examples = above._examples(job, what, rows)
+                cpu, start = meter.look(), time.perf_counter()
+                head = above._trained(job, design, examples, what, 0.0)
+                found.append(
+                    {"s": time.perf_counter() - start, "cpu": meter.look() - cpu, "right": right_of(head, job)}
+                )
+        state = head.module.state_dict()
+    np.savez(out, **{name: value.numpy() for name, value in state.items()})
+    return {"trainings": found, "workers": head.workers}
+
+
+def right_of(head: Any, job: Any) -> int:
+    """Of the held-out images."""
+    held = job.held
+    return int((head.left_out[held].argmax(axis=1) == job.material.targets.numbers[held]).sum())
+
+
+def trained(images: Path, work: Path) -> dict[str, Any]:
+    """By who did it; and by how much their weights differ at the most."""
+    import numpy as np
+
+    found = {way: ask("train", images, way, 2, work / f"{way}.npz") for way in WAYS}
+    one, two = (np.load(work / f"{way}.npz") for way in WAYS)
+    apart = max(float(np.abs(one[name].astype(float) - two[name].astype(float)).max()) for name in one.files)
+    return found | {"apart": apart}
+
+
 def child(words: Sequence[str]) -> dict[str, Any]:
     """What another process of this program was asked for."""
     what, folder, *rest = words
@@ -332,6 +393,8 @@ def child(words: Sequence[str]) -> dict[str, Any]:
         return child_pace(place, rest[0], int(rest[1]))
     if what == "memory":
         return child_memory(place, int(rest[0]))
+    if what == "train":
+        return child_train(place, rest[0], int(rest[1]), Path(rest[2]))
     return child_kills(place, rest[0], int(rest[1]), float(rest[2]))
 
 
@@ -408,6 +471,8 @@ def main() -> None:
             ]
         if "memory" in options.parts:
             found["memory"] = {str(n): ask("memory", many, n) for n in (options.n, options.many)}
+        if "train" in options.parts:
+            found["train"] = trained(few, work)
     before = earlier(options)
     measured = before["measured"] | dict.fromkeys(options.parts, when)
     report(options, before | found | {"measured": measured})
@@ -420,12 +485,13 @@ def earlier(options: argparse.Namespace) -> dict[str, Any]:
     if not left_out:
         return {"measured": {}}
     said = json.loads(record.read_text())
+    left_out &= set(said["values"])
     measured = said["values"].get("measured", dict.fromkeys(PARTS, said["date"]))
     return {name: said["values"][name] for name in left_out} | {"measured": measured}
 
 
 def report(options: argparse.Namespace, found: dict[str, Any]) -> None:
-    same, paces, kills, memory = (found[name] for name in PARTS)
+    same, paces, kills, memory = (found[name] for name in PARTS[:4])
     alone = same["one process"]
     others = {name: found for name, found in same.items() if found is not alone}
     rows = [[name, *("yes" if found[name] == alone[name] else "NO" for found in others.values())] for name in alone]
@@ -489,9 +555,23 @@ def report(options: argparse.Namespace, found: dict[str, Any]) -> None:
         measure.Target("images computed twice after a loss, most", max(one["twice"] for one in kills), ceiling=SHARD),
         measure.Target(f"memory of a worker, {options.many:,} images against {options.n:,}", many / few, ceiling=1.2),
     ]
-    when = [[name, found["measured"][name]] for name in PARTS]
+    if "train" in found:
+        tables.append(of_training(found["train"], options.few))
+        apart = found["train"]["apart"]
+        targets.append(measure.Target("largest difference of a trained weight", apart, ceiling=SAME_WEIGHTS))
+    when = [[name, found["measured"][name]] for name in PARTS if name in found["measured"]]
     tables.append(measure.Table("When", ("part", "measured at the latest"), when))
     measure.publish(options, __doc__ or "", tables, targets, json.loads(json.dumps(found)))
+
+
+def of_training(found: dict[str, Any], n: int) -> measure.Table:
+    """The first training of two workers has their start in it."""
+    rows = []
+    for way in WAYS:
+        for number, one in enumerate(found[way]["trainings"], start=1):
+            rows.append([way, str(number), f"{one['s']:.1f}", f"{one['cpu']:.1f}", str(int(one["right"]))])
+    title = f"Tuning above the last stage, three epochs of {n:,} images, two trainings one after the other"
+    return measure.Table(title, ("who", "training", "s", "CPU s", "held-out right"), rows)
 
 
 def ratios(paces: dict[str, Any], k: int) -> list[float]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +15,20 @@ from headstart import recipe
 from headstart.data.augment import augmentation, view
 from headstart.data.images import content_hash
 from headstart.data.table import Table, read_table
-from headstart.errors import OptionError
+from headstart.errors import OptionError, OutputError
 from headstart.finetune.at_cut import Live, Stored
 from headstart.finetune.job import Session, Tuning
+from headstart.finetune.together import Away
 from headstart.finetune.tunable import share_of, tunable
-from headstart.story.activations_of import prepare
+from headstart.story.activations_of import Views, prepare
 from headstart.story.options import Options, rate_of, seconds_of
 from headstart.tasks.classification import CLASSIFICATION
 from headstart.trunk.backbone import open_backbone
 from headstart.trunk.engine import compile_trunk
+from headstart.trunk.features import extract, store_key
 from headstart.trunk.network import Backbone
+from headstart.trunk.pieces import Sight, finish, pieces_of
+from headstart.trunk.store import Store
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +81,50 @@ def test_stored_and_live_are_the_same_to_half_precision(network: Backbone, table
     assert np.array_equal(stored.viewed(rows, 0), stored.still(rows))
     assert np.array_equal(stored.viewed(rows, 4), stored.still(rows))  # the round begins again
     assert not np.allclose(live.viewed(rows, 1), live.still(rows), atol=1e-2)
+
+
+@pytest.mark.parametrize("stage", ["last", "blocks.1", "all"])
+def test_activations_travel_as_where_they_lie_and_are_the_same_there(
+    network: Backbone, table: Table, tmp_path: Path, stage: str
+) -> None:
+    """Stored ones in the cache, live ones with what compiles the frozen part, where there is one."""
+    here = activations(network, table, tmp_path, stage)
+    assert isinstance(here, Stored) == (stage == "last")
+    sent = pickle.dumps(Away.of(here, tmp_path))
+    there = pickle.loads(sent).back(tmp_path)
+    rows = np.array([5, 0, 17, 3])
+    for epoch in range(5):
+        assert np.array_equal(here.viewed(rows, epoch), there.viewed(rows, epoch))
+    assert np.array_equal(here.still(rows), there.still(rows))
+    if isinstance(here, Stored):
+        shards = [*tmp_path.glob("features/*/*.parquet")]
+        assert len(sent) < sum(shard.stat().st_size for shard in shards)
+        for shard in shards:
+            shard.unlink()
+        with pytest.raises(OutputError, match="activations are missing in the cache"):
+            pickle.loads(sent).back(tmp_path)
+
+
+def test_a_worker_sees_the_views_that_this_process_sees(network: Backbone, table: Table, tmp_path: Path) -> None:
+    """And adds them to a store that is not the one of the pictures as they are."""
+    what = Views(augmentation("photo", True), 0, True)
+    engine, change = compile_trunk(network, "f32"), partial(what.at, 2)
+    sight = replace(
+        Sight.of(network, engine, tmp_path / "there"),
+        change=change,
+        view=what.numbered(2),
+        device="cpu",
+        precision="f32",
+    )
+    (piece,) = pieces_of(table, len(table))
+    finish(pickle.loads(pickle.dumps(sight)))(piece)
+    key = store_key(network, engine) | what.numbered(2)
+    seen = extract(table, network, engine, Store(tmp_path / "here", key), None, change)
+    found = Store(tmp_path / "there", key).read(seen.hashes)
+    assert found is not None
+    assert all(np.array_equal(found.blocks[name], block) for name, block in seen.blocks.items())
+    plain = extract(table, network, engine, Store(tmp_path / "here", store_key(network, engine)))
+    assert not all(np.array_equal(found.blocks[name], block) for name, block in plain.blocks.items())
 
 
 def test_at_the_input_nothing_is_stored(network: Backbone, table: Table, tmp_path: Path) -> None:

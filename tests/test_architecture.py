@@ -77,6 +77,8 @@ WITH_TORCH = {
     "finetune/pilot.py",
     "finetune/segment_tuning.py",
     "finetune/segmenter.py",
+    "finetune/team.py",
+    "finetune/together.py",
     "finetune/training.py",
     "finetune/tunable.py",
     "finetune/tune.py",

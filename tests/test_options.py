@@ -50,7 +50,7 @@ NEEDS: dict[str, tuple[object, list[dict[str, str]]]] = {
     "false_alarms": (0.01, [{}]),
     "min_images": (3, [{}]),
     "cache": ("here", [{}]),
-    "ray": ("local", [{}, HEAD]),
+    "ray": ("local", [{}]),
     "seed": (3, [{}]),
 }
 
@@ -87,7 +87,7 @@ def test_every_option_is_in_the_table() -> None:
 def test_an_option_has_an_effect_or_is_refused(name: str, beside: dict[str, str]) -> None:
     value, needs = NEEDS[name]
     anywhere = {} in needs
-    against = beside == TUNED and name in ("head", "layer", "taps", "views", "target", "ray")
+    against = beside == TUNED and name in ("head", "layer", "taps", "views", "target")
     against |= beside == HEAD and name in ("tune", "taps", "target")
     given = Options(**(beside | {name: value}))  # type: ignore[arg-type]
     if not against and (anywhere or beside in needs):
@@ -136,7 +136,8 @@ WRONG = [
     ("fit", "--lr fast --tune all", "a number above 0"),
     ("fit", "--budget soon --tune all", "such as 90s"),
     ("fit", "--tune all --layer x", "leave out"),
-    ("fit", "--tune all --ray local", "trains on one machine"),
+    ("fit", "--task segment --tune all --ray local", "learns masks and boxes on one machine"),
+    ("fit", "--task detect --tune all --ray local", "learns masks and boxes on one machine"),
     ("fit", "--ray here", "names no cluster"),
     ("predict MODEL", "--ray 10.0.0.5", "names no cluster"),
     ("fit", "--taps all --layer x", "leave it out"),

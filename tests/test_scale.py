@@ -35,7 +35,7 @@ from headstart.files.cores import LIMIT, n_cores
 from headstart.ship.batch import answered
 from headstart.story import opening, options, pipeline
 from headstart.story.opening import Options
-from headstart.trunk import pieces, scale
+from headstart.trunk import cluster, pieces, scale, surroundings
 from headstart.trunk.backbone import open_backbone
 from headstart.trunk.engine import Engine, OpenVinoEngine
 from headstart.trunk.features import Features, Passed, extract, pass_through, read_all, store_key
@@ -56,7 +56,7 @@ N = 70
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """A cluster of two nodes with a processor each, and of the tests' own modules; this process has joined it."""
-    with scale._settings(), pytest.MonkeyPatch.context() as patch:
+    with surroundings.settings(), pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join((str(Path(__file__).parent), os.environ.get("PYTHONPATH", ""))))
         from ray.cluster_utils import Cluster
 
@@ -199,14 +199,14 @@ def test_every_processor_is_used_once(
     nodes: list[tuple[int, int]], accelerated: bool, apart: bool, expected: tuple[Any, Any]
 ) -> None:
     described = [{"Resources": {"CPU": float(cpus), "GPU": float(gpus)}} for cpus, gpus in nodes]
-    assert scale.pools(described, accelerated, apart) == expected
+    assert cluster.pools(described, accelerated, apart) == expected
 
 
 def test_a_cluster_without_what_is_needed_is_refused() -> None:
     with pytest.raises(HeadstartError, match="no node with a processor"):
-        scale.pools([{"Resources": {}}], False, True)
+        cluster.pools([{"Resources": {}}], False, True)
     with pytest.raises(HeadstartError, match="CUDA_VISIBLE_DEVICES"):
-        scale.pools([{"Resources": {"CPU": 4.0}}], True, True)
+        cluster.pools([{"Resources": {"CPU": 4.0}}], True, True)
 
 
 def late(given: float) -> Callable[[int], tuple[int, int]]:
@@ -387,7 +387,7 @@ def test_what_names_no_cluster_is_refused_in_one_line(ray: str, said: str) -> No
 def test_without_the_extra_its_name_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(OptionError, match=r'pip install "headstart\[ray\]"'):
-        scale.check_address("local")
+        cluster.check_address("local")
 
 
 def test_an_address_where_no_cluster_answers_is_one_line_within_seconds(
@@ -398,12 +398,12 @@ def test_an_address_where_no_cluster_answers_is_one_line_within_seconds(
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.listen()
         port = silent.getsockname()[1]
-        monkeypatch.setattr(scale, "REACHED", 0.2)
+        monkeypatch.setattr(cluster, "REACHED", 0.2)
         with pytest.raises(HeadstartError, match=rf"no cluster answers at --ray 127.0.0.1:{port}"):
-            scale._check_reached(f"127.0.0.1:{port}")
+            cluster.check_reached(f"127.0.0.1:{port}")
     with pytest.raises(HeadstartError, match="Connection refused"):
-        scale._check_reached(f"127.0.0.1:{port}")
-    scale._check_reached(address)
+        cluster.check_reached(f"127.0.0.1:{port}")
+    cluster.check_reached(address)
 
 
 def test_a_cluster_of_this_machine_leaves_nothing_when_it_is_interrupted(

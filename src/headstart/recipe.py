@@ -273,6 +273,11 @@ def finish(how: Training, n_images: int) -> Training:
     return replace(how, epochs=epochs, rate=how.rate / 5, held_out=0.0, patience=max(1, epochs), average=average)
 
 
+# s that a training takes this machine: a shorter one is not worth a cluster's workers, which take 10 s of a processor
+# each to start (docs/measurements.md, workers).
+SHORT = 30.0
+
+
 def finish_share(how: Training) -> float:
     """The epochs of the end, in those before it."""
     return FINISH * how.held_out / HELD_OUT_SHARE

@@ -30,6 +30,7 @@ IMAGES = (
     "image files, folders, CSV or Parquet lists, zip and tar files, or their addresses; - for paths on standard input"
 )
 
+SEE = "see the images"  # what a cluster does
 DATA = (
     "a folder with a folder per class, a CSV or Parquet manifest, or Parquet or tar files of images; or the address of "
     "one, such as s3://BUCKET/FOLDER or https://HOST/LIST.csv"
@@ -97,7 +98,7 @@ def parser() -> argparse.ArgumentParser:
     _head_options(fit)
     answer_options(fit)
     _tuning_options(fit)
-    network = _network_options(fit, auto=True, spreads=True)
+    network = _network_options(fit, auto=True, spreads="see the images, and tune,")
     view_options(network)
     target_option(network)
 
@@ -234,7 +235,7 @@ def _add_features(command: Callable[[str, str], argparse.ArgumentParser]) -> Non
         "--pool", default="avg", metavar="avg|max|none|flatten", help="how that layer is pooled (default: avg)"
     )
     features.add_argument("--model", metavar="MODEL", help="as a saved model sees them: what its head reads")
-    view_options(_network_options(features, spreads=True))
+    view_options(_network_options(features, spreads=SEE))
 
 
 def _add_looking_commands(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
@@ -294,7 +295,7 @@ def _add_inspect(command: Callable[[str, str], argparse.ArgumentParser]) -> None
         "with commas between",
     )
     add_truth(_data_options(inspect))
-    _network_options(inspect, spreads=True)
+    _network_options(inspect, spreads=SEE)
 
 
 def _data_options(
@@ -411,10 +412,10 @@ def _which_network(command: argparse._ArgumentGroup, auto: bool) -> None:
 
 
 def _network_options(
-    parser: argparse.ArgumentParser, stores: bool = True, one: bool = True, auto: bool = False, spreads: bool = False
+    parser: argparse.ArgumentParser, stores: bool = True, one: bool = True, auto: bool = False, spreads: str = ""
 ) -> argparse._ArgumentGroup:
     """`stores`: the command keeps features, and draws at random; `one`: it takes one network, `auto`: or chooses it;
-    `spreads`: images may be seen by a cluster."""
+    `spreads`: what a cluster may do."""
     command = parser.add_argument_group("the network")
     if one:
         _which_network(command, auto)
@@ -431,7 +432,7 @@ def _network_options(
         help="numbers that the network runs in (default: %(default)s)",
     )
     if spreads:
-        ray_option(command, "see the images")
+        ray_option(command, spreads)
     if stores:
         command.add_argument(
             "--cache",

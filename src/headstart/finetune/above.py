@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -33,12 +35,14 @@ CHUNK = 4096  # truths encoded at a time for a checkpoint's key
 
 @dataclass(frozen=True)
 class Attempt:
-    """A part of a network after its training. `head`: its module is the network; `rates_tried`: of a range test."""
+    """A part of a network after its training. `head`: its module is the network; `rates_tried`: of a range test;
+    `pace`: images a second that this machine learns from."""
 
     what: Tunable
     examples: Examples
     head: TrainedHead
     rates_tried: Steps | None = None
+    pace: float = math.inf
 
     def network(self, backbone: Backbone) -> tuple[Backbone, Probe]:
         """(the network with what was learned, its linear top)."""
@@ -55,10 +59,10 @@ def _linear_top(tail: Tail, head: TrainedHead) -> Probe:
 
 def train_above(job: Job, what: Tunable) -> Attempt:
     """The part above a cut, stopped by the held-out images."""
-    design, tried = _designed(job, what)
+    design, tried, found = _designed(job, what)
     examples = _examples(job, what, job.rows)
-    head = _trained(job, design, examples, _checkpoint(job, design, examples))
-    return Attempt(what, examples, head, tried)
+    head = _trained(job, design, examples, what, found)
+    return Attempt(what, examples, head, tried, found)
 
 
 def learn_held_out(job: Job, attempt: Attempt) -> tuple[Attempt, int]:
@@ -76,29 +80,38 @@ def learn_held_out(job: Job, attempt: Attempt) -> tuple[Attempt, int]:
 
     design = replace(first, training=how, start=start)
     examples = replace(attempt.examples, views_seen=len(attempt.head.epochs))
-    checkpoint = _checkpoint(job, design, examples, {"from": fingerprint(before), "kept": "last"})
-    head = _trained(job, design, examples, checkpoint, keep_last=True)
+    more = {"from": fingerprint(before), "kept": "last"}
+    head = _trained(job, design, examples, attempt.what, attempt.pace, more)
     return replace(attempt, head=replace(attempt.head, module=head.module)), how.epochs
 
 
 def _trained(
-    job: Job, design: Design, examples: Examples, checkpoint: Checkpoint | None, keep_last: bool = False
+    job: Job, design: Design, examples: Examples, what: Tunable, rate: float, more: Mapping[str, str] | None = None
 ) -> TrainedHead:
+    """By this process, or where it would take long at so many images a second by the cluster that it has. `more`: of a
+    training that begins where another ended, what tells it from others; its last epoch is kept."""
+    session, elsewhere = job.session, None
+    if session.elsewhere is not None and design.training.epochs * len(examples.rows) >= recipe.SHORT * rate:
+        cluster, backbone = session.elsewhere, job.tuning.backbone
+        elsewhere = partial(cluster.learn, backbone=backbone, what=what, device=session.device, say=session.say)
+    told = dict(more or {}) | ({"by": "a cluster"} if elsewhere else {})
     return train_head(
         design,
         examples,
         job.tuning.objective,
         seed=job.material.seed,
-        device=job.session.device,
+        device=session.device,
         progress=job.progress,
-        checkpoint=checkpoint,
-        keep_last=keep_last,
-        bar=job.session.bar,
+        checkpoint=_checkpoint(job, design, examples, told),
+        keep_last=more is not None,
+        bar=session.bar,
+        elsewhere=elsewhere,
     )
 
 
-def _designed(job: Job, what: Tunable) -> tuple[Design, Steps | None]:
-    """(how it is trained and how it starts, what a range test tried): arithmetic, epochs and rate of this machine."""
+def _designed(job: Job, what: Tunable) -> tuple[Design, Steps | None, float]:
+    """(how it is trained and how it starts, what a range test tried, images a second): arithmetic, epochs and rate of
+    this machine."""
     tuning, session = job.tuning, job.session
     how = tuning.training
     activations = tuning.reader.at_cut(what, job.rows, how.epochs, session)
@@ -110,11 +123,11 @@ def _designed(job: Job, what: Tunable) -> tuple[Design, Steps | None]:
     session.say(_pace_line(how, found, len(job.rows)))
     design = _starting_from_the_head(job, what, activations.shape, how, found.arithmetic)
     if not tuning.find:
-        return design, None
+        return design, None, found.images_per_second
     examples = _examples(job, what, job.teaching)
     rate, tried = find_rate(design, examples, tuning.objective, job.material.seed, session.device)
     session.say(f"learning rate {rate:.1e}, found in {len(tried)} steps")
-    return replace(design, training=replace(how, rate=rate)), tried
+    return replace(design, training=replace(how, rate=rate)), tried, found.images_per_second
 
 
 def _pace(job: Job, what: Tunable, x: torch.Tensor) -> pace.Pace:
@@ -173,9 +186,7 @@ def _examples(job: Job, what: Tunable, rows: npt.NDArray[np.int64]) -> Examples:
     return Examples(activations, rows, m.targets.take(rows), m.groups[rows], [m.keys[row] for row in rows])
 
 
-def _checkpoint(
-    job: Job, design: Design, examples: Examples, more: Mapping[str, str] | None = None
-) -> Checkpoint | None:
+def _checkpoint(job: Job, design: Design, examples: Examples, more: Mapping[str, str]) -> Checkpoint | None:
     """Its key holds all that the result depends on."""
     tuning, seed = job.tuning, job.material.seed
     if tuning.store is None:
@@ -188,7 +199,7 @@ def _checkpoint(
         "activations": (type(examples.activations).__name__, tuning.precision, repr(tuning.sets), seed),
         "machine": (arithmetic.VERSION, torch.__version__, job.session.device, torch.get_num_threads()),
     }
-    return Checkpoint(tuning.store, made_by | dict(more or {}))
+    return Checkpoint(tuning.store, made_by | dict(more))
 
 
 def _digest(objective: Objective, examples: Examples) -> str:

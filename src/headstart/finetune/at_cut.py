@@ -5,9 +5,10 @@ View 0 is the image itself; what is judged or stops a training is never another 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -15,11 +16,12 @@ import numpy.typing as npt
 
 from headstart.data import images
 from headstart.data.table import Table
-from headstart.errors import DataError, ImageError
+from headstart.errors import DataError, ImageError, OutputError
 from headstart.files.cores import n_cores
 from headstart.trunk.engine import Bytes, Engine
 from headstart.trunk.features import check_unchanged
 from headstart.trunk.network import Backbone
+from headstart.trunk.store import Store
 
 Ints = npt.NDArray[np.integer]
 Floats = npt.NDArray[np.float32]
@@ -41,14 +43,37 @@ class AtCut(Protocol):
 
 
 @dataclass(frozen=True)
+class Shelved:
+    """Where activations lie in the cache: the key of the store of each view, the pictures as they are first; the block
+    that they are in, and the content hash of each row."""
+
+    root: Path
+    keys: tuple[Mapping[str, object], ...]
+    block: str
+    hashes: tuple[str, ...] = field(repr=False)
+
+    def views(self) -> list[npt.NDArray[np.floating]]:
+        """Of each view (row, feature). Raises OutputError where they are not there."""
+        found = []
+        for key in self.keys:
+            store = Store(self.root, key)
+            there = store.read(self.hashes) if all(name in store for name in self.hashes) else None
+            if there is None:
+                raise OutputError(f"activations are missing in the cache {self.root}: give the same command again")
+            found.append(there.blocks[self.block])
+        return found
+
+
+@dataclass(frozen=True)
 class Stored:
     """values (row, feature) of the images as they are; `views`: the same of random views of them; `places` (image,):
-    the row of each image, -1 where it has none; None: its own number."""
+    the row of each image, -1 where it has none; None: its own number. `shelved`: where another process finds them."""
 
     shape: tuple[int, ...]
     values: npt.NDArray[np.floating] = field(repr=False)
     views: tuple[npt.NDArray[np.floating], ...] = field(default=(), repr=False)
     places: Ints | None = field(default=None, repr=False)
+    shelved: Shelved | None = field(default=None, repr=False)
 
     def still(self, rows: Ints) -> Floats:
         return self._of(self.values, rows)

@@ -31,6 +31,13 @@ class Checkpoint:
         self.every = EVERY if every is None else every
         self._last = time.monotonic()
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path.absolute(), "every": self.every}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Where this is read may be another machine, with a clock of its own."""
+        self.path, self.every, self._last = state["path"], state["every"], time.monotonic()
+
     @property
     def due(self) -> bool:
         return time.monotonic() - self._last >= self.every

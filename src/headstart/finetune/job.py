@@ -26,6 +26,7 @@ from headstart.trunk.engine import Engine, compile_trunk
 from headstart.trunk.network import Backbone
 
 if TYPE_CHECKING:
+    from headstart.finetune.together import Elsewhere
     from headstart.finetune.tunable import Tunable
 
 Ints = npt.NDArray[np.int64]
@@ -43,13 +44,15 @@ def silent(text: str) -> None:
 class Session:
     """What a tuning uses of the process that it runs in, and what it has made there. It goes to no other process.
 
-    `compile`: makes engines; `engine`: that of the last network asked for, by its weights' hash; `activations`: what
-    was made at a cut, of which rows and for how many epochs.
+    `elsewhere`: the cluster that trains and sees pictures in place of this process; `compile`: makes engines; `engine`:
+    that of the last network asked for, by its weights' hash; `activations`: what was made at a cut, of which rows and
+    for how many epochs.
     """
 
     device: str = "cpu"  # that trains
     say: Say = silent  # of a whole training, not of a trial or a fold
     bar: Bar = no_bar
+    elsewhere: Elsewhere | None = None
     compile: Callable[[Backbone, str], Engine] = compile_trunk
     engine: dict[str, Engine] = field(default_factory=dict, repr=False)
     activations: dict[Tunable, tuple[Ints, int, AtCut]] = field(default_factory=dict, repr=False)

@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from headstart.finetune.arithmetic import numbers, ordered, prepare
 from headstart.finetune.checkpoint import State, named, under
 from headstart.finetune.design import PLAIN, Arithmetic
 from headstart.finetune.objective import Objective
+from headstart.finetune.team import ALONE, Team
 from headstart.recipe import Training
 
 Ints = npt.NDArray[np.integer]
@@ -36,9 +38,9 @@ def one_cycle(step: int, steps: int, warm_up: float) -> float:
 
 class Loop:
     """A module with what moves it. `steps`: batches in all epochs; `seed` decides what mixup mixes; `groups` of
-    parameters, None: all of one."""
+    parameters, None: all of one; `team`: who learns the same with this process, each from a share of every batch."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what learns, from what, and where
         self,
         module: nn.Module,
         how: Training,
@@ -49,14 +51,17 @@ class Loop:
         device: str = "cpu",
         arithmetic: Arithmetic = PLAIN,
         groups: Groups | None = None,
+        team: Team = ALONE,
     ) -> None:
         self.how, self.steps, self.objective, self.seed, self.device = how, steps, objective, seed, device
-        self.arithmetic = arithmetic
+        self.arithmetic, self.team = arithmetic, team
         self.module = prepare(module, arithmetic)
+        self.called = team.wrap(self.module)
         self.optimizer = _optimizer(how, groups or [(1.0, list(self.module.parameters()))])
         self.average = _moving_average(self.module, how)
         self.part = how.batch_size  # images of a batch that go through at once; fewer where memory is short
         self.step = 0
+        self.idle = self.rehearsed = False
 
     @property
     def rate(self) -> float:
@@ -76,14 +81,24 @@ class Loop:
             for layer in self.module.modules():
                 if isinstance(layer, nn.modules.batchnorm._BatchNorm):
                     layer.eval()
-        some = list(batches(order, self.how.batch_size))[skip:]
+        some, first = list(batches(order, self.how.batch_size))[skip:], self.step
         with ThreadPoolExecutor(1, thread_name_prefix="fetch") as pool:
-            coming = pool.submit(fetch, some[0]) if some else None
-            for number in range(len(some)):
+            coming = pool.submit(fetch, self._mine(some[0], first)) if some else None
+            for number, batch in enumerate(some):
                 assert coming is not None
                 x, target = coming.result()
-                coming = pool.submit(fetch, some[number + 1]) if number + 1 < len(some) else None
-                yield self._learn(x.to(self.device), target.to(self.device)) * len(target)
+                following = some[number + 1 : number + 2]
+                coming = pool.submit(fetch, self._mine(following[0], first + number + 1)) if following else None
+                self.idle = self.team.idle(len(batch))
+                yield self._learn(x.to(self.device), target.to(self.device)) * len(batch)
+
+    def _mine(self, batch: Ints, step: int) -> Ints:
+        """What this process reads of a batch: its share, and behind it what mixup adds to each."""
+        if self.team.size == 1:
+            return batch
+        mine = self.team.share(len(batch))
+        others = self._partners(len(batch), step)[1][mine] if self._mixes else mine[:0]
+        return batch[np.concatenate([mine, others])]
 
     def _learn(self, x: torch.Tensor, target: torch.Tensor) -> float:
         """One step; the mean loss. Where memory is short the batch goes through in parts: the step is the same, but for
@@ -92,13 +107,20 @@ class Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * share
         x, target = self._mixed(x, target)
+        known = max(1, int(self.team.total(0 if self.idle else _known(target))))
+        self._rehearse(x, target, known)
         while True:
             try:
-                loss = self._backward(x, target)
+                loss = self.team.total(self._backward(x, target, known)) / self.team.size
                 break
             except (MemoryError, RuntimeError) as error:
                 if not out_of_memory(error):
                     raise
+                if self.team.size > 1:  # the others wait for gradients of this process
+                    raise DataError(
+                        "out of memory on a worker of the cluster: take a smaller --batch-size or --size, or tune "
+                        "fewer layers"
+                    ) from None
             self._shrink()
         if self.how.clip:
             nn.utils.clip_grad_norm_(self.module.parameters(), self.how.clip)
@@ -107,6 +129,24 @@ class Loop:
         if self.average is not None:
             self.average.update_parameters(self.module)
         return loss
+
+    def _rehearse(self, x: torch.Tensor, target: torch.Tensor, known: int) -> None:
+        """Among several processes with accelerators: how many images go through at once is found before the first step
+        that the others wait in, and nothing is learned."""
+        if self.team.size == 1 or self.device == "cpu" or self.rehearsed:
+            return
+        buffers = {name: value.clone() for name, value in self.module.named_buffers()}
+        while not self.rehearsed:
+            try:
+                with self.team.apart(self.called):
+                    self._backward(x, target, known)
+                self.rehearsed = True
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error):
+                    raise
+                self._shrink()
+        for name, value in self.module.named_buffers():
+            value.copy_(buffers[name])
 
     def _shrink(self) -> None:
         if self.part <= 1:
@@ -118,21 +158,36 @@ class Loop:
     def _mixed(self, x: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mixup (Zhang et al. 2018): each activation with a share of another one, and the truths likewise. What is not
         known of one of the two is not known of the mix."""
-        if not (self.how.mixup and self.objective.mixes):
+        if not self._mixes:
             return x, target
-        drawn = np.random.default_rng((self.seed, self.step))
-        share, other = float(drawn.beta(self.how.mixup, self.how.mixup)), drawn.permutation(len(x))
-        return share * x + (1 - share) * x[other], share * target + (1 - share) * target[other]
+        if self.team.size == 1:
+            share, other = self._partners(len(x), self.step)
+            return share * x + (1 - share) * x[other], share * target + (1 - share) * target[other]
+        share, _ = self._partners(len(x), self.step)  # the share is drawn first, whatever the length
+        (x, added), (target, wanted) = x.chunk(2), target.chunk(2)
+        return share * x + (1 - share) * added, share * target + (1 - share) * wanted
 
-    def _backward(self, x: torch.Tensor, target: torch.Tensor) -> float:
+    @property
+    def _mixes(self) -> bool:
+        return bool(self.how.mixup and self.objective.mixes)
+
+    def _partners(self, n: int, step: int) -> tuple[float, Ints]:
+        """What mixup draws for a batch of n: (the share that each keeps, the place of what is added to it)."""
+        drawn = np.random.default_rng((self.seed, step))
+        return float(drawn.beta(self.how.mixup, self.how.mixup)), drawn.permutation(n)
+
+    def _backward(self, x: torch.Tensor, target: torch.Tensor, known: int) -> float:
+        """The gradients of a batch of which so many truths are `known`; its mean loss, or of a share of it so much
+        that the mean over all processes, of this as of the gradients, is the whole batch's."""
         self.optimizer.zero_grad(set_to_none=True)
-        total, known = 0.0, max(1, _known(target))
-        for part, wanted in zip(torch.split(x, self.part), torch.split(target, self.part), strict=True):
-            with numbers(self.arithmetic, self.device):
-                scores = self.module(ordered(part, self.arithmetic))
-            loss = self.objective.loss(scores.float(), wanted, self.how.smoothing)
-            loss = loss * (_known(wanted) / known)
-            loss.backward()  # type: ignore[no-untyped-call]
+        total, parts = 0.0, [*zip(torch.split(x, self.part), torch.split(target, self.part), strict=True)]
+        for number, (part, wanted) in enumerate(parts, start=1):
+            with self.team.apart(self.called) if number < len(parts) else nullcontext():
+                with numbers(self.arithmetic, self.device):
+                    scores = self.called(ordered(part, self.arithmetic))
+                loss = self.objective.loss(scores.float(), wanted, self.how.smoothing)
+                loss = loss * (0.0 if self.idle else self.team.size * _known(wanted) / known)
+                loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
         return total
 

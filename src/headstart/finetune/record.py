@@ -44,7 +44,8 @@ class Compared:
 @dataclass(frozen=True)
 class TunedPart:
     """What learned above `cut`, how, and what became of it. `rates_tried`: (rate, smoothed loss) of a range test, None
-    where there was none; `alpha`: the share of the tuned weights; `head`: which one was chosen."""
+    where there was none; `alpha`: the share of the tuned weights; `head`: which one was chosen; `workers`: how many
+    processes of a cluster trained it, None where the one of the command did."""
 
     cut: str
     modules: int
@@ -55,10 +56,13 @@ class TunedPart:
     epochs: tuple[Epoch, ...]
     alpha: float
     head: str
+    workers: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         found = asdict(self)
         found["epochs"] = [asdict(epoch) for epoch in self.epochs]
+        if self.workers is None:
+            del found["workers"]
         if self.rates_tried is None:
             del found["rates_tried"]
         else:

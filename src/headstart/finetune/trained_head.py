@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class TrainedHead:
     """A trained module as a head. `left_out` (image, output): what it says of the training images that were held out to
-    stop by, NaN for the others; `candidates` is empty where none were."""
+    stop by, NaN for the others; `candidates` is empty where none were. `workers`: how many processes of a cluster
+    trained it; None where this one did."""
 
     design: Design
     module: nn.Module
@@ -29,6 +30,7 @@ class TrainedHead:
     left_out: Doubles = field(repr=False)
     epochs: tuple[Epoch, ...] = ()
     link: Link = "softmax"
+    workers: int | None = None
 
     @property
     def parts(self) -> tuple[Part, ...]:

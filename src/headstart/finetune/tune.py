@@ -9,6 +9,7 @@ kept learns from them too, at last.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -72,6 +73,7 @@ class _Rival:
             epochs=head.epochs,
             alpha=self.alpha,
             head=LINEAR if self.choice is None else self.choice.name,
+            workers=head.workers,
         )
         found = TuningRecord(kept=kept, why=why, part=part, compared=self.compared)
         return found if trial is None else replace(found, pilot=trial.tried, depth=trial.depth)
@@ -89,13 +91,18 @@ def tune(
 
     Deterministic: the same rows, seed and pace give the same, interrupted or not.
     """
-    job = Job(tuning, material, rows, session, progress)
+    with session.elsewhere or nullcontext():
+        return _tune(Job(tuning, material, rows, session, progress))
+
+
+def _tune(job: Job) -> Tuned:
+    tuning = job.tuning
     if tuning.tune == "auto":
         return _tune_if_it_pays(job)
     rival = _rival(job, tunable(tuning.backbone, tuning.tune))
     if rival.alpha:
         return _handed_over(job, rival)
-    frozen = tuning.solve(material, rows, tuning.sets)
+    frozen = tuning.solve(job.material, job.rows, tuning.sets)
     return Tuned(None, frozen, frozen, rival.record(False, "its weights answer best for held-out images"))
 
 

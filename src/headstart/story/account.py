@@ -167,6 +167,8 @@ def _tuning_settings(fitted: Fitted, record: TuningRecord) -> list[recipe.Settin
         recipe.Setting("training", training, "LP-FT (Kumar et al. 2022), one cycle (Smith 2018), moving average"),
         recipe.Setting("arithmetic", part.arithmetic, "the fastest on this machine, measured"),
     ]
+    if part.workers is not None:
+        found.append(recipe.Setting("trained by", f"{counted(part.workers, 'worker')} of a cluster", "set by --ray"))
     if record.kept:
         loss = "log-loss" if fitted.method.task.objective is CROSS_ENTROPY else "loss"
         share = f"{100 * part.alpha:.0f} % tuned, the rest frozen" if part.alpha < 1 else "tuned"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from headstart.data.augment import Augmentation, augmentation, view
 from headstart.data.table import Table
 from headstart.data.targets import Targets
 from headstart.errors import OptionError
-from headstart.finetune.at_cut import AtCut, Live, Stored, View
+from headstart.finetune.at_cut import AtCut, Live, Shelved, Stored, View
 from headstart.finetune.job import Blocks, Session, Tuning
 from headstart.finetune.tunable import Tunable, kind_of, share_of
 from headstart.heads.spectrum import Doubles
@@ -102,6 +102,9 @@ class Views:
     def of(self, pixels: Pixels, content_hash: str, number: int) -> Pixels:
         return view(pixels, self.how, self.seed, content_hash, number)
 
+    def at(self, number: int, pixels: Pixels, content_hash: str) -> Pixels:
+        return self.of(pixels, content_hash, number)
+
     def numbered(self, number: int) -> dict[str, object]:
         """What tells this view from others, in a store's key."""
         return {"view": [number, self.seed, AUGMENTATION_VERSION, repr(self.how)]}
@@ -163,10 +166,12 @@ class TableReader:
         times = f"the frozen part runs {counted(n_views, 'time')} and not {epochs}"
         stored = f"activations of {counted(n_views, 'view')} of {images} are stored, {size}"
         session.say(f"{learns}: {stored}, and {times}")
-        found = [self._stored(k, rows, below, engine, session) for k in range(n_views)]
+        keys = tuple(store_key(below, engine) | (self.views.numbered(k) if k else {}) for k in range(n_views))
+        found = [self._stored(k, keys[k], rows, below, engine, session) for k in range(n_views)]
         places = np.full(len(self.table), -1)
         places[rows] = np.arange(len(rows))
-        return Stored(shape, found[0], tuple(found[1:]), places)
+        shelved = Shelved(self.cache.absolute(), keys, below.taps[0].blocks[0], tuple(self._of(rows)[1]))
+        return Stored(shape, found[0], tuple(found[1:]), places, shelved)
 
     def _no_use(self, what: Tunable, epochs: int, n_views: int, needed: int) -> str:
         """Why activations of so many bytes are not stored; "" where they are."""
@@ -183,17 +188,21 @@ class TableReader:
         return Live(shape, self.table, self.hashes, below, engine, varied)
 
     def _stored(
-        self, number: int, rows: Ints, below: Backbone, engine: Engine, session: Session
+        self,
+        number: int,
+        key: Mapping[str, object],
+        rows: Ints,
+        below: Backbone,
+        engine: Engine,
+        session: Session,
     ) -> npt.NDArray[np.floating]:
-        """The activations of a view of each of these rows, from the store or the network."""
-
-        def change(pixels: Pixels, content_hash: str) -> Pixels:
-            return self.views.of(pixels, content_hash, number)
-
-        key = store_key(below, engine) | (self.views.numbered(number) if number else {})
+        """The activations of a view of each of these rows, from the store of this key or the network."""
         table, hashes = self._of(rows)
         bar, store = session.bar(f"view {number}", len(rows)), Store(self.cache, key)
-        found = extract_again(table, hashes, below, engine, store, bar, change if number else None)
+        varied = partial(self.views.at, number) if number else None
+        view = self.views.numbered(number) if number else {}
+        through = None if session.elsewhere is None else session.elsewhere.sees(varied, view)
+        found = extract_again(table, hashes, below, engine, store, bar, varied, through)
         return found.blocks[below.taps[0].blocks[0]]
 
     def _of(self, rows: Ints) -> tuple[Table, Sequence[str]]:

@@ -15,7 +15,7 @@ from headstart.data.preprocess import VIEWS, check_bands
 from headstart.errors import OptionError, nearest
 from headstart.finetune import spec
 from headstart.trunk.catalog import asked_side_by_side
-from headstart.trunk.scale import check_address
+from headstart.trunk.cluster import check_address
 
 # Names that heavy rooms know: tests/test_options.py compares them.
 BACKBONE = "tf_efficientnet_lite0"  # trunk.backbone.DEFAULT
@@ -63,7 +63,7 @@ class Options:
     target: str | None = None  # unlabelled pictures of the place of use
     min_images: int | None = None  # classes with fewer training images are left out; None: they are refused
     cache: str | None = None  # folder; None: HEADSTART_CACHE or the platform's
-    ray: str | None = None  # the cluster that images are seen by: trunk.scale.check_address; None: this process
+    ray: str | None = None  # the cluster that sees images and tunes: trunk.cluster.check_address; None: this process
     seed: int = 0
 
 
@@ -101,22 +101,22 @@ def check(options: Options, trained: bool = False) -> None:
     for name in ("backbone", "weights", "layer", "tune", "cost", "positive", "target"):
         if getattr(options, name) == "":
             raise OptionError(f"--{name} is empty: give a name, or leave it out")
-    _check_ray(options)
+    _check_ray(options, trained)
     _check_auto(options)
     _check_side_by_side(options, trained)
     _check_target(options)
     _check_together(options, trained)
 
 
-def _check_ray(options: Options) -> None:
-    """Raises OptionError for what names no cluster, and for work that is not spread."""
+def _check_ray(options: Options, trained: bool) -> None:
+    """Raises OptionError for what names no cluster, and for a training that is not spread."""
     if options.ray is None:
         return
     check_address(options.ray)
-    if options.tune != "none":
+    if trained and options.tune != "none":
         raise OptionError(
-            f"--tune {options.tune} trains on one machine, and --ray spreads what a frozen network says: leave one of "
-            "them out"
+            f"--tune {options.tune} learns masks and boxes on one machine, and --ray spreads what a frozen network "
+            "says: leave one of them out"
         )
 
 

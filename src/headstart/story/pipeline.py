@@ -70,6 +70,7 @@ from headstart.tasks.two_classes import asked_for, judged_by
 from headstart.trunk.engine import Engine
 from headstart.trunk.features import Features
 from headstart.trunk.network import Backbone
+from headstart.trunk.store import cache_root
 
 if TYPE_CHECKING:
     from headstart.finetune.tune import Tuned
@@ -208,7 +209,8 @@ def _tuned(
     seen: Seen, plan: Plan, material: Material, method: evidence.Method, options: Options, watch: Watcher, clock: Clock
 ) -> Learned:
     """As `taught`: a part of the network learns too."""
-    from headstart.finetune.tune import tune  # torch
+    from headstart.finetune.together import Elsewhere  # torch
+    from headstart.finetune.tune import tune
     from headstart.story.activations_of import prepare
 
     task, features = method.task, seen.features
@@ -216,6 +218,8 @@ def _tuned(
         trainings = 1 if plan.judge is not None else 1 + recipe.TRAINED_FOLDS
         tuning = prepare(task, seen.table, features.hashes, seen.backbone, options, plan.train, trainings)
         session = session_of(watch, method.device)
+        if options.ray is not None:
+            session = replace(session, elsewhere=Elsewhere(options.ray, cache_root(options.cache)))
         method = replace(method, sets=tuning.sets, tuning=tuning, session=session)
         n, training = len(plan.train), tuning.training
         line = watch.epochs(training.epochs + recipe.finish(training, n).epochs, n)

@@ -13,7 +13,7 @@ import socket
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +27,7 @@ from headstart.files.reading import read_regular, why
 from headstart.trunk import scale
 from headstart.trunk.engine import Engine, compile_trunk, on_cpu
 from headstart.trunk.features import (
+    Change,
     Passed,
     Progress,
     Read,
@@ -68,19 +69,24 @@ class Report(NamedTuple):
 @dataclass(frozen=True)
 class Sight:
     """How workers see pictures: the network, what its engine must be (a device as torch calls it, a precision), and
-    the key and the folder of the store."""
+    the key and the folder of the store. `change`: of random views; `view`: what tells them from others in that key."""
 
     backbone: Backbone
     device: str
     precision: str
     key: Mapping[str, object]
     root: Path
+    change: Change | None = None
+    view: Mapping[str, object] = field(default_factory=dict)
 
     @staticmethod
     def of(backbone: Backbone, engine: Engine, root: Path) -> Sight:
         """As this machine's engine sees them."""
         device = engine.name.rpartition(" ")[2] if engine.name.startswith("torch") else "cpu"
         return Sight(backbone, device, engine.precision, store_key(backbone, engine), root)
+
+    def store(self) -> Store:
+        return Store(self.root, {**self.key, **self.view})
 
     @property
     def accelerated(self) -> bool:
@@ -90,12 +96,17 @@ class Sight:
     def engine(self) -> Engine:
         """Compiled in this process, by what the shelf of the common cache keeps. Raises HeadstartError where it is
         another one."""
-        network = self.backbone.network
-        shelf = network.shelf and Shelf(self.root)
-        here = replace(self.backbone, network=Network(network.source, network.described, network.key, shelf))
+        here = here_of(self.backbone, self.root)
         engine = on_cpu(here, self.precision) if self.device == "cpu" else compile_trunk(here, self.precision)
         check_same(self.key, store_key(here, engine))
         return engine
+
+
+def here_of(backbone: Backbone, root: Path) -> Backbone:
+    """A network from another process, with the shelf of the common cache, where it has one."""
+    network = backbone.network
+    shelf = network.shelf and Shelf(root)
+    return replace(backbone, network=Network(network.source, network.described, network.key, shelf))
 
 
 def check_same(wanted: Mapping[str, object], here: Mapping[str, object]) -> None:
@@ -110,7 +121,7 @@ def check_same(wanted: Mapping[str, object], here: Mapping[str, object]) -> None
 
 def prepare(sight: Sight) -> Callable[[Piece], Prepared]:
     """Reads the pictures of a piece that the store lacks."""
-    store = Store(sight.root, sight.key)
+    store = sight.store()
 
     def prepared(piece: Piece) -> Prepared:
         with closing(read_all(piece.sources, sight.backbone, store)) as reads:
@@ -121,30 +132,41 @@ def prepare(sight: Sight) -> Callable[[Piece], Prepared]:
 
 def finish(sight: Sight) -> Callable[[Piece | Prepared], Report]:
     """Adds what the network says of a piece to the store; reads its pictures too, where nobody has."""
-    store, engine = Store(sight.root, sight.key), sight.engine()
+    store, engine, change = sight.store(), sight.engine(), sight.change
 
     def finished(given: Piece | Prepared) -> Report:
         if isinstance(given, Prepared):
             start, reads = given.piece.start, given.reads
-            passed = pass_through(reads, len(reads), sight.backbone, engine, store)
+            passed = pass_through(reads, len(reads), sight.backbone, engine, store, None, change)
         else:
-            start, passed = given.start, read_and_pass(given.sources, sight.backbone, engine, store)
+            start = given.start
+            passed = read_and_pass(given.sources, sight.backbone, engine, store, None, change)
         return Report(start, passed, store.shards_of(h for h in passed.hashes if h is not None))
 
     return finished
 
 
-def through_a_cluster(
-    table: Table, backbone: Backbone, engine: Engine, store: Store, progress: Progress | None, address: str
+def through_a_cluster(  # noqa: PLR0913 - a `Through`, of whom, and what else
+    table: Table,
+    backbone: Backbone,
+    engine: Engine,
+    store: Store,
+    progress: Progress | None,
+    address: str,
+    change: Change | None = None,
+    view: Mapping[str, object] | None = None,
+    ready: Callable[[], object] = lambda: None,
 ) -> Passed:
-    """As `features.pass_through`, by the workers of a cluster (`scale.joined`). Raises HeadstartError.
+    """As `features.pass_through`, by the workers of a cluster (`scale.joined`); `change` and `view` as of a `Sight`.
+    `ready` is called before they are asked. Raises HeadstartError.
 
     One piece is done here: to start a worker takes longer (10 s of a processor).
     """
     size = piece_rows(backbone)
     if len(table) <= size:
-        return read_and_pass(table.sources, backbone, engine, store, progress)
-    sight = Sight.of(backbone, engine, store.root.absolute())
+        return read_and_pass(table.sources, backbone, engine, store, progress, change)
+    sight = replace(Sight.of(backbone, engine, store.root.absolute()), change=change, view=view or {})
+    ready()
     whole = Passed([None] * len(table))
     with scale.joined(address):
         check_nodes(table, {"--cache": store.folder})
@@ -186,14 +208,14 @@ def everywhere(source: Source) -> Source:
     return source
 
 
-def check_nodes(table: Table, shared: Mapping[str, Path]) -> None:
-    """Raises HeadstartError where a node does not see the pictures that this machine sees, or a folder that must be
-    one for all; `shared`: these, by the options that name them."""
+def check_nodes(table: Table | None, shared: Mapping[str, Path]) -> None:
+    """Raises HeadstartError where a node does not see the pictures that this machine sees (None: they need not), or a
+    folder that must be one for all; `shared`: these, by the options that name them."""
     marks = {name: folder.absolute() / f".{uuid.uuid4().hex}.mark" for name, folder in shared.items()}
     try:
         for mark in marks.values():
             mark.write_text(mark.name)
-        for node, lacks in scale.ask_each_node(lacking, marks, probes(table)):
+        for node, lacks in scale.ask_each_node(lacking, marks, [] if table is None else probes(table)):
             if lacks:
                 raise HeadstartError(f"node {node} of the cluster does not see {lacks}")
     except OSError as error:

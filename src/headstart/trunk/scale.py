@@ -11,51 +11,38 @@ accelerator, the first is done by processors beside it.
 
 from __future__ import annotations
 
-import errno
-import importlib.util
 import logging
 import os
-import re
 import shutil
-import signal
-import socket
-import sys
 import tempfile
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from headstart.counted import counted
-from headstart.errors import HeadstartError, OptionError
+from headstart.errors import HeadstartError
 from headstart.files.cells import printable
 from headstart.files.cores import LIMIT, n_cores
+from headstart.trunk.board import END, FAILED, MADE, TOLD, Board, Member, Tell
+from headstart.trunk.cluster import AUTO, LOCAL, Node, Pool, check_address, check_reached, pools
+from headstart.trunk.surroundings import settings, speechless, stoppable
 
-LOCAL, AUTO = "local", "auto"
-ADDRESS = re.compile(r"(?:\[[0-9a-fA-F:]+\]|[A-Za-z0-9_.-]+):[0-9]{1,5}")
-MISSING = 'Ray is not installed: pip install "headstart[ray]"'
-REACHED = 5.0  # s within which a cluster must take a connection: across the world it takes 0.3
 ANSWERED = 120.0  # s within which a node must answer: a process is started there, which imports headstart (1 to 20 s)
-# Processors of one worker at most: threads that decode share Python's lock, 50 us an image, where a picture of 500 px
-# takes 2 ms of a processor and the network 3 ms.
-MOST_CORES = 8
 # Bytes of shared memory of a cluster of this machine's own: pieces on their way, 64 MiB at most each (`features.py`).
 OBJECT_STORE = 2**30
-SETTINGS_FRAME = b"\x04"  # the kind of the frame that begins what either side says (RFC 9113, sections 3.4 and 6.5)
-GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + SETTINGS_FRAME + b"\0" * 5
 LONGEST = 24  # characters of a folder for sockets: their paths may have 107, Ray's own part has some 75
-SETTINGS = {  # read by Ray's processes when they start
-    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported over the network
-    "RAY_BACKEND_LOG_LEVEL": "fatal",  # what Ray Data itself asks for is warned of on stderr
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a worker without accelerator keeps the variables that it was given
-    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # what nodes say of lost workers would go to stdout, among results
-}
-LOGGERS = ("ray", "ray.data")
+BROKE, GOES_ON = "the cluster failed", "what is done is kept, and the same command goes on"
+FAILURES = 3  # workers lost in one tuning before it is given up: as often as Ray starts a task again
+LOOK = 0.1  # s between two looks at what is asked or said
 Make = Callable[[Any], Callable[[Any], Any]]
-Node = dict[str, Any]  # as Ray describes it
 
 
 @dataclass(frozen=True)
@@ -79,30 +66,6 @@ class Parcel:
     content: Any
 
 
-class Pool(NamedTuple):
-    """Workers of one kind: how many at most, processors and accelerators of each."""
-
-    most: int
-    cores: int
-    accelerators: int = 0
-
-
-def check_address(address: str) -> None:
-    """Raises OptionError for what names no cluster, and where Ray is not installed. Ray is not imported."""
-    if address.startswith("ray://"):
-        raise OptionError(
-            f"--ray {address} is a connection for interactive work, over which Ray Data does not run: give the command "
-            "on a node of the cluster with --ray auto (`ray job submit -- headstart ...` does)"
-        )
-    if address not in (LOCAL, AUTO) and not ADDRESS.fullmatch(address):
-        raise OptionError(
-            f"--ray {address!r} names no cluster: local (this machine), auto (the cluster of this node), or its "
-            "address, such as 10.0.0.5:6379"
-        )
-    if importlib.util.find_spec("ray") is None:
-        raise OptionError(f"--ray {address}: {MISSING}")
-
-
 @contextmanager
 def joined(address: str | None) -> Iterator[None]:
     """This process is connected to a cluster while the block lasts; nothing is done for None, or where it is connected
@@ -114,7 +77,7 @@ def joined(address: str | None) -> Iterator[None]:
         yield
         return
     check_address(address)
-    with _settings():
+    with settings():
         import ray
 
         if ray.is_initialized():
@@ -122,7 +85,7 @@ def joined(address: str | None) -> Iterator[None]:
             return
         folder = _sockets() if address == LOCAL else None
         try:
-            with _stoppable() as stop:
+            with stoppable() as stop:
                 _connect(address, folder)
                 stop()
                 yield
@@ -130,42 +93,6 @@ def joined(address: str | None) -> Iterator[None]:
             ray.shutdown()
             if folder:
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _stoppable() -> Iterator[Callable[[], object]]:
-    """Once the function that it gives was called, SIGTERM ends the block, and with it what was started for it, unless
-    the program has a way of its own: Ray takes the signal for a crash and prints a stack."""
-    before = signal.getsignal(signal.SIGTERM)
-
-    def end(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    def handle(way: Any) -> None:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, way)
-
-    try:
-        yield lambda: handle(end if before is signal.SIG_DFL else before)
-    finally:
-        handle(before)
-
-
-@contextmanager
-def _settings() -> Iterator[None]:
-    """Ray's processes read the environment; it is as it was afterwards. Its loggers say what is wrong, and no more."""
-    before = {name: os.environ.get(name) for name in SETTINGS}
-    levels = {name: logging.getLogger(name).level for name in LOGGERS}
-    os.environ.update(SETTINGS)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
 
 
 def _sockets() -> str | None:
@@ -181,9 +108,9 @@ def _connect(address: str, folder: str | None) -> None:
     own: dict[str, Any] = {"num_cpus": n_cores(), "object_store_memory": OBJECT_STORE, "include_dashboard": False}
     own |= {} if folder is None else {"_temp_dir": folder}
     if address not in (LOCAL, AUTO):
-        _check_reached(address)
+        check_reached(address)
     try:
-        with warnings.catch_warnings(), _speechless():
+        with warnings.catch_warnings(), speechless():
             warnings.simplefilter("ignore")  # of what Ray will do otherwise in releases to come
             ray.init(
                 address,
@@ -199,40 +126,6 @@ def _connect(address: str, folder: str | None) -> None:
         raise HeadstartError(
             f"no cluster can be joined by --ray {address} ({said}): start one with `ray start --head`, give the "
             "command on one of its nodes, or take --ray local"
-        ) from None
-
-
-@contextmanager
-def _speechless() -> Iterator[None]:
-    """Nothing is written to stderr by anybody in this process. Ray's own core says there that it found the level of its
-    words in the environment, before it reads any other setting."""
-    with suppress(OSError, ValueError, AttributeError):
-        sys.stderr.flush()
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
-def _check_reached(address: str) -> None:
-    """Raises HeadstartError where nobody takes a connection or speaks HTTP/2, as every cluster does; Ray itself would
-    wait for minutes."""
-    host, _, port = address.rpartition(":")
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=REACHED) as connection:
-            connection.sendall(GREETING)
-            if not os.environ.get("RAY_USE_TLS") and connection.recv(9)[3:4] != SETTINGS_FRAME:
-                raise OSError(errno.EPROTO, "something else than a cluster answers there")
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or "no answer"
-        raise HeadstartError(
-            f"no cluster answers at --ray {address} ({reason}): see the address that `ray start --head` printed, or "
-            "take --ray auto on one of its nodes"
         ) from None
 
 
@@ -292,7 +185,7 @@ def spread(pieces: Sequence[Any], work: Work, in_order: bool = False) -> Iterato
     """
     if not len(pieces):
         return
-    with _told("the cluster failed", "what is done is kept, and the same command goes on"), _quiet():
+    with _told(BROKE, GOES_ON), _quiet():
         import ray.data
 
         first, second = pools(_nodes(), work.accelerated, work.prepare is not None)
@@ -352,28 +245,134 @@ class _Worker:
             return error
 
 
-def pools(nodes: Sequence[Node], accelerated: bool, apart: bool) -> tuple[Pool | None, Pool]:
-    """(who prepares, who finishes) on these nodes; the former None where nothing is prepared `apart`.
+class Together:
+    """A group of workers with a process group of torch, which do `work(given, member)` all at once, as often as they
+    are asked; what the first of them makes is what comes of it.
 
-    Raises HeadstartError where the cluster has no processor, or no accelerator and one is needed.
+    Ray Train starts them at the first need, and all of them again where one is lost: so the work must find by itself
+    what it had done.
     """
-    counts = [(int(node["Resources"].get("CPU", 0)), int(node["Resources"].get("GPU", 0))) for node in nodes]
-    counts = [(processors, accelerators) for processors, accelerators in counts if processors]
-    if not counts:
-        raise HeadstartError("the cluster has no node with a processor to spare: see `ray status`")
-    if not accelerated:
-        cores = min(MOST_CORES, *(processors for processors, _ in counts))
-        return None, Pool(sum(processors // cores for processors, _ in counts), cores)
-    total = sum(accelerators for _, accelerators in counts)
-    if not total:
-        raise HeadstartError(
-            "this machine has an accelerator and the cluster has none, where pictures would be seen otherwise: give "
-            "the command on a node of the cluster, or hide the accelerator with CUDA_VISIBLE_DEVICES="
+
+    def __init__(self, work: Callable[[Any, Member], Any], folder: Path, accelerated: bool, most: int) -> None:
+        """At `most` so many workers; `folder`: one that all nodes see, for what Ray Train writes."""
+        _, self.pool = pools(_nodes(), accelerated, False)
+        self.size = max(1, min(self.pool.most, most))
+        self._work, self._folder, self._number = work, folder, 0
+        self._board: Any = None
+        self._ended: Future[Any] = Future()
+
+    def do(self, given: Any, heard: Tell) -> Any:
+        """What comes of it; `heard` is told what the workers tell meanwhile.
+
+        Raises what a worker raises of headstart's own errors, and HeadstartError where the cluster fails.
+        """
+        import ray
+
+        with _told(BROKE, GOES_ON):
+            board = self._started()
+            self._number += 1
+            ray.get(board.ask.remote((self._number, [ray.put(given)])))
+            while True:
+                over = self._ended.done()
+                for number, kind, what in ray.get(board.heard.remote()):
+                    if number != self._number:
+                        continue
+                    if kind == MADE:
+                        ray.get(board.ask.remote(None))
+                        return what
+                    if kind == FAILED:
+                        raise what
+                    heard(what)
+                if over:
+                    self._ended.result()
+                time.sleep(LOOK)
+
+    def _started(self) -> Any:
+        """The board that the workers look at, who are started at the first call."""
+        if self._board is None:
+            import ray
+            from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+            here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+            self._board = ray.remote(num_cpus=0)(Board).options(scheduling_strategy=here).remote()
+            # a thread of its own: Ray Train takes over the signals of the main one
+            threading.Thread(target=self._fit, daemon=True, name="cluster").start()
+        return self._board
+
+    def _fit(self) -> None:
+        import ray.train
+        from ray.exceptions import RayError
+        from ray.train.torch import TorchConfig, TorchTrainer
+
+        train: Any = ray.train  # typed as what it was before
+        pool, gpus = self.pool, self.pool.accelerators
+        trainer = TorchTrainer(
+            _take_part,
+            train_loop_config={"board": self._board, "work": self._work, "cores": pool.cores},
+            torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if gpus else "gloo"),
+            scaling_config=train.ScalingConfig(
+                num_workers=self.size,
+                use_gpu=bool(gpus),
+                resources_per_worker={"CPU": pool.cores} | ({"GPU": gpus} if gpus else {}),
+            ),
+            run_config=train.RunConfig(
+                name="workers",
+                storage_path=str(self._folder),
+                failure_config=train.FailureConfig(
+                    max_failures=FAILURES, controller_failure_limit=FAILURES, max_preemption_failures=FAILURES
+                ),
+            ),
         )
-    if apart:
-        return Pool(max(1, sum(processors for processors, _ in counts) - total), 1), Pool(total, 1, 1)
-    cores = min(max(1, processors // accelerators) for processors, accelerators in counts if accelerators)
-    return None, Pool(total, min(MOST_CORES, cores), 1)
+        try:
+            self._ended.set_result(trainer.fit())
+        except (RayError, train.TrainingFailedError) as error:
+            self._ended.set_exception(_in_a_line(BROKE, error, GOES_ON, at_the_end=True))
+        except SystemExit:  # what Ray raises in this thread when the process leaves the cluster meanwhile
+            return
+        finally:
+            if not self._ended.done():  # an error that is none of Ray's: its stack is printed, as of any thread
+                self._ended.set_exception(HeadstartError("the cluster failed: leave --ray out, or see `ray status`"))
+
+    def end(self, wait: bool = True) -> None:
+        """Have the workers end, and `wait` for it: their part of the cluster is free then."""
+        import ray
+
+        if self._board is None:
+            return
+        with _told(BROKE, GOES_ON):
+            asked = self._board.ask.remote((END, []))
+            if wait:
+                ray.get(asked)
+                self._ended.result()
+
+
+def _take_part(config: dict[str, Any]) -> None:
+    """In a worker: what is asked, one after the other."""
+    import ray
+    import ray.train
+
+    os.environ[LIMIT] = str(config["cores"])  # of this process, which does nothing else
+    board, context, last = config["board"], ray.train.get_context(), 0
+    rank, size = context.get_world_rank(), context.get_world_size()
+
+    def say(number: int, kind: str, what: Any) -> None:
+        ray.get(board.say.remote(number, kind, what))
+
+    while True:
+        asked = ray.get(board.asked.remote())
+        if asked is None or asked[0] == last:
+            time.sleep(LOOK)
+            continue
+        last, given = asked
+        if last == END:
+            return
+        try:
+            made = config["work"](ray.get(given[0]), Member(rank, size, partial(say, last, TOLD)))
+        except HeadstartError as error:  # the others wait for this process: all are started anew, and asked no more
+            say(last, FAILED, error)
+            raise
+        if rank == 0:
+            say(last, MADE, made)
 
 
 def described() -> str:
@@ -399,9 +398,13 @@ def _told(what: str, then: str) -> Iterator[None]:
     try:
         yield
     except RayError as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        reason = printable(lines[-1] if isinstance(error, RayTaskError) else lines[0])[:200]
-        raise HeadstartError(f"{what} ({reason}): {then}") from error
+        raise _in_a_line(what, error, then, at_the_end=isinstance(error, RayTaskError)) from error
+
+
+def _in_a_line(what: str, error: Exception, then: str, at_the_end: bool) -> HeadstartError:
+    """`at_the_end`: whether the last line of the error says what it is, and not the first."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return HeadstartError(f"{what} ({printable(lines[-1] if at_the_end else lines[0])[:200]}): {then}")
 
 
 @contextmanager
