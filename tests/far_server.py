@@ -1,6 +1,7 @@
 """A store of objects on this machine that speaks as S3 and web servers do: what it holds, and what it does wrong.
 
-Path-style addresses, /BUCKET/KEY: GET and HEAD with ranges, ListObjectsV2 (two keys a page). A web server's ways are
+Path-style addresses, /BUCKET/KEY: GET and HEAD with ranges, ListObjectsV2 (two keys a page), PUT, DELETE, and files in
+parts, which are there when they are whole. A web server's ways are
 set by address: statuses that are answered first, redirects, servers without ranges, bodies without an end.
 """
 
@@ -26,6 +27,7 @@ class Ways:
     ranges: bool = True
     endless: bool = False
     stated: int | None = None  # Content-Length instead of the true one
+    takes: int | None = None  # of a bucket: how many files it takes yet
 
 
 class Elsewhere(ThreadingHTTPServer):
@@ -35,6 +37,7 @@ class Elsewhere(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Answer)
         self.objects: dict[str, bytes] = {}
         self.ways: dict[str, Ways] = {}
+        self.parts: dict[str, dict[int, bytes]] = {}  # of files that are not whole yet, by their upload
         self.asked: list[str] = []  # "GET /bucket/key"
 
     def handle_error(self, request: object, client_address: object) -> None:
@@ -49,6 +52,18 @@ class Elsewhere(ThreadingHTTPServer):
         for path in folder.rglob("*"):
             if path.is_file():
                 self.objects[f"{prefix}/{path.relative_to(folder).as_posix()}"] = path.read_bytes()
+
+
+def unwrapped(body: bytes) -> bytes:
+    """What a client signs or sums chunk by chunk, SIZE;... CRLF bytes CRLF, as it was."""
+    found, at = b"", 0
+    while True:
+        end = body.index(b"\r\n", at)
+        size = int(body[at:end].partition(b";")[0], 16)
+        if not size:
+            return found
+        found += body[end + 2 : end + 2 + size]
+        at = end + 4 + size
 
 
 class Answer(BaseHTTPRequestHandler):
@@ -81,6 +96,71 @@ class Answer(BaseHTTPRequestHandler):
         if key not in self.server.objects:
             return self.tell(404, b"<Error><Code>NoSuchKey</Code></Error>")
         return self.content(self.server.objects[key], ways)
+
+    def given(self) -> tuple[str, dict[str, list[str]], bytes]:
+        """(key, query, body) of a request that changes something."""
+        parts = urlsplit(self.path)
+        key, query = unquote(parts.path).strip("/"), parse_qs(parts.query, keep_blank_values=True)
+        if self.headers["Transfer-Encoding"] == "chunked":
+            body = b""
+            while size := int(self.rfile.readline().partition(b";")[0], 16):
+                body += self.rfile.read(size)
+                self.rfile.readline()
+            while self.rfile.readline().strip():
+                pass
+        else:
+            body = self.rfile.read(int(self.headers["Content-Length"] or 0))
+        if self.headers["Content-Encoding"] == "aws-chunked":
+            body = unwrapped(body)
+        self.server.asked.append(f"{self.command} /{key}")
+        return key, query, body
+
+    def refused(self, key: str) -> bool:
+        """Whether its bucket takes no more files."""
+        ways = self.server.ways.get(key.partition("/")[0], Ways())
+        if ways.takes == 0:
+            self.tell(403, b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>")
+        return ways.takes == 0
+
+    def took(self, key: str, data: bytes) -> None:
+        self.server.objects[key] = data
+        ways = self.server.ways.get(key.partition("/")[0])
+        if ways and ways.takes:
+            ways.takes -= 1
+
+    def do_PUT(self) -> None:
+        key, query, body = self.given()
+        if self.refused(key):
+            return
+        if "uploadId" in query:
+            self.server.parts[query["uploadId"][0]][int(query["partNumber"][0])] = body
+        else:
+            self.took(key, body)
+        self.tell(200, b"", {"ETag": f'"{hashlib.md5(body).hexdigest()}"'})
+
+    def do_POST(self) -> None:
+        key, query, _ = self.given()
+        if self.refused(key):
+            return
+        name = escape(key.partition("/")[2])
+        if "uploads" in query:
+            upload = str(len(self.server.parts))
+            self.server.parts[upload] = {}
+            kind, said = "Initiate", f"<Key>{name}</Key><UploadId>{upload}</UploadId>"
+        else:
+            pieces = self.server.parts.pop(query["uploadId"][0])
+            self.took(key, b"".join(pieces[number] for number in sorted(pieces)))
+            kind, said = "Complete", f"<Key>{name}</Key><ETag>whole</ETag>"
+        said = f"<{kind}MultipartUploadResult>{said}</{kind}MultipartUploadResult>"
+        self.tell(200, said.encode(), {"Content-Type": "application/xml"})
+
+    def do_DELETE(self) -> None:
+        key, query, _ = self.given()
+        if "uploadId" in query:
+            self.server.parts.pop(query["uploadId"][0], None)
+        else:
+            self.server.objects.pop(key, None)
+        self.tell(204, b"")
 
     def content(self, data: bytes, ways: Ways) -> None:
         tag = {"ETag": f'"{hashlib.md5(data).hexdigest()}"', "Last-Modified": "Mon, 01 Jan 2024 00:00:00 GMT"}

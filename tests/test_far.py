@@ -374,24 +374,97 @@ def test_an_address_that_nobody_reads_is_said_so(run: Run, model: Path, tmp_path
 @pytest.mark.parametrize(
     "words",
     [
-        ("predict", "MODEL", "DATA", "-o"),
         ("predict", "MODEL", "DATA", "--explain"),
         ("predict", "MODEL", "DATA", "--masks"),
         ("fit", "DATA", "-o"),
         ("fit", "DATA", "--cache"),
-        ("features", "DATA", "-o"),
+        ("features", "DATA", "--cache"),
         ("export", "MODEL", "--to", "onnx", "-o"),
     ],
 )
-def test_what_is_written_lies_on_this_disk(
+def test_what_is_no_table_lies_on_this_disk(
     words: tuple[str, ...], place: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The defect: an address as a path is the folder s3: here, and a model that nobody finds."""
     monkeypatch.chdir(tmp_path)
-    found = run(*words, place)
+    more = ("-o", "f.csv") if words[0] == "features" else ()
+    found = run(*words[:2], *more, *words[2:], place)
     assert (found.code, found.err.count("\n"), "output is of this disk" in found.err) == (2, 1, True)
     assert SECRETS[2] not in found.err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("place", "code", "said"),
+    [
+        ("https://me:p4ssword@host/a.csv", 2, "https://host/a.csv cannot be written: s3://, gs://, hdfs://"),
+        ("hf://datasets/me/set/a.csv", 2, "cannot be written: s3://"),
+        ("s3://nowhere/a.csv", 1, "s3://nowhere cannot be written (it is not there): choose another -o"),
+        ("s3://nowhere/answers/", 1, "s3://nowhere/answers/ cannot be written (it is not there)"),
+        ("s3://me:p4ssword@bucket/a.csv", 1, "keys are not taken from an address"),
+        ("s3://bucket/a.txt", 2, "s3://bucket/a.txt cannot be written: its name must end in"),
+    ],
+)
+def test_an_output_that_takes_nothing_is_one_line(
+    place: str, code: int, said: str, elsewhere: Elsewhere, run: Run, model: Path, pictures: Path
+) -> None:
+    elsewhere.objects["bucket/else"] = b""
+    for words in (("predict", model, pictures), ("features", pictures, *TINY)):
+        found = run(*words, "-o", place)
+        assert (found.code, found.err.count("\n"), SECRETS[2] in found.err) == (code, 1, False)
+        assert said in found.err
+
+
+def test_answers_elsewhere_are_those_of_this_disk(
+    elsewhere: Elsewhere, run: Run, model: Path, pictures: Path, tmp_path: Path
+) -> None:
+    elsewhere.objects["bucket/else"] = b""
+    for name in ("answers.csv", "answers.parquet", "folder/"):
+        for place in (f"{tmp_path}/{name}", f"s3://bucket/out/{name}"):
+            found = run("predict", model, pictures, "-o", place)
+            assert (found.code, f"written to {place}" in found.err) == (0, True)
+    here = {path.relative_to(tmp_path).as_posix(): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert here == {n.removeprefix("bucket/out/"): d for n, d in elsewhere.objects.items() if n != "bucket/else"}
+    again = run("predict", model, pictures, "-o", "s3://bucket/out/folder/")
+    assert (again.code, "already: choose another -o" in again.err) == (1, True)
+
+
+@pytest.mark.parametrize("output", ["s3://bucket/answers.csv", "s3://bucket/answers/"])
+def test_answers_go_on_where_a_store_refused_them(
+    output: str, elsewhere: Elsewhere, run: Run, model: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was asked lies here until the store takes the output; of a folder what it took is not asked again."""
+    monkeypatch.setattr("headstart.ship.stretches.BUFFER", 1)
+    monkeypatch.setattr("headstart.ship.answer_folder.STRETCHES", 1)
+    elsewhere.objects["bucket/else"] = b""
+    whole = run("predict", model, pictures, "-o", f"{output.rstrip('/')}.json")
+    expected = json.loads(elsewhere.objects.pop(f"{output.removeprefix('s3://').rstrip('/')}.json"))
+    takes = 1 if output.endswith("/") else 0
+    elsewhere.ways["bucket"] = Ways(takes=takes)
+    refused = run("predict", model, pictures, "-o", output)
+    assert (whole.code, refused.code, refused.err.splitlines()[-1].count("choose another -o")) == (0, 1, 1)
+    assert SECRETS[1] not in refused.err
+    assert len(elsewhere.objects) == 1 + takes
+    elsewhere.ways.clear()
+    again = run("predict", model, pictures, "-o", output, "--json")
+    assert (again.code, "it goes on from there" in again.err) == (0, True)
+    assert json.loads(again.out) == expected
+
+
+def test_features_elsewhere_are_those_of_this_disk(
+    elsewhere: Elsewhere, run: Run, pictures: Path, tmp_path: Path
+) -> None:
+    elsewhere.objects["bucket/else"] = b""
+    for name in ("f.parquet", "f.csv", "folder/"):
+        for place in (f"{tmp_path}/{name}", f"s3://bucket/out/{name}"):
+            assert run("features", pictures, *TINY, "-o", place).code == 0
+    here = {path.relative_to(tmp_path).as_posix(): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert here == {n.removeprefix("bucket/out/"): d for n, d in elsewhere.objects.items() if n != "bucket/else"}
+    elsewhere.asked.clear()
+    assert run("features", pictures, *TINY, "-o", "s3://bucket/out/folder/").code == 0
+    assert {line.split()[0] for line in elsewhere.asked if line.endswith(".parquet")} <= {"GET", "HEAD"}
+    foreign = run("features", pictures, *TINY, "-o", "s3://bucket/")
+    assert (foreign.code, "holds other files" in foreign.err) == (1, True)
 
 
 def test_sources_travel_and_stay_closed(elsewhere: Elsewhere, pictures: Path) -> None:

@@ -17,6 +17,7 @@ from headstart.errors import OptionError
 
 if TYPE_CHECKING:
     from headstart.data.table import Table
+    from headstart.files.far import Place
     from headstart.ship.batch import Answered
     from headstart.ship.package import Loaded
     from headstart.ship.stretches import Tally
@@ -95,27 +96,29 @@ def predict(given: argparse.Namespace) -> None:
 
 def _check_answers(output: str | None) -> bool:
     """Whether answers go into a folder of files. Raises OptionError, OutputError where they cannot be written."""
-    from headstart.files.output import PREDICTIONS, check_folder_beside, check_output, names_folder
+    from headstart.files.output import PREDICTIONS, check_folder_beside, check_output, names_folder, output_of
 
     if output is None:
         return False
+    place = output_of(output)
     if names_folder(output):
-        check_folder_beside(Path(output))
+        check_folder_beside(place)
         return True
-    if Path(output).suffix.lower() not in PREDICTIONS:
+    if place.suffix.lower() not in PREDICTIONS:
         endings = " or ".join(PREDICTIONS)
         raise OptionError(
-            f"the output {output} cannot be written: its name must end in {endings}, or in / for a folder of files"
+            f"the output {place} cannot be written: its name must end in {endings}, or in / for a folder of files"
         )
-    check_output(Path(output), PREDICTIONS)
+    check_output(place, PREDICTIONS)
     return False
 
 
 def _into_file(model: Loaded, table: Table, given: argparse.Namespace, watch: Watcher) -> Tally:
     """Or onto stdout."""
+    from headstart.files.far import place_of
     from headstart.ship.batch import answered
 
-    output = Path(given.output) if given.output else None
+    output = place_of(given.output) if given.output else None
     with answered(model, table, output, watch.bar, tell, ray=given.ray) as found:
         if given.explain:
             _explain(model, table, Path(given.explain), watch)
@@ -125,15 +128,17 @@ def _into_file(model: Loaded, table: Table, given: argparse.Namespace, watch: Wa
 
 def _into_folder(model: Loaded, table: Table, given: argparse.Namespace, watch: Watcher) -> Tally:
     from headstart.cli.answers import different
+    from headstart.files.far import place_of
     from headstart.ship.answer_folder import filed
 
     if given.explain:
         _explain(model, table, Path(given.explain), watch)
-    found = filed(model, table, Path(given.output), given.top, watch.bar, tell, ray=given.ray)
+    folder = place_of(given.output)
+    found = filed(model, table, folder, given.top, watch.bar, tell, ray=given.ray)
     for note in (*found.tally.notes(), *different(found.tally.apart())):
         tell(f"note: {note}")
     files = f" in {counted(len(found.paths), 'file')}"
-    _tell_written(found.tally, len(table), f"{given.output}{files}")
+    _tell_written(found.tally, len(table), f"{str(folder).rstrip('/')}/{files}")
     if given.json:
         say_json_list(found.records())
     return found.tally
@@ -161,7 +166,7 @@ def _check_options(given: argparse.Namespace) -> bool:
     return into_folder
 
 
-def _hand_over(found: Answered, output: Path | None, given: argparse.Namespace) -> None:
+def _hand_over(found: Answered, output: Place | None, given: argparse.Namespace) -> None:
     """Notes, the file, and what is said on stdout."""
     from headstart.cli.answers import different
 
@@ -169,7 +174,7 @@ def _hand_over(found: Answered, output: Path | None, given: argparse.Namespace) 
         tell(f"note: {note}")
     if output:
         found.write(output, given.top)
-        _tell_written(found.tally, len(found.table), given.output)
+        _tell_written(found.tally, len(found.table), str(output))
     if given.json:
         say_json_list(found.records(given.top))
     elif not output:

@@ -59,15 +59,15 @@ def fail_on(wanted: tuple[str, ...], found: Mapping[str, int]) -> None:
 
 
 def features(given: argparse.Namespace) -> None:
-    from headstart.files.output import FEATURES, check_folder, check_output, names_folder
+    from headstart.files.output import FEATURES, check_folder_of_files, check_output, names_folder, output_of
     from headstart.story.options import check_pooling, check_random
 
-    out, options = Path(given.output), options_of(given, layer=None)
+    out, options = output_of(given.output), options_of(given, layer=None)
     check_pooling(given.pool, given.layer)
     check_random(options, "features")
     folder = names_folder(given.output)
     if folder:
-        check_folder(str(out), "-o")
+        check_folder_of_files(out)
     else:
         check_output(out, FEATURES)
     table = any_images(given)

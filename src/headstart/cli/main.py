@@ -98,11 +98,13 @@ COMMANDS = {
 
 
 WRITTEN = ("output", "masks", "explain", "sheet", "cache")  # options that name what is written, of any command
+ELSEWHERE = (("features", "output"), ("predict", "output"))  # those that may name an address: `files.output.output_of`
 
 
 def run(given: argparse.Namespace) -> None:
     """Do what was asked for."""
-    for name in (getattr(given, option, None) for option in WRITTEN):
+    here = (option for option in WRITTEN if (given.command, option) not in ELSEWHERE)
+    for name in (getattr(given, option, None) for option in here):
         if isinstance(name, str) and "://" in name:
             from headstart.files.output import check_here
 

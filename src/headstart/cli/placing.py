@@ -229,10 +229,12 @@ def predict(given: argparse.Namespace, bundle: Bundle, table: Table) -> None:
 
 def _check_outputs(given: argparse.Namespace, model: Placed) -> None:
     """Raises OptionError now for what such a model cannot be written as."""
-    from headstart.files.output import names_folder
+    from headstart.files.output import check_here, names_folder
 
     if given.masks and model.task.mask is None:
         raise OptionError(f"--masks is of a model that segments, and {given.model} finds boxes: leave it out")
+    if given.output:
+        check_here(given.output)
     if given.output and (given.output.lower().endswith(".parquet") or names_folder(given.output)):
         raise OptionError(f"-o {given.output}: masks and boxes are written as .csv, .jsonl, .json or .coco.json")
     if given.output and given.output.endswith(".coco.json") and model.task.mask is not None:

@@ -7,7 +7,8 @@
 | hf:// (datasets/NAME/PATH), memory:// | fsspec |
 
 What opens an address by itself (user:password@, a signature after the question mark) is left out wherever it is shown.
-Nothing that is read is written to the disk. Everything raises OSError, whose `strerror` is one line.
+Nothing that is read is written to the disk. Those of pyarrow's and memory:// take files too (`put.py`). Everything
+raises OSError, whose `strerror` is one line.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urljoin, urlsplit
 
-from headstart.files.far_stores import SCHEMES, WEB, Listed, Store, store_of, unlike_the_system
+from headstart.files.far_stores import SCHEMES, WEB, WRITTEN, Listed, Store, store_of, unlike_the_system
 from headstart.files.reading import open_regular
 
 _ADDRESS = re.compile(rf"({'|'.join(SCHEMES)})://[^/\s]", re.IGNORECASE)
@@ -104,6 +105,15 @@ class Far:
         base = self.address.partition("?")[0] if self.scheme in WEB else self.address
         return Far(base.rstrip("/").rpartition("/")[0])
 
+    @property
+    def bucket(self) -> Far:
+        """The first part of its path."""
+        scheme, _, rest = self.address.strip().partition("://")
+        return Far(f"{scheme}://{rest.partition('/')[0]}")
+
+    def __truediv__(self, name: str) -> Far:
+        return self.within(name)
+
     def absolute(self) -> Far:
         """As of a Path: an address is whole."""
         return self
@@ -135,6 +145,22 @@ class Far:
     def is_dir(self) -> bool:
         """Whether it is a folder. Raises OSError where it cannot be asked."""
         return _kept_in_line(self, lambda: _store(self).is_folder(self.address.strip()))
+
+    def names(self) -> dict[str, int | None]:
+        """What lies in this folder: bytes by name, None for a folder; nothing where it is not there. Raises OSError."""
+        return _kept_in_line(self, lambda: _store(self).names(self.address.strip()))
+
+    def write(self, file: Path) -> None:
+        """As a file of this disk is, whole or not at all. Raises OSError."""
+        _kept_in_line(self, lambda: _store(self).write(self.address.strip(), str(file)))
+
+    def unlink(self) -> None:
+        """Raises OSError."""
+        _kept_in_line(self, lambda: _store(self).remove(self.address.strip()))
+
+    @property
+    def takes_files(self) -> bool:
+        return self.scheme in WRITTEN
 
 
 Place = Path | Far

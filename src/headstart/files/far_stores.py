@@ -23,6 +23,9 @@ WEB = ("http", "https")
 ARROW = ("s3", "gs", "hdfs", "viewfs")
 FSSPEC = ("hf", "memory")  # what a plain install has
 SCHEMES = (*WEB, *ARROW, *FSSPEC)
+BUCKETS = ("s3", "gs")  # where the first part of a path must be there, and folders need not
+WRITTEN = (*ARROW, "memory")  # the hub takes commits, not files
+RENAMED = ("hdfs", "viewfs")  # where a file is seen while it is written; a store of objects shows it when it is whole
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")  # variables that name another store than Amazon's
 REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
 TRIES = 3  # of what fails for a moment
@@ -59,6 +62,9 @@ class Store(Protocol):
     def open(self, address: str) -> Opened: ...
     def is_folder(self, address: str) -> bool: ...
     def below(self, address: str) -> list[Listed]: ...
+    def names(self, address: str) -> dict[str, int | None]: ...
+    def write(self, address: str, file: str) -> None: ...
+    def remove(self, address: str) -> None: ...
 
 
 def unlike_the_system() -> tuple[type[Exception], ...]:
@@ -123,6 +129,15 @@ class _Web:
         raise OSError(
             errno.ENOTSUP, "a web server lists no folders: name a list of addresses, a zip, tar or Parquet file"
         )
+
+    def names(self, address: str) -> dict[str, int | None]:
+        raise OSError(errno.ENOTSUP, "a web server takes no files")
+
+    def write(self, address: str, file: str) -> None:
+        raise OSError(errno.ENOTSUP, "a web server takes no files")
+
+    def remove(self, address: str) -> None:
+        raise OSError(errno.ENOTSUP, "a web server takes no files")
 
     def _tried(self, address: str, headers: dict[str, str], take: Callable[[Any], T]) -> T:
         import httpx2
@@ -278,3 +293,27 @@ class _Filed:
             )
         base = len(top.lstrip("/")) + 1
         return [Listed(one.path.lstrip("/")[base:], one.size or 0, f"{one.size} {one.mtime_ns}") for one in files]
+
+    def names(self, address: str) -> dict[str, int | None]:
+        """Bytes by name of what lies in a folder itself, None for a folder; nothing where there is no folder."""
+        import pyarrow.fs as pa_fs
+
+        top = self._path(address).rstrip("/")
+        found = self._system.get_file_info(pa_fs.FileSelector(top, allow_not_found=True))
+        return {one.base_name: one.size for one in found}
+
+    def write(self, address: str, file: str) -> None:
+        """A copy of a file of this disk, which is there whole or not at all."""
+        import pyarrow.fs as pa_fs
+
+        path = self._path(address)
+        beside = f"{path}.partial" if address.partition("://")[0].lower() in RENAMED else path
+        here = {"source_filesystem": pa_fs.LocalFileSystem(), "destination_filesystem": self._system}
+        pa_fs.copy_files(file, beside, **here)
+        if beside != path:
+            if self._system.get_file_info(path).type == pa_fs.FileType.File:
+                self._system.delete_file(path)  # Hadoop renames onto nothing that is there
+            self._system.move(beside, path)
+
+    def remove(self, address: str) -> None:
+        self._system.delete_file(self._path(address))

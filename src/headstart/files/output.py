@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from headstart.errors import OptionError, OutputError
-from headstart.files.far import is_address, shown
+from headstart.files.far import Far, Place, is_address, place_of, shown
+from headstart.files.far_stores import BUCKETS, WRITTEN
 from headstart.files.reading import why
 from headstart.files.whole import probe
 
@@ -16,13 +17,25 @@ PAGES = (".html", ".htm")
 FEATURES = (".parquet", ".csv", ".jsonl")
 
 
-def check_output(path: Path, formats: tuple[str, ...]) -> None:
+def output_of(text: str) -> Place:
+    """Where results go. Raises OptionError for an address at which nothing is written."""
+    place = place_of(text)
+    if is_address(text) and not (isinstance(place, Far) and place.takes_files):
+        kinds = ", ".join(f"{name}://" for name in WRITTEN if name != "memory")
+        raise OptionError(f"the output {shown(text)} cannot be written: {kinds} and folders of this disk can")
+    return place
+
+
+def check_output(path: Place, formats: tuple[str, ...]) -> None:
     """Raise now what would stop a write after long work; leaves nothing behind.
 
     OptionError for a name without one of these endings, OutputError for a place that cannot be written.
     """
     if path.suffix.lower() not in formats:
         raise OptionError(f"the output {path} cannot be written: its name must end in {' or '.join(formats)}")
+    if isinstance(path, Far):
+        _check_there(path.parent)
+        return
     try:
         beside, taken = path.parent.is_dir(), path.is_dir()
         if beside and not taken:
@@ -35,13 +48,26 @@ def check_output(path: Path, formats: tuple[str, ...]) -> None:
         raise OutputError(f"{path} is a folder: choose another -o")
 
 
+def _check_there(folder: Far) -> None:
+    """Raise OutputError where its store does not answer, or has no such bucket. Whether it takes files is seen with the
+    first one: a trial would stay behind as an empty folder."""
+    try:
+        if not folder.names() and folder.scheme in BUCKETS:
+            folder.bucket.is_dir()
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written ({why(error)}): choose another -o") from None
+
+
 def names_folder(name: str) -> bool:
-    """Whether an output is meant to be a folder of files: it ends with a slash, or is one."""
-    return name.endswith(("/", os.sep)) or Path(name).is_dir()
+    """Whether an output is meant to be a folder of files: it ends with a slash, or is one here."""
+    return name.endswith(("/", os.sep)) or (not is_address(name) and Path(name).is_dir())
 
 
-def check_folder_beside(path: Path) -> None:
+def check_folder_beside(path: Place) -> None:
     """Raise OutputError now where a folder cannot be made or written, before long work; leaves nothing behind."""
+    if isinstance(path, Far):
+        _check_there(path)
+        return
     there = path if path.is_dir() else path.parent
     if not there.is_dir():
         raise OutputError(f"the folder {there} does not exist: make it first, or choose another -o")
@@ -51,6 +77,14 @@ def check_folder_beside(path: Path) -> None:
         probe(there / "answers")
     except OSError as error:
         raise OutputError(f"{path} cannot be written ({why(error)}): choose another -o") from None
+
+
+def check_folder_of_files(place: Place) -> None:
+    """As `check_folder`, of a folder that may lie elsewhere. Raises OutputError where its store does not answer."""
+    if isinstance(place, Far):
+        _check_there(place)
+    else:
+        check_folder(str(place), "-o")
 
 
 def check_here(name: str) -> None:

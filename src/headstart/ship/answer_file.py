@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from headstart.errors import OutputError
 from headstart.files.cells import write_csv
+from headstart.files.far import Place
 from headstart.files.json_lists import pieces
 from headstart.files.output import PREDICTIONS, check_output
+from headstart.files.put import put
 from headstart.files.reading import why
-from headstart.files.whole import write_whole
 from headstart.tasks.task import Record
 
 if TYPE_CHECKING:
@@ -29,9 +30,9 @@ AT_ONCE = 256  # records that become Arrow's columns together
 GROUP_BYTES = 2**20
 
 
-def write_predictions(found: Iterable[Record], path: Path, top: int, like: Record, partial: Path | None = None) -> None:
+def write_predictions(found: Iterable[Record], path: Place, top: int, like: Record, partial: Path | None = None) -> int:
     """CSV, JSON lines, JSON or Parquet, by the ending; whole or not at all. `like`: what is in every record; `partial`:
-    as for `write_whole`.
+    as for `put`. Gives the bytes of the file.
 
     Raises OutputError.
     """
@@ -42,7 +43,7 @@ def write_predictions(found: Iterable[Record], path: Path, top: int, like: Recor
             _encode(found, file, path.suffix.lower(), top, like)
 
     try:
-        write_whole(path, write, partial)
+        return put(path, write, partial)
     except OSError as error:
         raise OutputError(f"predictions cannot be written to {path} ({why(error)}): choose another -o") from None
 

@@ -4,13 +4,14 @@
     FOLDER/_answers.part                    while the work is not done: what is said of all images together
 
 The folder is whole when the files that their own names count are there and `_answers.part` is not. What was cut short
-goes on after the last whole file: at most the images of one file are asked again.
+goes on after the last whole file: at most the images of one file are asked again. `_answers.part` of a folder elsewhere
+lies below the cache of this machine.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +22,8 @@ from headstart.counted import counted
 from headstart.data.identity import identity
 from headstart.data.table import Table
 from headstart.errors import OutputError
+from headstart.files.far import Place, open_place
+from headstart.files.put import names_in, work_beside
 from headstart.files.reading import why
 from headstart.files.unfinished import ENDING, Unfinished, unfinished
 from headstart.heads.reference import Sample
@@ -32,6 +35,7 @@ from headstart.ship.spread import answering
 from headstart.ship.stretches import Stretch, Tally, rows_at_once
 from headstart.tasks.task import Record
 from headstart.trunk.engine import Engine, compile_trunk
+from headstart.trunk.store import cache_root
 
 STEM = "_answers"  # readers of folders of Parquet files pass over names that begin with an underscore
 # Of one file: 16,384 images with the usual batches, which is what a kill loses, a minute of the default network.
@@ -45,7 +49,7 @@ class Filed:
     """All images of a table, answered in files: `paths` in their order; `tally`: of all images together."""
 
     table: Table
-    paths: tuple[Path, ...]
+    paths: tuple[Place, ...]
     tally: Tally
 
     def records(self) -> Iterator[Record]:
@@ -53,7 +57,7 @@ class Filed:
         import pyarrow.parquet as pq
 
         for path in self.paths:
-            with pq.ParquetFile(path) as file:
+            with open_place(path) as opened, pq.ParquetFile(opened) as file:
                 for batch in file.iter_batches():
                     yield from batch.to_pylist()
 
@@ -61,7 +65,7 @@ class Filed:
 def filed(
     model: Loaded,
     table: Table,
-    folder: Path,
+    folder: Place,
     top: int,
     bar: Bar,
     say: Say,
@@ -91,29 +95,28 @@ def _rows_of_a_file(model: Loaded, engine: Engine) -> int:
     return rows * max(1, min(STRETCHES, MOST_BYTES // one))
 
 
-def _paths(folder: Path, n: int) -> tuple[Path, ...]:
+def _paths(folder: Place, n: int) -> tuple[Place, ...]:
     return tuple(folder / f"answers-{k:05d}-of-{n:05d}.parquet" for k in range(n))
 
 
 @contextmanager
-def _work(folder: Path, depends: dict[str, str], say: Say) -> Iterator[Unfinished]:
+def _work(folder: Place, depends: dict[str, str], say: Say) -> Iterator[Unfinished]:
     """What is done of this work; files of half-done work that was other goes. Raises OutputError where other files lie
     in the folder."""
-    begun = (folder / f"{STEM}{ENDING}").exists()
-    _check_free(folder, begun)
-    with unfinished(folder / STEM, depends) as work:
+    beside = folder / STEM if isinstance(folder, Path) else work_beside(folder, cache_root())
+    _check_free(folder, begun=beside.with_name(f"{beside.name}{ENDING}").exists())
+    with unfinished(beside, depends) as work:
         if work.differs:
             say(f"note: {work.path} is of another {work.differs}: all images are answered anew")
         yield work
 
 
-def _check_free(folder: Path, begun: bool) -> None:
+def _check_free(folder: Place, begun: bool) -> None:
     """Makes the folder. Raises OutputError where answers lie in it that are not half-done work, or other tables."""
-    try:
-        folder.mkdir(exist_ok=True)
-        tables = sorted(path.name for path in folder.glob("[!._]*.parquet"))
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be written ({why(error)}): choose another -o") from None
+    with _reported(folder):
+        if isinstance(folder, Path):
+            folder.mkdir(exist_ok=True)
+        tables = sorted(name for name in names_in(folder) if name.endswith(".parquet") and name[0] not in "._")
     lies = next((name for name in tables if not begun or not OURS.fullmatch(name)), None)
     if lies is not None:
         raise OutputError(f"{folder} holds {lies} already: choose another -o, or remove what lies there")
@@ -125,7 +128,7 @@ class _Files:
 
     model: Loaded
     table: Table
-    paths: Sequence[Path]
+    paths: Sequence[Place]
     size: int  # rows of a file
     top: int
     work: Unfinished
@@ -145,14 +148,14 @@ class _Files:
     def _write(self) -> None:
         path, waiting, self.waiting = self.paths[self.number], self.waiting, []
         found = records_of(self.model, self.table, waiting, self.top)
-        write_predictions(found, path, self.top, self.like, path.with_name(f"{STEM}.new"))
-        self.work.append(path.stat().st_size.to_bytes(8, "little") + packed(_without_answers(waiting)))
+        size = write_predictions(found, path, self.top, self.like, self.work.new)
+        self.work.append(size.to_bytes(8, "little") + packed(_without_answers(waiting)))
         self.number += 1
 
-    def known(self, frame: bytes) -> None:
+    def known(self, frame: bytes, there: Mapping[str, int | None]) -> None:
         """A file that is there. Raises OutputError where it is not, or is another."""
-        path, stated = self.paths[self.number], int.from_bytes(frame[:8], "little")
-        if not path.is_file() or path.stat().st_size != stated:
+        path = self.paths[self.number]
+        if there.get(path.name) != int.from_bytes(frame[:8], "little"):
             raise OutputError(
                 f"{path} is gone or was changed: remove {path.parent}, or choose another -o, to begin anew"
             )
@@ -162,17 +165,29 @@ class _Files:
 
 def _gone_on(files: _Files, say: Say) -> int:
     """The first row that is not answered; what is no whole file of this work is removed."""
+    folder = files.paths[0].parent
+    with _reported(folder):
+        there = names_in(folder)
     for frame in files.work:
-        files.known(frame)
-    folder, whole = files.paths[0].parent, set(files.paths[: files.number])
-    for path in folder.glob("*.parquet"):
-        if OURS.fullmatch(path.name) and path not in whole:
-            path.unlink()
+        files.known(frame, there)
+    for name in there.keys() - {path.name for path in files.paths[: files.number]}:
+        if OURS.fullmatch(name):
+            with _reported(folder):
+                (folder / name).unlink()
     start = min(files.number * files.size, len(files.table))
     if start:
         n = counted(len(files.table), "answer")
         say(f"{folder} has {start:,} of {n}: it goes on from there")
     return start
+
+
+@contextmanager
+def _reported(folder: Place) -> Iterator[None]:
+    """What the system says of a folder that cannot be written, as OutputError."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written ({why(error)}): choose another -o") from None
 
 
 def _without_answers(some: Sequence[Stretch]) -> Stretch:

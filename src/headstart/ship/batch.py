@@ -1,7 +1,7 @@
 """Many images asked of a saved model, in memory that does not grow with them; what is done is not done again.
 
-What the model says of each stretch of images is kept beside the output until the output is written (`unfinished.py`),
-and handed on from there as often as it is asked for.
+What the model says of each stretch of images is kept beside the output until the output is written (`unfinished.py`; of
+an output elsewhere below the cache), and handed on from there as often as it is asked for.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from safetensors import numpy as safetensors
@@ -20,6 +19,8 @@ from headstart.counted import counted
 from headstart.data import images
 from headstart.data.identity import identity
 from headstart.data.table import Table
+from headstart.files.far import Place
+from headstart.files.put import work_beside
 from headstart.files.unfinished import Unfinished, unfinished
 from headstart.heads.reference import Sample
 from headstart.ship.answer_file import write_predictions
@@ -30,6 +31,7 @@ from headstart.ship.stretches import Progress, Stretch, Tally, rows_at_once
 from headstart.tasks.task import Record
 from headstart.trunk.backbone import made_by
 from headstart.trunk.engine import Engine, compile_trunk, this_machine
+from headstart.trunk.store import cache_root
 
 Say = Callable[[str], None]
 Bar = Callable[[str, int], Progress]
@@ -49,7 +51,7 @@ class Answered:
     def records(self, top: int) -> Iterator[Record]:
         return records_of(self.model, self.table, self.stretches(), top)
 
-    def write(self, output: Path, top: int) -> None:
+    def write(self, output: Place, top: int) -> None:
         """Into a file, by its ending; what was kept beside it is then needed no longer. Raises OutputError."""
         top = min(top, len(self.model.names))
         partial = None if self.work is None else self.work.new
@@ -62,7 +64,7 @@ class Answered:
 def answered(
     model: Loaded,
     table: Table,
-    output: Path | None,
+    output: Place | None,
     bar: Bar,
     say: Say,
     engine: Engine | None = None,
@@ -85,7 +87,7 @@ def answered(
         answer(model, table, engine, keep, bar("predict", len(table)), start=0)
         yield Answered(model, table, lambda: iter(kept), tally)
         return
-    with unfinished(output, about(model, engine, pictures)) as work:
+    with unfinished(work_beside(output, cache_root()), about(model, engine, pictures)) as work:
         start = _gone_on(work, table, tally, rows_at_once(engine), say)
 
         def write(some: Stretch) -> None:

@@ -12,10 +12,11 @@ import pyarrow.parquet as pq
 
 from headstart.data.table import Table
 from headstart.errors import OptionError, OutputError
+from headstart.files import far
 from headstart.files.bundle import read_bundle
 from headstart.files.cells import csv_bytes
+from headstart.files.put import put
 from headstart.files.reading import why
-from headstart.files.whole import write_whole
 from headstart.ship.package import unpack
 from headstart.story.feature_folder import Place, feature_table, write_folder
 from headstart.story.opening import Options, Watcher, features_of, open_at_size
@@ -49,7 +50,7 @@ def opened_for(table: Table, options: Options, model: str | None, watch: Watcher
 
 def write_features(
     table: Table,
-    out: Path,
+    out: far.Place,
     layer: str | None,
     pooling: str,
     options: Options,
@@ -96,7 +97,7 @@ def write_features(
         return _write_text(about, chosen, place, ending)
 
     try:
-        write_whole(out, write)
+        put(out, write)
     except OSError as error:
         raise OutputError(f"features cannot be written to {out} ({why(error)}): choose another -o") from None
     return (

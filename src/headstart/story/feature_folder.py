@@ -29,10 +29,12 @@ from headstart.data.feature_set import ABOUT, OURS, PART, SIDE, THUMBNAIL, WHOLE
 from headstart.data.identity import identity
 from headstart.data.table import Table
 from headstart.errors import DataError, OutputError
+from headstart.files import far
 from headstart.files.arrow import numbers, texts
 from headstart.files.parquet import UNSOUND, open_parquet
+from headstart.files.put import names_in, put
 from headstart.files.reading import why
-from headstart.files.whole import sweep, write_whole
+from headstart.files.whole import sweep
 from headstart.story.opening import short_side
 from headstart.trunk import scale
 from headstart.trunk.features import gathered
@@ -69,7 +71,7 @@ class Place:
     """Where the files go, and what is in them: all blocks, or one. `options`: by which the pictures are seen."""
 
     sight: Sight
-    folder: Path
+    folder: far.Place
     block: str | None
     field: dict[str, str]  # what the column of the one layer says of itself
     options: Mapping[str, object] = field(default_factory=dict)
@@ -117,7 +119,7 @@ def _each(every: Sequence[Rows], place: Place, table: Table, ray: str | None) ->
         yield from map(writing(place), every)
         return
     store = Store(place.sight.root, place.sight.key)
-    check_nodes(table, {"--cache": store.folder, "-o": place.folder})
+    check_nodes(table, {"--cache": store.folder} | ({"-o": place.folder} if isinstance(place.folder, Path) else {}))
     yield from scale.spread(every, scale.Work(place, writing, accelerated=place.sight.accelerated), in_order=True)
 
 
@@ -162,7 +164,7 @@ def writing(place: Place) -> Callable[[Rows], Written]:
 
 
 def _write(
-    path: Path,
+    path: far.Place,
     kept: Table,
     hashes: list[str],
     thumbnails: npt.NDArray[np.uint8],
@@ -177,7 +179,7 @@ def _write(
     table = feature_table(columns, blocks, field)
     table = table.add_column(len(columns), THUMBNAIL, lists(thumbnails.reshape(len(thumbnails), SIDE * SIDE * 3)))
     table = table.replace_schema_metadata({ABOUT: of_itself})
-    write_whole(path, lambda beside: pq.write_table(table, beside, **AS_IT_IS))
+    put(path, lambda beside: pq.write_table(table, beside, **AS_IT_IS))
 
 
 def feature_table(about: Mapping[str, Sequence[str]], blocks: Mapping[str, Halves], field: dict[str, str]) -> pa.Table:
@@ -199,7 +201,7 @@ def _about(rows: Rows, place: Place) -> str | None:
     return hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def _known(path: Path, about: str | None) -> Written | None:
+def _known(path: far.Place, about: str | None) -> Written | None:
     """What a file that is there already holds; None where it is of something else."""
     with suppress(*UNSOUND, KeyError, TypeError):
         with open_parquet(path) as parquet:
@@ -211,21 +213,24 @@ def _known(path: Path, about: str | None) -> Written | None:
     return None
 
 
-def _make_ready(folder: Path) -> None:
+def _make_ready(folder: far.Place) -> None:
     """Raises OutputError where something else lies there, OSError."""
-    folder.mkdir(parents=True, exist_ok=True)
-    sweep(folder)
-    foreign = [one.name for one in folder.iterdir() if not (OURS.fullmatch(one.name) or one.name.startswith("."))]
+    if isinstance(folder, Path):
+        folder.mkdir(parents=True, exist_ok=True)
+        sweep(folder)
+    there = names_in(folder)
+    foreign = [name for name in there if not (OURS.fullmatch(name) or name.startswith("."))]
     if foreign:
         raise OutputError(f"{folder} holds other files ({foreign[0]}): choose another -o, or empty it")
-    (folder / WHOLE).unlink(missing_ok=True)
+    if WHOLE in there:
+        (folder / WHOLE).unlink()
 
 
 def _close(place: Place, table: Table, n: int, whole: Written) -> None:
     """Files of an earlier, longer list go, and what the folder is is said. Raises OSError."""
-    for one in place.folder.glob("part-*.parquet"):
-        if OURS.fullmatch(one.name) and int(one.stem.removeprefix("part-")) >= n:
-            one.unlink()
+    for name in names_in(place.folder):
+        if name != WHOLE and OURS.fullmatch(name) and int(Path(name).stem.removeprefix("part-")) >= n:
+            (place.folder / name).unlink()
     said = {
         "files": n,
         "images": whole.images,
@@ -243,11 +248,11 @@ def _close(place: Place, table: Table, n: int, whole: Written) -> None:
             "short_side": short_side(table),
         },
     }
-    write_whole(place.folder / WHOLE, lambda beside: beside.write_text(json.dumps(said, indent=1) + "\n"))
+    put(place.folder / WHOLE, lambda beside: beside.write_text(json.dumps(said, indent=1) + "\n"))
 
 
 @contextmanager
-def _reported(folder: Path) -> Iterator[None]:
+def _reported(folder: far.Place) -> Iterator[None]:
     """What the system says of a place that cannot be written, as OutputError."""
     try:
         yield

@@ -434,13 +434,14 @@ def _told(what: str, then: str) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Ray Data without bars and words of its own, and without a word of warning of its own settings."""
+    """Ray Data without bars, measures and words of its own, and without a word of warning of its own settings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from ray.data import DataContext
 
         context = DataContext.get_current().copy()
         context.enable_progress_bars = context.print_on_execution_start = context.log_internal_stack_trace = False
+        context.memory_usage_poll_interval_s = None  # each second a worker would walk all its pages for it
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     with DataContext.current(context):
         yield
