@@ -313,8 +313,8 @@ def spread(pieces: Sequence[Any], work: Work, in_order: bool = False) -> Iterato
 
 
 def each(work: Callable[[Any], Any], pieces: Iterable[Any]) -> Iterator[Any]:
-    """As `map`, by whoever has a processor free: what `work` makes of each piece, in order. Its workers stay for the
-    next call, and no more pieces are on their way than there are processors, and two. Raises HeadstartError."""
+    """As `map`, in order, each piece by whoever has a processor free; workers stay for the next call. No more pieces
+    are on their way than there are processors, and two. Raises HeadstartError."""
     import ray
 
     most = 2 + int(ray.cluster_resources().get("CPU", 1))
@@ -323,7 +323,7 @@ def each(work: Callable[[Any], Any], pieces: Iterable[Any]) -> Iterator[Any]:
         for piece in chain(pieces, repeat(None, most)):
             if piece is not None:
                 waiting.append(do.remote(handed, Parcel(piece)))
-            while waiting and (piece is None or len(waiting) > most):
+            if waiting and (piece is None or len(waiting) > most):
                 found = ray.get(waiting.popleft()).content
                 if isinstance(found, HeadstartError):
                     raise found
@@ -331,7 +331,6 @@ def each(work: Callable[[Any], Any], pieces: Iterable[Any]) -> Iterator[Any]:
 
 
 def _worked(work: Parcel, piece: Parcel) -> Parcel:
-    """In a worker."""
     try:
         return Parcel(work.content(piece.content))
     except HeadstartError as error:
