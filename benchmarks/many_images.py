@@ -75,7 +75,7 @@ def heads_of(folder: Path, n: int) -> dict[str, Any]:
     seconds: dict[str, float] = {}
     start = time.perf_counter()
     with (
-        patch.object(spectrum, "added", timed(seconds, "sums", spectrum.added)),
+        patch.object(spectrum, "summed", timed(seconds, "sums", spectrum.summed)),
         patch.object(np.linalg, "eigh", timed(seconds, "decomposition", np.linalg.eigh)),
     ):
         probe = fit_probe({"all": block}, classes_of(n), np.arange(n), (one_layer("all", "all"),), ("ridge", "lda"))

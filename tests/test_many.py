@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from headstart.heads import calibrate as calibration
-from headstart.heads import closed, probe, spectrum, taps
+from headstart.heads import closed, probe, spectrum, sums, taps
 from headstart.heads.calibrate import best_scale, calibrate, log_softmax, scaled_losses
 from headstart.heads.probe import fit_probe
 from headstart.heads.shards import Shards
@@ -137,7 +137,12 @@ def test_heads_of_many_images_equal_those_in_double_precision(monkeypatch: pytes
     groups = np.arange(200) // 3 if tied else np.arange(200)
     sets = tap_sets("auto", tuple(WIDTHS))
     want = fit_probe(blocks, y, groups, sets, ("ridge", "lda"))
-    for module, name, value in ((taps, "MANY", 100), (spectrum, "DOUBLE_ROWS", 100), (spectrum, "CHUNK", 64)):
+    for module, name, value in (
+        (taps, "MANY", 100),
+        (spectrum, "DOUBLE_ROWS", 100),
+        (spectrum, "CHUNK", 64),
+        (sums, "CHUNK", 64),
+    ):
         monkeypatch.setattr(module, name, value)
     monkeypatch.setattr(closed, "CHUNK", 64)
     found = fit_probe(blocks, y, groups, sets, ("ridge", "lda"))
@@ -151,17 +156,18 @@ def test_heads_of_many_images_equal_those_in_double_precision(monkeypatch: pytes
 def test_what_many_images_cost_beside_their_features_does_not_grow_with_their_width(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Peak memory of heads for 8,000 images of 400 values: less than half of what the prepared features would take."""
+    """Peak memory of heads for 12,000 images of 400 values: less than half of what the prepared features would take."""
     rng = np.random.default_rng(0)
-    y = rng.integers(0, 3, 8_000)
-    block = rng.random((8_000, 400), np.float32).astype(np.float16)
-    block[np.arange(8_000), y] += 1
-    monkeypatch.setattr(taps, "MANY", 7_999)
+    y = rng.integers(0, 3, 12_000)
+    block = rng.random((12_000, 400), np.float32).astype(np.float16)
+    block[np.arange(12_000), y] += 1
+    monkeypatch.setattr(taps, "MANY", 11_999)
     monkeypatch.setattr(spectrum, "CHUNK", 256)
+    monkeypatch.setattr(sums, "CHUNK", 256)
     monkeypatch.setattr(probe, "CHOICE_ROWS", 100)
     tracemalloc.start()
     try:
-        fit_probe({"pre_logits": block}, y, np.arange(8_000), (last(),), ("ridge",))
+        fit_probe({"pre_logits": block}, y, np.arange(12_000), (last(),), ("ridge",))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

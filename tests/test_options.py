@@ -229,8 +229,8 @@ def test_a_wrong_value_is_refused_before_the_data_are_read_and_anything_heavy_is
 def test_every_option_with_a_value_that_can_be_wrong_is_tried() -> None:
     """Paths and names are known to be wrong only where they are looked up; the others have a row above."""
     free = {"--output", "--backbone", "--layer", "--tune", "--cache", "--weights", "--search", "--download"}
-    free |= {"--backbones", "--cost", "--add-to", "--import-weights", "--label", "--remove", "--positive", "--good"}
-    free |= {"--target", "--data", "--model", "--host", "--token-file"}
+    free |= {"--backbones", "--cost", "--add-to", "--import-weights", "--label", "--labels", "--remove", "--positive"}
+    free |= {"--good", "--target", "--data", "--model", "--host", "--token-file"}
     action = next(a for a in parser()._actions if isinstance(a, argparse._SubParsersAction))
     tried = {word for _, given, _ in WRONG for word in given.replace("=", " ").split() if word.startswith("--")}
     for command in action.choices.values():

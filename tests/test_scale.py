@@ -16,7 +16,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -32,8 +32,13 @@ from headstart.data.sources import ArraySource, FileSource, PictureSource
 from headstart.data.table import Table, list_images, read_table
 from headstart.errors import DataError, HeadstartError, OptionError
 from headstart.files.cores import LIMIT, n_cores
+from headstart.heads.probe import fit_probe
+from headstart.heads.spectrum import decompose
+from headstart.heads.taps import Taken, tap_sets
 from headstart.ship.batch import answered
 from headstart.story import opening, options, pipeline
+from headstart.story.feature_folder import feature_table
+from headstart.story.feature_rows import Column, Files
 from headstart.story.opening import Options
 from headstart.trunk import cluster, pieces, scale, surroundings
 from headstart.trunk.backbone import open_backbone
@@ -435,3 +440,30 @@ def titles() -> list[str]:
         except OSError:
             continue
     return found
+
+
+def test_heads_of_features_in_files_are_the_same_bits_whoever_adds_them_up(address: str, tmp_path: Path) -> None:
+    """Two stretches of rows, most of which teach; copies are left out together."""
+    n, widths = 45_000, {"a/mean": 3, "pre_logits": 5}
+    rng, paths = np.random.default_rng(0), []
+    y = rng.integers(0, 3, n)
+    blocks = {
+        name: (rng.random((n, width)) + (y[:, None] == np.arange(width))).astype(np.float16)
+        for name, width in widths.items()
+    }
+    ends = (11_000, 11_000, 40_000, n)
+    for k, (start, end) in enumerate(zip((0, *ends), ends, strict=False)):
+        paths.append(tmp_path / f"{k}.parquet")
+        pq.write_table(feature_table({}, {name: block[start:end] for name, block in blocks.items()}, {}), paths[-1])
+    rows, groups = np.flatnonzero(rng.random(n) < 0.9), np.arange(n)
+    groups[1:100:2] = groups[:100:2]
+    files, sets, probes = Files(tuple(paths), ends, widths), tap_sets("auto", tuple(widths)), []
+    for each in (map, scale.each):
+        columns: Any = {name: Taken(Column(files, name, each), rows) for name in widths}
+        probes.append(fit_probe(columns, y[rows], groups[rows], sets, ("ridge", "lda")))
+    assert probes[0].candidates == probes[1].candidates
+    for name in ("coef", "intercept", "left_out"):
+        assert np.array_equal(getattr(probes[0], name), getattr(probes[1], name))
+    paths[2].unlink()
+    with pytest.raises(DataError, match=r"2.parquet cannot be read .*: make the features again"):
+        decompose(cast(Any, Taken(Column(files, "pre_logits", scale.each), rows)))

@@ -85,7 +85,8 @@ class FeatureSet:
         columns = zip(self.names, self._sources, self.labels, self.splits, self.groups, strict=True)
         rows = [Row(name, source, label, split, group) for name, source, label, split, group in columns]
         rows += self.unread
-        found = Found(rows, list(self.notes), f"{shown(str(self.folder))}: features of {self.layout}", self.task)
+        of = self.layout.partition(": ")[2] or self.layout  # without the place where the pictures were
+        found = Found(rows, list(self.notes), f"{shown(str(self.folder))}: features of {of}", self.task)
         return taught_by(found._replace(columns=self.columns), shown(str(self.folder)), min_classes, group_by)
 
     def named(self, table: Table) -> Table:

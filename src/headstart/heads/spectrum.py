@@ -18,9 +18,20 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from headstart.heads.sums import Doubles, Floats, Sums, added, stretch
+from headstart.heads.sums import (
+    CHUNK,
+    Doubles,
+    Floats,
+    Multiplying,
+    Summing,
+    Sums,
+    Turning,
+    each_of,
+    stretch,
+    stretches,
+    summed,
+)
 
-CHUNK = 4096  # rows of U made at a time: 4096 x 2848 x 8 bytes = 93 MB for the default backbone's features
 DOUBLE_ROWS = 5000  # images up to which everything is float64
 FLOOR = 1e-12  # eigenvalues below this share of the largest are rounding noise of a float64 product
 UNIT = 0.02  # of a decade: penalties lie half a decade apart, and are a fiftieth of that off at most
@@ -75,7 +86,7 @@ class Spectrum:
 
     def fits(
         self, l2s: Sequence[float], projected: Doubles, rows: npt.NDArray[np.intp]
-    ) -> Iterator[tuple[slice, Doubles, Doubles]]:
+    ) -> Iterator[tuple[slice, Doubles, Floats]]:
         """(places, leverages (row, penalty), U diag(share) projected (penalty, row, target)) for these rows, a chunk at
         a time: share = w / (w + l2), projected = U' targets.
 
@@ -90,24 +101,24 @@ class Spectrum:
             return
         assert self.right is not None
         leverages, coef = self._leverages(l2s), (self.right @ (weights / np.sqrt(self.values)[:, None]))
-        coef = coef.astype(np.float32)
-        for start in range(0, len(rows), CHUNK):
-            some = rows[start : start + CHUNK]
-            found = self._centred(stretch(some), np.float32) @ coef
-            place = slice(start, start + len(some))
-            yield place, leverages[:, some].T.astype(np.float64), found.reshape(shape).transpose(1, 0, 2)
+        work = Turning(self.features, self.mean.astype(np.float32), coef.astype(np.float32))
+        parts = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
+        each = each_of(self.features) if len(rows) > DOUBLE_ROWS else map
+        start = 0
+        for some, found in zip(parts, each(work, map(stretch, parts)), strict=True):
+            place = slice(start, start := start + len(some))
+            yield place, leverages[:, some].T.astype(np.float64), np.asarray(found.reshape(shape).transpose(1, 0, 2))
 
     def _leverages(self, l2s: Sequence[float]) -> Floats:
         """(penalty, image) of float32, in one pass for those that are not known yet."""
         new = [l2 for l2 in dict.fromkeys(l2s) if l2 not in self.leverages]
         if new:
             share = (self.values[:, None] / (self.values[:, None] + np.array(new))).astype(np.float32)
+            work = Turning(self.features, self.mean.astype(np.float32), self._turn, share)
+            here = [slice(start, min(start + CHUNK, self.n_images)) for start in range(0, self.n_images, CHUNK)]
             found = np.empty((len(new), self.n_images), np.float32)
-            for start in range(0, self.n_images, CHUNK):
-                here = slice(start, start + CHUNK)
-                u = self._centred(here, np.float32) @ self._turn
-                np.square(u, out=u)
-                found[:, here] = (u @ share).T
+            for some, squares in zip(here, each_of(self.features)(work, here), strict=True):
+                found[:, some] = squares.T
             self.leverages.update(zip(new, found, strict=True))
         return np.stack([self.leverages[l2] for l2 in l2s])
 
@@ -136,9 +147,9 @@ class Spectrum:
         if key not in self.products:
             total = -np.outer(self.mean, targets.sum(axis=0))
             kind = _working_type(self.n_images)
-            for start in range(0, self.n_images, CHUNK):
-                here = slice(start, start + CHUNK)
-                total += self.features[here].astype(kind).T @ targets[here].astype(kind)
+            pieces = ((here, targets[here].astype(kind)) for here in stretches(self.n_images))
+            for part in each_of(self.features)(Multiplying(self.features), pieces):
+                total += part
             self.products[key] = self.right.T @ total / np.sqrt(self.values)[:, None]
         return self.products[key]
 
@@ -156,9 +167,7 @@ def decompose(features: Floats) -> Spectrum:
     """The spectrum of features (image, feature)."""
     n, d = features.shape
     if n > max(d, DOUBLE_ROWS):
-        none = np.empty((CHUNK, 0))
-        chunks = (features[start : start + CHUNK].astype(np.float32, copy=False) for start in range(0, n, CHUNK))
-        return of_sums(features, added((chunk, none[: len(chunk)]) for chunk in chunks))
+        return of_sums(features, summed(each_of(features)(Summing(features), stretches(n))))
     mean = features.mean(axis=0, dtype=np.float64)
     if n <= d:
         wide = features.astype(np.float64)

@@ -5,7 +5,7 @@ The mean, the scatter matrix and the products with targets are read off the sums
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,6 +14,12 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.floating]
 Doubles = npt.NDArray[np.float64]
+
+CHUNK = 4096  # images multiplied at a time: 4096 x 2848 x 8 bytes = 93 MB for the default backbone's features
+# Chunks that are added up before their sum goes anywhere: 65 MB of 2,848 features in float64, for 270 GFLOP of work.
+# The order of additions is always this one, so that it does not matter who made which sum.
+STRETCH = 8
+ARRAYS = ("total", "scatter", "products", "targets")
 
 
 class Rows(Protocol):
@@ -25,6 +31,27 @@ class Rows(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: Any, /) -> Any: ...  # a slice or row numbers -> array (row, feature)
+
+
+Work = Callable[[Any], Any]
+Each = Callable[[Work, Iterable[Any]], Iterable[Any]]  # as `map`: what is made of each piece, in order
+
+
+def each_of(features: Rows) -> Each:
+    """How passes over these features are worked on: by this process one after the other, or as the features themselves
+    say: `each`, which may hand pieces, and the features, to other processes."""
+    found: Each = getattr(features, "each", map)
+    return found
+
+
+def stretches(n: int) -> Iterator[slice]:
+    """All of n images, STRETCH chunks at a time."""
+    return (slice(start, min(start + STRETCH * CHUNK, n)) for start in range(0, n, STRETCH * CHUNK))
+
+
+def chunks_in(here: slice) -> Iterator[slice]:
+    """A stretch, a chunk at a time."""
+    return (slice(start, min(start + CHUNK, here.stop)) for start in range(here.start, here.stop, CHUNK))
 
 
 def stretch(rows: npt.NDArray[np.intp]) -> slice | npt.NDArray[np.intp]:
@@ -46,8 +73,11 @@ class Sums:
     targets: Doubles
 
     def __add__(self, other: Sums) -> Sums:
-        parts = ((getattr(self, name), getattr(other, name)) for name in ("total", "scatter", "products", "targets"))
+        parts = ((getattr(self, name), getattr(other, name)) for name in ARRAYS)
         return Sums(self.n + other.n, *(one + two for one, two in parts))
+
+    def copied(self) -> Sums:
+        return Sums(self.n, *(np.array(getattr(self, name)) for name in ARRAYS))
 
     @property
     def mean(self) -> Doubles:
@@ -78,17 +108,64 @@ def added(parts: Iterable[tuple[Floats, Floats]]) -> Sums:
     """The sums over (chunk, targets), one after the other; as `sum(sums_of(...))`, with one scatter matrix in memory.
 
     Raises ValueError where there is no chunk."""
+    return summed(sums_of(chunk, targets) for chunk, targets in parts)
+
+
+def summed(parts: Iterable[Sums]) -> Sums:
+    """All of them, in order; the first becomes the sum. Raises ValueError where there is none."""
     whole: Sums | None = None
     n = 0
-    for chunk, targets in parts:
-        part = sums_of(chunk, targets)
+    for part in parts:
         n += part.n
         if whole is None:
-            whole = part
+            whole = part if part.scatter.flags.writeable else part.copied()  # not what another process has handed over
             continue
-        for name in ("total", "scatter", "products", "targets"):
+        for name in ARRAYS:
             mine = getattr(whole, name)
             mine += getattr(part, name)
     if whole is None:
         raise ValueError("no images to add up: at least one chunk is needed")
     return Sums(n, whole.total, whole.scatter, whole.products, whole.targets)
+
+
+@dataclass(frozen=True, eq=False)
+class Summing:
+    """Makes the sums of a stretch of these features, without targets, in float32."""
+
+    features: Rows
+
+    def __call__(self, here: slice) -> Sums:
+        chunks = (self.features[some].astype(np.float32, copy=False) for some in chunks_in(here))
+        return added((chunk, np.empty((len(chunk), 0))) for chunk in chunks)
+
+
+@dataclass(frozen=True, eq=False)
+class Multiplying:
+    """Makes features' targets (feature, target) of a stretch and its targets (image, target), in the type of these."""
+
+    features: Rows
+
+    def __call__(self, piece: tuple[slice, Floats]) -> Doubles:
+        (here, targets), total = piece, np.zeros((self.features.shape[1], piece[1].shape[1]))
+        for some in chunks_in(here):
+            own = targets[some.start - here.start : some.stop - here.start]
+            total += self.features[some].astype(own.dtype).T @ own
+        return total
+
+
+@dataclass(frozen=True, eq=False)
+class Turning:
+    """Makes (features - mean) turn of some rows (row, column) in float32, `turn` (feature, column); with `share`
+    (column, penalty) the squares of that times share, (row, penalty)."""
+
+    features: Rows
+    mean: npt.NDArray[np.float32]
+    turn: npt.NDArray[np.float32]
+    share: npt.NDArray[np.float32] | None = None
+
+    def __call__(self, rows: slice | npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+        found = np.subtract(self.features[rows], self.mean, dtype=np.float32) @ self.turn
+        if self.share is None:
+            return found
+        np.square(found, out=found)
+        return found @ self.share

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.errors import OptionError
-from headstart.heads.sums import Rows, stretch
+from headstart.heads.sums import Each, Rows, each_of, stretch
 from headstart.trunk.layers import OF
 
 LAST = "pre_logits"  # the block that the network's own classifier reads (trunk.backbone.LAST)
@@ -83,6 +83,11 @@ class Prepared:
     def shape(self) -> tuple[int, int]:
         return self.n_images, self.width
 
+    @property
+    def each(self) -> Each:
+        """As those of its blocks."""
+        return each_of(self.parts[0][1])
+
     def __len__(self) -> int:
         return self.n_images
 
@@ -111,6 +116,11 @@ class Taken:
     @property
     def shape(self) -> tuple[int, int]:
         return len(self.rows), self.of.shape[1]
+
+    @property
+    def each(self) -> Each:
+        """As those of which these are rows."""
+        return each_of(self.of)
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -7,6 +7,7 @@ their thumbnails in the report. Everything else is, bit for bit, what a fit of t
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,13 +17,15 @@ import numpy as np
 
 from headstart import recipe
 from headstart.data.feature_set import TASKS as LEARNED
-from headstart.data.feature_set import FeatureSet
+from headstart.data.feature_set import WHOLE, FeatureSet
 from headstart.data.preprocess import Preprocess
 from headstart.data.sources import GoneSource, RefusedSource
 from headstart.data.table import Table
 from headstart.data.tree import shown
 from headstart.errors import BackboneError, DataError, HeadstartError, OptionError
 from headstart.files.bundle import CONFIG, MANIFEST
+from headstart.files.reading import read_regular
+from headstart.heads.sums import Each
 from headstart.heads.taps import LAST
 from headstart.story.clock import Clock
 from headstart.story.feature_rows import features_in
@@ -31,6 +34,7 @@ from headstart.story.options import check
 from headstart.story.pipeline import Fitted, announce, examine, labelled, prove, taught
 from headstart.story.plan import make_plan
 from headstart.tasks.known import TASKS, with_confidence, with_threshold
+from headstart.trunk import scale
 from headstart.trunk.backbone import open_backbone
 from headstart.trunk.engine import Bytes, Deliver
 from headstart.trunk.features import Features
@@ -126,8 +130,30 @@ def _features(found: FeatureSet, table: Table, options: Options, watch: Watcher)
             f"none of {len(table)} images could be read; the first, {refused[0][0]}: {refused[0][1].reason}"
         )
     kept, rows = np.array(known, dtype=np.intp).T
-    features = features_in(found, rows, cache_root(options.cache), watch.bar("features", len(rows)))
+    each = None if options.ray is None else _spread(found, options.ray)
+    features = features_in(found, rows, cache_root(options.cache), watch.bar("features", len(rows)), each)
     return replace(features, kept=kept, set_aside=tuple((name, source.reason) for name, source in refused))
+
+
+def _spread(found: FeatureSet, ray: str) -> Each:
+    """Passes by a cluster that this process has joined. Raises HeadstartError where a node does not see the folder."""
+    folder = found.folder.absolute()
+    with scale.joined(ray):
+        for node, there in scale.ask_each_node(mark_of, folder):
+            if there != mark_of(folder):
+                raise HeadstartError(
+                    f"node {node} of the cluster does not see {folder} as this machine does: put it where all nodes "
+                    "find it under the same path"
+                )
+    return scale.each
+
+
+def mark_of(folder: Path) -> str:
+    """On a node: what the folder says of itself, in short; "" where it is not there."""
+    try:
+        return hashlib.blake2b(read_regular(folder / WHOLE), digest_size=16).hexdigest()
+    except OSError:
+        return ""
 
 
 def _network(found: FeatureSet, options: Options, watch: Watcher) -> tuple[Options, Backbone]:

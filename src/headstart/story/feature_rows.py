@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +17,8 @@ from headstart.files.arrow import rows_of
 from headstart.files.forks import Lock
 from headstart.files.parquet import UNSOUND
 from headstart.files.reading import why
-from headstart.heads.sums import stretch
-from headstart.heads.taps import LAST, Taken
+from headstart.heads.sums import Each, Rows, each_of, stretch
+from headstart.heads.taps import LAST, MANY, Taken
 from headstart.trunk.features import Features
 from headstart.trunk.store import IN_MEMORY, Halves, nameless
 
@@ -74,12 +74,12 @@ class Files:
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """A block of features (image, feature) as `sums.Rows`. `near`: the same in a file that is mapped, for what asks for
-    rows all over the set; it stays behind where this goes to another process."""
+    """A block of features (image, feature) as `sums.Rows`. `each`: who works on passes over it, see `sums.each_of`; it
+    stays behind where this goes to another process."""
 
     files: Files
     name: str
-    near: Halves | None = None
+    each: Each = map
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Column, (self.files, self.name)
@@ -88,17 +88,11 @@ class Column:
     def shape(self) -> tuple[int, int]:
         return len(self), self.files.widths[self.name]
 
-    @property
-    def dtype(self) -> np.dtype[np.float16]:
-        return np.dtype(np.float16)
-
     def __len__(self) -> int:
         return self.files.ends[-1]
 
     def __getitem__(self, index: Any) -> Halves:
         """Rows (row, feature), by a slice or by their numbers from 0 on."""
-        if self.near is not None:
-            return np.asarray(self.near[index])
         rows = np.arange(len(self))[index] if isinstance(index, slice) else np.asarray(index, dtype=np.intp)
         out = np.empty((len(rows), self.shape[1]), np.float16)
         for file, here, inside in self.files.parts(rows):
@@ -106,17 +100,48 @@ class Column:
         return out
 
 
-def features_in(found: FeatureSet, rows: Ints, root: Path, done: Callable[[int], None]) -> Features:
-    """What is known of these images, in their order: as `extract` would give it. Of many, blocks are `Column`s, read
-    when they are asked for; the last layer, by which copies are found, lies in a file below `root` meanwhile.
+@dataclass(frozen=True, eq=False)
+class Near:
+    """The same rows as `of`, in a file that is mapped, for what asks for rows all over the set: `laid` (image,
+    feature). In another process they are read as `of` reads them."""
+
+    of: Rows
+    laid: Halves
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _itself, (self.of,)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.laid.shape
+
+    @property
+    def each(self) -> Each:
+        return each_of(self.of)
+
+    def __len__(self) -> int:
+        return len(self.laid)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.laid[index]
+
+
+def _itself(rows: Rows) -> Rows:
+    return rows
+
+
+def features_in(
+    found: FeatureSet, rows: Ints, root: Path, done: Callable[[int], None], each: Each | None = None
+) -> Features:
+    """What is known of these images, in their order: as `extract` would give it. Of many, blocks are read when they are
+    asked for; the last layer, by which copies are found, lies in a file below `root` meanwhile. `each`: who works on
+    passes over them, of more than MANY images.
 
     Raises DataError, OutputError where there is no room for that file.
     """
     files = Files(found.paths, found.ends, found.blocks)
-    few = 2 * len(rows) * sum(found.blocks.values()) <= IN_MEMORY
-    blocks: dict[str, Halves] = {
-        name: np.empty((len(rows), width), np.float16) for name, width in files.widths.items() if few
-    }
+    few = 2 * len(rows) * sum(found.blocks.values()) <= IN_MEMORY and (each is None or len(rows) <= MANY)
+    blocks: dict[str, Any] = {n: np.empty((len(rows), width), np.float16) for n, width in files.widths.items() if few}
     last = blocks[LAST] if few else _room(root, len(rows), files.widths[LAST])
     thumbnails = np.empty((len(rows), SIDE, SIDE, 3), np.uint8)
     for file, here, inside in files.parts(rows):
@@ -126,12 +151,8 @@ def features_in(found: FeatureSet, rows: Ints, root: Path, done: Callable[[int],
             (last if name == LAST else blocks[name])[here] = block[inside]
         done(len(here))
     if not few:
-        whole = np.array_equal(rows, np.arange(len(found)))
-        columns = {name: Column(files, name, last if whole and name == LAST else None) for name in files.widths}
-        chosen: dict[str, Any] = {name: column if whole else Taken(column, rows) for name, column in columns.items()}
-        if not whole:
-            chosen[LAST] = last
-        blocks = cast(dict[str, Halves], chosen)
+        blocks = {name: Taken(Column(files, name, each or map), rows) for name in files.widths}
+        blocks[LAST] = Near(blocks[LAST], last)
     hashes = tuple(found.hashes[row] for row in rows)
     return Features(blocks, thumbnails, hashes, np.arange(len(rows)), (), 0, found.remarks)
 

@@ -18,12 +18,14 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -201,6 +203,31 @@ def spread(pieces: Sequence[Any], work: Work, in_order: bool = False) -> Iterato
                 if isinstance(parcel.content, HeadstartError):
                     raise parcel.content
                 yield parcel.content
+
+
+def each(work: Callable[[Any], Any], pieces: Iterable[Any]) -> Iterator[Any]:
+    """As `map`, in order, each piece by whoever has a processor free; workers stay for the next call. No more pieces
+    are on their way than there are processors, and two. Raises HeadstartError."""
+    import ray
+
+    most = 2 + int(ray.cluster_resources().get("CPU", 1))
+    do, handed, waiting = ray.remote(num_cpus=1)(_worked), ray.put(Parcel(work)), deque[Any]()
+    with _told("the work of the cluster failed", "see `ray status`, and give the same command again"):
+        for piece in chain(pieces, repeat(None, most)):
+            if piece is not None:
+                waiting.append(do.remote(handed, Parcel(piece)))
+            if waiting and (piece is None or len(waiting) > most):
+                found = ray.get(waiting.popleft()).content
+                if isinstance(found, HeadstartError):
+                    raise found
+                yield found
+
+
+def _worked(work: Parcel, piece: Parcel) -> Parcel:
+    try:
+        return Parcel(work.content(piece.content))
+    except HeadstartError as error:
+        return Parcel(error)
 
 
 def _through(data: Any, handed: list[Any], stage: str, pool: Pool) -> Any:
