@@ -164,6 +164,7 @@ def test_what_many_images_cost_beside_their_features_does_not_grow_with_their_wi
     monkeypatch.setattr(taps, "MANY", 11_999)
     monkeypatch.setattr(spectrum, "CHUNK", 256)
     monkeypatch.setattr(sums, "CHUNK", 256)
+    monkeypatch.setattr(sums, "AT_ONCE", 1)
     monkeypatch.setattr(probe, "CHOICE_ROWS", 100)
     tracemalloc.start()
     try:

@@ -34,6 +34,7 @@ from headstart.errors import DataError, HeadstartError, OptionError
 from headstart.files.cores import LIMIT, n_cores
 from headstart.heads.probe import fit_probe
 from headstart.heads.spectrum import decompose
+from headstart.heads.sums import in_threads
 from headstart.heads.taps import Taken, tap_sets
 from headstart.ship.batch import answered
 from headstart.story import opening, options, pipeline
@@ -458,7 +459,7 @@ def test_heads_of_features_in_files_are_the_same_bits_whoever_adds_them_up(addre
     rows, groups = np.flatnonzero(rng.random(n) < 0.9), np.arange(n)
     groups[1:100:2] = groups[:100:2]
     files, sets, probes = Files(tuple(paths), ends, widths), tap_sets("auto", tuple(widths)), []
-    for each in (map, scale.each):
+    for each in (in_threads, scale.each):
         columns: Any = {name: Taken(Column(files, name, each), rows) for name in widths}
         probes.append(fit_probe(columns, y[rows], groups[rows], sets, ("ridge", "lda")))
     assert probes[0].candidates == probes[1].candidates

@@ -27,6 +27,8 @@ from headstart.heads.sums import (
     Sums,
     Turning,
     each_of,
+    in_threads,
+    passed,
     stretch,
     stretches,
     summed,
@@ -103,9 +105,9 @@ class Spectrum:
         leverages, coef = self._leverages(l2s), (self.right @ (weights / np.sqrt(self.values)[:, None]))
         work = Turning(self.features, self.mean.astype(np.float32), coef.astype(np.float32))
         parts = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
-        each = each_of(self.features) if len(rows) > DOUBLE_ROWS else map
+        each = each_of(self.features) if len(rows) > DOUBLE_ROWS else in_threads
         start = 0
-        for some, found in zip(parts, each(work, map(stretch, parts)), strict=True):
+        for some, found in zip(parts, passed(each, work, map(stretch, parts)), strict=True):
             place = slice(start, start := start + len(some))
             yield place, leverages[:, some].T.astype(np.float64), np.asarray(found.reshape(shape).transpose(1, 0, 2))
 
@@ -115,9 +117,9 @@ class Spectrum:
         if new:
             share = (self.values[:, None] / (self.values[:, None] + np.array(new))).astype(np.float32)
             work = Turning(self.features, self.mean.astype(np.float32), self._turn, share)
-            here = [slice(start, min(start + CHUNK, self.n_images)) for start in range(0, self.n_images, CHUNK)]
+            every = [slice(start, min(start + CHUNK, self.n_images)) for start in range(0, self.n_images, CHUNK)]
             found = np.empty((len(new), self.n_images), np.float32)
-            for some, squares in zip(here, each_of(self.features)(work, here), strict=True):
+            for some, squares in zip(every, passed(each_of(self.features), work, every), strict=True):
                 found[:, some] = squares.T
             self.leverages.update(zip(new, found, strict=True))
         return np.stack([self.leverages[l2] for l2 in l2s])
@@ -147,8 +149,8 @@ class Spectrum:
         if key not in self.products:
             total = -np.outer(self.mean, targets.sum(axis=0))
             kind = _working_type(self.n_images)
-            pieces = ((here, targets[here].astype(kind)) for here in stretches(self.n_images))
-            for part in each_of(self.features)(Multiplying(self.features), pieces):
+            pieces = ((some, targets[some].astype(kind)) for some in stretches(self.n_images))
+            for part in passed(each_of(self.features), Multiplying(self.features), pieces):
                 total += part
             self.products[key] = self.right.T @ total / np.sqrt(self.values)[:, None]
         return self.products[key]
@@ -167,7 +169,7 @@ def decompose(features: Floats) -> Spectrum:
     """The spectrum of features (image, feature)."""
     n, d = features.shape
     if n > max(d, DOUBLE_ROWS):
-        return of_sums(features, summed(each_of(features)(Summing(features), stretches(n))))
+        return of_sums(features, summed(passed(each_of(features), Summing(features), stretches(n))))
     mean = features.mean(axis=0, dtype=np.float64)
     if n <= d:
         wide = features.astype(np.float64)

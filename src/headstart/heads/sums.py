@@ -5,12 +5,17 @@ The mean, the scatter matrix and the products with targets are read off the sums
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
+
+from headstart.files.cores import n_cores
 
 Floats = npt.NDArray[np.floating]
 Doubles = npt.NDArray[np.float64]
@@ -19,6 +24,7 @@ CHUNK = 4096  # images multiplied at a time: 4096 x 2848 x 8 bytes = 93 MB for t
 # Chunks that are added up before their sum goes anywhere: 65 MB of 2,848 features in float64, for 270 GFLOP of work.
 # The order of additions is always this one, so that it does not matter who made which sum.
 STRETCH = 8
+AT_ONCE = 8  # pieces in the memory of this process: 0.2 GB each, of 2,848 features
 ARRAYS = ("total", "scatter", "products", "targets")
 
 
@@ -38,10 +44,30 @@ Each = Callable[[Work, Iterable[Any]], Iterable[Any]]  # as `map`: what is made 
 
 
 def each_of(features: Rows) -> Each:
-    """How passes over these features are worked on: by this process one after the other, or as the features themselves
-    say: `each`, which may hand pieces, and the features, to other processes."""
-    found: Each = getattr(features, "each", map)
+    """How passes over these features are worked on: by this process, or as the features themselves say: `each`, which
+    may hand pieces, and the features, to other processes."""
+    found: Each = getattr(features, "each", in_threads)
     return found
+
+
+def in_threads(work: Work, pieces: Iterable[Any]) -> Iterator[Any]:
+    """As `map`: a piece for each processor at a time, AT_ONCE at most."""
+    at_once = min(n_cores(), AT_ONCE)
+    waiting: deque[Future[Any]] = deque()
+    with ThreadPoolExecutor(at_once) as pool:
+        for piece in pieces:
+            waiting.append(pool.submit(work, piece))
+            if len(waiting) > at_once:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def passed(each: Each, work: Work, pieces: Iterable[Any]) -> Iterator[Any]:
+    """What comes of a pass, in order. BLAS has one thread meanwhile, here as in the workers of a cluster: the last
+    digits of a product may depend on how many there are (of 624 features, one or two)."""
+    with threadpool_limits(1, "blas"):
+        yield from each(work, pieces)
 
 
 def stretches(n: int) -> Iterator[slice]:

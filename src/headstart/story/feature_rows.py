@@ -17,7 +17,7 @@ from headstart.files.arrow import rows_of
 from headstart.files.forks import Lock
 from headstart.files.parquet import UNSOUND
 from headstart.files.reading import why
-from headstart.heads.sums import Each, Rows, each_of, stretch
+from headstart.heads.sums import Each, Rows, each_of, in_threads, stretch
 from headstart.heads.taps import LAST, MANY, Taken
 from headstart.trunk.features import Features
 from headstart.trunk.store import IN_MEMORY, Halves, nameless
@@ -79,7 +79,7 @@ class Column:
 
     files: Files
     name: str
-    each: Each = map
+    each: Each = in_threads
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Column, (self.files, self.name)
@@ -151,7 +151,7 @@ def features_in(
             (last if name == LAST else blocks[name])[here] = block[inside]
         done(len(here))
     if not few:
-        blocks = {name: Taken(Column(files, name, each or map), rows) for name in files.widths}
+        blocks = {name: Taken(Column(files, name, each or in_threads), rows) for name in files.widths}
         blocks[LAST] = Near(blocks[LAST], last)
     hashes = tuple(found.hashes[row] for row in rows)
     return Features(blocks, thumbnails, hashes, np.arange(len(rows)), (), 0, found.remarks)

@@ -29,6 +29,8 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from threadpoolctl import threadpool_limits
+
 from headstart.counted import counted
 from headstart.errors import HeadstartError
 from headstart.files.cells import printable
@@ -225,7 +227,8 @@ def each(work: Callable[[Any], Any], pieces: Iterable[Any]) -> Iterator[Any]:
 
 def _worked(work: Parcel, piece: Parcel) -> Parcel:
     try:
-        return Parcel(work.content(piece.content))
+        with threadpool_limits(1, "blas"):
+            return Parcel(work.content(piece.content))
     except HeadstartError as error:
         return Parcel(error)
 
