@@ -14,7 +14,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import tempfile
 import threading
 import time
 import warnings
@@ -37,12 +36,11 @@ from headstart.files.cells import printable
 from headstart.files.cores import LIMIT, n_cores
 from headstart.trunk.board import END, FAILED, MADE, TOLD, Board, Member, Tell
 from headstart.trunk.cluster import AUTO, LOCAL, Node, Pool, check_address, check_reached, pools
-from headstart.trunk.surroundings import settings, speechless, stoppable
+from headstart.trunk.surroundings import settings, sockets, speechless, stoppable
 
 ANSWERED = 120.0  # s within which a node must answer: a process is started there, which imports headstart (1 to 20 s)
 # Bytes of shared memory of a cluster of this machine's own: pieces on their way, 64 MiB at most each (`features.py`).
 OBJECT_STORE = 2**30
-LONGEST = 24  # characters of a folder for sockets: their paths may have 107, Ray's own part has some 75
 BROKE, GOES_ON = "the cluster failed", "what is done is kept, and the same command goes on"
 FAILURES = 3  # workers lost in one tuning before it is given up: as often as Ray starts a task again
 LOOK = 0.1  # s between two looks at what is asked or said
@@ -87,7 +85,7 @@ def joined(address: str | None) -> Iterator[None]:
         if ray.is_initialized():
             yield
             return
-        folder = _sockets() if address == LOCAL else None
+        folder = sockets() if address == LOCAL else None
         try:
             with stoppable() as stop:
                 _connect(address, folder)
@@ -97,12 +95,6 @@ def joined(address: str | None) -> Iterator[None]:
             ray.shutdown()
             if folder:
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def _sockets() -> str | None:
-    """A folder for what a local cluster needs; None where paths there would be too long for sockets: then Ray's own."""
-    place = tempfile.gettempdir()
-    return tempfile.mkdtemp(prefix="hs-", dir=place) if len(place) + len("/hs-12345678") <= LONGEST else None
 
 
 def _connect(address: str, folder: str | None) -> None:

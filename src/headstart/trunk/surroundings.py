@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +24,7 @@ SETTINGS = {  # read by Ray's processes when they start
     "TRAIN_ENABLE_SHARE_CUDA_VISIBLE_DEVICES": "0",  # each sees its own accelerator alone, from every thread
 }
 LOGGERS = ("ray", "ray.data", "ray.train")
+LONGEST = 24  # characters of a folder for sockets: their paths may have 107, Ray's own part has some 75
 
 
 @contextmanager
@@ -76,3 +78,9 @@ def speechless() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
+
+
+def sockets() -> str | None:
+    """A folder for what a local cluster needs; None where paths there would be too long for sockets: then Ray's own."""
+    place = tempfile.gettempdir()
+    return tempfile.mkdtemp(prefix="hs-", dir=place) if len(place) + len("/hs-12345678") <= LONGEST else None
