@@ -463,6 +463,8 @@ def test_features_elsewhere_are_those_of_this_disk(
     elsewhere.asked.clear()
     assert run("features", pictures, *TINY, "-o", "s3://bucket/out/folder/").code == 0
     assert {line.split()[0] for line in elsewhere.asked if line.endswith(".parquet")} <= {"GET", "HEAD"}
+    fitted = run("fit", "s3://bucket/out/folder/", "-o", tmp_path / "m")
+    assert (fitted.code, "copy the folder here first" in fitted.err) == (1, True)
     foreign = run("features", pictures, *TINY, "-o", "s3://bucket/")
     assert (foreign.code, "holds other files" in foreign.err) == (1, True)
 

@@ -28,9 +28,8 @@ def labels_option(data: argparse._ArgumentGroup) -> None:
 def feature_set(given: argparse.Namespace) -> FeatureSet | None:
     """The folder of features that `fit` is given; None where it is given pictures. Raises DataError, OptionError."""
     from headstart.data.feature_set import holds_features, read_set
-    from headstart.files.far import is_far
 
-    if is_far(given.data) or not holds_features(given.data):
+    if not holds_features(given.data):
         if given.labels is not None:
             raise OptionError(
                 f"--labels {given.labels} gives new labels to a folder that headstart features has written, and "

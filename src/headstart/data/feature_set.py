@@ -26,6 +26,7 @@ from headstart.data.sources import Found, GoneSource, RefusedSource, Row, Source
 from headstart.data.table import Table, taught_by
 from headstart.data.tree import shown
 from headstart.errors import DataError
+from headstart.files.far import Far, Place, place_of
 from headstart.files.parquet import UNSOUND, open_parquet, read_group
 from headstart.files.reading import read_regular, why
 
@@ -112,9 +113,14 @@ def network_of(seen_by: Mapping[str, object]) -> str:
     return hashlib.blake2b(json.dumps(seen_by, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def holds_features(path: str | Path) -> bool:
-    """Whether this is a folder that `headstart features` has begun to fill."""
-    folder = Path(path)
+def holds_features(path: str | Place) -> bool:
+    """Whether this is a folder that `headstart features` has begun to fill. Raises DataError for one elsewhere."""
+    folder = place_of(path)
+    if isinstance(folder, Far):
+        with suppress(OSError):
+            if WHOLE in folder.names():
+                raise DataError(f"{folder} holds features, which are read from a disk: copy the folder here first")
+        return False
     if (folder / WHOLE).is_file():
         return True
     with suppress(OSError, ValueError):
