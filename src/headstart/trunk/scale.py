@@ -19,7 +19,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent import futures
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -43,6 +43,7 @@ ANSWERED = 120.0  # s within which a node must answer: a process is started ther
 OBJECT_STORE = 2**30
 BROKE, GOES_ON = "the cluster failed", "what is done is kept, and the same command goes on"
 FAILURES = 3  # workers lost in one tuning before it is given up: as often as Ray starts a task again
+ENDS = 20.0  # s for workers that failed to be started once more and end: 10 s of a processor
 LOOK = 0.1  # s between two looks at what is asked or said
 Make = Callable[[Any], Callable[[Any], Any]]
 
@@ -279,9 +280,9 @@ class Together:
         """At `most` so many workers; `folder`: one that all nodes see, for what Ray Train writes."""
         _, self.pool = pools(_nodes(), accelerated, False)
         self.size = max(1, min(self.pool.most, most))
-        self._work, self._folder, self._number = work, folder, 0
+        self._work, self._folder, self._number, self._failed = work, folder, 0, False
         self._board: Any = None
-        self._ended: Future[Any] = Future()
+        self._ended: futures.Future[Any] = futures.Future()
 
     def do(self, given: Any, heard: Tell) -> Any:
         """What comes of it; `heard` is told what the workers tell meanwhile.
@@ -303,6 +304,7 @@ class Together:
                         ray.get(board.ask.remote(None))
                         return what
                     if kind == FAILED:
+                        self._failed = True
                         raise what
                     heard(what)
                 if over:
@@ -366,6 +368,8 @@ class Together:
             if wait:
                 ray.get(asked)
                 self._ended.result()
+            elif self._failed:  # a thread of Ray Train starts them anew: to leave the cluster would end this process
+                futures.wait([self._ended], ENDS)
 
 
 def _take_part(config: dict[str, Any]) -> None:
