@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -226,6 +227,9 @@ def test_what_one_worker_cannot_do_is_said_as_it_was_raised(workers: Elsewhere, 
     with pytest.raises(DataError, match="the picture is gone"):
         spread(workers, network, replace(lesson_of(network), objective=replace(CROSS_ENTROPY, loss=broken)))
     workers.rest(wait=False)
+    for thread in threading.enumerate():  # the cluster of the tests goes next, and Ray Train's thread must not be in it
+        if thread.name == "cluster":
+            thread.join(60)
 
 
 class Pretended(Team):
