@@ -43,7 +43,7 @@ ANSWERED = 120.0  # s within which a node must answer: a process is started ther
 OBJECT_STORE = 2**30
 BROKE, GOES_ON = "the cluster failed", "what is done is kept, and the same command goes on"
 FAILURES = 3  # workers lost in one tuning before it is given up: as often as Ray starts a task again
-ENDS = 20.0  # s for workers that failed to be started once more and end: 10 s of a processor
+ENDS = 60.0  # s for workers that failed to be started once more and end: it takes some 30 beside other work
 LOOK = 0.1  # s between two looks at what is asked or said
 Make = Callable[[Any], Callable[[Any], Any]]
 
