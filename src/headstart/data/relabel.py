@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 from headstart.data.sources import FileSource
 from headstart.data.table import Table
-from headstart.errors import DataError, OutputError, nearest
+from headstart.errors import DataError, nearest
 from headstart.files.cells import cell, quoted
 from headstart.files.output import from_folder
+from headstart.files.put import refusing
 from headstart.files.reading import read_regular, why
 from headstart.files.whole import write_whole
 
@@ -141,7 +142,5 @@ def write_manifest(found: Relabelled, path: Path) -> None:
     writer.writerow(("path", "label", "split", *(("group",) if grouped else ())))
     for label, split, group, file in found.rows:
         writer.writerow((from_folder(file, folder), label, split, *((group,) if grouped else ())))
-    try:
+    with refusing(f"{path} cannot be written"):
         write_whole(path, lambda place: place.write_bytes(text.getvalue().encode("utf-8")))
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written ({why(error)}): choose another -o") from error

@@ -8,7 +8,7 @@ from pathlib import Path
 from headstart.errors import OptionError, OutputError
 from headstart.files.far import Far, Place, is_address, place_of, shown
 from headstart.files.far_stores import BUCKETS, WRITTEN
-from headstart.files.reading import why
+from headstart.files.put import refusing
 from headstart.files.whole import probe
 
 PREDICTIONS = (".csv", ".jsonl", ".json", ".parquet")
@@ -36,12 +36,10 @@ def check_output(path: Place, formats: tuple[str, ...]) -> None:
     if isinstance(path, Far):
         _check_there(path.parent)
         return
-    try:
+    with refusing(f"{path} cannot be written"):
         beside, taken = path.parent.is_dir(), path.is_dir()
         if beside and not taken:
             probe(path)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written ({why(error)}): choose another -o") from None
     if not beside:
         raise OutputError(f"the folder {path.parent} does not exist: make it first, or choose another -o")
     if taken:
@@ -51,11 +49,9 @@ def check_output(path: Place, formats: tuple[str, ...]) -> None:
 def _check_there(folder: Far) -> None:
     """Raise OutputError where its store does not answer, or has no such bucket. Whether it takes files is seen with the
     first one: a trial would stay behind as an empty folder."""
-    try:
+    with refusing(f"{folder} cannot be written"):
         if not folder.names() and folder.scheme in BUCKETS:
             folder.bucket.is_dir()
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be written ({why(error)}): choose another -o") from None
 
 
 def names_folder(name: str) -> bool:
@@ -73,10 +69,8 @@ def check_folder_beside(path: Place) -> None:
         raise OutputError(f"the folder {there} does not exist: make it first, or choose another -o")
     if os.path.lexists(path) and not path.is_dir():
         raise OutputError(f"{path} is a file: choose another -o, or leave out the slash at its end")
-    try:
+    with refusing(f"{path} cannot be written"):
         probe(there / "answers")
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written ({why(error)}): choose another -o") from None
 
 
 def check_folder_of_files(place: Place) -> None:

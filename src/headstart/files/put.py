@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from headstart.errors import OutputError
 from headstart.files.far import Place
+from headstart.files.reading import why
 from headstart.files.whole import write_whole
+
+
+@contextmanager
+def refusing(said: str) -> Iterator[None]:
+    """What the system says of a place that cannot be written, as OutputError, which begins with `said`."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{said} ({why(error)}): choose another -o") from None
 
 
 def put(place: Place, write: Callable[[Path], object], partial: Path | None = None) -> int:

@@ -11,13 +11,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from headstart.errors import OutputError
 from headstart.files.cells import write_csv
 from headstart.files.far import Place
 from headstart.files.json_lists import pieces
 from headstart.files.output import PREDICTIONS, check_output
-from headstart.files.put import put
-from headstart.files.reading import why
+from headstart.files.put import put, refusing
 from headstart.tasks.task import Record
 
 if TYPE_CHECKING:
@@ -42,10 +40,8 @@ def write_predictions(found: Iterable[Record], path: Place, top: int, like: Reco
         with place.open("wb") as file:
             _encode(found, file, path.suffix.lower(), top, like)
 
-    try:
+    with refusing(f"predictions cannot be written to {path}"):
         return put(path, write, partial)
-    except OSError as error:
-        raise OutputError(f"predictions cannot be written to {path} ({why(error)}): choose another -o") from None
 
 
 def _encode(found: Iterable[Record], file: BinaryIO, ending: str, top: int, like: Record) -> None:

@@ -23,8 +23,7 @@ from headstart.data.identity import identity
 from headstart.data.table import Table
 from headstart.errors import OutputError
 from headstart.files.far import Place, open_place
-from headstart.files.put import names_in, work_beside
-from headstart.files.reading import why
+from headstart.files.put import names_in, refusing, work_beside
 from headstart.files.unfinished import ENDING, Unfinished, unfinished
 from headstart.heads.reference import Sample
 from headstart.ship.answer_file import write_predictions
@@ -113,7 +112,7 @@ def _work(folder: Place, depends: dict[str, str], say: Say) -> Iterator[Unfinish
 
 def _check_free(folder: Place, begun: bool) -> None:
     """Makes the folder. Raises OutputError where answers lie in it that are not half-done work, or other tables."""
-    with _reported(folder):
+    with refusing(f"{folder} cannot be written"):
         if isinstance(folder, Path):
             folder.mkdir(exist_ok=True)
         tables = sorted(name for name in names_in(folder) if name.endswith(".parquet") and name[0] not in "._")
@@ -166,28 +165,19 @@ class _Files:
 def _gone_on(files: _Files, say: Say) -> int:
     """The first row that is not answered; what is no whole file of this work is removed."""
     folder = files.paths[0].parent
-    with _reported(folder):
+    with refusing(f"{folder} cannot be written"):
         there = names_in(folder)
     for frame in files.work:
         files.known(frame, there)
     for name in there.keys() - {path.name for path in files.paths[: files.number]}:
         if OURS.fullmatch(name):
-            with _reported(folder):
+            with refusing(f"{folder} cannot be written"):
                 (folder / name).unlink()
     start = min(files.number * files.size, len(files.table))
     if start:
         n = counted(len(files.table), "answer")
         say(f"{folder} has {start:,} of {n}: it goes on from there")
     return start
-
-
-@contextmanager
-def _reported(folder: Place) -> Iterator[None]:
-    """What the system says of a folder that cannot be written, as OutputError."""
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be written ({why(error)}): choose another -o") from None
 
 
 def _without_answers(some: Sequence[Stretch]) -> Stretch:

@@ -11,9 +11,9 @@ from typing import TypedDict
 import numpy as np
 
 from headstart.data.table import Table
-from headstart.errors import BackboneError, ImageError, OutputError
+from headstart.errors import BackboneError, ImageError
 from headstart.files.cells import csv_bytes
-from headstart.files.reading import why
+from headstart.files.put import refusing
 from headstart.files.whole import write_whole
 from headstart.trunk.backbone import own_labels
 from headstart.trunk.engine import compile_trunk
@@ -53,10 +53,8 @@ def write_answers(found: list[Answered], path: Path, top: int) -> None:
         content = "".join(json.dumps(record, ensure_ascii=True) + "\n" for record in found).encode()
     else:
         content = json.dumps(found, ensure_ascii=True, indent=1).encode()
-    try:
+    with refusing(f"answers cannot be written to {path}"):
         write_whole(path, lambda place: place.write_bytes(content))
-    except OSError as error:
-        raise OutputError(f"answers cannot be written to {path} ({why(error)}): choose another -o") from None
 
 
 def classify(

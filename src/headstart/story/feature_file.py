@@ -11,12 +11,11 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from headstart.data.table import Table
-from headstart.errors import OptionError, OutputError
+from headstart.errors import OptionError
 from headstart.files import far
 from headstart.files.bundle import read_bundle
 from headstart.files.cells import csv_bytes
-from headstart.files.put import put
-from headstart.files.reading import why
+from headstart.files.put import put, refusing
 from headstart.ship.package import unpack
 from headstart.story.feature_folder import Place, feature_table, write_folder
 from headstart.story.opening import Options, Watcher, features_of, open_at_size
@@ -96,10 +95,8 @@ def write_features(
             return pq.write_table(feature_table(about, chosen, said), place)
         return _write_text(about, chosen, place, ending)
 
-    try:
+    with refusing(f"features cannot be written to {out}"):
         put(out, write)
-    except OSError as error:
-        raise OutputError(f"features cannot be written to {out} ({why(error)}): choose another -o") from None
     return (
         len(kept),
         {name: block.shape[1] for name, block in chosen.items()},

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -32,8 +32,7 @@ from headstart.errors import DataError, OutputError
 from headstart.files import far
 from headstart.files.arrow import numbers, texts
 from headstart.files.parquet import UNSOUND, open_parquet
-from headstart.files.put import names_in, put
-from headstart.files.reading import why
+from headstart.files.put import names_in, put, refusing
 from headstart.files.whole import sweep
 from headstart.story.opening import short_side
 from headstart.trunk import scale
@@ -84,7 +83,7 @@ def write_folder(
     be read."""
     whole = Written(0, {}, [], [], 0)
     every = list(rows_of(table, piece_rows(place.sight.backbone)))
-    with _reported(place.folder):
+    with refusing(f"features cannot be written to {place.folder}"):
         _make_ready(place.folder)
     with scale.joined(ray):
         for found in _each(every, place, table, ray):
@@ -102,7 +101,7 @@ def write_folder(
     if not whole.images:
         name, reason = whole.set_aside[0]
         raise DataError(f"none of {len(table)} images can be read; the first, {name}: {reason}")
-    with _reported(place.folder):
+    with refusing(f"features cannot be written to {place.folder}"):
         _close(place, table, len(every), whole)
     return whole
 
@@ -154,7 +153,7 @@ def writing(place: Place) -> Callable[[Rows], Written]:
             tuple((str(all_of.labels[k]), str(all_of.splits[k]), str(all_of.groups[k])) for k in passed.refused),
         )
         kept = rows.table.take([row for row, one in enumerate(passed.hashes) if one is not None])
-        with _reported(place.folder):
+        with refusing(f"features cannot be written to {place.folder}"):
             network = network_of(place.sight.key)
             of_itself = json.dumps({"of": about, "network": network, **found._replace(n_new=0)._asdict()})
             _write(path, kept, hashes, seen.thumbnails, blocks, place.field, of_itself)
@@ -249,14 +248,3 @@ def _close(place: Place, table: Table, n: int, whole: Written) -> None:
         },
     }
     put(place.folder / WHOLE, lambda beside: beside.write_text(json.dumps(said, indent=1) + "\n"))
-
-
-@contextmanager
-def _reported(folder: far.Place) -> Iterator[None]:
-    """What the system says of a place that cannot be written, as OutputError."""
-    try:
-        yield
-    except OutputError:
-        raise
-    except OSError as error:
-        raise OutputError(f"features cannot be written to {folder} ({why(error)}): choose another -o") from None

@@ -12,8 +12,8 @@ from headstart.data import images
 from headstart.data.duplicates import DuplicateSet
 from headstart.data.quality import Odd
 from headstart.data.targets import counts
-from headstart.errors import ImageError, OutputError
-from headstart.files.reading import why
+from headstart.errors import ImageError
+from headstart.files.put import refusing
 from headstart.files.whole import write_whole
 from headstart.report.inspection import (
     MOST_OF_SET,
@@ -69,10 +69,8 @@ BY_PICTURES = "a glance at the pictures alone (brightness, colour, contrast, sha
 def write_page(look: Look, path: Path, title: str) -> None:
     """Raises OutputError where it cannot be written."""
     content = render_inspection(inspection_data(look, title)).encode()
-    try:
+    with refusing(f"the page cannot be written to {path}"):
         write_whole(path, lambda place: place.write_bytes(content))
-    except OSError as error:
-        raise OutputError(f"the page cannot be written to {path} ({why(error)}): choose another -o") from None
 
 
 def inspection_data(look: Look, title: str) -> Inspection:
