@@ -23,9 +23,17 @@ from browsing import CHROMIUM, Open
 from headstart.cli.main import UNLOOKED, main
 from headstart.data.images import write_png
 from headstart.trunk import shelf
+from headstart.trunk.backbone import open_backbone
+from headstart.trunk.network import Backbone
 from scenes import Fit, fitting, write_scenes
 
 TINY = ("--backbone", "test_efficientnet", "--weights", "none", "--size", "64", "--precision", "f32")
+
+
+def smallest() -> Backbone:
+    """timm's network for tests, with random weights, at 32 px."""
+    network = open_backbone("test_efficientnet", "none")
+    return network.resized(replace(network.preprocess, size=(32, 32)))
 
 
 def pytest_configure() -> None:
@@ -56,7 +64,7 @@ def compiled_once() -> Iterator[None]:
     from headstart.ship import placed as placed_answers
     from headstart.story import feature_file, grow, opening, placed
     from headstart.trunk.engine import Engine, compile_trunk
-    from headstart.trunk.network import LOGITS, Backbone
+    from headstart.trunk.network import LOGITS
 
     engines: dict[object, Engine] = {}
 

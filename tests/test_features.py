@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 import pytest
 
+from conftest import smallest
 from headstart.data import images
 from headstart.data.images import write_png
 from headstart.data.table import Table, read_table, table_of
@@ -41,8 +42,7 @@ N = 89  # images: eleven batches of eight and one image
 
 @pytest.fixture(scope="module")
 def backbone() -> Backbone:
-    network = open_backbone("test_efficientnet", "none")
-    return network.resized(replace(network.preprocess, size=(32, 32)))
+    return smallest()
 
 
 @pytest.fixture(scope="module")

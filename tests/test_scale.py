@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import pickle
@@ -24,7 +23,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from conftest import TINY, Run, Start, picture
+from clusters import WITH_RAY, two_nodes
+from conftest import TINY, Run, Start, picture, smallest
 from headstart.data import images
 from headstart.data.archives import read_zip
 from headstart.data.images import write_png
@@ -41,39 +41,21 @@ from headstart.story import opening, options, pipeline
 from headstart.story.feature_folder import feature_table
 from headstart.story.feature_rows import Column, Files
 from headstart.story.opening import Options
-from headstart.trunk import cluster, pieces, scale, surroundings
-from headstart.trunk.backbone import open_backbone
+from headstart.trunk import cluster, pieces, scale
 from headstart.trunk.engine import Engine, OpenVinoEngine
 from headstart.trunk.features import Features, Passed, extract, pass_through, read_all, store_key
 from headstart.trunk.network import Backbone
 from headstart.trunk.store import Store
 
-pytestmark = [
-    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray: pip install 'headstart[ray]'"),
-    # Ray 2.60 of its own settings and of releases to come
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
+pytestmark = WITH_RAY
 SIZE = 16  # images of a piece
 N = 70
 
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """A cluster of two nodes with a processor each, and of the tests' own modules; this process has joined it."""
-    with surroundings.settings(), pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join((str(Path(__file__).parent), os.environ.get("PYTHONPATH", ""))))
-        from ray.cluster_utils import Cluster
-
-        node = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
-        cluster = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
-        try:
-            cluster.add_node(**node)
-            with scale.joined(cluster.address):
-                yield cluster.address
-        finally:
-            cluster.shutdown()
+    with two_nodes() as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +75,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Table:
 
 @pytest.fixture(scope="module")
 def backbone() -> Backbone:
-    network = open_backbone("test_efficientnet", "none")
-    return network.resized(replace(network.preprocess, size=(32, 32)))
+    return smallest()
 
 
 @pytest.fixture(scope="module")

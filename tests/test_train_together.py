@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,7 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import TINY, Run
+from clusters import WITH_RAY, two_nodes
+from conftest import TINY, Run, smallest
 from headstart import recipe
 from headstart.data.targets import ClassNumbers, LabelSets, Targets
 from headstart.errors import DataError
@@ -33,37 +32,18 @@ from headstart.finetune.team import ALONE, Team
 from headstart.finetune.together import Elsewhere
 from headstart.finetune.training import Begun, Examples, Lesson, Outcome, learn, nobody
 from headstart.finetune.tunable import Tail, tunable
-from headstart.trunk import scale, surroundings
-from headstart.trunk.backbone import open_backbone
 from headstart.trunk.cut import find_cuts
 from headstart.trunk.network import Backbone
 
-pytestmark = [
-    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray: pip install 'headstart[ray]'"),
-    # Ray 2.60 of its own settings and of releases to come
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
+pytestmark = WITH_RAY
 N, BATCH = 51, 16  # three batches of 16, and one of 3
 HELD = 9
 
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """A cluster of two nodes with a processor each, and of the tests' own modules; this process has joined it."""
-    with surroundings.settings(), pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join((str(Path(__file__).parent), os.environ.get("PYTHONPATH", ""))))
-        from ray.cluster_utils import Cluster
-
-        node = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
-        cluster = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
-        try:
-            cluster.add_node(**node)
-            with scale.joined(cluster.address):
-                yield cluster.address
-        finally:
-            cluster.shutdown()
+    with two_nodes() as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +56,7 @@ def workers(address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture(scope="module")
 def network() -> Backbone:
-    found = open_backbone("test_efficientnet", "none")
-    return found.resized(replace(found.preprocess, size=(32, 32)))
+    return smallest()
 
 
 def targets_of(kind: str) -> Targets:
@@ -227,9 +206,6 @@ def test_what_one_worker_cannot_do_is_said_as_it_was_raised(workers: Elsewhere, 
     with pytest.raises(DataError, match="the picture is gone"):
         spread(workers, network, replace(lesson_of(network), objective=replace(CROSS_ENTROPY, loss=broken)))
     workers.rest(wait=False)
-    for thread in threading.enumerate():  # the cluster of the tests goes next, and Ray Train's thread must not be in it
-        if thread.name == "cluster":
-            thread.join(60)
 
 
 class Pretended(Team):
