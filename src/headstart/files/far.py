@@ -136,27 +136,27 @@ class Far:
 
     def read(self, most: int) -> bytes:
         """All of it, at most so many bytes. Raises OSError."""
-        return _kept_in_line(self, lambda: _store(self).read(self.address.strip(), most))
+        return _asked(self, lambda store, address: store.read(address, most))
 
     def open(self) -> Parts:
         """For reading here and there. Raises OSError."""
-        return _kept_in_line(self, lambda: Parts(self))
+        return Parts(self)
 
     def is_dir(self) -> bool:
         """Whether it is a folder. Raises OSError where it cannot be asked."""
-        return _kept_in_line(self, lambda: _store(self).is_folder(self.address.strip()))
+        return _asked(self, lambda store, address: store.is_folder(address))
 
     def names(self) -> dict[str, int | None]:
         """What lies in this folder: bytes by name, None for a folder; nothing where it is not there. Raises OSError."""
-        return _kept_in_line(self, lambda: _store(self).names(self.address.strip()))
+        return _asked(self, lambda store, address: store.names(address))
 
     def write(self, file: Path) -> None:
         """As a file of this disk is, whole or not at all. Raises OSError."""
-        _kept_in_line(self, lambda: _store(self).write(self.address.strip(), str(file)))
+        _asked(self, lambda store, address: store.write(address, str(file)))
 
     def unlink(self) -> None:
         """Raises OSError."""
-        _kept_in_line(self, lambda: _store(self).remove(self.address.strip()))
+        _asked(self, lambda store, address: store.remove(address))
 
     @property
     def takes_files(self) -> bool:
@@ -180,7 +180,7 @@ def open_place(place: Place) -> BinaryIO:
 
 def listed(folder: Far) -> list[Listed]:
     """All files below a folder, in bytewise order of their paths. Raises OSError."""
-    found = _kept_in_line(folder, lambda: _store(folder).below(folder.address.strip()))
+    found = _asked(folder, lambda store, address: store.below(address))
     return sorted(found, key=lambda one: one.path.encode("utf-8", "surrogateescape"))
 
 
@@ -189,7 +189,7 @@ class Parts(io.RawIOBase):
 
     def __init__(self, far: Far) -> None:
         self.far, self.name = far, str(far)
-        self.size, self._part = _store(far).open(far.address.strip())
+        self.size, self._part = _asked(far, lambda store, address: store.open(address))
         self._at = 0
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
 
@@ -237,11 +237,13 @@ class Parts(io.RawIOBase):
 
 def part(far: Far, start: int, count: int) -> bytes:
     """So many bytes of a file from there on. Raises OSError."""
-    return _kept_in_line(far, lambda: _store(far).part(far.address.strip(), start, count))
+    return _asked(far, lambda store, address: store.part(address, start, count))
 
 
-def _store(far: Far) -> Store:
-    return store_of(far.scheme, far.address.strip())
+def _asked(far: Far, ask: Callable[[Store, str], T]) -> T:
+    """What its store says of the address. Raises OSError."""
+    address = far.address.strip()
+    return _kept_in_line(far, lambda: ask(store_of(far.scheme, address), address))
 
 
 def _kept_in_line(far: Far, ask: Callable[[], T]) -> T:
