@@ -30,7 +30,6 @@ import measure
 from batch import sample, unpacked
 
 MOST_RATIO = 1.2
-PARTS = ("predict", "features", "fit")
 LIST = """
 import sys
 from headstart.data.identity import identity
@@ -60,12 +59,12 @@ def rows_in(folder: Path) -> int:
     return sum(pq.read_metadata(path).num_rows for path in folder.glob("*.parquet"))
 
 
-def predicted(model: Path, images: Path, n: int, work: Path) -> dict[str, Any]:
+def predicted(options: argparse.Namespace, images: Path, n: int, work: Path) -> dict[str, Any]:
     """Seconds, CPU seconds and peaks: of reading the list, and of all."""
     bare = measure.run([sys.executable, "-c", NOTHING])
     listed = measure.run([sys.executable, "-c", LIST, str(images)])
     output = work / f"answers{n}"
-    done = measure.run([*HEADSTART, "predict", str(model), str(images), "-o", f"{output}/"])
+    done = measure.run([*HEADSTART, "predict", str(work / "model"), str(images), "-o", f"{output}/"])
     return (
         of(done)
         | written(output, n)
@@ -82,7 +81,7 @@ def extracted(options: argparse.Namespace, images: Path, n: int, work: Path) -> 
     return of(done) | written(work / f"features{n}", n)
 
 
-def fitted(n: int, work: Path) -> dict[str, Any]:
+def fitted(options: argparse.Namespace, images: Path, n: int, work: Path) -> dict[str, Any]:
     """The same of a fit from what `extracted` wrote."""
     model = work / f"model{n}"
     done = measure.run(
@@ -91,6 +90,9 @@ def fitted(n: int, work: Path) -> dict[str, Any]:
     metrics = json.loads((model / "metrics.json").read_text())
     judged = metrics["test"] or metrics["cross_validation"]
     return of(done) | {"accuracy": judged["accuracy"]["value"], "judged": judged["n"]}
+
+
+WAYS = {"predict": predicted, "features": extracted, "fit": fitted}
 
 
 def of(done: measure.Finished) -> dict[str, Any]:
@@ -145,7 +147,7 @@ TITLES = {
 def report(options: argparse.Namespace, found: dict[str, dict[int, dict[str, Any]]], when: dict[str, str]) -> None:
     tables, targets = [], []
     header = ("images", "s", "CPU s", "CPU µs an image", "peak of the process, MiB")
-    for part in PARTS:
+    for part in WAYS:
         if part in found:
             more = COLUMNS[part]
             tables.append(measure.Table(f"{TITLES[part]}, {when[part]}", (*header, *more), rows_of(found[part], more)))
@@ -167,10 +169,12 @@ def main() -> None:
     parser.add_argument("--backbone", default="mobilenetv3_small_050")
     parser.add_argument("--size", type=int, default=32, help="px of the network's input")
     parser.add_argument("--most-fitted", type=int, default=10**9, help="images of the largest list that is fitted")
-    parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS, help="the others are the last record's")
+    parser.add_argument(
+        "--parts", nargs="*", choices=WAYS, default=tuple(WAYS), help="the others are the last record's"
+    )
     options = parser.parse_args()
     record = options.results / "million.json"
-    before = json.loads(record.read_text())["values"] if record.exists() and set(options.parts) != set(PARTS) else {}
+    before = json.loads(record.read_text())["values"] if record.exists() and set(options.parts) != set(WAYS) else {}
     found = {part: {int(n): one for n, one in rows.items()} for part, rows in before.get("parts", {}).items()}
     when = dict(before.get("measured", {}))
     found |= {part: {} for part in options.parts}
@@ -182,16 +186,10 @@ def main() -> None:
             other.submit(unpacked, source, work / "files").result()
             other.submit(sample, source, work / "train", 600).result()
             places = other.submit(lists, work / "files", source, options.sizes, work).result()
-        model = work / "model"
-        measure.run([*HEADSTART, "fit", str(work / "train"), "-o", str(model), *seen_by(options)])
+        measure.run([*HEADSTART, "fit", str(work / "train"), "-o", str(work / "model"), *seen_by(options)])
         for n, images in places.items():
-            ways = {
-                "predict": lambda: predicted(model, images, n, work),  # noqa: B023 - called at once
-                "features": lambda: extracted(options, images, n, work),  # noqa: B023
-                "fit": lambda: fitted(n, work),  # noqa: B023
-            }
             for part in (one for one in options.parts if one != "fit" or n <= options.most_fitted):
-                found[part][n], when[part] = ways[part](), now
+                found[part][n], when[part] = WAYS[part](options, images, n, work), now
                 print(f"{part} {n:,} images: {found[part][n]}", file=sys.stderr, flush=True)
             shutil.rmtree(work / f"features{n}", ignore_errors=True)
     report(options, found, when)
