@@ -273,8 +273,8 @@ def finish(how: Training, n_images: int) -> Training:
     return replace(how, epochs=epochs, rate=how.rate / 5, held_out=0.0, patience=max(1, epochs), average=average)
 
 
-# s that a training takes this machine: a shorter one is not worth a cluster's workers, which take 10 s of a processor
-# each to start (docs/measurements.md, workers).
+# s that a training takes this machine: a shorter one is not worth a cluster's workers, which take some 10 s of a
+# processor each to start (estimated; their trainings: benchmarks/results/scale.md).
 SHORT = 30.0
 
 

@@ -138,9 +138,10 @@ def _features(found: FeatureSet, table: Table, options: Options, watch: Watcher)
 def _spread(found: FeatureSet, ray: str) -> Each:
     """Passes by a cluster that this process has joined. Raises HeadstartError where a node does not see the folder."""
     folder = found.folder.absolute()
+    mark = mark_of(folder)
     with scale.joined(ray):
         for node, there in scale.ask_each_node(mark_of, folder):
-            if there != mark_of(folder):
+            if there != mark:
                 raise HeadstartError(
                     f"node {node} of the cluster does not see {folder} as this machine does: put it where all nodes "
                     "find it under the same path"

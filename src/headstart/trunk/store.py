@@ -189,10 +189,7 @@ class Store:
         """(n, width) values: in memory, or in a file without a name where they are many, gone with the process."""
         if not on_disk and n * width * 2 <= IN_MEMORY:
             return np.empty((n, width), np.float16)
-        return self._in_place(lambda: self._map(n, width))
-
-    def _map(self, n: int, width: int) -> Halves:
-        return nameless(self.folder, n, width)
+        return self._in_place(lambda: nameless(self.folder, n, width))
 
     def _forget(self, path: Path) -> None:
         self._where = {h: place for h, place in self._where.items() if place[0] != path}
