@@ -3,8 +3,8 @@
     python benchmarks/million.py [--sizes 6000 60000 1000000] [--backbone mobilenetv3_small_050] [--size 32]
                                  [--parts predict features fit]
 
-The lists repeat CIFAR-10's 60,000 images, written as files, as often as needed. The network is small, has random
-weights and sees 32 px, so that what is not the network shows. Peaks are of the whole process.
+The lists repeat CIFAR-10's 60,000 images, written as files, as often as needed, under other names. The network is
+small, has random weights and sees 32 px, so that what is not the network shows. Peaks are of the whole process.
 
 1. `predict -o FOLDER/`: each row is read, decoded, answered and written anew, since `predict` keeps no features. "The
    list" is a process of its own that reads the list and takes the identity of its images, which comes before the first.
@@ -41,15 +41,22 @@ NOTHING = "import headstart.data.identity, headstart.data.table"
 
 
 def lists(files: Path, source: Path, sizes: list[int], work: Path) -> dict[int, Path]:
-    """A list of so many rows with their classes for each size."""
+    """A list of so many rows with their classes for each size. A list with classes takes an image once: so each further
+    round through the files has a name of its own for their folder."""
     import pyarrow.parquet as pq
 
     labels = [label for file in sorted(source.glob("*.parquet")) for label in pq.read_table(file)["label"].to_pylist()]
-    names = [f"{path},{label}" for path, label in zip(sorted(files.glob("*/*.jpg")), labels, strict=True)]
+    names = [
+        f"{path.relative_to(files)},{label}" for path, label in zip(sorted(files.glob("*/*.jpg")), labels, strict=True)
+    ]
     found = {}
     for n in sizes:
+        rounds = [work / f"round{k}" for k in range(-(-n // len(names)))]
+        for place in rounds:
+            place.exists() or place.symlink_to(files)
+        rows = [f"{place}/{name}" for place in rounds for name in names]
         found[n] = work / f"{n}.csv"
-        found[n].write_text("\n".join(["path,label", *(names * (n // len(names) + 1))[:n]]) + "\n")
+        found[n].write_text("\n".join(["path,label", *rows[:n]]) + "\n")
     return found
 
 
