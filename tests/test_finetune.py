@@ -576,14 +576,14 @@ def test_mixup_mixes_pictures_and_labels_alike(network: Backbone) -> None:
     how = replace(recipe.tuning(N, 1, 8), mixup=0.2)
     loop = Loop(torch.nn.Linear(4, 4), how, 10, CROSS_ENTROPY)
     x, y = torch.eye(4), torch.eye(4)
-    mixed, target = loop._mixed(x, y)
+    mixed, target = loop._mixed(x, y, 4)
     assert torch.allclose(mixed, target)  # each picture is the code of its label, and stays so
     assert torch.allclose(target.sum(1), torch.ones(4))
     assert not torch.equal(target, torch.eye(4))
-    again, _ = loop._mixed(x, y)
+    again, _ = loop._mixed(x, y, 4)
     assert torch.equal(mixed, again)  # drawn from the seed and the step alone
     loop.step += 1
-    assert not torch.equal(loop._mixed(x, y)[0], mixed)
+    assert not torch.equal(loop._mixed(x, y, 4)[0], mixed)
 
 
 def test_a_budget_buys_epochs(network: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,7 +115,7 @@ def test_mixup_never_makes_a_truth_of_the_unknown_and_leaves_values_alone() -> N
     for objective, targets in KINDS[1:]:
         loop = Loop(torch.nn.Linear(2, 3), how, 4, objective)
         wanted = torch.from_numpy(objective.encode(targets))
-        _, mixed = loop._mixed(torch.randn(8, 2), wanted)
+        _, mixed = loop._mixed(torch.randn(8, 2), wanted, 8)
         if objective is BINARY:
             assert not torch.equal(mixed.nan_to_num(9), wanted.nan_to_num(9))
             assert bool(mixed[wanted.isnan()].isnan().all())

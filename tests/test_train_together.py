@@ -209,15 +209,20 @@ def test_what_one_worker_cannot_do_is_said_as_it_was_raised(workers: Elsewhere, 
 
 
 class Pretended(Team):
-    """One of several, without the others; `known` truths in a whole batch."""
+    """One of several, without the others; `known` truths in a whole batch; its pictures and its truths."""
 
     known = 0.0
+    batch: tuple[torch.Tensor, torch.Tensor]
 
     def wrap(self, module: torch.nn.Module) -> torch.nn.Module:
         return module
 
     def total(self, value: float) -> float:
         return self.known
+
+    def whole(self, share: torch.Tensor, n: int) -> torch.Tensor:
+        (found,) = (some for some in self.batch if some.shape[1:] == share.shape[1:])
+        return found[:n]
 
 
 @pytest.mark.parametrize(("n", "size"), [(16, 2), (7, 3), (2, 3)])
@@ -234,6 +239,7 @@ def test_the_mean_of_all_gradients_is_that_of_the_batch(n: int, size: int) -> No
         torch.manual_seed(0)
         module = torch.nn.Linear(4, 3)
         Pretended.known = float((~y.isnan() & ~y[Loop(module, how, 9, BINARY)._partners(n, 0)[1]].isnan()).sum())
+        Pretended.batch = (x, y)
         loop = Loop(module, how, 9, BINARY, team=team)
         list(loop.batches(np.arange(n), lambda some: (x[some], y[some])))
         found.append(module.weight.grad)

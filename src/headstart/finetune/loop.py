@@ -81,32 +81,28 @@ class Loop:
             for layer in self.module.modules():
                 if isinstance(layer, nn.modules.batchnorm._BatchNorm):
                     layer.eval()
-        some, first = list(batches(order, self.how.batch_size))[skip:], self.step
+        some = list(batches(order, self.how.batch_size))[skip:]
         with ThreadPoolExecutor(1, thread_name_prefix="fetch") as pool:
-            coming = pool.submit(fetch, self._mine(some[0], first)) if some else None
+            coming = pool.submit(fetch, self._mine(some[0])) if some else None
             for number, batch in enumerate(some):
                 assert coming is not None
                 x, target = coming.result()
                 following = some[number + 1 : number + 2]
-                coming = pool.submit(fetch, self._mine(following[0], first + number + 1)) if following else None
+                coming = pool.submit(fetch, self._mine(following[0])) if following else None
                 self.idle = self.team.idle(len(batch))
-                yield self._learn(x.to(self.device), target.to(self.device)) * len(batch)
+                yield self._learn(x.to(self.device), target.to(self.device), len(batch)) * len(batch)
 
-    def _mine(self, batch: Ints, step: int) -> Ints:
-        """What this process reads of a batch: its share, and behind it what mixup adds to each."""
-        if self.team.size == 1:
-            return batch
-        mine = self.team.share(len(batch))
-        others = self._partners(len(batch), step)[1][mine] if self._mixes else mine[:0]
-        return batch[np.concatenate([mine, others])]
+    def _mine(self, batch: Ints) -> Ints:
+        """What this process reads of a batch."""
+        return batch[self.team.share(len(batch))]
 
-    def _learn(self, x: torch.Tensor, target: torch.Tensor) -> float:
-        """One step; the mean loss. Where memory is short the batch goes through in parts: the step is the same, but for
-        the statistics of BatchNorm where they learn."""
+    def _learn(self, x: torch.Tensor, target: torch.Tensor, n: int) -> float:
+        """One step by this process's share of a batch of n; the mean loss of the batch. Where memory is short it goes
+        through in parts: the step is the same, but for the statistics of BatchNorm where they learn."""
         share = one_cycle(self.step, self.steps, self.how.warm_up)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * share
-        x, target = self._mixed(x, target)
+        x, target = self._mixed(x, target, n)
         known = max(1, int(self.team.total(0 if self.idle else _known(target))))
         self._rehearse(x, target, known)
         while True:
@@ -155,21 +151,15 @@ class Loop:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _mixed(self, x: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mixup (Zhang et al. 2018): each activation with a share of another one, and the truths likewise. What is not
-        known of one of the two is not known of the mix."""
-        if not self._mixes:
+    def _mixed(self, x: torch.Tensor, target: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mixup (Zhang et al. 2018): each activation with a share of another one of the batch of n, and the truths
+        likewise. What is not known of one of the two is not known of the mix."""
+        if not (self.how.mixup and self.objective.mixes):
             return x, target
-        if self.team.size == 1:
-            share, other = self._partners(len(x), self.step)
-            return share * x + (1 - share) * x[other], share * target + (1 - share) * target[other]
-        share, _ = self._partners(len(x), self.step)  # the share is drawn first, whatever the length
-        (x, added), (target, wanted) = x.chunk(2), target.chunk(2)
+        share, other = self._partners(n, self.step)
+        other = other[self.team.share(n)]
+        added, wanted = self.team.whole(x, n)[other], self.team.whole(target, n)[other]
         return share * x + (1 - share) * added, share * target + (1 - share) * wanted
-
-    @property
-    def _mixes(self) -> bool:
-        return bool(self.how.mixup and self.objective.mixes)
 
     def _partners(self, n: int, step: int) -> tuple[float, Ints]:
         """What mixup draws for a batch of n: (the share that each keeps, the place of what is added to it)."""

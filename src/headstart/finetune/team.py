@@ -40,6 +40,19 @@ class Team:
         mine = np.array_split(np.arange(n), self.size)[self.rank]
         return mine if len(mine) else np.zeros(1, np.intp)
 
+    def whole(self, share: torch.Tensor, n: int) -> torch.Tensor:
+        """A batch of n examples, of which each process gives its share: to read a picture costs more than to send what
+        was read."""
+        if self.size == 1:
+            return share
+        longest = -(-n // self.size)
+        mine = share.new_zeros((longest, *share.shape[1:]))
+        mine[: len(share)] = share
+        shares = [torch.empty_like(mine) for _ in range(self.size)]
+        distributed.all_gather(shares, mine)
+        sizes = [len(some) for some in np.array_split(np.arange(n), self.size)]
+        return torch.cat([some[:size] for some, size in zip(shares, sizes, strict=True)])
+
     def wrap(self, module: nn.Module) -> nn.Module:
         """The module as it is called in training: a backward pass averages the gradients of all processes. All begin
         with the weights and buffers of the first; later each keeps buffers of its own."""
