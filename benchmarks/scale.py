@@ -18,7 +18,8 @@ one worker with all processors, and two nodes with half of them each are two wor
 4. The most memory of a worker, `--n` images against `--many`, in the same cluster.
 5. Tuning above the last stage, three epochs of `--few` images in float32, by one process and by two workers of one
    processor each: seconds and CPU seconds of the training alone, with the start of the workers and once they are there;
-   the largest difference of a weight, and the images of the held-out part that are right.
+   the largest difference of a weight, beside that of one process whose first weights are each one step of float32
+   away, and the images of the held-out part that are right.
 """
 
 from __future__ import annotations
@@ -53,8 +54,9 @@ WORKER = "ray::MapWorker"  # as Ray calls the process of an actor of its data se
 MOST_OVERHEAD = 0.10
 SHARD = 512
 PARTS = ("files", "paces", "losses", "memory", "train")
-WAYS = ("one process", "two workers")  # who trains
-SAME_WEIGHTS = 1e-3  # sums in another order, over some hundred steps
+WAYS = ("one process", "two workers", "one process, moved")  # who trains; the last one begins a step of float32 away
+STEP = 2.0**-23  # of float32 at 1
+SAME_WEIGHTS = 2.0  # times what such a beginning comes to
 DECODER = "a worker that decodes"
 
 
@@ -358,6 +360,8 @@ def child_train(folder: Path, way: str, seeds: int, out: Path) -> dict[str, Any]
                 material = Material(features.blocks, TASK.targets(table, table.classes), rows, features.hashes, seed)
                 job = Job(tuning, material, rows, replace(session, elsewhere=elsewhere))
                 design, _, _ = above._designed(job, what)
+                if way == WAYS[2]:
+                    design = replace(design, start=moved(design.start))
                 examples = above._examples(job, what, rows)
                 cpu, start = meter.look(), time.perf_counter()
                 head = above._trained(job, design, examples, what, 0.0)
@@ -369,6 +373,20 @@ def child_train(folder: Path, way: str, seeds: int, out: Path) -> dict[str, Any]
     return {"trainings": found, "workers": head.workers}
 
 
+def moved(start: Any) -> Any:
+    """A beginning with each weight one step of float32 more or less."""
+    import torch
+
+    def begun(rows: Any) -> Any:
+        module, drawn = start(rows), torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for weight in module.parameters():
+                weight.mul_(1 + STEP * torch.randn(weight.shape, generator=drawn).sign())
+        return module
+
+    return begun
+
+
 def right_of(head: Any, job: Any) -> int:
     """Of the held-out images."""
     held = job.held
@@ -376,13 +394,13 @@ def right_of(head: Any, job: Any) -> int:
 
 
 def trained(images: Path, work: Path) -> dict[str, Any]:
-    """By who did it; and by how much their weights differ at the most."""
+    """By who did it; and by how much the weights of each differ at the most from those of the first."""
     import numpy as np
 
     found = {way: ask("train", images, way, 2, work / f"{way}.npz") for way in WAYS}
-    one, two = (np.load(work / f"{way}.npz") for way in WAYS)
-    apart = max(float(np.abs(one[name].astype(float) - two[name].astype(float)).max()) for name in one.files)
-    return found | {"apart": apart}
+    first, *others = (np.load(work / f"{way}.npz") for way in WAYS)
+    apart = [max(float(np.abs(first[name].astype(float) - one[name]).max()) for name in one.files) for one in others]
+    return found | {"apart": dict(zip(WAYS[1:], apart, strict=True))}
 
 
 def child(words: Sequence[str]) -> dict[str, Any]:
@@ -557,8 +575,17 @@ def report(options: argparse.Namespace, found: dict[str, Any]) -> None:
     ]
     if "train" in found:
         tables.append(of_training(found["train"], options.few))
-        apart = found["train"]["apart"]
-        targets.append(measure.Target("largest difference of a trained weight", apart, ceiling=SAME_WEIGHTS))
+        two, control = (found["train"]["apart"][way] for way in WAYS[1:])
+        said = f"largest difference of a trained weight, {two:.2g}, times that of a start one step of float32 away"
+        cpu = [found["train"][way]["trainings"][-1]["cpu"] for way in WAYS[:2]]
+        targets += [
+            measure.Target(said, two / control, ceiling=SAME_WEIGHTS),
+            measure.Target(
+                "CPU seconds of two workers that are there, times those of one process",
+                cpu[1] / cpu[0],
+                ceiling=1 + MOST_OVERHEAD,
+            ),
+        ]
     when = [[name, found["measured"][name]] for name in PARTS if name in found["measured"]]
     tables.append(measure.Table("When", ("part", "measured at the latest"), when))
     measure.publish(options, __doc__ or "", tables, targets, json.loads(json.dumps(found)))

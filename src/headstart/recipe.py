@@ -273,8 +273,8 @@ def finish(how: Training, n_images: int) -> Training:
     return replace(how, epochs=epochs, rate=how.rate / 5, held_out=0.0, patience=max(1, epochs), average=average)
 
 
-# s that a training takes this machine: a shorter one is not worth a cluster's workers, which take some 10 s of a
-# processor each to start (estimated; their trainings: benchmarks/results/scale.md).
+# s that a training takes this machine: a shorter one is not worth the start of a cluster's workers, 35 CPU seconds for
+# two (docs/measurements.md, workers).
 SHORT = 30.0
 
 
