@@ -129,6 +129,18 @@ def test_features_are_a_table_of_every_block(run: Run, pictures: Path, tmp_path:
     )
 
 
+def test_features_of_a_list_without_labels_are_those_of_its_pictures(run: Run, pictures: Path, tmp_path: Path) -> None:
+    paths = sorted(str(path) for path in pictures.rglob("*.png"))[:3]
+    (tmp_path / "paths.csv").write_text("\n".join(["path", *paths]))
+    found = run("features", tmp_path / "paths.csv", "-o", tmp_path / "f.parquet", "--layer", "pre_logits", *TINY)
+    assert (found.code, found.err.count("note: no labels are written: ")) == (0, 1)
+    table = pq.read_table(tmp_path / "f.parquet")
+    assert table.num_rows == 3
+    assert set(table["label"].to_pylist()) == {""}
+    (tmp_path / "torn.csv").write_text("name of nothing\n1\n")
+    assert "no column 'path'" in run("features", tmp_path / "torn.csv", "-o", tmp_path / "g.parquet", *TINY).err
+
+
 def test_cache_shows_what_is_stored_and_clears_it(run: Run, pictures: Path, tmp_path: Path) -> None:
     place = tmp_path / "store"
     run("inspect", pictures, "--cache", place, *TINY)

@@ -413,11 +413,11 @@ def test_a_killed_training_ends_as_if_it_had_not_been(
     data, learned = material(network, Y), [0]
     step = Loop._learn
 
-    def dying(self: Loop, x: torch.Tensor, target: torch.Tensor) -> float:
+    def dying(self: Loop, x: torch.Tensor, target: torch.Tensor, n: int) -> float:
         learned[0] += 1
         if learned[0] == batch + 1:
             raise KilledError
-        return step(self, x, target)
+        return step(self, x, target, n)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("headstart.finetune.checkpoint.EVERY", 0.0)

@@ -3,6 +3,7 @@
     HeadstartError              a failure that headstart can explain
     ├── OptionError             a value that an option or argument cannot take
     ├── DataError               a folder, manifest or label that cannot be used
+    │   ├── LabelsError         images that no labels are given for, where labels are needed
     │   └── ImageError          one image that cannot be read: set aside, never fatal by itself
     ├── BackboneError           an unknown network, or weights that are missing or do not fit
     ├── BundleError             a saved model that is damaged, incomplete or too new
@@ -28,6 +29,10 @@ class OptionError(HeadstartError, ValueError):
 
 class DataError(HeadstartError, ValueError):
     """A folder, manifest or label that cannot be used."""
+
+
+class LabelsError(DataError):
+    """Images that no labels are given for, where labels are needed."""
 
 
 class ImageError(DataError):

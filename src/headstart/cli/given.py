@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from headstart.cli.console import tell
 from headstart.counted import counted
 from headstart.data.truth import PLACED
-from headstart.errors import DataError, OptionError
+from headstart.errors import DataError, LabelsError, OptionError
 
 if TYPE_CHECKING:
     from headstart.data.table import Table
@@ -58,25 +58,23 @@ def name_of(data: str) -> str:
 
 
 def any_images(given: argparse.Namespace) -> Table:
-    """A labelled set; or the images of a folder without classes, or one image."""
+    """A labelled set; or the images of a folder without classes or of a list without labels, or one image."""
     from headstart.data.table import list_images
     from headstart.data.tars import is_tar
     from headstart.files.far import is_far
 
-    data, place = given.data, Path(given.data)
-    if is_far(data):
-        try:
-            return table_of(given, min_classes=1)
-        except DataError:
-            return list_images([data])
-    if place.is_file() and place.suffix.lower() not in (".csv", ".tsv", ".parquet") and not is_tar(data):
+    data, place, far = given.data, Path(given.data), is_far(given.data)
+    listed = place.suffix.lower() in (".csv", ".tsv", ".parquet") or is_tar(data)
+    if not far and place.is_file() and not listed:
         return list_images([data])
     try:
         return table_of(given, min_classes=1)
+    except LabelsError as error:
+        tell(f"note: no labels are written: {error}")
     except DataError:
-        if not place.is_dir():
+        if not far and not place.is_dir():
             raise
-        return list_images([data])
+    return list_images([data])
 
 
 def tell_notes(table: Table) -> None:

@@ -37,7 +37,7 @@ from headstart.data.truth import (
     tag_text,
     tags_in,
 )
-from headstart.errors import DataError, nearest
+from headstart.errors import DataError, LabelsError, nearest
 from headstart.files.cells import quoted
 
 VALUES = frozenset("value values measurement measurements measured score scores amount quantity".split())  # noqa: SIM905
@@ -126,7 +126,7 @@ def _named_columns(sheet: Sheet, label: str) -> list[int]:
 
 
 def _columns(sheet: Sheet, asked: Asked) -> list[int]:
-    """The columns of the truth where nobody names them. Raises DataError."""
+    """The columns of the truth where nobody names them. Raises DataError, LabelsError where none holds it."""
     if asked.task == "regress":
         return _numeric_columns(sheet, {column_called(sheet.names, name) for name in asked.beside})
     column = label_column(sheet)
@@ -140,7 +140,7 @@ def _columns(sheet: Sheet, asked: Asked) -> list[int]:
     values = [place for place in free if squeezed(sheet.names[place]) in VALUES and _is_numeric(sheet, place)]
     if len(values) == 1 and asked.task == "auto" and asked.measured:
         return values
-    raise DataError(no_label(sheet))
+    raise LabelsError(no_label(sheet))
 
 
 def _numeric_columns(sheet: Sheet, beside: set[int | None]) -> list[int]:
