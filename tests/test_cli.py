@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -137,6 +138,15 @@ def test_features_of_a_list_without_labels_are_those_of_its_pictures(run: Run, p
     table = pq.read_table(tmp_path / "f.parquet")
     assert table.num_rows == 3
     assert set(table["label"].to_pylist()) == {""}
+    with tarfile.open(tmp_path / "pictures.tar", "w") as tar:
+        for k, path in enumerate(paths):
+            tar.add(path, f"{k}.png")
+    found = run("features", tmp_path / "pictures.tar", "-o", tmp_path / "t.parquet", "--layer", "pre_logits", *TINY)
+    assert (found.code, found.err.count("note: no labels are written: ")) == (0, 1)
+    assert pq.read_table(tmp_path / "t.parquet")["pre_logits"] == table["pre_logits"]
+    (tmp_path / "labelled.txt").write_text("\n".join(["path,label", *(f"{path},sea" for path in paths)]))
+    assert run("features", tmp_path / "labelled.txt", "-o", tmp_path / "l.parquet", *TINY).code == 0
+    assert set(pq.read_table(tmp_path / "l.parquet")["label"].to_pylist()) == {"sea"}
     (tmp_path / "torn.csv").write_text("name of nothing\n1\n")
     assert "no column 'path'" in run("features", tmp_path / "torn.csv", "-o", tmp_path / "g.parquet", *TINY).err
 

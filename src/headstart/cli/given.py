@@ -58,13 +58,14 @@ def name_of(data: str) -> str:
 
 
 def any_images(given: argparse.Namespace) -> Table:
-    """A labelled set; or the images of a folder without classes or of a list without labels, or one image."""
+    """A labelled set; or the images of a folder, a list or tar files without labels, or one image."""
+    from headstart.data.manifests import LISTS
     from headstart.data.table import list_images
     from headstart.data.tars import is_tar
     from headstart.files.far import is_far
 
     data, place, far = given.data, Path(given.data), is_far(given.data)
-    listed = place.suffix.lower() in (".csv", ".tsv", ".parquet") or is_tar(data)
+    listed = place.suffix.lower() in (*LISTS, ".parquet") or is_tar(data)
     if not far and place.is_file() and not listed:
         return list_images([data])
     try:

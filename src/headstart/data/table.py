@@ -47,7 +47,7 @@ from headstart.data.times import by_time
 from headstart.data.to_label import found_in
 from headstart.data.tree import shown
 from headstart.data.truth import PLACED, Asked, tags_in
-from headstart.errors import DataError, OptionError
+from headstart.errors import DataError, LabelsError, OptionError
 from headstart.files.far import is_far, of_another_kind
 
 REMEDIES = {
@@ -210,13 +210,14 @@ def _found(path: str | Path, min_classes: int, group_by: str | None, asked: Aske
 
 
 def _check_enough(table: Table, where: str, min_classes: int) -> None:
-    """Raises DataError for fewer classes than asked for, no truth at all, or classes that are measured values."""
+    """Raises LabelsError for no truth, DataError for fewer classes than asked for, or classes that are measured."""
     least = min_classes if table.task in ("classify", "recognise") else 1
     bare = not (table.labels != "").any()
     if bare or len(table.classes) < least:
         what = "no labels" if bare or not table.classes else f"1 labelled class, {table.classes[0]!r}"
         said = f" ({'; '.join(table.notes[:2])})" if table.notes else ""
-        raise DataError(f"{where} has {what}: at least {least} {NEEDED[table.task]} needed{said}")
+        kind = LabelsError if bare else DataError
+        raise kind(f"{where} has {what}: at least {least} {NEEDED[table.task]} needed{said}")
     if min_classes > 1 and table.task == "classify":
         check_not_measured(where, table.labels[table.teaching])
 

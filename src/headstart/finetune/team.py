@@ -37,20 +37,22 @@ class Team:
     def share(self, n: int) -> npt.NDArray[np.intp]:
         """The places of a batch of n examples that are this process's, a stretch of them; the first one where it is
         idle, since each process must have gradients, whose weight is then 0."""
-        mine = np.array_split(np.arange(n), self.size)[self.rank]
+        mine = self._shares(n)[self.rank]
         return mine if len(mine) else np.zeros(1, np.intp)
+
+    def _shares(self, n: int) -> list[npt.NDArray[np.intp]]:
+        return np.array_split(np.arange(n), self.size)
 
     def whole(self, share: torch.Tensor, n: int) -> torch.Tensor:
         """A batch of n examples, of which each process gives its share: to read a picture costs more than to send what
         was read."""
         if self.size == 1:
             return share
-        longest = -(-n // self.size)
-        mine = share.new_zeros((longest, *share.shape[1:]))
+        sizes = [len(places) for places in self._shares(n)]
+        mine = share.new_zeros((max(sizes), *share.shape[1:]))
         mine[: len(share)] = share
         shares = [torch.empty_like(mine) for _ in range(self.size)]
         distributed.all_gather(shares, mine)
-        sizes = [len(some) for some in np.array_split(np.arange(n), self.size)]
         return torch.cat([some[:size] for some, size in zip(shares, sizes, strict=True)])
 
     def wrap(self, module: nn.Module) -> nn.Module:
